@@ -1,0 +1,48 @@
+# Everything a newcomer or a scheduler needs; `make help` lists it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help install demo test test-slow drills bench lint typecheck format clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+install: .venv/.installed ## create .venv and install difffusr into it
+
+demo: .venv/.installed ## generate a small world, super-resolve it, compare with its truth (./demo-output)
+	$(BIN)/difffusr demo
+
+test: .venv/.installed-test ## the test suite (unit, conformance, end to end)
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed-test ## what takes longer: the real archive, large networks
+	$(BIN)/python -m pytest -m slow
+
+drills: .venv/.installed-test ## kill parts of a run and compare what comes out
+	$(BIN)/python -m pytest -m drill tests/drills
+
+bench: .venv/.installed-test ## measure speed and memory
+	$(BIN)/python -m pytest -m bench tests/bench
+
+lint: .venv/.installed-test ## ruff, and the import rules of the architecture
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+typecheck: .venv/.installed-test ## mypy
+	$(BIN)/mypy
+
+format: .venv/.installed-test ## format the code
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## remove the environment and everything the demo wrote
+	rm -rf .venv demo-output build *.egg-info

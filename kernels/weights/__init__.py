@@ -1,0 +1,1 @@
+"""Shipped weights as safetensors, with their sha256 in ``index.json``."""

@@ -1,0 +1,1 @@
+"""The distributed pipeline: STAC → plan → read → super-resolve → stage → assemble → publish."""
