@@ -1,0 +1,131 @@
+"""The diffusion process: noise schedule, forward process, deterministic sampler (reference section 1.4).
+
+Symbols: t timestep, ᾱ (`abar`) cumulative product of 1 − β, ℓ = √ᾱ noise level, x̂0 (`x0`) predicted clean image,
+ε (`eps`) the noise it implies. Nichol and Dhariwal 2021 (cosine schedule), Song et al. 2021 (DDIM).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the process needs at each timestep: 14 float32 tensors (T,), named as in published checkpoints.
+
+    `*_prev` are values at t − 1, with ᾱ = 1 before the first step.
+    """
+
+    betas: Tensor
+    alphas: Tensor
+    alphas_cumprod: Tensor
+    alphas_cumprod_prev: Tensor
+    sqrt_alphas_cumprod: Tensor
+    sqrt_alphas_cumprod_prev: Tensor
+    sqrt_one_minus_alphas_cumprod: Tensor
+    log_one_minus_alphas_cumprod: Tensor
+    sqrt_recip_alphas_cumprod: Tensor
+    sqrt_recipm1_alphas_cumprod: Tensor
+    posterior_variance: Tensor
+    posterior_log_variance_clipped: Tensor
+    posterior_mean_coef1: Tensor
+    posterior_mean_coef2: Tensor
+
+    def __len__(self) -> int:
+        """T, the number of timesteps."""
+        return len(self.betas)
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to(self, device: torch.device | str) -> Schedule:
+        """The same schedule on another device."""
+        return Schedule(**{name: tensor.to(device) for name, tensor in self.buffers().items()})
+
+
+def cosine_betas(T: int = 1000, s: float = 0.008) -> Tensor:
+    """β of the cosine schedule, float64 (T,); none above 0.999."""
+    i = torch.arange(T + 1, dtype=torch.float64, device="cpu")
+    g = torch.cos((i / T + s) / (1 + s) * (math.pi / 2)) ** 2
+    g = g / g[0]
+    return (1 - g[1:] / g[:-1]).clamp(max=0.999)
+
+
+def cosine_schedule(T: int = 1000, s: float = 0.008) -> Schedule:
+    """The published schedule: computed in float64, kept in float32, on the CPU."""
+    beta = cosine_betas(T, s)
+    alpha = 1 - beta
+    abar = alpha.cumprod(0)
+    abar_prev = torch.cat([abar.new_ones(1), abar[:-1]])
+    variance = beta * (1 - abar_prev) / (1 - abar)
+    exact = {
+        "betas": beta,
+        "alphas": alpha,
+        "alphas_cumprod": abar,
+        "alphas_cumprod_prev": abar_prev,
+        "sqrt_alphas_cumprod": abar.sqrt(),
+        "sqrt_alphas_cumprod_prev": abar_prev.sqrt(),
+        "sqrt_one_minus_alphas_cumprod": (1 - abar).sqrt(),
+        "log_one_minus_alphas_cumprod": (1 - abar).log(),
+        "sqrt_recip_alphas_cumprod": (1 / abar).sqrt(),
+        "sqrt_recipm1_alphas_cumprod": (1 / abar - 1).sqrt(),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": torch.cat([variance[1:2], variance[1:]]).log(),  # it is 0 at t = 0
+        "posterior_mean_coef1": beta * abar_prev.sqrt() / (1 - abar),
+        "posterior_mean_coef2": (1 - abar_prev) * alpha.sqrt() / (1 - abar),
+    }
+    return Schedule(**{name: tensor.float() for name, tensor in exact.items()})
+
+
+def ddim_timesteps(T: int, skip: int) -> list[tuple[int, int]]:
+    """(t, t_prev) of each sampler step in sampling order: T − skip … 0, each going to the next, the last to itself."""
+    steps = list(range(0, T, skip))[::-1]
+    return list(zip(steps, [*steps[1:], steps[-1]], strict=True))
+
+
+def q_sample(x0: Tensor, t: Tensor, u: Tensor, noise: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """The forward process at a continuous noise level, for training.
+
+    `x0`, `noise` (B, C, H, W); `t` (B,) int64 timesteps; `u` (B,) in [0, 1) places the level between those of t and
+    t − 1. Returns x_t (B, C, H, W) and the level ℓ (B, 1, 1, 1); `ℓ.flatten(1)` is what the network is given.
+    """
+    upper, lower = schedule.sqrt_alphas_cumprod_prev[t], schedule.sqrt_alphas_cumprod[t]
+    level = (lower + u * (upper - lower)).view(-1, 1, 1, 1)
+    return level * x0 + ((1 - level) * (1 + level)).sqrt() * noise, level
+
+
+def ddim_sample(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    x_T: Tensor,
+    schedule: Schedule,
+    skip: int = 50,
+    skip_last: bool = False,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """From noise to image: the DDIM sampler, deterministic at `eta` 0.
+
+    `denoise(x, level)` predicts the clean image x̂0 from x (B, C, H, W) and the noise level ℓ = √ᾱ (B, 1). `x_T`
+    (B, C, H, W) is standard normal noise. Every `skip`-th timestep is visited. The last step goes from t = 0 to t = 0:
+    it changes nothing but float32 rounding (5e-4 at most), so `skip_last` saves one evaluation. `generator` is for
+    eta > 0. Returns x (B, C, H, W), in [-1, 1] but for a little noise; not clamped.
+    """
+    buffers = (schedule.alphas_cumprod, schedule.sqrt_recip_alphas_cumprod, schedule.sqrt_recipm1_alphas_cumprod)
+    abar, r, m = (buffer.tolist() for buffer in buffers)  # floats: no step waits for the device
+    level = schedule.sqrt_alphas_cumprod.tolist()
+    steps = ddim_timesteps(len(schedule), skip)
+    x = x_T
+    for t, p in steps[:-1] if skip_last else steps:
+        x0 = denoise(x, x.new_full((len(x), 1), level[t])).to(x.dtype).clamp(-1, 1)
+        eps = torch.sub(r[t] * x, x0).div_(m[t])  # ε = (x/√ᾱ_t − x̂0) / √(1/ᾱ_t − 1)
+        sigma = eta * math.sqrt((1 - abar[p]) / (1 - abar[t])) * math.sqrt(1 - abar[t] / abar[p])
+        x = x0.mul_(math.sqrt(abar[p])).add_(eps, alpha=math.sqrt(1 - abar[p] - sigma**2))
+        if sigma and t:
+            x.add_(torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device), alpha=sigma)
+    return x

@@ -1,0 +1,188 @@
+"""Both stages as one model: measured bands on their native grids in, 12 bands at 2.5 m out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kernels.bands import GROUPS, RGB
+from kernels.checkpoints import WeightsError, load_weights
+from kernels.consistency import Sensor, back_project, sensor_for_group
+from kernels.fusion import FusionNetwork, fusion_from_weights, merge_groups
+from kernels.inpaint import fill_invalid
+from kernels.normalisation import FUSION, FUSION_RGB
+from kernels.stage1 import Stage1
+
+Preset = Literal["small", "published"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is run.
+
+    Attributes:
+        steps: sampler steps; divides 1000. 20 as published.
+        consistency: project the result onto what the sensor measured.
+        precision: of the networks; everything around them stays float32.
+    """
+
+    steps: int = 20
+    consistency: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class SuperResolution:
+    """Holds both networks on one device.
+
+    Attributes:
+        fingerprint: hash of weights and sampling: two models with the same fingerprint compute the same.
+    """
+
+    def __init__(
+        self,
+        stage1: Stage1,
+        fusion: FusionNetwork,
+        sampling: Sampling = Sampling(),
+        *,
+        fingerprint: str = "",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        layout = torch.channels_last
+        self.stage1 = stage1.to(self.device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.fusion = fusion.to(self.device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.sampling = sampling
+        self.fingerprint = fingerprint
+        self._sensors: dict[tuple[int, int], Sensor] = {}
+
+    @torch.inference_mode()
+    def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor) -> Tensor:
+        """Super-resolve a batch of square chips.
+
+        Args:
+            bands: by native GSD in metres, (B, C, n, n) reflectance, bands in `GROUPS` order; n = side in metres / GSD.
+            valid: by native GSD, (B, 1, n, n) bool.
+            noise: (B, 3, 4n, 4n) standard normal for n of the 10 m bands.
+
+        Returns:
+            (B, 12, 4n, 4n) float32 reflectance in `BANDS` order, not clipped; meaningless where nothing was valid.
+        """
+        measured = {gsd: bands[gsd].to(self.device) for gsd in GROUPS}
+        known = {gsd: valid[gsd].to(self.device) for gsd in GROUPS}
+        filled = {gsd: fill_invalid(measured[gsd], known[gsd]) for gsd in GROUPS}
+        rgb_order = [GROUPS[10].index(band) for band in RGB]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampling.precision == "bfloat16"):
+            sr = self.stage1.sample(
+                filled[10][:, rgb_order].contiguous(memory_format=torch.channels_last),
+                noise.to(self.device).contiguous(memory_format=torch.channels_last),
+                skip=1000 // self.sampling.steps,
+                skip_last=True,
+            ).float()
+        if self.sampling.consistency:
+            sr = self._project(10, sr, filled[10], known[10], rgb_order)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampling.precision == "bfloat16"):
+            fused = self.fusion(self._standardised(filled), FUSION_RGB.apply(sr))
+        groups = {gsd: FUSION.select(GROUPS[gsd]).invert(fused[gsd].float()) for gsd in GROUPS}
+        if self.sampling.consistency:
+            groups = {gsd: self._project(gsd, groups[gsd], filled[gsd], known[gsd]) for gsd in GROUPS}
+        return merge_groups(groups)
+
+    def _standardised(self, filled: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        return {gsd: FUSION.select(GROUPS[gsd]).apply(filled[gsd]) for gsd in GROUPS}
+
+    def _project(
+        self, gsd: int, x: Tensor, measured: Tensor, valid: Tensor, channels: list[int] | None = None
+    ) -> Tensor:
+        size = measured.shape[-1]
+        sensor = self._sensors.get((gsd, size))
+        if sensor is None:
+            sensor = self._sensors[gsd, size] = sensor_for_group(gsd, size).to(self.device)
+        if channels is not None:
+            sensor, measured = Sensor(*(part[channels] for part in sensor)), measured[:, channels]
+        return back_project(x, measured, valid, sensor)
+
+
+def load_model(
+    preset: Preset,
+    stage1: str | None = None,
+    fusion: str | None = None,
+    sampling: Sampling = Sampling(),
+    device: torch.device | str = "cpu",
+) -> SuperResolution:
+    """Load both stages.
+
+    Args:
+        preset: "small" for the weights that ship with the package, "published" for checkpoints given by the caller.
+        stage1, fusion: path or URL of a checkpoint; replaces the shipped file under "small".
+
+    Raises:
+        WeightsError: a file is missing, damaged, or holds something else; the message names it.
+    """
+    first, second = weight_sources(preset, stage1, fusion)
+    first_weights, second_weights = load_weights(first), load_weights(second)
+    return SuperResolution(
+        Stage1.from_weights(first_weights),
+        fusion_from_weights(second_weights),
+        sampling,
+        fingerprint=_fingerprint(sampling, first_weights.sha256, second_weights.sha256),
+        device=device,
+    )
+
+
+def model_fingerprint(preset: Preset, stage1: str | None, fusion: str | None, sampling: Sampling) -> str:
+    """What `load_model` with the same arguments will have as its fingerprint; checks that both files can be used.
+
+    Raises:
+        WeightsError: as `load_model`.
+    """
+    first, second = (load_weights(source) for source in weight_sources(preset, stage1, fusion))
+    Stage1.from_weights(first)
+    fusion_from_weights(second)
+    return _fingerprint(sampling, first.sha256, second.sha256)
+
+
+def weight_sources(preset: Preset, stage1: str | None, fusion: str | None) -> tuple[str, str]:
+    """Paths or URLs of both stages' weights.
+
+    Raises:
+        WeightsError: "published" without both files, or a shipped file that is not what its sha256 says.
+    """
+    if preset == "published":
+        if stage1 is None or fusion is None:
+            raise WeightsError(
+                "preset 'published' needs model.stage1 and model.fusion: the path or URL of a checkpoint"
+            )
+        return stage1, fusion
+    return stage1 or shipped("small", "stage1"), fusion or shipped("small", "fusion")
+
+
+def shipped(name: str, stage: Literal["stage1", "fusion"]) -> str:
+    """Path of weights that ship with the package, checked against their sha256.
+
+    Raises:
+        WeightsError: the file is missing or altered.
+    """
+    folder = resources.files("kernels.weights")
+    entry = json.loads(folder.joinpath("index.json").read_text())[name][stage]
+    path = folder.joinpath(entry["file"])
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); install the package again") from None
+    if found != entry["sha256"]:
+        raise WeightsError(
+            f"{path}: sha256 is {found[:12]}…, expected {entry['sha256'][:12]}…; install the package again"
+        )
+    return str(path)
+
+
+def _fingerprint(sampling: Sampling, *sha256: str) -> str:
+    content = [*sha256, sampling.steps, sampling.consistency, sampling.precision]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,287 @@
+"""Commands: thin. Each loads the configuration, calls one function, and shows what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from pipeline.config import RunConfig, load_config
+from pipeline.errors import EXIT_FAILED, DifffusrError
+from pipeline.planner import Plan, grid_of, read_chip_table, read_manifest
+from pipeline.run import RunResult, execute, plan_run, staging_of, storage_of
+from pipeline.staging import done_chips
+from pipeline.verify import RESIDUAL_LIMIT, SEAM_RANGE, Report, verify_run
+
+app = typer.Typer(
+    name="difffusr",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=(
+        "Super-resolves Sentinel-2 Level-2A to 2.5 m in all 12 bands and assembles seamless Zarr cubes.\n\n"
+        "A run is described by one YAML file. The usual way: [bold]plan[/] it and look at what it will do, "
+        "[bold]run[/] it (again after any interruption: what is done is not done twice), watch it with [bold]status[/], and "
+        "[bold]verify[/] the cube.\n\n"
+        "Exit codes: 0 done · 1 failed, or verify found something off · 2 wrong usage or configuration · 3 finished, "
+        "but chips failed (they are listed, and tried again by the next run)."
+    ),
+)
+
+console = Console()
+errors = Console(stderr=True)
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the run.", show_default=False)
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is merely informative.")]
+
+
+@app.command()
+def plan(config: ConfigPath, verbose: Verbose = False) -> None:
+    """Show what a run would do, and write the plan as GeoParquet below the staging folder.
+
+    Nothing is computed. Open plan/chips.parquet in QGIS or geopandas to see where.
+    """
+    settings = _load(config, verbose)
+    made = plan_run(settings)
+    console.print(_plan_table(settings, made))
+    console.print(f"plan written to {settings.store.staging}/plan", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def run(config: ConfigPath, verbose: Verbose = False) -> None:
+    """Run a configuration from catalogue to published cube.
+
+    An interrupted run continues where it was: start it again. Readers see the new cube only once it is complete.
+    """
+    settings = _load(config, verbose)
+    with _RichProgress() as progress:
+        result = execute(settings, progress)
+    console.print(_result_table(settings, result))
+    _show_failed(result)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def status(config: ConfigPath, verbose: Verbose = False) -> None:
+    """Show how far a run is, from its staging folder alone: from any machine that can read the store."""
+    settings = _load(config, verbose)
+    staging = staging_of(settings)
+    if not staging.exists("plan/manifest.json"):
+        raise DifffusrError(
+            f"{staging.url}: there is no plan yet; `difffusr run {config}` or `difffusr plan {config}` makes it"
+        )
+    manifest = read_manifest(staging)
+    planned = set(read_chip_table(staging)["object"])
+    done = len(planned & done_chips(staging))
+    shards = len(staging.names("shards") & {f"{name}.json" for name in manifest["shards"]})
+    table = Table(title=f"{settings.name} · {settings.period.label}", title_justify="left", show_header=False)
+    table.add_row("chips staged", f"{done:,} of {len(planned):,}")
+    table.add_row("shards written", f"{shards:,} of {len(manifest['shards']):,}")
+    table.add_row("published", "yes" if storage_of(settings).exists("zarr.json") else "not yet")
+    if staging.exists("report.json"):
+        report = json.loads(staging.read("report.json"))
+        table.add_row("chips failed", f"{report['chips']['failed']:,}")
+        for name, reason in list(report["failed"].items())[:5]:
+            table.add_row(f"  {name}", reason)
+    console.print(table)
+
+
+@app.command()
+def verify(
+    config: ConfigPath,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures as JSON to this file.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Check that a cube is whole, seamless, and true to its source scenes.
+
+    Every planned shard is compared with its checksum. By band, the seam ratio says how steps across chip boundaries
+    compare with steps inside chips (1 is perfect), the residual how far the cube, seen through the sensor, is from the
+    scenes. Exit code 1 when something is off.
+    """
+    settings = _load(config, verbose)
+    with console.status("verifying …"):
+        report = verify_run(settings)
+    if json_path is not None:
+        json_path.write_text(json.dumps(report.to_dict(), indent=1))
+    _show_report(report)
+    if not report.clean:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the world, the cube and the pictures.")
+    ] = Path("demo-output"),
+    seed: Annotated[int, typer.Option(help="Seed of the generated world.", min=0)] = 7,
+    verbose: Verbose = False,
+) -> None:
+    """Generate a small world, run the whole job on it, and compare the result with the world's truth.
+
+    Two overlapping tiles, two dates, one cloud; fields, roads, buildings, water. Takes some minutes on two cores.
+    """
+    from pipeline.demo import run_demo
+
+    _set_up_logging(verbose)
+    with _RichProgress() as progress:
+        outcome = run_demo(folder, seed, progress)
+    console.print(_result_table(outcome.config, outcome.result))
+    table = Table(title="against the truth at 2.5 m", title_justify="left")
+    for heading in ("", "PSNR dB ↑", "SAM ° ↓", "ERGAS ↓"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, scores in outcome.scores.items():
+        table.add_row(name, f"{scores.psnr:.2f}", f"{scores.sam:.2f}", f"{scores.ergas:.2f}")
+    console.print(table)
+    console.print(f"picture: {outcome.picture}", soft_wrap=True, highlight=False)
+    console.print(
+        f'cube:    xarray.open_zarr("{outcome.config.store.url}", group="{outcome.group}")',
+        soft_wrap=True,
+        highlight=False,
+    )
+    raise typer.Exit(outcome.result.exit_code)
+
+
+def main() -> None:
+    """The `difffusr` command: one clear line and the right exit code for whatever the user can mend."""
+    try:
+        app()
+    except DifffusrError as error:
+        errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted; start the same command again to continue", soft_wrap=True, highlight=False)
+        sys.exit(130)
+
+
+def _load(path: Path, verbose: bool) -> RunConfig:
+    _set_up_logging(verbose)
+    return load_config(path)
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=errors, show_path=False, show_time=False, highlighter=None, markup=False)],
+    )
+    logging.getLogger("difffusr").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+class _RichProgress:
+    """`run.Progress` as bars."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, int] = {}
+
+    def __enter__(self) -> _RichProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bars.stop()
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        """See `run.Progress`."""
+        self._tasks[stage] = self._bars.add_task(stage, total=total, completed=done)
+
+    def advance(self, stage: str) -> None:
+        """See `run.Progress`."""
+        self._bars.advance(self._tasks[stage])  # type: ignore[arg-type]
+
+
+def _plan_table(config: RunConfig, made: Plan) -> Table:
+    grid = grid_of(config)
+    table = Table(title=f"{config.name} · {config.period.label}", title_justify="left", show_header=False)
+    table.add_row("scenes", f"{len(made.scenes):,}")
+    for scene in made.scenes[:8]:
+        table.add_row("", f"{scene.id}  {scene.cloud_cover:.0f} % cloud")
+    if len(made.scenes) > 8:
+        table.add_row("", f"… and {len(made.scenes) - 8:,} more")
+    table.add_row("zones", ", ".join(f"EPSG:{epsg}" for epsg in made.zones()))
+    area = len(made.chips) * (grid.stride_px / 100) ** 2
+    table.add_row("chips", f"{len(made.chips):,} (about {area:,.0f} km²)")
+    table.add_row("shards", f"{len(made.shards):,}")
+    table.add_row("covered", f"{made.manifest['covered_share']:.1%}, clear {made.manifest['clear_share']:.1%}")
+    return table
+
+
+def _result_table(config: RunConfig, result: RunResult) -> Table:
+    table = Table(title=f"{config.name} · {config.period.label}", title_justify="left", show_header=False)
+    table.add_row("chips", f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed")
+    table.add_row("shards", f"{result.written:,} written, {result.kept:,} found done")
+    table.add_row("seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items()))
+    table.add_row("cube", config.store.url)
+    return table
+
+
+def _show_failed(result: RunResult) -> None:
+    if not result.failed:
+        return
+    errors.print(
+        f"{len(result.failed)} chips are missing from the cube; the next run tries them again:", highlight=False
+    )
+    for name, reason in sorted(result.failed.items()):
+        errors.print(f"  {name}: {_escape(reason)}", soft_wrap=True, highlight=False)
+
+
+def _show_report(report: Report) -> None:
+    def mark(ok: bool) -> str:
+        return "[green]ok[/]" if ok else "[red]off[/]"
+
+    whole = Table(title="shards", title_justify="left", show_header=False)
+    whole.add_row("planned", f"{report.shards:,}", "")
+    for label, names in (
+        ("never written", report.missing), ("damaged", report.damaged), ("without some chips", report.incomplete),
+    ):  # fmt: skip
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        whole.add_row(label, f"{len(names):,} {shown}".rstrip(), mark(not names))
+    for flag, share in report.flags.items():
+        whole.add_row(flag.replace("_", " "), f"{share:.2%}", "")
+    console.print(whole)
+    if report.bands:
+        bands = Table(title="bands", title_justify="left")
+        bands.add_column("band")
+        bands.add_column(f"seam ratio ({SEAM_RANGE[0]}–{SEAM_RANGE[1]})", justify="right")
+        bands.add_column(f"residual (≤ {RESIDUAL_LIMIT[10]} at 10 m, ≤ {RESIDUAL_LIMIT[20]} else)", justify="right")
+        bands.add_column("")
+        for band in report.bands:
+            bands.add_row(band.band, f"{band.seam_ratio:.3f}", f"{band.residual:.5f}", mark(band.ok))
+        console.print(bands)
+    console.print("[green]clean[/]" if report.clean else "[red]not clean[/]")

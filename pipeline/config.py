@@ -1,0 +1,595 @@
+"""The run configuration: one YAML file, validated at the door, every error naming its key."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+import pyproj
+import shapely
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from shapely.geometry import MultiPolygon, box, shape
+from shapely.geometry.base import BaseGeometry
+
+from pipeline.errors import ConfigError
+
+log = logging.getLogger("difffusr.config")
+
+#: Sections of which exactly one key must be given.
+_CHOICES = {
+    "area": ("geojson", "bbox", "tiles"),
+    "source": ("stac_api", "static_catalog", "items"),
+}
+_TILE = re.compile(r"T?(0?[1-9]|[1-5]\d|60)([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """The configuration in a YAML file, checked.
+
+    `overrides` replaces values after the file is read: nested (`{"period": {"start": …}}`) or dotted
+    (`{"period.start": …}`). Overriding one key of `area` or `source` drops the other choices of that section.
+    Relative paths, those of overrides too, are resolved against the file's folder.
+
+    Raises ConfigError with one line naming every wrong key, the value found and what is allowed.
+    """
+    file = Path(path).expanduser()
+    data = _merge(_read_yaml(file), overrides or {})
+    # A section whose lines are all commented out is an empty one.
+    data = {key: {} if value is None and key != "name" else value for key, value in data.items()}
+    data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "run")
+    try:
+        return RunConfig.model_validate(data, context={"folder": file.resolve().parent})
+    except ValidationError as error:
+        raise ConfigError(f"{file.name}: {_explain(error)}") from None
+
+
+def area_geometry(config: RunConfig) -> BaseGeometry | list[str]:
+    """Where the run computes: a polygon or multipolygon in EPSG:4326 (x = longitude, y = latitude, degrees), or the
+    list of MGRS tile ids when the area is given as tiles.
+
+    Raises ConfigError when the GeoJSON file cannot be read, holds no polygon, or its coordinates do not fit its CRS.
+    """
+    area = config.area
+    if area.tiles is not None:
+        return list(area.tiles)
+    if area.bbox is not None:
+        west, south, east, north = area.bbox
+        if west > east:
+            return MultiPolygon([box(west, south, 180, north), box(-180, south, east, north)])
+        return box(west, south, east, north)
+    assert area.geojson is not None
+    return _read_geojson(Path(area.geojson))
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+
+def _bad(key: str, found: object, expected: str) -> PydanticCustomError:
+    """An error on `key` of the section being validated."""
+    return PydanticCustomError("rule", "{expected}", {"key": key, "found": found, "expected": expected})
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
+
+
+def _resolve(text: str, info: ValidationInfo) -> str:
+    """A plain path made absolute against the config file's folder; a URL as it is."""
+    if _is_url(text):
+        return text
+    folder = (info.context or {}).get("folder", Path.cwd())
+    return str((folder / Path(text).expanduser()).resolve())
+
+
+def _tile(text: str) -> str:
+    """An MGRS tile id in the form 05ABC: two digits of zone, no leading T."""
+    match = _TILE.fullmatch(text.strip().upper())
+    if match is None:
+        raise ValueError(text)
+    return f"{int(match[1]):02d}{match[2]}"
+
+
+def _http(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
+        raise ValueError(text)
+    return text
+
+
+def _storage_url(text: str, info: ValidationInfo) -> str:
+    """A path or a URL that fsspec knows, without a password in it, without a slash at its end."""
+    if _is_url(text):
+        parts = urlsplit(text)
+        if parts.password or parts.query:
+            raise PydanticCustomError("secret", "no credentials in a URL: use the environment or store.storage_options")
+        known = fsspec.available_protocols()
+        if any(protocol not in known for protocol in parts.scheme.split("::")):
+            raise ValueError(text)
+        return text.rstrip("/")
+    return _resolve(text, info)
+
+
+def _number(value: object) -> object:
+    """Lets a numeric string through to a number field, so that overrides from a command line work; not a boolean."""
+    if isinstance(value, bool):
+        raise ValueError(value)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value.strip()):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value.strip()):
+        return float(value)
+    return value
+
+
+def _boolean(value: object) -> object:
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+PathOrUrl = Annotated[Text, AfterValidator(_resolve)]
+StorageUrl = Annotated[Text, AfterValidator(_storage_url)]
+HttpUrl = Annotated[Text, AfterValidator(_http)]
+Tile = Annotated[Text, AfterValidator(_tile)]
+Integer = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Date = Annotated[dt.date, Field(strict=False)]
+
+
+class _Section(BaseModel):
+    """Every field's description says what is allowed: errors quote it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def _exactly_one(section: BaseModel, name: str) -> None:
+    """Raises unless exactly one of the section's choices is given."""
+    keys = _CHOICES[name]
+    given = [key for key in keys if getattr(section, key) is not None]
+    if len(given) != 1:
+        raise PydanticCustomError(
+            "choice",
+            "found {found}, expected exactly one of {keys}",
+            {"found": " and ".join(given) or "none", "keys": ", ".join(keys)},
+        )
+
+
+# ---- sections -------------------------------------------------------------------------------------------------------
+
+
+class Area(_Section):
+    """Where: exactly one of a GeoJSON file, a box, a list of MGRS tiles."""
+
+    geojson: PathOrUrl | None = Field(default=None, description="the path of a GeoJSON file with polygons")
+    bbox: Annotated[tuple[Number, Number, Number, Number], Field(strict=False)] | None = Field(
+        default=None, description="[west, south, east, north] in degrees (WGS84), west < east unless it crosses 180°"
+    )
+    tiles: Annotated[tuple[Tile, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="a list of MGRS tile ids such as 48QUE"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Area:
+        _exactly_one(self, "area")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            inside = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
+            # A box from Fiji to Samoa runs from 176° to -171°; one from 10° to 5° is a mistake.
+            if not inside or west == east or 0 < west - east < 180:
+                raise _bad("bbox", list(self.bbox), str(type(self).model_fields["bbox"].description))
+        return self
+
+
+class Period(_Section):
+    """When: first and last day, both included, UTC."""
+
+    start: Date = Field(description="a date such as 2023-06-01")
+    end: Date = Field(description="a date such as 2023-06-30")
+
+    @model_validator(mode="after")
+    def _check(self) -> Period:
+        if self.start > self.end:
+            raise _bad("end", str(self.end), f"a date not before period.start = {self.start}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """`2023` for a whole year, `2023-06` for a whole month, else `2023-06-05_2023-07-04`."""
+        after = self.end + dt.timedelta(days=1)
+        if self.start.day == 1 and after.day == 1:
+            months = 12 * (after.year - self.start.year) + after.month - self.start.month
+            if months == 1:
+                return f"{self.start:%Y-%m}"
+            if months == 12 and self.start.month == 1:
+                return f"{self.start:%Y}"
+        return f"{self.start}_{self.end}"
+
+
+class Source(_Section):
+    """Which catalogue: exactly one of a STAC API, a static catalogue, a file of items."""
+
+    stac_api: HttpUrl | None = Field(default=None, description="the http(s) URL of a STAC API")
+    static_catalog: PathOrUrl | None = Field(default=None, description="the path or URL of a catalog.json")
+    items: PathOrUrl | None = Field(default=None, description="the path or URL of a STAC item collection (GeoJSON)")
+    collection: Text | None = Field(default="sentinel-2-l2a", description="a collection id, or null for any collection")
+    max_cloud_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        _exactly_one(self, "source")
+        return self
+
+
+class Grid(_Section):
+    """Sizes of chips (10 m pixels) and of shards and chunks of the cube (2.5 m pixels)."""
+
+    chip_px: Integer = Field(default=192, gt=0, multiple_of=6, description="a positive multiple of 6 (10 m pixels)")
+    overlap_px: Integer = Field(
+        default=24,
+        ge=0,
+        multiple_of=6,
+        description="a multiple of 6, at least 0 and less than chip_px / 2 (10 m pixels)",
+    )
+    shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (2.5 m pixels)")
+    chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (2.5 m pixels)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Grid:
+        if self.overlap_px * 2 >= self.chip_px:
+            raise _bad("overlap_px", self.overlap_px, f"less than half of grid.chip_px = {self.chip_px}")
+        if self.shard_px % self.chunk_px:
+            raise _bad("shard_px", self.shard_px, f"a multiple of grid.chunk_px = {self.chunk_px}")
+        return self
+
+
+class Model(_Section):
+    """Which networks, and how they are sampled."""
+
+    preset: Literal["small", "published"] = Field(default="small", description="'small' or 'published'")
+    stage1: PathOrUrl | None = Field(
+        default=None, description="the path or URL of the super-resolution weights, or null"
+    )
+    fusion: PathOrUrl | None = Field(default=None, description="the path or URL of the fusion weights, or null")
+    sampler_steps: Integer = Field(default=20, ge=1, le=1000, description="an integer that divides 1000")
+    consistency: Boolean = Field(default=True, description="true or false")
+    seed: Integer = Field(default=0, ge=0, lt=2**63, description="an integer from 0 to 2^63 - 1")
+
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        if 1000 % self.sampler_steps:
+            raise _bad("sampler_steps", self.sampler_steps, str(type(self).model_fields["sampler_steps"].description))
+        if self.preset == "published":
+            lacking = [key for key in ("stage1", "fusion") if getattr(self, key) is None]
+            if lacking:
+                expected = "the path or URL of the weights: model.preset 'published' comes without"
+                raise _bad(" and model.".join(lacking), None, expected)
+        return self
+
+
+class Scenes(_Section):
+    """How a chip's pixels are chosen from the scenes that cover it."""
+
+    max_scenes: Integer = Field(default=3, ge=1, description="an integer ≥ 1 (scenes a chip)")
+    min_clear_share: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="a number from 0 to 1 (clear share of a chip)",
+    )
+    allow_cloudy: Boolean = Field(default=True, description="true or false")
+
+
+class Store(_Section):
+    """Where the cube and the staged chips are kept."""
+
+    url: StorageUrl = Field(description="a path or URL such as s3://bucket/cube.zarr")
+    staging: StorageUrl = Field(default="", description="a path or URL outside store.url")
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict, repr=False, description="a mapping of fsspec options (keys are text)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_staging(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("url"), str) and data.get("staging") is None:
+            return {**data, "staging": data["url"].rstrip("/").removesuffix(".zarr") + ".staging"}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Store:
+        one, other = self.url + "/", self.staging + "/"
+        if one.startswith(other) or other.startswith(one):
+            raise _bad("staging", _bare(self.staging), f"a place outside store.url = {_bare(self.url)}")
+        return self
+
+
+class Compute(_Section):
+    """The Ray cluster and what each actor takes of it."""
+
+    address: Text | None = Field(default=None, description="a Ray cluster address, or null to start Ray locally")
+    actors_min: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
+    actors_max: Integer | None = Field(default=None, ge=1, description="an integer ≥ compute.actors_min, or null")
+    gpus_per_actor: Number | Literal["auto"] = Field(
+        default="auto", description="'auto', a share from 0 to 1, or a whole number of GPUs"
+    )
+    cpus_per_actor: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
+    batch: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
+    read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
+
+    @model_validator(mode="after")
+    def _check(self) -> Compute:
+        if self.actors_max is not None and self.actors_max < self.actors_min:
+            raise _bad("actors_max", self.actors_max, f"an integer ≥ compute.actors_min = {self.actors_min}")
+        gpus = self.gpus_per_actor
+        if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+            raise _bad("gpus_per_actor", gpus, str(type(self).model_fields["gpus_per_actor"].description))
+        return self
+
+
+class RunConfig(_Section):
+    """Everything a run is told. Frozen; nothing else is read from files or the environment."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="letters, digits, '.', '_' and '-', beginning with a letter or digit",
+    )
+    area: Area = Field(description="a section with one of geojson, bbox, tiles")
+    period: Period = Field(description="a section with start and end")
+    source: Source = Field(description="a section with one of stac_api, static_catalog, items")
+    grid: Grid = Field(default_factory=Grid, description="a section with chip_px, overlap_px, …")
+    model: Model = Field(default_factory=Model, description="a section with preset, stage1, fusion, …")
+    scenes: Scenes = Field(default_factory=Scenes, description="a section with max_scenes, …")
+    store: Store = Field(description="a section with url")
+    compute: Compute = Field(default_factory=Compute, description="a section with address, actors_min, …")
+
+    def canonical(self) -> dict[str, Any]:
+        """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
+        or the query strings of URLs."""
+        data = self.model_dump(mode="json", exclude={"store": {"storage_options"}})
+        return {key: _without_secrets(value) for key, value in data.items()}
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_secrets(item) for key, item in value.items()}
+    return _bare(value) if isinstance(value, str) and _is_url(value) else value
+
+
+def _bare(url: str) -> str:
+    """A URL without password, query and fragment; a path as it is."""
+    if not _is_url(url):
+        return url
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2] if parts.password else parts.netloc
+    return urlunsplit((parts.scheme, place, parts.path, "", ""))
+
+
+# ---- the YAML file --------------------------------------------------------------------------------------------------
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader of PyYAML, which also refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            text = str(key.value)
+            if text in seen and text != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"key '{text}' is given twice", key.start_mark)
+            seen.add(text)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError with the line of a syntax error."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: cannot be read: not UTF-8 text") from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{file.name}: {where}not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{file.name}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        what = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{file.name}: found {what}, expected the sections {', '.join(RunConfig.model_fields)}")
+    return data
+
+
+def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """`base` with `overrides` put over it, nested mappings merged key by key."""
+    merged = dict(base)
+    for name, value in overrides.items():
+        key, _, rest = name.partition(".")
+        if rest:
+            value = {rest: value}
+        inside = merged.get(key)
+        if isinstance(value, Mapping) and not (section and key == "storage_options"):
+            value = _merge(inside if isinstance(inside, Mapping) else {}, value, key)
+        if value is not None and key in _CHOICES.get(section, ()):
+            merged = {k: v for k, v in merged.items() if k not in _CHOICES[section]}
+        merged[key] = value
+    return merged
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+def _explain(error: ValidationError) -> str:
+    """All errors of a validation in one line, one clause a key."""
+    clauses: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        path, clause = _clause(detail)
+        clauses.setdefault(path, clause)
+    if "store.url" in clauses:  # the default of the other is derived from it
+        clauses.pop("store.staging", None)
+    clauses = {path: clauses[path] for path in clauses if not any(other.startswith(f"{path}.") for other in clauses)}
+    return "; ".join(f"{path}: {clause}" for path, clause in clauses.items())
+
+
+def _clause(detail: ErrorDetails) -> tuple[str, str]:
+    """The dotted key of an error, and what is wrong with it."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    path, expected, siblings = _locate(detail["loc"])
+    name = ".".join(step if step.isprintable() else repr(step) for step in path)
+    if kind in ("extra_forbidden", "invalid_key"):
+        near = difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)
+        hint = f", did you mean '{near[0]}'?" if near else ""
+        return name, f"unknown key{hint} (allowed: {', '.join(siblings)})"
+    if kind == "missing" and isinstance(detail["loc"][-1], int):
+        return name.rpartition(".")[0], f"found {_show(detail['input'])}, expected {expected}"
+    if kind == "missing":
+        return name, f"missing, expected {expected}"
+    if kind == "choice":
+        return name, detail["msg"]
+    if kind == "secret":
+        return name, f"found credentials, expected {detail['msg']}"
+    if kind == "rule":
+        return f"{name}.{context['key']}", f"found {_show(context['found'])}, expected {context['expected']}"
+    found = "a value not shown" if "storage_options" in path else _show(detail["input"])
+    return name, f"found {found}, expected {expected}"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, (Mapping, _Section)):
+        return "a section"
+    if isinstance(value, dt.date):
+        return f"'{value}'"
+    if isinstance(value, str) and _is_url(value):
+        value = _bare(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _locate(location: tuple[int | str, ...]) -> tuple[list[str], str, list[str]]:
+    """The keys of an error's location without pydantic's own steps, what that key allows, and the keys beside it."""
+    model: type[BaseModel] | None = RunConfig
+    path: list[str] = []
+    expected, siblings = "", []
+    for step in location:
+        if model is None:
+            if isinstance(step, int) or path[-1] == "storage_options":
+                path.append(str(step))
+            continue
+        path.append(str(step))
+        siblings = list(model.model_fields)
+        field = model.model_fields.get(str(step))
+        if field is None:
+            break
+        expected = field.description or ""
+        inner = field.annotation
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    if len(path) > 1 and path[-1].isdigit() and path[-2] == "tiles":
+        expected = "an MGRS tile id such as 48QUE"
+    return path, expected, siblings
+
+
+# ---- the GeoJSON file -----------------------------------------------------------------------------------------------
+
+
+def _read_geojson(file: Path) -> BaseGeometry:
+    """The union of a GeoJSON file's polygons in EPSG:4326 (longitude, latitude in degrees).
+
+    RFC 7946 knows no CRS but WGS84; files written by GIS tools carry a `crs` member, which is honoured.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"area.geojson: {file}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ConfigError(f"area.geojson: {file}: not valid JSON: {error}") from None
+    try:
+        parts = [shape(geometry) for geometry in _geometries(data)]
+    except Exception as error:  # shapely raises many kinds for malformed coordinates
+        raise ConfigError(f"area.geojson: {file}: not valid GeoJSON: {error}") from None
+    polygons = [polygon for part in parts for polygon in _polygons(part)]
+    if not polygons:
+        kinds = sorted({part.geom_type for part in parts}) or ["nothing"]
+        raise ConfigError(f"area.geojson: {file}: found {', '.join(kinds)}, expected a Polygon or MultiPolygon")
+    if not all(polygon.is_valid for polygon in polygons):
+        log.warning("area.geojson: %s: a polygon crosses itself: repaired", file)
+    area = shapely.union_all([shapely.make_valid(polygon) for polygon in polygons])
+    area = shapely.union_all(list(_polygons(area)))
+    return _in_degrees(area, _crs(data, file), file)
+
+
+def _geometries(data: Any) -> Iterator[dict[str, Any]]:
+    """The geometry objects in a FeatureCollection, Feature, GeometryCollection or geometry."""
+    if not isinstance(data, dict) or "type" not in data:
+        raise ValueError("no object with a 'type'")
+    if data["type"] == "FeatureCollection":
+        for feature in data["features"]:
+            yield from _geometries(feature)
+    elif data["type"] == "Feature":
+        if data.get("geometry") is not None:
+            yield from _geometries(data["geometry"])
+    elif data["type"] == "GeometryCollection":
+        for geometry in data["geometries"]:
+            yield from _geometries(geometry)
+    else:
+        yield data
+
+
+def _polygons(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
+    if hasattr(geometry, "geoms"):
+        for part in geometry.geoms:
+            yield from _polygons(part)
+    elif geometry.geom_type == "Polygon" and not geometry.is_empty and geometry.area > 0:
+        yield shapely.force_2d(geometry)
+
+
+def _crs(data: dict[str, Any], file: Path) -> pyproj.CRS:
+    """The CRS that a GeoJSON file's `crs` member names; longitude and latitude on WGS84 without one."""
+    member = data.get("crs")
+    if member is None:
+        return pyproj.CRS.from_user_input("OGC:CRS84")
+    name = member.get("properties", {}).get("name") if isinstance(member, dict) else member
+    try:
+        return pyproj.CRS.from_user_input(name)
+    except (pyproj.exceptions.CRSError, TypeError):
+        raise ConfigError(
+            f"area.geojson: {file}: unknown CRS {name!r} in its crs member, expected a name such as EPSG:32648"
+        ) from None
+
+
+def _in_degrees(area: BaseGeometry, crs: pyproj.CRS, file: Path) -> BaseGeometry:
+    if not crs.is_geographic:
+        # A straight edge on the map sheet is a curve in degrees: keep to it within a 200th of the area's extent.
+        west, south, east, north = area.bounds
+        area = shapely.segmentize(area, max(east - west, north - south) / 200)
+        transformer = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+        area = shapely.transform(area, transformer.transform, interleaved=False)
+    elif not crs.equals(pyproj.CRS.from_user_input("OGC:CRS84"), ignore_axis_order=True):
+        transformer = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+        area = shapely.transform(area, transformer.transform, interleaved=False)
+    west, south, east, north = area.bounds
+    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):  # true where they are not finite, too
+        raise ConfigError(
+            f"area.geojson: {file}: its coordinates do not fit its CRS ({crs.name}): bounds in degrees would be "
+            f"{west:.6g}, {south:.6g}, {east:.6g}, {north:.6g}; name the right CRS in its crs member"
+        )
+    return shapely.make_valid(area)

@@ -1,0 +1,448 @@
+"""The store: one Zarr group a UTM zone; shards written whole, metadata published last.
+
+What a reader sees is decided by the groups' consolidated ``zarr.json`` alone. A run builds them in memory, writes
+shards to where the new metadata will look for them, and puts the metadata in place, outermost group last, once every
+shard is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from pyproj import CRS
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
+
+from kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
+from pipeline.assemble import ShardData
+from pipeline.errors import ConfigError, StoreError
+from pipeline.grid import Grid, PixelWindow, ShardIndex
+from pipeline.reader import Quality
+from pipeline.storage import STORE_FAILURES, Storage, first_line
+
+#: Path of the 2.5 m level inside a zone's group.
+BASE_LEVEL = "0"
+
+_EPOCH = date(1970, 1, 1)
+
+_CONVENTIONS: list[dict[str, str]] = [
+    {
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "name": "proj:",
+        "schema_url": "https://raw.githubusercontent.com/zarr-experimental/geo-proj/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-experimental/geo-proj/blob/v1/README.md",
+    },
+    {
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "name": "spatial",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v0.1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v0.1/README.md",
+    },
+    {
+        "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+        "name": "multiscales",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
+    },
+]
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One zone's part of a cube, as a run is about to publish it.
+
+    Attributes:
+        epsg: the zone.
+        window: what its arrays cover, whole shards, in absolute 2.5 m pixels.
+        periods: (start, end) of each step of the time axis, both days inclusive.
+        step: position of the run's period on that axis.
+    """
+
+    epsg: int
+    window: PixelWindow
+    periods: tuple[tuple[date, date], ...]
+    step: int
+
+    @property
+    def path(self) -> str:
+        """Path of the 2.5 m level's group."""
+        return f"{self.epsg}/{BASE_LEVEL}"
+
+    def shard_position(self, shard: ShardIndex, grid: Grid) -> tuple[int, int]:
+        """(row, col) of a shard in this zone's arrays, in shards."""
+        return shard.row - self.window.row // grid.shard_px, shard.col - self.window.col // grid.shard_px
+
+
+@dataclass(frozen=True)
+class CubeDraft:
+    """A cube's next state: its metadata in memory, its shards going to where that metadata will look for them.
+
+    Attributes:
+        storage: where the cube is.
+        grid: its shards and chunks.
+        zones: by EPSG code.
+        scenes: number → facts of every scene a `source` pixel can name.
+        objects: path → bytes of all metadata and coordinates.
+    """
+
+    storage: Storage
+    grid: Grid
+    zones: Mapping[int, Zone]
+    scenes: Mapping[int, Mapping[str, Any]]
+    objects: Mapping[str, bytes]
+
+    @cached_property
+    def store(self) -> Store:
+        """The cube's Zarr store."""
+        return open_store(self.storage, read_only=False)
+
+    def write_shard(self, epsg: int, shard: ShardIndex, data: ShardData) -> dict[str, str]:
+        """Write one whole shard of every variable and read it back.
+
+        Returns:
+            the sha256 of each object written, by its path in the store.
+
+        Raises:
+            StoreError: the store refuses, or returns other bytes than were written.
+        """
+        zone = self.zones[epsg]
+        row, col = zone.shard_position(shard, self.grid)
+        size = self.grid.shard_px
+        here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
+        t = zone.step
+        checksums = {}
+        for name, values in (
+            ("reflectance", data.reflectance),
+            ("quality", data.quality),
+            ("source", data.source),
+        ):
+            array = self._array(f"{zone.path}/{name}")
+            where = (slice(t, t + 1), slice(None), *here) if name == "reflectance" else (slice(t, t + 1), *here)
+            key = f"{zone.path}/{name}/c/{t}/{'0/' if name == 'reflectance' else ''}{row}/{col}"
+            try:
+                array[where] = values[None]
+            except STORE_FAILURES as error:
+                raise StoreError(f"{self.storage.url}/{key}: cannot be written ({first_line(error)})") from None
+            if not np.array_equal(np.asarray(array[where]), values[None]):
+                raise StoreError(
+                    f"{self.storage.url}/{key}: the store returns other bytes than were written; run again"
+                )
+            checksums[key] = hashlib.sha256(self.storage.read(key)).hexdigest()
+        return checksums
+
+    def publish(self) -> None:
+        """Put the new metadata in place: coordinates, arrays, then each group from the inside out.
+
+        Raises:
+            StoreError: the store refuses; the old state stays visible in every group not reached.
+        """
+
+        def order(path: str) -> tuple[int, int, str]:
+            if not path.endswith("zarr.json"):
+                return 0, 0, path
+            document = json.loads(self.objects[path])
+            return (1 if document["node_type"] == "array" else 2), -path.count("/"), path
+
+        for path in sorted(self.objects, key=order):
+            self.storage.write(path, self.objects[path])
+
+    def _array(self, path: str) -> zarr.Array:
+        metadata = json.loads(self.objects[f"{path}/zarr.json"])
+        inner = zarr.AsyncArray(metadata, StorePath(self.store, path), config={"write_empty_chunks": True})
+        return zarr.Array(inner)
+
+
+def open_store(storage: Storage, read_only: bool = True) -> Store:
+    """A Zarr store at a URL: paths and ``file://`` through LocalStore, whose files appear whole or not at all."""
+    _, path = storage.filesystem()
+    if storage.is_local:
+        return LocalStore(path, read_only=read_only)
+    try:
+        return FsspecStore.from_url(storage.url, storage_options=dict(storage.options), read_only=read_only)
+    except STORE_FAILURES as error:
+        raise StoreError(f"{storage.url}: cannot be opened ({first_line(error)}); check store.url") from None
+
+
+def draft_cube(
+    storage: Storage,
+    grid: Grid,
+    extents: Mapping[int, PixelWindow],
+    period: tuple[date, date],
+    scenes: Sequence[Mapping[str, Any]],
+    provenance: Mapping[str, Any],
+) -> CubeDraft:
+    """Plan the next state of a cube, new or existing. Nothing is written.
+
+    Args:
+        extents: by EPSG code, the shards' window of the run in that zone.
+        period: first and last day.
+        scenes: facts of the run's scenes, each with its `id`; those the cube knows already keep their number.
+        provenance: what the root group says of how the cube was made.
+
+    Raises:
+        ConfigError: the cube at this URL covers other ground or has another grid.
+        StoreError: the store cannot be read.
+    """
+    known = _read_root(storage)
+    numbered = {int(n): dict(facts) for n, facts in known.get("difffusr:scenes", {}).items()}
+    ids = {facts["id"]: number for number, facts in numbered.items()}
+    for facts in scenes:
+        number = ids.setdefault(facts["id"], len(ids) + 1)
+        numbered[number] = dict(facts)
+    zones = {epsg: _next_zone(storage, grid, epsg, window, period) for epsg, window in sorted(extents.items())}
+    memory = MemoryStore()
+    others = {int(z) for z in known.get("difffusr:zones", [])} - set(zones)
+    root = zarr.create_group(
+        memory,
+        attributes={
+            "Conventions": "CF-1.11",
+            "title": "Super-resolved Sentinel-2 Level-2A surface reflectance, 12 bands at 2.5 m",
+            "source": "Contains modified Copernicus Sentinel data, super-resolved with DiffFuSR (arXiv 2506.11764)",
+            "difffusr:zones": sorted({*zones, *others}),
+            "difffusr:scenes": {str(n): numbered[n] for n in sorted(numbered)},
+            "difffusr:provenance": dict(provenance),
+        },
+    )
+    for zone in zones.values():
+        _draft_zone(root, grid, zone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # consolidated metadata is not in the Zarr v3 core specification
+        for zone in zones.values():
+            zarr.consolidate_metadata(memory, path=zone.path)
+            zarr.consolidate_metadata(memory, path=str(zone.epsg))
+        if not others:
+            zarr.consolidate_metadata(memory)
+    return CubeDraft(storage, grid, zones, numbered, _contents(memory))
+
+
+def _next_zone(storage: Storage, grid: Grid, epsg: int, window: PixelWindow, period: tuple[date, date]) -> Zone:
+    """A zone with the run's period on its time axis, after whatever the store holds already."""
+    existing = _read_json(storage, f"{epsg}/{BASE_LEVEL}/zarr.json")
+    if existing is None:
+        return Zone(epsg, window, (period,), 0)
+    attributes = existing["attributes"]
+    holds = PixelWindow(*attributes["difffusr:window"])
+    if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
+        raise ConfigError(
+            f"store.url: {storage.url} already holds zone {epsg} over {holds.bounds_m()} m with shards of "
+            f"{attributes['difffusr:grid'][0]} px, this run covers {window.bounds_m()} m with {grid.shard_px} px; "
+            "choose another store.url, or the same area and grid"
+        )
+    periods = [(date.fromisoformat(a), date.fromisoformat(b)) for a, b in attributes["difffusr:periods"]]
+    if period not in periods:
+        periods.append(period)
+    return Zone(epsg, window, tuple(periods), periods.index(period))
+
+
+def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
+    """Create a zone's groups, arrays and coordinates."""
+    left, bottom, right, top = zone.window.bounds_m()
+    transform = [TARGET_GSD_M, 0.0, left, 0.0, -TARGET_GSD_M, top]
+    height, width = zone.window.height, zone.window.width
+    spatial: dict[str, Any] = {
+        "zarr_conventions": _CONVENTIONS[:2],
+        "proj:code": f"EPSG:{zone.epsg}",
+        "spatial:dimensions": ["y", "x"],
+        "spatial:bbox": [left, bottom, right, top],
+        "spatial:transform": transform,
+        "spatial:shape": [height, width],
+        "spatial:registration": "pixel",
+    }
+    root.create_group(
+        str(zone.epsg),
+        attributes={
+            **spatial,
+            "zarr_conventions": _CONVENTIONS,
+            "multiscales": {
+                "layout": [
+                    {"asset": BASE_LEVEL, "transform": {"scale": [1.0, 1.0], "translation": [0.0, 0.0]},
+                     "spatial:shape": [height, width], "spatial:transform": transform}
+                ],
+                "resampling_method": "average",
+            },
+        },
+    )  # fmt: skip
+    group = root.create_group(
+        zone.path,
+        attributes={
+            **spatial,
+            "Conventions": "CF-1.11",
+            "difffusr:window": list(zone.window),
+            "difffusr:grid": [grid.shard_px, grid.chunk_px],
+            "difffusr:periods": [[a.isoformat(), b.isoformat()] for a, b in zone.periods],
+        },
+    )
+    steps = len(zone.periods)
+    codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+    shard, chunk = grid.shard_px, grid.chunk_px
+    group.create_array(
+        "reflectance",
+        shape=(steps, len(BANDS), height, width),
+        shards=(1, len(BANDS), shard, shard),
+        chunks=(1, len(BANDS), chunk, chunk),
+        dtype="uint16",
+        fill_value=0,
+        compressors=codec,
+        dimension_names=("time", "band", "y", "x"),
+        attributes={
+            "standard_name": "surface_bidirectional_reflectance",
+            "long_name": "surface reflectance",
+            "units": "1",
+            "scale_factor": 1e-4,
+            "_FillValue": 0,
+            "grid_mapping": "spatial_ref",
+            "coordinates": "wavelength",
+            "ancillary_variables": "quality source",
+        },
+    )
+    flags = list(Quality)
+    labels: dict[str, tuple[str, dict[str, Any]]] = {
+        "quality": (
+            "uint8",
+            {
+                "long_name": "what a pixel is made of",
+                "standard_name": "quality_flag",
+                "flag_values": [int(flag) for flag in flags],
+                "flag_meanings": " ".join(flag.name.lower() for flag in flags),
+            },
+        ),
+        "source": (
+            "uint16",
+            {
+                "long_name": "number of the scene in the root group's attribute difffusr:scenes, 0 for none",
+                "grid_mapping": "spatial_ref",
+            },
+        ),
+    }
+    for name, (dtype, attributes) in labels.items():
+        group.create_array(
+            name,
+            shape=(steps, height, width),
+            shards=(1, shard, shard),
+            chunks=(1, chunk, chunk),
+            dtype=dtype,
+            fill_value=0,
+            compressors=codec,
+            dimension_names=("time", "y", "x"),
+            attributes={**attributes, "grid_mapping": "spatial_ref"},
+        )
+    _draft_coordinates(group, zone)
+
+
+def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
+    left, _, _, top = zone.window.bounds_m()
+    crs = CRS.from_epsg(zone.epsg)
+    days = [((a - _EPOCH).days, (b - _EPOCH).days + 1) for a, b in zone.periods]
+
+    def coordinate(name: str, values: NDArray[Any], dims: tuple[str, ...], attributes: Mapping[str, Any]) -> None:
+        chunks = (1, *values.shape[1:]) if dims[:1] == ("time",) else tuple(max(1, n) for n in values.shape)
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=chunks,
+            dtype=values.dtype,
+            dimension_names=dims,
+            attributes=dict(attributes),
+        )
+        array[...] = values
+
+    calendar = {"units": "days since 1970-01-01", "calendar": "standard"}
+    coordinate(
+        "time",
+        np.array([a for a, _ in days], np.int64),
+        ("time",),
+        {
+            **calendar,
+            "standard_name": "time",
+            "axis": "T",
+            "bounds": "time_bnds",
+            "long_name": "first day of the period",
+        },
+    )
+    coordinate("time_bnds", np.array(days, np.int64).reshape(-1, 2), ("time", "bnds"), calendar)
+    coordinate(
+        "x",
+        left + TARGET_GSD_M * (np.arange(zone.window.width) + 0.5),
+        ("x",),
+        {
+            "standard_name": "projection_x_coordinate",
+            "units": "m",
+            "axis": "X",
+            "long_name": "easting of pixel centres",
+        },
+    )
+    coordinate(
+        "y",
+        top - TARGET_GSD_M * (np.arange(zone.window.height) + 0.5),
+        ("y",),
+        {
+            "standard_name": "projection_y_coordinate",
+            "units": "m",
+            "axis": "Y",
+            "long_name": "northing of pixel centres",
+        },
+    )
+    coordinate(
+        "wavelength",
+        np.array([WAVELENGTH_NM[band] for band in BANDS]),
+        ("band",),
+        {"standard_name": "radiation_wavelength", "units": "nm", "long_name": "central wavelength of Sentinel-2A"},
+    )
+    coordinate(
+        "band",
+        np.array(BANDS, dtype=np.dtypes.StringDType()),
+        ("band",),
+        {"long_name": "Sentinel-2 band", "difffusr:native_gsd_m": [GSD_M[band] for band in BANDS]},
+    )
+    geo_transform = f"{left} {TARGET_GSD_M} 0 {top} 0 {-TARGET_GSD_M}"
+    coordinate(
+        "spatial_ref",
+        np.array(0, np.int64),
+        (),
+        {**crs.to_cf(), "crs_wkt": crs.to_wkt(), "spatial_ref": crs.to_wkt(), "GeoTransform": geo_transform},
+    )
+
+
+def _contents(memory: MemoryStore) -> dict[str, bytes]:
+    async def read() -> dict[str, bytes]:
+        out = {}
+        async for key in memory.list():
+            value = await memory.get(key, default_buffer_prototype())
+            assert value is not None
+            out[key] = value.to_bytes()
+        return out
+
+    contents: dict[str, bytes] = sync(read())
+    return contents
+
+
+def _read_root(storage: Storage) -> dict[str, Any]:
+    document = _read_json(storage, "zarr.json")
+    if document is None:
+        return {}
+    attributes: dict[str, Any] = document.get("attributes", {})
+    if "difffusr:zones" not in attributes:
+        raise ConfigError(
+            f"store.url: {storage.url} holds a Zarr store that is not a cube of this kind; choose another store.url"
+        )
+    return attributes
+
+
+def _read_json(storage: Storage, name: str) -> dict[str, Any] | None:
+    if not storage.exists(name):
+        return None
+    document: dict[str, Any] = json.loads(storage.read(name))
+    return document

@@ -1,0 +1,157 @@
+"""A chip's bands from its scenes, as DN on native grids, with validity, quality and source beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.bands import GROUPS
+from pipeline.catalog import Scene
+from pipeline.grid import PixelWindow
+from pipeline.raster import is_clear, read_window
+
+#: Greatest DN a band can hold once its offset is removed; DN 0 is kept for "no data".
+_DN_MAX = 65535
+
+#: Share of a 60 m cell's pixels that must show the ground: single misjudged pixels do not change the scene.
+_CLEAR_CELL = 0.75
+
+
+class Quality(IntEnum):
+    """What a pixel of the cube is made of (`quality` variable, CF flag values)."""
+
+    NO_DATA = 0
+    CLEAR = 1
+    FILLED = 2
+    CLOUDY = 3
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Everything the models need to know of one chip, in whole native pixels.
+
+    Attributes:
+        dn: by native GSD in metres, (C, n, n) uint16 DN with the radiometric offset removed (reflectance × 10⁴), bands
+            in `GROUPS` order; 0 where there is no data. n = chip_px · 10 / GSD.
+        valid: by native GSD, (n, n) bool.
+        quality: (chip_px, chip_px) uint8 on the 10 m grid, values of `Quality`.
+        source: (chip_px, chip_px) uint16 on the 10 m grid: which of the chip's scenes, 1 for the best, 0 where there is
+            no data.
+    """
+
+    dn: Mapping[int, NDArray[np.uint16]]
+    valid: Mapping[int, NDArray[np.bool_]]
+    quality: NDArray[np.uint8]
+    source: NDArray[np.uint16]
+
+
+def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: bool) -> Chip:
+    """Read a chip, each 60 m cell from the best scene that shows it.
+
+    A cell is taken whole from one scene, so that its 10, 20 and 60 m pixels belong together. First come cells that are
+    clear and complete, scene by scene in their order; then clear ones at a swath's edge; then, if allowed, whatever has
+    data under cloud.
+
+    Args:
+        window: of the chip, in absolute 2.5 m pixels.
+        scenes: best first.
+        allow_cloudy: whether cloud may fill what nothing clear covers.
+
+    Raises:
+        ReadError: an asset cannot be read.
+    """
+    cells = window.height // 24
+    chip = _empty_chip(window)
+    missing = np.ones((cells, cells), bool)
+    looks = []
+    for rank, scene in enumerate(scenes):
+        look = _read_scene(scene, window)
+        looks.append(look)
+        missing &= ~_take(chip, look, missing & look.clear & look.whole, rank)
+        if not missing.any():
+            return chip
+    for rank, look in enumerate(looks):
+        missing &= ~_take(chip, look, missing & look.clear, rank)
+    if allow_cloudy:
+        for rank, look in enumerate(looks):
+            missing &= ~_take(chip, look, missing & look.some, rank)
+    return chip
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One scene over the chip: its DN, what its 10 m pixels show, and what its 60 m cells are worth.
+
+    Attributes:
+        dn, valid: as in `Chip`.
+        data: (chip_px, chip_px) pixels with data in every band.
+        ground: (chip_px, chip_px) pixels with data that are not under cloud or shadow.
+        whole, clear, some: (cells, cells) all pixels have data; most of those with data show the ground; any has data.
+    """
+
+    dn: Mapping[int, NDArray[np.uint16]]
+    valid: Mapping[int, NDArray[np.bool_]]
+    data: NDArray[np.bool_]
+    ground: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
+    clear: NDArray[np.bool_]
+    some: NDArray[np.bool_]
+
+
+def _read_scene(scene: Scene, window: PixelWindow) -> _Look:
+    dn: dict[int, NDArray[np.uint16]] = {}
+    valid: dict[int, NDArray[np.bool_]] = {}
+    for gsd, bands in GROUPS.items():
+        raw = np.stack([read_window(scene, band, window) for band in bands])
+        offset = np.array([scene.assets[band].offset_dn for band in bands], np.int32)[:, None, None]
+        dn[gsd] = np.where(raw > 0, np.clip(raw.astype(np.int32) + offset, 1, _DN_MAX), 0).astype(np.uint16)
+        valid[gsd] = np.all(raw > 0, axis=0)
+    data = valid[10] & _spread(valid[20], 2) & _spread(valid[60], 6)
+    ground = data
+    if scene.scl is not None:
+        ground = data & _spread(is_clear(read_window(scene, "SCL", window)), 2)
+    with_data = _cells(data).sum(axis=(1, 3))
+    with_ground = _cells(ground).sum(axis=(1, 3))
+    clear = (with_data > 0) & (with_ground >= _CLEAR_CELL * with_data)
+    return _Look(dn, valid, data, ground, with_data == 36, clear, with_data > 0)
+
+
+def _take(chip: Chip, look: _Look, cells: NDArray[np.bool_], rank: int) -> NDArray[np.bool_]:
+    """Copy whole cells of a scene into the chip; returns the cells taken."""
+    if not cells.any():
+        return cells
+    for gsd in GROUPS:
+        here = _spread(cells, 60 // gsd)
+        chip.dn[gsd][:, here] = look.dn[gsd][:, here]
+        chip.valid[gsd][here] = look.valid[gsd][here]
+    here = _spread(cells, 6) & look.data
+    chip.quality[here] = Quality.CLOUDY
+    chip.quality[here & look.ground] = Quality.CLEAR if rank == 0 else Quality.FILLED
+    chip.source[here] = rank + 1
+    return cells
+
+
+def _empty_chip(window: PixelWindow) -> Chip:
+    size = window.height // 4
+    shape = {gsd: (size * 10 // gsd,) * 2 for gsd in GROUPS}
+    return Chip(
+        {gsd: np.zeros((len(bands), *shape[gsd]), np.uint16) for gsd, bands in GROUPS.items()},
+        {gsd: np.zeros(shape[gsd], bool) for gsd in GROUPS},
+        np.zeros(shape[10], np.uint8),
+        np.zeros(shape[10], np.uint16),
+    )
+
+
+def _spread(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
+    """Each pixel repeated factor × factor times."""
+    return mask.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _cells(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A 10 m mask as (cells, 6, cells, 6)."""
+    cells = mask.shape[0] // 6
+    return mask.reshape(cells, 6, cells, 6)
