@@ -148,10 +148,10 @@ def demo(
         outcome = run_demo(folder, seed, progress)
     console.print(_result_table(outcome.config, outcome.result))
     table = Table(title="against the truth at 2.5 m", title_justify="left")
-    for heading in ("", "PSNR dB ↑", "SAM ° ↓", "ERGAS ↓"):
+    for heading in ("", "PSNR RGB dB ↑", "PSNR 12 bands dB ↑", "SAM ° ↓", "ERGAS ↓"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, scores in outcome.scores.items():
-        table.add_row(name, f"{scores.psnr:.2f}", f"{scores.sam:.2f}", f"{scores.ergas:.2f}")
+        table.add_row(name, f"{scores.psnr_rgb:.2f}", f"{scores.psnr:.2f}", f"{scores.sam:.2f}", f"{scores.ergas:.2f}")
     console.print(table)
     console.print(f"picture: {outcome.picture}", soft_wrap=True, highlight=False)
     console.print(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 
 from kernels.bands import BANDS, GROUPS, GSD_M, SCALE
@@ -18,9 +17,9 @@ from kernels.consistency import observe, sensor_for_group
 from pipeline.actor import DN_SCALE
 from pipeline.catalog import find_scenes
 from pipeline.config import RunConfig
-from pipeline.cube import CubeDraft, open_store
+from pipeline.cube import CubeDraft, CubeReader
 from pipeline.errors import StoreError
-from pipeline.grid import Grid, PixelWindow
+from pipeline.grid import Grid
 from pipeline.planner import ChipPlan, Plan, grid_of, make_plan
 from pipeline.reader import Quality, read_chip
 from pipeline.run import draft_of, fingerprint_of, read_ledger_entry, staging_of, storage_of
@@ -96,7 +95,7 @@ def verify_run(config: RunConfig) -> Report:
     draft = draft_of(config, plan)
     missing, damaged, incomplete = _check_shards(plan, draft, staging_of(config))
     grid = grid_of(config)
-    cube = _Cube(storage, draft)
+    cube = CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
     valid = 1.0 - flags["no_data"]
     bands = [] if damaged else _measure_bands(config, plan, grid, cube, draft)
@@ -123,31 +122,14 @@ def _check_shards(plan: Plan, draft: CubeDraft, staging: Storage) -> tuple[list[
     return missing, damaged, incomplete
 
 
-class _Cube:
-    """Windows of the published cube in absolute pixels."""
-
-    def __init__(self, storage: Storage, draft: CubeDraft) -> None:
-        self._root = zarr.open_group(open_store(storage), mode="r")
-        self._draft = draft
-
-    def read(self, epsg: int, name: str, window: PixelWindow) -> NDArray[Any]:
-        """(bands, h, w) or (h, w) of a variable."""
-        zone = self._draft.zones[epsg]
-        row, col = window.row - zone.window.row, window.col - zone.window.col
-        where = (zone.step, ..., slice(row, row + window.height), slice(col, col + window.width))
-        array = self._root[f"{zone.path}/{name}"]
-        assert isinstance(array, zarr.Array)
-        return np.asarray(array[where])
-
-
-def _flag_shares(cube: _Cube, plan: Plan, grid: Grid) -> dict[str, float]:
+def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
     for chip in _sample(plan.chips):
         counts += np.bincount(cube.read(chip.epsg, "quality", grid.chip_window(chip.index)).ravel(), minlength=256)
     return {flag.name.lower(): round(float(counts[flag] / counts.sum()), 4) for flag in Quality}
 
 
-def _measure_bands(config: RunConfig, plan: Plan, grid: Grid, cube: _Cube, draft: CubeDraft) -> list[BandReport]:
+def _measure_bands(config: RunConfig, plan: Plan, grid: Grid, cube: CubeReader, draft: CubeDraft) -> list[BandReport]:
     seams = _Sums(len(BANDS))
     residuals = _Sums(len(BANDS))
     scenes = {scene.id: scene for scene in plan.scenes}
