@@ -1,9 +1,8 @@
 """Trains the small models: super-resolution on aerial imagery, fusion on Sentinel-2 itself (reference sections 2 to 5).
 
-    python -m pipeline.training stage1 --hr DIR --out RUN
-    python -m pipeline.training export --run RUN --weights kernels/weights
-    python -m pipeline.training fusion --scenes DIR … --weights kernels/weights
-    python -m pipeline.training evaluate --hr DIR
+    python -m pipeline.training stage1 --hr DIR --out RUN --weights DIR
+    python -m pipeline.training fusion --scenes DIR … --weights DIR
+    python -m pipeline.training evaluate --hr DIR --scenes DIR …
 
 Stage 1 learns from imagery at about 2.5 m that is degraded on the fly, half of the time as Sentinel-2's own sensor
 would, half of the time blindly. Sentinel-2 is dark and of low contrast in the range of the networks, so the losses
@@ -24,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import rasterio
@@ -34,8 +33,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kernels.bands import GROUPS, MTF_NYQUIST, RGB, SCALE, TARGET_GSD_M
-from kernels.consistency import back_project, sensor_for_group, sensor_matrix
+from kernels.bands import GROUPS, MTF_NYQUIST, RGB, SCALE, TARGET_GSD_M, band_indices
+from kernels.consistency import Sensor, back_project, sensor_for_group, sensor_matrix
 from kernels.degradation import SIGMA_RANGE, bicubic_downsample, blur, gaussian_kernels
 from kernels.degradation_encoder import MomentumContrast
 from kernels.diffusion import q_sample
@@ -43,10 +42,10 @@ from kernels.fusion import SMALL as FUSION_SMALL
 from kernels.fusion import FusionConfig, FusionNetwork, build_fusion, group_loss
 from kernels.harmonisation import GAMMA_RGB, power_law
 from kernels.metrics import psnr
+from kernels.model import SuperResolution, load_model
 from kernels.normalisation import FUSION, FUSION_RGB, to_stage1
 from kernels.rrdb import RRDBNet
 from kernels.stage1 import SMALL, Stage1, Stage1Config
-from kernels.unet import DiffusionUNet
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +101,8 @@ def load_hr_images(folder: Path) -> tuple[list[HRImage], list[HRImage]]:
 
     Raises FileNotFoundError where there are none.
     """
-    training, held_out = [], []
+    training: list[HRImage] = []
+    held_out: list[HRImage] = []
     for source_name, source in SOURCES.items():
         files = sorted(p for p in (folder / source_name).glob("*") if p.suffix in (".jpg", ".png", ".tif"))
         gsds = _stated_gsds(folder / source_name / "index.csv")
@@ -334,12 +334,12 @@ def train_stage1(
         losses = stage1_losses(stage1, source, settings, np.random.default_rng((settings.seed, step)))
         total = losses["sample"] + settings.tail_weight * losses["tail"] + settings.contrast_weight * losses["contrast"]
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         losses["norm"] = nn.utils.clip_grad_norm_(learning, settings.clip)
         optimiser.step()
         move_average(average, _inference_weights(stage1), min(settings.ema, (1 + step) / (10 + step)))
         for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(loss) / settings.log_every
+            sums[name] = sums.get(name, 0.0) + float(loss.detach()) / settings.log_every
         step += 1
         if step % settings.log_every == 0:
             said = ", ".join(f"{name} {value:.3f}" for name, value in sums.items())
@@ -466,8 +466,8 @@ def start_as_bilinear(stage1: Stage1) -> None:
     statistics fixed. The other two carry a signal and its negative, for swish(x) − swish(−x) = x. What is left to learn
     is the detail. Needs a `fold` of 4 and groups of 4 channels.
     """
-    encoder, unet = stage1.encoder, stage1.model
-    assert isinstance(unet, DiffusionUNet)
+    encoder = stage1.encoder
+    unet: Any = stage1.model  # its layers are reached by name
     _pass_through(encoder.conv_first, range(3), range(3))
     encoder.conv_body.weight.mul_(0.1)
     for conv, bias in ((encoder.conv_up1, 1.2), (encoder.conv_up2, 0.0), (encoder.conv_hr, 0.0)):
@@ -608,7 +608,7 @@ def evaluate_stage1(stage1: Stage1, pairs: Sequence[Pair], seed: int = 0) -> dic
 
 def project_rgb(x: Tensor, lr: Tensor) -> Tensor:
     """Back-projection of RGB (B, 3, 4n, 4n) onto what was measured (B, 3, n, n), everywhere valid."""
-    sensor = Sensor(*(part[:3] for part in _sensor_of(10, lr.shape[-1])))
+    sensor = Sensor(*(part[:3] for part in sensor_for_group(10, lr.shape[-1])))
     return back_project(x, lr, torch.ones_like(lr[:, :1]), sensor)
 
 
@@ -618,7 +618,7 @@ def _table(scores: Mapping[str, float]) -> str:
 
 # --- fusion ---------------------------------------------------------------------------------------------------------
 
-#: What stands in for each group at the scale it is trained at: (bands in the group's order, GSD of the truth in metres).
+#: What stands in for each group at the scale it is trained at: (bands in the group's order, GSD of the truth, metres).
 #: Sentinel-2 has no truth at 2.5 m, so everything is learned some steps coarser. For the 60 m bands the published way
 #: leaves a constant (24 pixels become one), so their nearest neighbours in wavelength stand in for them at 10 m.
 _STAND_INS: Final[dict[int, tuple[tuple[str, ...], int]]] = {
@@ -758,7 +758,7 @@ def train_fusion(
                 out, target = _fuse_standardised(network, gsd, guide, measured), FUSION.select(GROUPS[gsd]).apply(truth)
                 scale = target.std((2, 3)).mean() + 0.02  # a dark forest counts as much as a bright town
                 loss = loss + group_loss(out, target, gsd) / scale / settings.batch
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             sums[gsd] += float(loss.detach()) / settings.log_every
         nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         optimiser.step()
@@ -808,234 +808,39 @@ def evaluate_fusion(network: FusionNetwork, scenes: Sequence[NativeScene]) -> di
     return {gsd: {name: float(np.mean(v)) for name, v in of.items()} for gsd, of in scores.items()}
 
 
-# --- fusion ---------------------------------------------------------------------------------------------------------
-
-#: By native GSD in metres, standardised or reflectance: (C, n, n) of the bands of a group.
-Scene = dict[int, Tensor]
-
-
-@dataclass(frozen=True)
-class FusionSettings:
-    """One training run of the fusion network. `sides_px`: side of a crop on each group's own grid."""
-
-    steps: int = 1500
-    minutes: float = math.inf
-    batch: int = 4
-    sides_px: tuple[tuple[int, int], ...] = ((10, 72), (20, 56), (60, 24))
-    rate: float = 1e-3
-    warm_up: int = 30
-    clip: float = 1.0
-    seed: int = 1
-    log_every: int = 50
-    validate_every: int = 300
-
-
-def load_scenes(folders: Iterable[Path]) -> dict[str, Scene]:
-    """Native 12-band scenes in reflectance, by name: every folder under the given ones that holds bands.
-
-    A folder holds either a file a band (`B01.tif` …) or one a group (`im10.tif` …, bands in `GROUPS` order), in DN of
-    1/10000 without an offset. Raises FileNotFoundError where there is none.
-    """
-    scenes: dict[str, Scene] = {}
-    for top in folders:
-        for folder in sorted({path.parent for path in (*top.rglob("B01.tif"), *top.rglob("im10.tif"))}):
-            scene = {}
-            for gsd, names in GROUPS.items():
-                stacked = folder / f"im{gsd}.tif"
-                files = [stacked] if stacked.exists() else [folder / f"{name}.tif" for name in names]
-                scene[gsd] = dn_to_reflectance(torch.from_numpy(np.concatenate([_read(file) for file in files])))
-            scenes[folder.name] = scene
-    if not scenes:
-        raise FileNotFoundError("no folder with B01.tif … or im10.tif … there")
-    return scenes
-
-
-def _read(path: Path) -> NDArray[np.int32]:
-    with rasterio.open(path) as dataset:
-        return dataset.read().astype(np.int32)
-
-
-def train_fusion(
-    scenes: Sequence[Scene],
-    held_out: Sequence[Scene],
-    settings: FusionSettings,
-    out: Path | None = None,
-    config: FusionConfig = SMALL_FUSION,
-) -> FusionNetwork:
-    """Train the fusion network by Wald's protocol; returns it for inference, with averaged weights.
-
-    With `out`, a folder, the run is written to `out/run.pt` at every validation, and continues from there.
-    """
-    torch.manual_seed(settings.seed)
-    network = build_fusion(config).train()
-    start_without_corrections(network)
-    average = build_fusion(config).eval().requires_grad_(False)
-    average.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=1e-4)
-    step, spent = _resume(out, network, average, optimiser)
-    started = time.monotonic() - spent
-    sums: dict[int, float] = {}
-    done = 0.0
-    while done < 1:
-        done = max((step + 1) / settings.steps, (time.monotonic() - started) / 60 / settings.minutes)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate * warm_cosine(step / settings.warm_up, done)
-        rng = np.random.default_rng((settings.seed, step))
-        optimiser.zero_grad(set_to_none=True)
-        for gsd, side in settings.sides_px:
-            guide, coarse, target = wald_batch(scenes, gsd, side, settings.batch, rng)
-            loss = group_loss(network.fuse_group(gsd, guide, coarse), target, gsd)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.branch(gsd).parameters(), settings.clip)
-            sums[gsd] = sums.get(gsd, 0.0) + float(loss.detach()) / settings.log_every
-        optimiser.step()
-        move_average(average, network.state_dict(), min(0.995, (1 + step) / (10 + step)))
-        step += 1
-        if step % settings.log_every == 0:
-            said = ", ".join(f"{gsd} m {value:.4f}" for gsd, value in sums.items())
-            log.info("step %d, %.0f s: %s", step, time.monotonic() - started, said)
-            sums = {}
-        if step % settings.validate_every == 0 or done >= 1:
-            for gsd, scores in evaluate_fusion(average, held_out).items():
-                log.info("step %d, %d m: %s", step, gsd, _table(scores))
-            if out is not None:
-                _checkpoint(out, step, time.monotonic() - started, network, average, optimiser)
-    return average
+# --- the product ----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def start_without_corrections(network: FusionNetwork) -> None:
-    """Set the last layers of the learned corrections to zero: training starts from plain detail injection."""
-    for gsd in network.groups:
-        branch = network.branch(gsd)
-        for name in ("detail_net", "gain_estimator", "refinement"):
-            last = branch.get_submodule(name).get_submodule(str(len(list(branch.get_submodule(name).children())) - 1))
-            for parameter in last.parameters():
-                parameter.zero_()
+def evaluate_product(model: SuperResolution, scene: NativeScene, side_px: int = 48) -> dict[str, float]:
+    """The whole product on a scene seen from four times as far: PSNR in decibels (range 1), mean over its chips.
 
-
-def wald_batch(
-    scenes: Sequence[Scene], gsd: int, side: int, batch: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Guide, reduced bands and their truth for one group, standardised, `side` pixels a side (`_wald`).
-
-    The 60 m bands of a small scene have no detail left after their own reduction by 24. For three quarters of their
-    batches the 10 m bands next to them in wavelength, B02 and B08, stand in for B01 and B09 at six times their scale.
+    40, 80 and 240 m stand in for the native 10, 20 and 60 m, so that the scene's own 10 m bands are the truth.
+    `side_px`: side of a chip in pixels of the 10 m stand-in, a multiple of 6. Names: "rgb …" and "nir …", each
+    "bicubic" and "product". Raises ValueError where the scene is smaller than a chip.
     """
-    stand_in = gsd == 60 and rng.random() < 0.75
-    side = 96 if stand_in else side
-    grid = 10 if stand_in else gsd
-    crops = []
-    turn = _random_turn(rng)
-    large = [scene for scene in scenes if scene[grid].shape[-1] >= side]
-    for _ in range(batch):
-        scene = large[int(rng.integers(len(large)))]
-        row, col = (int(rng.integers(n - side + 1)) for n in scene[grid].shape[-2:])
-        part = {}
-        for group in {10, grid}:
-            f = grid // group
-            x = scene[group][:, row * f : (row + side) * f, col * f : (col + side) * f]
-            part[group] = torch.from_numpy(turn(x.numpy()))
-        crops.append(part)
-    native = {group: torch.stack([crop[group] for crop in crops]) for group in crops[0]}
-    if stand_in:
-        # their statistics stand in as well: what the branch sees is standardised
-        tens = standardise(10, native[10])
-        truth = tens[:, [GROUPS[10].index("B02"), GROUPS[10].index("B08")]]
-        return tens[:, :3], _reduced(truth, 60, rng.random() < 0.5), truth
-    return _wald(native, gsd, rng.random() < 0.5)
-
-
-def _wald(native: Scene, gsd: int, by_sensor: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """From batches on native grids: guide at the group's GSD, its bands reduced, its bands (the truth)."""
-    rgb, truth = standardise(10, native[10])[:, :3], standardise(gsd, native[gsd])
-    guide = rgb if gsd == 10 else wald_downsample(rgb, gsd // 10)
-    return guide, _reduced(truth, gsd, by_sensor), truth
-
-
-def _reduced(truth: Tensor, gsd: int, by_sensor: bool) -> Tensor:
-    """Reduced by the fusion's factor: as the bands' sensor would see it, or as in the reference."""
-    if not by_sensor:
-        return wald_downsample(truth, upscale_factor(gsd))
-    return observe(truth, _sensor_of(gsd, truth.shape[-1] // upscale_factor(gsd)))
-
-
-def standardise(gsd: int, x: Tensor) -> Tensor:
-    """Reflectance of a group (..., C, H, W) → what the fusion network sees."""
-    return FUSION.select(GROUPS[gsd]).apply(x)
-
-
-@torch.no_grad()
-def evaluate_fusion(network: FusionNetwork, scenes: Sequence[Scene]) -> dict[int, dict[str, float]]:
-    """Wald's protocol on whole scenes: PSNR in decibels (range 1) and ERGAS by group, the mean over scenes.
-
-    Names: "bicubic", "fused", "fused+bp" (after back-projection), and each with "ergas". Groups for which a scene is
-    too small are left out of its share.
-    """
-    scores: dict[int, dict[str, list[float]]] = {}
-    for scene in scenes:
-        for gsd in GROUPS:
-            factor = upscale_factor(gsd)
-            side = min(scene[gsd].shape[-2:]) // factor * factor
-            if side < 24:
-                continue
-            native = {g: scene[g][None, :, : side * gsd // g, : side * gsd // g] for g in {10, gsd}}
-            guide, coarse, truth = _wald(native, gsd, by_sensor=True)
-            fused = network.fuse_group(gsd, guide, coarse)
-            results = {
-                "bicubic": F.interpolate(coarse, size=truth.shape[-2:], mode="bicubic", align_corners=False),
-                "fused": fused,
-                "fused+bp": _projected(gsd, fused, coarse),
-            }
-            statistics = FUSION.select(GROUPS[gsd])
-            y = statistics.invert(truth)
-            for name, result in results.items():
-                x = statistics.invert(result)
-                of_group = scores.setdefault(gsd, {})
-                of_group.setdefault(name, []).append(float(psnr(x, y)))
-                of_group.setdefault(name + " ergas", []).append(float(ergas(x, y, factor)))
-    return {gsd: {name: float(np.mean(v)) for name, v in of_group.items()} for gsd, of_group in scores.items()}
-
-
-def _projected(gsd: int, x: Tensor, measured: Tensor) -> Tensor:
-    return back_project(x, measured, torch.ones_like(measured[:, :1]), _sensor_of(gsd, measured.shape[-1]))
-
-
-@lru_cache(maxsize=32)
-def _sensor_of(gsd: int, size: int) -> Sensor:
-    return sensor_for_group(gsd, size)
-
-
-@torch.no_grad()
-def evaluate_product(model: SuperResolution, scenes: Sequence[Scene], side_10: int = 48) -> dict[str, float]:
-    """The whole product on scenes reduced by 4, as if 40, 80 and 240 m were native: PSNR in decibels, mean over chips.
-
-    "rgb …" against the scene's own 10 m bands; "nir …" likewise. `side_10`: side of a chip in the reduced 10 m grid, a
-    multiple of 6.
-    """
-    scores: dict[str, list[float]] = {}
     generator = torch.Generator().manual_seed(0)
-    fine = {10: side_10 * SCALE, 20: side_10 * SCALE // 2, 60: side_10 * SCALE // 6}
-    for scene in scenes:
-        rows, cols = (n // fine[60] for n in scene[60].shape[-2:])
-        for row, col in ((r, c) for r in range(rows) for c in range(cols)):
-            native = {g: scene[g][None, :, row * n : (row + 1) * n, col * n : (col + 1) * n] for g, n in fine.items()}
-            bands = {g: _seen_at_quarter(g, x) for g, x in native.items()}
-            valid = {g: torch.ones_like(x[:, :1], dtype=torch.bool) for g, x in bands.items()}
-            noise = torch.randn((1, 3, fine[10], fine[10]), generator=generator)
-            product = model(bands, valid, noise)[:, list(band_indices(GROUPS[10]))]
-            plain = bicubic(bands[10])
+    fine = {gsd: side_px * SCALE * 10 // gsd for gsd in GROUPS}
+    native = {gsd: torch.stack([scene.bands[band] for band in names]) for gsd, names in GROUPS.items()}
+    rows, cols = (n // fine[60] for n in native[60].shape[-2:])
+    if not rows * cols:
+        raise ValueError(f"{scene.name}: smaller than a chip of {fine[60]} pixels of 60 m")
+    scores: dict[str, list[float]] = {}
+    for row, col in ((r, c) for r in range(rows) for c in range(cols)):
+        chip = {g: native[g][None, :, row * n : (row + 1) * n, col * n : (col + 1) * n] for g, n in fine.items()}
+        bands = {g: _seen_from_afar(g, x) for g, x in chip.items()}
+        valid = {g: torch.ones_like(x[:, :1], dtype=torch.bool) for g, x in bands.items()}
+        noise = torch.randn((1, 3, fine[10], fine[10]), generator=generator)
+        ways = {"bicubic": bicubic(bands[10]), "product": model(bands, valid, noise)[:, band_indices(GROUPS[10])]}
+        for way, x in ways.items():
             for name, channels in (("rgb", slice(0, 3)), ("nir", slice(3, 4))):
-                for way, x in (("bicubic", plain), ("product", product)):
-                    value = float(psnr(x[:, channels], native[10][:, channels]))
-                    scores.setdefault(f"{name} {way}", []).append(value)
+                value = float(psnr(x[:, channels], chip[10][:, channels]))
+                scores.setdefault(f"{name} {way}", []).append(value)
     return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
-def _seen_at_quarter(gsd: int, x: Tensor) -> Tensor:
-    """A group's bands as their sensor would see them from four times as far."""
-    size = x.shape[-1] // SCALE
-    m = torch.stack([_sensor_axis(size, MTF_NYQUIST[band]) for band in GROUPS[gsd]])
+def _seen_from_afar(gsd: int, x: Tensor) -> Tensor:
+    m = torch.stack([_sensor_axis(x.shape[-1] // SCALE, MTF_NYQUIST[band]) for band in GROUPS[gsd]])
     return m @ x @ m.transpose(-1, -2)
 
 
@@ -1046,11 +851,11 @@ def evaluate_fused_rgb(model: SuperResolution, pairs: Sequence[Pair]) -> float:
     values = []
     for pair in pairs:
         lr = pair.lr[None]
-        sr = project_rgb(model.stage1.sample(lr, torch.randn((1, *pair.hr.shape), generator=generator), 50, True), lr)
+        x_T = torch.randn((1, *pair.hr.shape), generator=generator)
+        guide = project_rgb(model.stage1.sample(lr, x_T, skip_last=True), lr)
         measured = lr[:, [0, 1, 2, 1]]
-        fused = model.fusion.fuse_group(10, FUSION_RGB.apply(sr), standardise(10, measured))
-        rgb = _projected(10, FUSION.select(GROUPS[10]).invert(fused), measured)[0, :3]
-        values.append(float(psnr(rgb, pair.hr)))
+        fused = FUSION.select(GROUPS[10]).invert(_fuse_standardised(model.fusion, 10, guide, measured))
+        values.append(float(psnr(project_rgb(fused[:, :3], lr)[0], pair.hr)))
     return float(np.mean(values))
 
 
@@ -1099,27 +904,6 @@ def save_shipped(folder: Path, stage: str, module: nn.Module, facts: Mapping[str
     index_path.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
 
 
-def save_weights(
-    path: Path,
-    stage: Literal[stage1, fusion],
-    kind: str,
-    network: nn.Module,
-    config: object,
-    trained: Mapping[str, Any],
-) -> None:
-    """Write a network's weights in half precision, and enter the file with its sha256 in `index.json` beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: (x.half() if x.is_floating_point() else x).contiguous() for name, x in network.state_dict().items()
-    }
-    save_file(tensors, path, {"kind": kind, "config": json.dumps(config), "trained": json.dumps(dict(trained))})
-    index = path.parent / "index.json"
-    entries = json.loads(index.read_text()) if index.exists() else {}
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    entries.setdefault("small", {})[stage] = {"file": path.name, "sha256": sha256}
-    index.write_text(json.dumps(entries, indent=2) + "\n")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.training", description=(__doc__ or "").splitlines()[0])
@@ -1127,16 +911,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     stage1 = commands.add_parser("stage1", help="train stage 1")
     stage1.add_argument("--hr", type=Path, required=True, help="folder with the folders of imagery")
+    stage1.add_argument("--out", type=Path, required=True, help="folder of the run; continued if it exists")
     fusion = commands.add_parser("fusion", help="train the fusion network")
     fusion.add_argument("--scenes", type=Path, nargs="+", required=True, help="folders with native 12-band scenes")
-    fusion.add_argument("--held-out", nargs="*", default=[], help="names of scenes to keep out of training")
     for command, settings in ((stage1, Stage1Settings), (fusion, FusionSettings)):
-        command.add_argument("--out", type=Path, required=True, help="folder of the run; continued if it exists")
-        command.add_argument("--weights", type=Path, required=True, help="safetensors file to write at the end")
+        command.add_argument("--weights", type=Path, required=True, help="folder to write the weights and index to")
         command.add_argument("--steps", type=int, default=settings.steps)
         command.add_argument("--minutes", type=float, default=settings.minutes)
         command.add_argument("--rate", type=float, default=settings.rate)
-    evaluate = commands.add_parser("evaluate", help="PSNR of the shipped weights against bicubic")
+    evaluate = commands.add_parser("evaluate", help="the shipped weights against bicubic enlargement")
     evaluate.add_argument("--hr", type=Path, required=True)
     evaluate.add_argument("--scenes", type=Path, nargs="*", default=[])
     args = parser.parse_args(argv)
@@ -1148,34 +931,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run_stage1(args: argparse.Namespace) -> None:
     training, held_out = load_hr_images(args.hr)
-    settings = Stage1Settings(steps=args.steps, minutes=args.minutes, rate=args.rate)
-    network = train_stage1(training, held_out, settings, args.out)
-    save_weights(args.weights, "stage1", "stage1", network, SMALL.to_dict(), _facts(args, len(training)))
+    train_stage1(training, held_out, Stage1Settings(steps=args.steps, minutes=args.minutes, rate=args.rate), args.out)
+    export_run(args.out, args.weights)
 
 
 def _run_fusion(args: argparse.Namespace) -> None:
-    scenes = load_scenes(args.scenes)
-    training = [scene for name, scene in scenes.items() if name not in args.held_out]
-    held_out = [scene for name, scene in scenes.items() if name in args.held_out]
+    training, held_out = load_native_scenes(args.scenes)
     settings = FusionSettings(steps=args.steps, minutes=args.minutes, rate=args.rate)
-    network = train_fusion(training, held_out, settings, args.out)
-    save_weights(args.weights, "fusion", "fusion_mtf_v2", network, asdict(SMALL_FUSION), _facts(args, len(training)))
-
-
-def _facts(args: argparse.Namespace, images: int) -> dict[str, Any]:
-    """What is worth knowing of a run years later."""
-    run = torch.load(args.out / "run.pt", weights_only=True)
-    return {"steps": run["step"], "minutes": round(run["seconds"] / 60, 1), "rate": args.rate, "images": images}
+    network = train_fusion(training, held_out, settings)
+    save_shipped(args.weights, "fusion", network, {"config": json.dumps(asdict(FUSION_SMALL))})
 
 
 def _run_evaluation(args: argparse.Namespace) -> None:
     model = load_model("small")
     for name, pairs in validation_pairs(load_hr_images(args.hr)[1]).items():
-        log.info("%s: %s", name, _table(evaluate_stage1(model.stage1, pairs)))
-        log.info("%s: after fusion %.2f", name, evaluate_fused_rgb(model, pairs))
+        scores = evaluate_stage1(model.stage1, pairs) | {"after fusion": evaluate_fused_rgb(model, pairs)}
+        log.info("%s: %s", name, _table(scores))
     if args.scenes:
-        for name, scene in load_scenes(args.scenes).items():
-            log.info("%s: %s", name, _table(evaluate_product(model, [scene])))
+        for scenes in load_native_scenes(args.scenes):
+            for scene in scenes:
+                log.info("%s: %s", scene.name, _table(evaluate_product(model, scene)))
 
 
 if __name__ == "__main__":

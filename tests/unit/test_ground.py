@@ -78,7 +78,7 @@ def test_ground_noise_differs_by_seed_zone_and_stream():
 @settings(max_examples=50, deadline=None)
 def test_windows_of_neighbours_add_up_to_one(size, share, margin):
     overlap = max(int(size * share), 2 * margin + 1)
-    if overlap > size // 2:
+    if overlap >= size // 2:  # no row has full weight
         return
     w = chip_window(size, overlap, margin)[size // 2]
     inner = slice(size - overlap, size)
@@ -141,7 +141,7 @@ def test_back_projection_gives_the_measurement_back(gsd):
     size = {10: 96, 20: 48, 60: 16}[gsd]
     factor = int(gsd / 2.5)
     generator = torch.Generator().manual_seed(gsd)
-    sensor = sensor_for_group(gsd, size)
+    sensor = sensor_for_group(gsd, size, iterations=1000)
     bands = len(GROUPS[gsd])
     truth = torch.rand((2, bands, size * factor, size * factor), generator=generator) * 0.3
     measured = observe(truth, sensor)
@@ -151,6 +151,16 @@ def test_back_projection_gives_the_measurement_back(gsd):
     after = (observe(better, sensor) - measured).abs().mean()
     assert after < 0.03 * before
     assert (better - truth).pow(2).mean() < (guess - truth).pow(2).mean()
+
+
+@pytest.mark.parametrize("gsd", [10, 20, 60])
+def test_what_the_sensor_passes_is_given_back_in_few_iterations(gsd):
+    size, factor = 960 // gsd, int(gsd / 2.5)
+    sensor = sensor_for_group(gsd, size)
+    ramp = torch.linspace(0.05, 0.4, size * factor).expand(1, len(GROUPS[gsd]), size * factor, size * factor)
+    measured = observe(ramp, sensor)
+    better = back_project(torch.full_like(ramp, 0.2), measured, torch.ones(1, 1, size, size), sensor)
+    assert (observe(better, sensor) - measured).abs().max() < 0.002
 
 
 def test_back_projection_asks_nothing_where_nothing_was_measured():
