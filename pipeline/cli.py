@@ -38,8 +38,8 @@ app = typer.Typer(
     help=(
         "Super-resolves Sentinel-2 Level-2A to 2.5 m in all 12 bands and assembles seamless Zarr cubes.\n\n"
         "A run is described by one YAML file. The usual way: [bold]plan[/] it and look at what it will do, "
-        "[bold]run[/] it (again after any interruption: what is done is not done twice), watch it with [bold]status[/], and "
-        "[bold]verify[/] the cube.\n\n"
+        "[bold]run[/] it (again after any interruption: what is done is not done twice), watch it with "
+        "[bold]status[/], and [bold]verify[/] the cube.\n\n"
         "Exit codes: 0 done · 1 failed, or verify found something off · 2 wrong usage or configuration · 3 finished, "
         "but chips failed (they are listed, and tried again by the next run)."
     ),
@@ -282,6 +282,8 @@ def _show_report(report: Report) -> None:
         bands.add_column(f"residual (≤ {RESIDUAL_LIMIT[10]} at 10 m, ≤ {RESIDUAL_LIMIT[20]} else)", justify="right")
         bands.add_column("")
         for band in report.bands:
-            bands.add_row(band.band, f"{band.seam_ratio:.3f}", f"{band.residual:.5f}", mark(band.ok))
+            bands.add_row(
+                band.band, f"{band.seam_ratio:.3f} ± {band.seam_error:.3f}", f"{band.residual:.5f}", mark(band.ok)
+            )
         console.print(bands)
     console.print("[green]clean[/]" if report.clean else "[red]not clean[/]")

@@ -39,6 +39,9 @@ log = logging.getLogger("difffusr.run")
 #: actors that held every core would starve the tasks that feed them.
 _READ_CPUS, _STAGE_CPUS, _ACTOR_CPU_SHARE = 0.1, 0.1, 0.8
 
+#: Readers at work for each actor. Every one is a process: on a small machine starting them costs more than reading.
+_READERS_PER_ACTOR = 2
+
 #: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
 _MAX_BLOCKS = 10_000
 
@@ -241,7 +244,7 @@ def chip_dataset(config: RunConfig, plan: Plan, chips: list[ChipPlan]) -> ray.da
         read_row,
         fn_kwargs={"scenes": scenes, "grid": grid, "allow_cloudy": config.scenes.allow_cloudy},
         num_cpus=_READ_CPUS,
-        concurrency=compute.read_concurrency,
+        concurrency=compute.read_concurrency or most * _READERS_PER_ACTOR,
     )
     resolved = read.map_batches(
         SuperResolver,
@@ -253,7 +256,7 @@ def chip_dataset(config: RunConfig, plan: Plan, chips: list[ChipPlan]) -> ray.da
         zero_copy_batch=True,
     )
     return resolved.map_batches(
-        stage_rows, fn_kwargs={"staging": staging_of(config)}, batch_size=1, num_cpus=_STAGE_CPUS
+        stage_rows, fn_kwargs={"staging": staging_of(config)}, batch_size=1, num_cpus=_STAGE_CPUS, concurrency=most
     )
 
 

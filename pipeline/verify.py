@@ -35,6 +35,9 @@ _SAMPLE = 200
 #: The phase in which upsampled bands repeat: steps are compared only with steps of the same phase.
 _PERIOD_PX = 24
 
+#: How far inside the chips on both sides of a boundary steps are measured, in 2.5 m pixels.
+_STRIP_PX = 4 * _PERIOD_PX
+
 
 @dataclass(frozen=True)
 class BandReport:
@@ -42,12 +45,14 @@ class BandReport:
 
     Attributes:
         seam_ratio: mean absolute step across chip boundaries over the same inside chips; NaN without boundaries.
+        seam_error: its standard error, by the jackknife over chip edges: what the ground's own variety explains.
         residual: mean absolute difference, reflectance, between the cube as the sensor would see it and the scenes.
-        ok: both within the limits.
+        ok: the residual within its limit, the seam ratio within its range or less than two standard errors off.
     """
 
     band: str
     seam_ratio: float
+    seam_error: float
     residual: float
     ok: bool
 
@@ -130,76 +135,86 @@ def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:
 
 
 def _measure_bands(config: RunConfig, plan: Plan, grid: Grid, cube: CubeReader, draft: CubeDraft) -> list[BandReport]:
-    seams = _Sums(len(BANDS))
-    residuals = _Sums(len(BANDS))
     scenes = {scene.id: scene for scene in plan.scenes}
     numbers = {facts["id"]: number for number, facts in draft.scenes.items()}
     planned = {(chip.epsg, chip.index) for chip in plan.chips}
 
-    def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
         window = grid.chip_window(chip.index)
-        pixels = cube.read(chip.epsg, "reflectance", window)
-        source = cube.read(chip.epsg, "source", window)
-        has_left = (chip.epsg, chip.index._replace(col=chip.index.col - 1)) in planned
-        has_above = (chip.epsg, chip.index._replace(row=chip.index.row - 1)) in planned
-        steps = []
-        if has_left:
-            steps.append(_steps_across(pixels, source, grid))
-        if has_above:
-            steps.append(_steps_across(pixels.swapaxes(1, 2), source.T, grid))
+        seams = []
+        if (chip.epsg, chip.index._replace(col=chip.index.col - 1)) in planned:
+            strip = window._replace(col=window.col - _STRIP_PX, width=grid.overlap_px * SCALE + 2 * _STRIP_PX)
+            pixels, source = (cube.read(chip.epsg, name, strip) for name in ("reflectance", "source"))
+            seams.append(_steps_across(pixels, source, grid))
+        if (chip.epsg, chip.index._replace(row=chip.index.row - 1)) in planned:
+            strip = window._replace(row=window.row - _STRIP_PX, height=grid.overlap_px * SCALE + 2 * _STRIP_PX)
+            pixels, source = (cube.read(chip.epsg, name, strip) for name in ("reflectance", "source"))
+            seams.append(_steps_across(pixels.swapaxes(1, 2), source.T, grid))
         measured = read_chip(window, [scenes[s] for s in chip.scenes], allow_cloudy=config.scenes.allow_cloudy)
         lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
-        return steps, [_residual(pixels, source, measured.dn, lookup[measured.source], grid)]
+        pixels, source = (cube.read(chip.epsg, name, window) for name in ("reflectance", "source"))
+        return seams, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
 
+    seams: list[NDArray[np.float64]] = []
+    residuals = np.zeros((len(BANDS), 2))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for steps, differences in pool.map(measure, _sample(plan.chips)):
-            for step in steps:
-                seams.add(step)
-            for difference in differences:
-                residuals.add(difference)
+        for found, residual in pool.map(measure, _sample(plan.chips)):
+            seams.extend(found)
+            residuals += residual
+    ratios, errors = _seam_ratios(seams)
     reports = []
     for i, band in enumerate(BANDS):
-        boundary, count_boundary, inside, count_inside = seams.total[i]
-        ratio = (boundary / count_boundary) / (inside / count_inside) if count_boundary and inside else float("nan")
-        total, count = residuals.total[i][:2]
-        residual = total / count if count else float("nan")
-        seam_ok = np.isnan(ratio) or SEAM_RANGE[0] <= ratio <= SEAM_RANGE[1]
-        ok = bool(seam_ok and (np.isnan(residual) or residual <= RESIDUAL_LIMIT[GSD_M[band]]))
-        reports.append(BandReport(band, round(float(ratio), 4), round(float(residual), 6), ok))
+        residual_of_band = float(residuals[i, 0] / residuals[i, 1]) if residuals[i, 1] else float("nan")
+        low, high = ratios[i] - 2 * errors[i], ratios[i] + 2 * errors[i]
+        seamless = np.isnan(ratios[i]) or (low <= SEAM_RANGE[1] and high >= SEAM_RANGE[0])
+        true_to_scenes = np.isnan(residual_of_band) or residual_of_band <= RESIDUAL_LIMIT[GSD_M[band]]
+        ratio, error = round(float(ratios[i]), 4), round(float(errors[i]), 4)
+        ok = bool(seamless and true_to_scenes)
+        reports.append(BandReport(band, ratio, error, round(residual_of_band, 6), ok))
     return reports
 
 
-class _Sums:
-    """Sums by band of up to four quantities."""
+def _seam_ratios(seams: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Seam ratio of each band and its standard error, by the jackknife over chip edges; NaN without edges."""
 
-    def __init__(self, bands: int) -> None:
-        self.total: NDArray[np.float64] = np.zeros((bands, 4))
+    def ratio(total: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result: NDArray[np.float64] = (total[..., 0] / total[..., 1]) / (total[..., 2] / total[..., 3])
+        return result
 
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Add (bands, k) values, k ≤ 4."""
-        self.total[:, : values.shape[1]] += values
+    edges = np.array([seam for seam in seams if seam[0, 1] > 0 and seam[0, 3] > 0])
+    if not len(edges):
+        return np.full(len(BANDS), np.nan), np.full(len(BANDS), np.nan)
+    whole = ratio(edges.sum(axis=0))
+    if len(edges) == 1:
+        return whole, np.full(len(BANDS), np.inf)
+    without = ratio(edges.sum(axis=0) - edges)  # (edges, bands)
+    n = len(edges)
+    return whole, np.sqrt((n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
 
 
 def _steps_across(pixels: NDArray[np.uint16], source: NDArray[np.uint16], grid: Grid) -> NDArray[np.float64]:
-    """Absolute steps between neighbouring columns where the chip on the left ends, and inside chips.
+    """Absolute steps between neighbouring columns where the chip on the left ends, and inside the chips beside.
 
     Boundaries are the columns at which a chip's weight begins, reaches a half, and reaches one. Each is compared with
-    columns of the same phase outside the overlap, left and right of it as far as the window allows.
+    columns of the same phase inside the chip on the left and inside the chip on the right.
+
+    Args:
+        pixels: (bands, h, overlap + 2·_STRIP_PX) uint16, the overlap in the middle.
+        source: (h, overlap + 2·_STRIP_PX) uint16.
 
     Returns:
         (bands, 4): sum and count at boundaries, sum and count inside.
     """
     overlap, margin = grid.overlap_px * SCALE, grid.margin_px * SCALE
-    size = pixels.shape[-1]
-    boundaries = [margin, overlap // 2, overlap - margin]
-    inside_from, inside_to = overlap + 1, size - overlap - 1
     out = np.zeros((len(BANDS), 4))
-    for boundary in boundaries:
-        first = boundary + _PERIOD_PX * int(np.ceil((inside_from - boundary) / _PERIOD_PX))
-        references = list(range(first, min(first + 4 * _PERIOD_PX, inside_to), _PERIOD_PX))
-        out[:, :2] += _step_sum(pixels, source, boundary)
-        for reference in references:
-            out[:, 2:] += _step_sum(pixels, source, reference)
+    for boundary in (margin, overlap // 2, overlap - margin):
+        phase = (_STRIP_PX + boundary) % _PERIOD_PX
+        columns = range(phase or _PERIOD_PX, pixels.shape[-1], _PERIOD_PX)
+        inside = [c for c in columns if c <= _STRIP_PX or c > _STRIP_PX + overlap]
+        out[:, :2] += _step_sum(pixels, source, _STRIP_PX + boundary)
+        for column in inside:
+            out[:, 2:] += _step_sum(pixels, source, column)
     return out
 
 

@@ -105,6 +105,7 @@ def test_training_starts_near_bilinear_enlargement():
     assert psnr(out, bilinear) > 26
 
 
+@pytest.mark.slow
 def test_a_few_steps_reduce_the_loss_and_a_run_continues(fields, tmp_path):
     settings = Stage1Settings(steps=12, batch=4, lr_px=16, warm_up=2, log_every=4, validate_every=100)
     torch.manual_seed(settings.seed)

@@ -1,0 +1,97 @@
+"""A small generated world, a real Ray on this machine, and the command as a user calls it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from pipeline import cli
+from pipeline.config import RunConfig, load_config
+from pipeline.demo_world import DemoWorld, write_demo_world
+
+SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    """The real archive's catalogue."""
+    path = SHARED_DATA / "archive" / "catalog.json"
+    if not path.exists():
+        pytest.skip(f"no real scenes: {path.parent} is not there")
+    return path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> DemoWorld:
+    """Two tiles, two dates, a cloud, 1.2 × 1.8 km."""
+    return write_demo_world(tmp_path_factory.mktemp("world"), seed=11, size_m=(1200, 1800))
+
+
+@pytest.fixture(scope="session")
+def _ray() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def difffusr(_ray, capsys, monkeypatch) -> Callable[..., Ended]:
+    """Call the command line in this process; Ray is already running."""
+
+    def call(*words: str | Path) -> Ended:
+        monkeypatch.setattr("sys.argv", ["difffusr", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def configure(world: DemoWorld, tmp_path: Path) -> Callable[..., Path]:
+    """Write a configuration for the generated world: small chips, few steps; sections can be replaced or extended."""
+
+    def write(name: str = "run", **sections: Any) -> Path:
+        content: dict[str, Any] = {
+            "area": {"bbox": [float(edge) for edge in world.bbox]},
+            "period": {"start": world.period[0], "end": world.period[1]},
+            "source": {"static_catalog": str(world.catalog)},
+            "grid": {"chip_px": 96, "overlap_px": 24, "shard_px": 512, "chunk_px": 256},
+            "model": {"sampler_steps": 4},
+            "store": {"url": str(tmp_path / f"{name}.zarr")},
+        }
+        for section, values in sections.items():
+            replaced = section in ("area", "source") or not isinstance(values, dict)
+            content[section] = values if replaced else {**content.get(section, {}), **values}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def loaded(configure) -> Callable[..., RunConfig]:
+    """A configuration, loaded."""
+    return lambda name="run", **sections: load_config(configure(name, **sections))

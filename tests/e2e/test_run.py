@@ -1,0 +1,171 @@
+"""The main job on a generated world: whole, resumable, and the same however it is computed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.grid import ChipIndex, Grid
+
+GROUP = "32632/0"
+
+
+def cube_of(config_path: Path) -> xr.Dataset:
+    return xr.open_zarr(config_path.with_suffix(".zarr"), group=GROUP)
+
+
+def test_a_run_ends_with_a_cube_that_verify_finds_clean(difffusr, configure, tmp_path):
+    path = configure(model={"sampler_steps": 20})
+    ended = difffusr("run", path)
+    assert ended.code == 0, ended.err
+    checked = difffusr("verify", path, "--json", tmp_path / "report.json")
+    assert checked.code == 0, checked.out + checked.err
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["clean"]
+    assert len(report["bands"]) == 12
+    again = difffusr("run", path)
+    assert again.code == 0
+    assert "0 computed" in again.out
+    assert "0 written" in again.out
+    told = difffusr("status", path)
+    assert "published" in told.out
+    assert "yes" in told.out
+
+
+def test_the_cube_opens_with_xarray_alone_and_says_what_it_holds(difffusr, configure):
+    path = configure()
+    assert difffusr("run", path).code == 0
+    code = (
+        "import sys, xarray as xr\n"
+        f"ds = xr.open_zarr({str(path.with_suffix('.zarr'))!r}, group={GROUP!r})\n"
+        "assert 'pipeline' not in sys.modules\n"
+        "r = ds.reflectance\n"
+        "assert r.dims == ('time', 'band', 'y', 'x') and r.dtype == 'float32', (r.dims, r.dtype)\n"
+        "assert list(ds.band.values[:3]) == ['B01', 'B02', 'B03']\n"
+        "assert float(ds.x[1] - ds.x[0]) == 2.5 and float(ds.y[1] - ds.y[0]) == -2.5\n"
+        "assert str(ds.time.values[0])[:10] == '2023-06-01'\n"
+        "m = float(r.sel(band='B08').mean()); assert 0.05 < m < 0.6, m\n"
+        "assert ds.quality.attrs['flag_meanings'].split()[1] == 'clear'\n"
+        "assert 'crs_wkt' in ds.spatial_ref.attrs\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_pixels_lie_where_their_coordinates_say(difffusr, configure, world):
+    """Half a pixel of shift would show: the cube averaged to 10 m is compared with the scene and with it shifted."""
+    import rasterio
+
+    path = configure(scenes={"max_scenes": 1})
+    assert difffusr("run", path).code == 0
+    ds = cube_of(path).isel(time=0)
+    root = json.loads((path.with_suffix(".zarr") / "zarr.json").read_text())["attributes"]
+    numbers = {int(n): facts for n, facts in root["difffusr:scenes"].items()}
+    source = ds.source.values
+    number = int(np.bincount(source[source > 0]).argmax())
+    scene_id = numbers[number]["id"]
+    with rasterio.open(world.catalog.parent / "items" / scene_id / "B08.tif") as file:
+        raw, transform = file.read(1).astype(float), file.transform
+    left, top = transform.c, transform.f
+    part = ds.reflectance.sel(band="B08").sel(
+        x=slice(left, left + raw.shape[1] * 10), y=slice(top, top - raw.shape[0] * 10)
+    )
+    same = ds.source.sel(x=part.x, y=part.y).values == number
+    rows, cols = (n // 4 for n in part.shape)
+    x0 = round((float(part.x[0]) - 1.25 - left) / 10)
+    y0 = round((top - float(part.y[0]) - 1.25) / 10)
+    blocks = part.values[: rows * 4, : cols * 4].reshape(rows, 4, cols, 4).mean(axis=(1, 3))
+    whole = same[: rows * 4, : cols * 4].reshape(rows, 4, cols, 4).all(axis=(1, 3))
+    offset = 1000 if scene_id.startswith("S2B") else 0
+    measured = (raw[y0 : y0 + rows, x0 : x0 + cols] - offset) / 1e4
+    errors = {}
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            moved = np.roll(measured, (dy, dx), (0, 1))
+            errors[dy, dx] = np.abs(blocks - moved)[2:-2, 2:-2][whole[2:-2, 2:-2]].mean()
+    assert min(errors, key=errors.get) == (0, 0)
+    assert errors[0, 0] < 0.01
+    # symmetric: neither neighbour is nearer than the other, as it would be after half a pixel of shift
+    assert errors[0, 1] / errors[0, -1] == pytest.approx(1, abs=0.1)
+    assert errors[1, 0] / errors[-1, 0] == pytest.approx(1, abs=0.1)
+
+
+def test_the_same_cube_whatever_the_batch_and_the_number_of_actors(difffusr, configure):
+    cubes = {}
+    for batch, actors in ((1, 1), (1, 2), (4, 1), (4, 2)):
+        path = configure(f"b{batch}a{actors}", compute={"batch": batch, "actors_min": actors, "actors_max": actors})
+        assert difffusr("run", path).code == 0
+        cubes[batch, actors] = xr.open_zarr(path.with_suffix(".zarr"), group=GROUP, mask_and_scale=False).load()
+    for batch in (1, 4):
+        assert cubes[batch, 1].identical(cubes[batch, 2])
+    one, four = (cubes[batch, 1].reflectance.values.astype(int) for batch in (1, 4))
+    assert np.abs(one - four).max() <= 1
+    assert (one > 0).mean() > 0.1
+
+
+def test_an_interrupted_run_computes_only_what_is_missing(difffusr, configure):
+    path = configure()
+    assert difffusr("run", path).code == 0
+    before = cube_of(path).load()
+    staged = sorted((path.with_suffix(".staging") / "chips").rglob("*.chip"))
+    staged[0].unlink()
+    shard = sorted((path.with_suffix(".staging") / "shards").rglob("*.json"))[0]
+    shard.unlink()
+    shutil.rmtree(path.with_suffix(".zarr") / GROUP / "quality" / "c" / "0" / "0")
+    ended = difffusr("run", path)
+    assert ended.code == 0
+    assert "1 computed" in ended.out
+    assert cube_of(path).load().identical(before)
+
+
+def test_a_second_period_joins_the_first(difffusr, configure):
+    june = configure(period={"start": "2023-06-01", "end": "2023-06-30"})
+    assert difffusr("run", june).code == 0
+    first = cube_of(june).load()
+    july = configure(period={"start": "2023-07-01", "end": "2023-07-31"})
+    assert difffusr("run", july).code == 0
+    both = cube_of(july)
+    assert [str(t)[:7] for t in both.time.values] == ["2023-06", "2023-07"]
+    assert both.isel(time=[0]).reflectance.load().equals(first.reflectance)
+    assert not np.array_equal(both.reflectance.isel(time=1).values, first.reflectance.isel(time=0).values)
+
+
+def test_where_a_scene_is_masked_or_ends_the_next_fills(difffusr, configure):
+    path = configure(period={"start": "2023-06-01", "end": "2023-07-31"})
+    assert difffusr("run", path).code == 0
+    ds = cube_of(path).isel(time=0).load()
+    quality, source = ds.quality.values, ds.source.values
+    assert ((quality == 0) == (source == 0)).all()
+    assert (ds.reflectance.isnull().all("band").values == (quality == 0)).all()
+    assert len(np.unique(source[source > 0])) > 1
+    assert (quality == 3).mean() < 0.02  # two dates see nearly everything without cloud
+
+
+def test_chips_that_no_scene_covers_are_not_computed(loaded):
+    from pipeline.run import plan_run
+
+    config = loaded(area={"bbox": [8.5, 47.3, 9.6, 48.2]})
+    plan = plan_run(config)
+    grid = Grid(96, 24, 512, 256)
+    assert 0 < len(plan.chips) < 20
+    assert all(chip.covered > 0 for chip in plan.chips)
+    assert len({chip.key for chip in plan.chips}) == len(plan.chips)
+    windows = [grid.chip_window(ChipIndex(*chip.index)) for chip in plan.chips]
+    assert all(any(w.overlaps(grid.shard_window(s.index)) for s in plan.shards) for w in windows)
+
+
+def test_planning_twice_gives_the_same_bytes(difffusr, configure):
+    path = configure()
+    folder = path.with_suffix(".staging") / "plan"
+    assert difffusr("plan", path).code == 0
+    first = {f.name: f.read_bytes() for f in folder.iterdir()}
+    assert difffusr("plan", path).code == 0
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == first
+    assert set(first) == {"scenes.parquet", "chips.parquet", "shards.parquet", "manifest.json"}
