@@ -18,7 +18,7 @@ from torch import Tensor
 from kernels.bands import GROUPS, MTF_NYQUIST, TARGET_GSD_M
 
 #: Iterations of back-projection by native GSD, carried out at once in closed form. Without end they are a
-#: deconvolution: on real scenes it rings around bright roofs and turns the bands' misregistration into coloured fringes.
+#: deconvolution: on real scenes it rings around bright roofs and turns misregistered bands into coloured fringes.
 #: So many give level and contrast back exactly, and leave most of what the sensor barely passes to the networks.
 ITERATIONS: Final = {10: 8, 20: 12, 60: 12}
 

@@ -178,12 +178,14 @@ class Stage1(nn.Module):
         return self.encoder.context(n), encoder_q.features(n)
 
     @torch.no_grad()
-    def sample(self, lr: Tensor, x_T: Tensor, skip: int = 50, skip_last: bool = False) -> Tensor:
+    def sample(
+        self, lr: Tensor, x_T: Tensor, skip: int = 50, skip_last: bool = False, denoised: bool = False
+    ) -> Tensor:
         """Super-resolved RGB (B, 3, 4h, 4w), reflectance, not clamped.
 
         `lr` (B, 3, h, w): bands R, G, B (B04, B03, B02), reflectance; `x_T` (B, 3, 4h, 4w): standard normal noise. The
-        same `lr` and `x_T` give the same image. `skip`, `skip_last`: see `ddim_sample`. The module must be in
-        evaluation mode.
+        same `lr` and `x_T` give the same image. `skip`, `skip_last`, `denoised`: see `ddim_sample`. The module must
+        be in evaluation mode.
         """
         h, w = lr.shape[-2:]
         if x_T.shape != (len(lr), 3, 4 * h, 4 * w):
@@ -198,6 +200,7 @@ class Stage1(nn.Module):
             self.schedule,
             skip=skip,
             skip_last=skip_last,
+            denoised=denoised,
         )
         return from_stage1(x)
 

@@ -84,4 +84,5 @@ class SuperResolver:
 
 def sampling_of(config: RunConfig) -> Sampling:
     """How a configuration runs the models."""
-    return Sampling(config.model.sampler_steps, config.model.consistency, config.compute.precision)
+    model = config.model
+    return Sampling(model.sampler_steps, model.consistency, config.compute.precision, denoised=model.preset == "small")

@@ -154,13 +154,12 @@ def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str
         CatalogError: none of the scenes has a readable pixel in the area.
     """
     grid = grid_of(config)
-    masks = _read_masks(scenes)
+    masks, unreadable = _read_masks(scenes)
     usable = [scene for scene in scenes if scene.id in masks]
     if not usable:
-        raise CatalogError(
-            f"none of the {len(scenes)} scenes found can be read, see the warnings above; "
-            "check that the catalogue's files exist and are whole"
-        )
+        raise CatalogError(f"none of the {len(scenes)} scenes found can be read; the first: {unreadable[0]}")
+    for error in unreadable:
+        log.warning("scene left out: %s", error)
     unjudged = [s.id for s in usable if not masks[s.id].judged]
     if unjudged:
         log.warning(
@@ -186,6 +185,13 @@ def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str
             f"no chip of the area has enough usable pixels in the {len(usable)} scenes found ({shares} …); widen the "
             "period or the area, or allow clouds with scenes.allow_cloudy: true and scenes.min_clear_share: 0"
         )
+    cloudy = sum(chip.clear == 0 for chip in chips)
+    if cloudy:
+        log.warning(
+            "%d of %d chips have no clear pixel in any scene: they are computed from cloud and flagged "
+            "cloudy in `quality` (scenes.allow_cloudy: false leaves them out)",
+            cloudy, len(chips),
+        )  # fmt: skip
     shards = _plan_shards(grid, chips)
     used = {scene_id for chip in chips for scene_id in chip.scenes}
     kept = tuple(sorted((s for s in usable if s.id in used), key=lambda s: s.id))
@@ -321,17 +327,18 @@ def _to_geographic(epsg: int) -> Transformer:
     return Transformer.from_crs(f"EPSG:{epsg}", "EPSG:4326", always_xy=True)
 
 
-def _read_masks(scenes: Sequence[Scene]) -> dict[str, SceneMask]:
-    """Masks of all scenes that can be read; the rest are logged with their reason."""
-    masks = {}
+def _read_masks(scenes: Sequence[Scene]) -> tuple[dict[str, SceneMask], list[ReadError]]:
+    """Masks of all scenes that can be read, and why the others can't."""
+    masks: dict[str, SceneMask] = {}
+    unreadable = []
     with ThreadPoolExecutor(max_workers=8) as pool:
         for scene, result in zip(scenes, pool.map(_try_mask, scenes), strict=True):
             if isinstance(result, ReadError):
-                log.warning("scene left out: %s", result)
+                unreadable.append(result)
             else:
                 masks[scene.id] = result
                 log.info("%s", describe(scene))
-    return masks
+    return masks, unreadable
 
 
 def _try_mask(scene: Scene) -> SceneMask | ReadError:

@@ -189,6 +189,8 @@ def cluster(config: RunConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray's core prints remarks on its inner workings as errors; what really fails reaches us as exceptions.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
         address=config.compute.address,
         include_dashboard=False if config.compute.address is None else None,

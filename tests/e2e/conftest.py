@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from pipeline import cli
 from pipeline.config import RunConfig, load_config
 from pipeline.demo_world import DemoWorld, write_demo_world
+from pipeline.run import execute
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -68,27 +70,49 @@ def difffusr(_ray, capsys, monkeypatch) -> Callable[..., Ended]:
     return call
 
 
+def write_config(world: DemoWorld, folder: Path, name: str = "run", **sections: Any) -> Path:
+    """A configuration for the generated world: small chips, few steps; sections can be replaced or extended."""
+    content: dict[str, Any] = {
+        "area": {"bbox": [float(edge) for edge in world.bbox]},
+        "period": {"start": world.period[0], "end": world.period[1]},
+        "source": {"static_catalog": str(world.catalog)},
+        "grid": {"chip_px": 96, "overlap_px": 24, "shard_px": 512, "chunk_px": 256},
+        "model": {"sampler_steps": 4},
+        "store": {"url": f"{name}.zarr"},
+    }
+    for section, values in sections.items():
+        replaced = section in ("area", "source") or not isinstance(values, dict)
+        content[section] = values if replaced else {**content.get(section, {}), **values}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 @pytest.fixture
 def configure(world: DemoWorld, tmp_path: Path) -> Callable[..., Path]:
-    """Write a configuration for the generated world: small chips, few steps; sections can be replaced or extended."""
+    """`write_config` into the test's own folder."""
+    return lambda name="run", **sections: write_config(world, tmp_path, name, **sections)
 
-    def write(name: str = "run", **sections: Any) -> Path:
-        content: dict[str, Any] = {
-            "area": {"bbox": [float(edge) for edge in world.bbox]},
-            "period": {"start": world.period[0], "end": world.period[1]},
-            "source": {"static_catalog": str(world.catalog)},
-            "grid": {"chip_px": 96, "overlap_px": 24, "shard_px": 512, "chunk_px": 256},
-            "model": {"sampler_steps": 4},
-            "store": {"url": str(tmp_path / f"{name}.zarr")},
-        }
-        for section, values in sections.items():
-            replaced = section in ("area", "source") or not isinstance(values, dict)
-            content[section] = values if replaced else {**content.get(section, {}), **values}
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
-        return path
 
-    return write
+class _Silent:
+    def start(self, stage: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, stage: str) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def finished_run(_ray, world: DemoWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a run that has ended; nobody may change what it wrote."""
+    path = write_config(world, tmp_path_factory.mktemp("finished"))
+    assert execute(load_config(path), _Silent()).exit_code == 0
+    return path
+
+
+@pytest.fixture
+def finished(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the ended run, to do with as a test likes."""
+    shutil.copytree(finished_run.parent, tmp_path / "finished")
+    return tmp_path / "finished" / finished_run.name
 
 
 @pytest.fixture
