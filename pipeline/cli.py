@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -179,18 +178,24 @@ def _load(path: Path, verbose: bool) -> RunConfig:
     return load_config(path)
 
 
+class _Lines(logging.Handler):
+    """Log records as one line each on standard error, however narrow the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        level = record.levelname.lower()
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        errors.print(f"[{style}]{level}:[/] {_escape(record.getMessage())}", soft_wrap=True, highlight=False)
+
+
 def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=errors, show_path=False, show_time=False, highlighter=None, markup=False)],
-    )
-    logging.getLogger("difffusr").setLevel(logging.INFO if verbose else logging.WARNING)
+    logger = logging.getLogger("difffusr")
+    logger.handlers = [_Lines()]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def _escape(text: str) -> str:
-    from rich.markup import escape
-
     return escape(text)
 
 
