@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from pipeline.grid import ChipIndex, Grid
 from pipeline.planner import ChipPlan, Plan, ShardPlan, grid_of, make_plan, write_plan
 from pipeline.reader import read_chip
 from pipeline.staging import StagedChip, done_chips, write_chip
-from pipeline.storage import Storage
+from pipeline.storage import Storage, first_line
 
 log = logging.getLogger("difffusr.run")
 
@@ -191,12 +192,21 @@ def cluster(config: RunConfig) -> Iterator[None]:
         return
     # Ray's core prints remarks on its inner workings as errors; what really fails reaches us as exceptions.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address=config.compute.address,
-        include_dashboard=False if config.compute.address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    address = config.compute.address
+    try:
+        _check_reachable(address)
+        with _without_native_remarks():
+            ray.init(
+                address=address,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise DifffusrError(
+            f"compute.address: no Ray cluster answers at {address or 'this machine'} ({first_line(error)}); start one "
+            "there, or leave the key out to run on this machine"
+        ) from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -205,6 +215,31 @@ def cluster(config: RunConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Try the address's port, for Ray itself tries for minutes. Raises ConnectionError."""
+    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from None
+
+
+@contextmanager
+def _without_native_remarks() -> Iterator[None]:
+    """Keep what Ray's core announces at its start, past Python's streams, off the terminal."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

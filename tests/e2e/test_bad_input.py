@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +136,19 @@ def test_status_without_a_plan_says_so(difffusr, configure):
 def test_a_cube_of_other_ground_is_not_overwritten(difffusr, configure, finished):
     other = configure(grid={"shard_px": 256}, store={"url": str(finished.with_suffix(".zarr"))})
     said_once(difffusr("run", other), 2, "store.url", "already holds")
+
+
+def test_a_cluster_that_does_not_answer_is_named(configure):
+    """In a process of its own: here Ray is running already."""
+    path = configure(compute={"address": "127.0.0.1:9"})
+    ended = subprocess.run(
+        [Path(sys.executable).parent / "difffusr", "run", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    assert "compute.address" in ended.stderr
+    assert "127.0.0.1:9" in ended.stderr
+    assert "Traceback" not in ended.stderr
