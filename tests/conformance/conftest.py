@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+SHARED = (Path(__file__).resolve().parents[3] / "shared").resolve()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.config import RunConfig, load_config
 from pipeline.demo_world import DemoWorld, write_demo_world
 from pipeline.run import execute
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED_DATA = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data"
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from pipeline.catalog import bare_href, describe, find_scenes, scene_from_item, 
 from pipeline.config import RunConfig
 from pipeline.errors import CatalogError
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data"
 ITEMS = SHARED / "stac_items"
 ARCHIVE = SHARED / "archive"
 

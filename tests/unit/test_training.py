@@ -31,7 +31,7 @@ from pipeline.training import (
     validation_pairs,
 )
 
-HR = Path(__file__).parents[3] / "shared" / "data" / "hr"
+HR = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data" / "hr"
 
 
 @pytest.fixture(scope="module")
