@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 import ray.data
-import torch
 
 from kernels.bands import GROUPS
 from kernels.checkpoints import WeightsError as KernelWeightsError
@@ -45,9 +44,6 @@ _READERS_PER_ACTOR = 2
 
 #: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
 _MAX_BLOCKS = 10_000
-
-#: Shards assembled at a time, per core of the cluster.
-_SHARDS_PER_CORE = 1
 
 
 class Progress(Protocol):
@@ -396,7 +392,7 @@ def _assemble_shards(config: RunConfig, plan: Plan, draft: CubeDraft, result: Ru
     shared = ray.put(draft)
     assemble = ray.remote(assemble_shard).options(num_cpus=1, max_retries=2)
     waiting: list[Any] = []
-    limit = max(1, int(ray.cluster_resources().get("CPU", 1) * _SHARDS_PER_CORE))
+    limit = max(1, int(ray.cluster_resources().get("CPU", 1)))
     for shard, task in todo:
         if len(waiting) >= limit:
             waiting = _collect(waiting, 1, result, progress)
@@ -445,7 +441,6 @@ def assemble_shard(draft: CubeDraft, shard: ShardPlan, task: Mapping[str, Any], 
     Raises:
         StoreError: a staged chip or the store fails.
     """
-    torch.set_num_threads(1)
     chips = [
         ChipSource(chip.index, chip.object_name, tuple(task["chips"][chip.object_name]))
         for chip in shard.chips
