@@ -19,13 +19,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-Kind = Literal["stage1", "fusion_rrdb_v1", "fusion_mtf_v2", "unknown"]
+Kind = Literal["stage1", "fusion_rrdb_v1", "fusion_mtf_v2", "fusion_folded", "unknown"]
 
 #: A key that only this kind of network has.
 _MARKERS: dict[str, Kind] = {
     "ema.first_conv_x.weight": "stage1",
     "rrdb_block_10_fusion.rgb_conv_first.weight": "fusion_rrdb_v1",
     "rrdb_block_10_fusion.pan_mixer.logits": "fusion_mtf_v2",
+    "rrdb_block_10_fusion.body.0.conv0.weight": "fusion_folded",
 }
 
 #: Containers that Lightning pickles beside the tensors. An EasyDict is read as an OrderedDict: its class is not needed.

@@ -109,6 +109,7 @@ def ddim_sample(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     denoised: bool = False,
+    clip: float = 1.0,
 ) -> Tensor:
     """From noise to image: the DDIM sampler, deterministic at `eta` 0.
 
@@ -116,7 +117,8 @@ def ddim_sample(
     (B, C, H, W) is standard normal noise. Every `skip`-th timestep is visited. The last step goes from t = 0 to t = 0:
     it changes nothing but float32 rounding (5e-4 at most), so `skip_last` saves one evaluation. `generator` is for
     eta > 0. Returns x (B, C, H, W), in [-1, 1] but for a little noise, √(1 − ᾱ_0) = 0.0064 of it; not clamped. With
-    `denoised` the last x̂0 is returned instead, which has no such noise: the published sampler keeps it.
+    `denoised` the last x̂0 is returned instead, which has no such noise: the published sampler keeps it. Estimates are
+    clamped to ±`clip`, 1 as published.
     """
     buffers = (schedule.alphas_cumprod, schedule.sqrt_recip_alphas_cumprod, schedule.sqrt_recipm1_alphas_cumprod)
     abar, r, m = (buffer.tolist() for buffer in buffers)  # floats: no step waits for the device
@@ -124,7 +126,7 @@ def ddim_sample(
     steps = ddim_timesteps(len(schedule), skip)
     x = x0 = x_T
     for t, p in steps[:-1] if skip_last else steps:
-        x0 = denoise(x, x.new_full((len(x), 1), level[t])).to(x.dtype).clamp(-1, 1)
+        x0 = denoise(x, x.new_full((len(x), 1), level[t])).to(x.dtype).clamp(-clip, clip)
         eps = torch.sub(r[t] * x, x0).div_(m[t])  # ε = (x/√ᾱ_t − x̂0) / √(1/ᾱ_t − 1)
         sigma = eta * math.sqrt((1 - abar[p]) / (1 - abar[t])) * math.sqrt(1 - abar[t] / abar[p])
         x = torch.mul(x0, math.sqrt(abar[p])).add_(eps, alpha=math.sqrt(1 - abar[p] - sigma**2))

@@ -1,4 +1,4 @@
-"""What both generations of fusion network share: configuration, inputs, Wald's protocol, merging (reference section 2).
+"""What all generations of fusion network share: configuration, inputs, Wald's protocol, merging (reference section 2).
 
 Fusion lifts all 12 bands to 2.5 m with the super-resolved red, green, blue as the spatial guide. Each group of bands
 of one native resolution has a branch of its own. Everything here is standardised reflectance (`normalisation.FUSION`).
@@ -34,16 +34,20 @@ REFERENCE_NAMES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Which network, and how wide: "v1" (residual dense blocks) or "v2" (learned MTF filters)."""
+    """Which network, and how wide.
 
-    generation: Literal["v1", "v2"]
+    `generation`: "v1" (residual dense blocks) and "v2" (learned MTF filters) are published; "folded" is for CPUs and has
+    no residual dense blocks for `growth` to widen.
+    """
+
+    generation: Literal["v1", "v2", "folded"]
     channels: int
     blocks: int
     growth: int
 
     def __post_init__(self) -> None:
-        if self.generation not in ("v1", "v2"):
-            raise ValueError(f'generation must be "v1" or "v2", got {self.generation!r}')
+        if self.generation not in ("v1", "v2", "folded"):
+            raise ValueError(f'generation must be "v1", "v2" or "folded", got {self.generation!r}')
         if min(self.channels, self.blocks, self.growth) < 1:
             raise ValueError(f"channels, blocks and growth must be positive, got {self}")
 
@@ -51,6 +55,9 @@ class FusionConfig:
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> FusionConfig:
         """The generation and sizes that a fusion network's tensors have. Raises ValueError for other networks'."""
         prefix = "rrdb_block_10_fusion."
+        if prefix + "body.0.conv0.weight" in state_dict:
+            blocks = sum(key.startswith(prefix + "body.") and key.endswith("conv0.weight") for key in state_dict)
+            return cls("folded", len(state_dict[prefix + "first.weight"]), blocks, 1)
         for generation, first, body, blocks_each in _SIGNS:
             if prefix + first not in state_dict:
                 continue
@@ -61,7 +68,7 @@ class FusionConfig:
             growth = len(state_dict[residual[0]]) if residual else SMALL.growth
             blocks = len(residual) if blocks_each == 1 else blocks_each * len(residual) + 1
             return cls(generation, len(state_dict[prefix + first]), blocks, growth)
-        raise ValueError("these are no weights of a fusion network: neither generation's keys are there")
+        raise ValueError("these are no weights of a fusion network: no generation's keys are there")
 
 
 #: By generation: its first convolution, what holds its residual dense blocks, and how many `blocks` one of them stands
@@ -78,7 +85,7 @@ SMALL: Final = FusionConfig("v2", channels=16, blocks=1, growth=8)
 
 
 class FusionNetwork(nn.Module):
-    """The frame of both generations: three branches named `rrdb_block_{10,20,60}_fusion`, one a group of bands.
+    """The frame of all generations: three branches named `rrdb_block_{10,20,60}_fusion`, one a group of bands.
 
     A branch takes (guide (B, 3, H, W), bands (B, C, H, W)), both on the guide's grid, and returns its group's bands
     there. `sources` says which groups' bands each branch sees, in channel order. `groups` is the order of bands in each
@@ -141,15 +148,18 @@ class FusionNetwork(nn.Module):
 
 def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork:
     """A freshly initialised fusion network of a configuration."""
-    from kernels.fusion_mtf import FusionMTF  # both build on this module
+    from kernels.fusion_folded import FusionFolded  # all build on this module
+    from kernels.fusion_mtf import FusionMTF
     from kernels.fusion_rrdb import FusionRRDB
 
+    if config.generation == "folded":
+        return FusionFolded(config.channels, config.blocks, groups)
     kind = FusionRRDB if config.generation == "v1" else FusionMTF
     return kind(config.channels, config.blocks, config.growth, groups)
 
 
 def fusion_from_weights(weights: Weights, groups: Groups = GROUPS) -> FusionNetwork:
-    """The network for inference of loaded weights of either generation, whatever its widths.
+    """The network for inference of loaded weights of any generation, whatever its widths.
 
     In evaluation mode, without gradients. Raises WeightsError where the file holds no fusion network.
     """

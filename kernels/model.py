@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import resources
 from typing import Literal
 
@@ -33,12 +33,15 @@ class Sampling:
         precision: of the networks; everything around them stays float32.
         denoised: take the sampler's last estimate, without the noise of 0.0032 reflectance that the published sampler
             leaves in every pixel and that shows on dark water.
+        temperature: standard deviation of the initial noise, 1 as published. Below it a sample keeps closer to what is
+            most probable: fewer invented details, a better PSNR, less texture. 0 has no chance in it.
     """
 
     steps: int = 20
     consistency: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     denoised: bool = False
+    temperature: float = 1.0
 
 
 class SuperResolution:
@@ -84,7 +87,7 @@ class SuperResolution:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampling.precision == "bfloat16"):
             sr = self.stage1.sample(
                 filled[10][:, rgb_order].contiguous(memory_format=torch.channels_last),
-                noise.to(self.device).contiguous(memory_format=torch.channels_last),
+                self.sampling.temperature * noise.to(self.device).contiguous(memory_format=torch.channels_last),
                 skip=1000 // self.sampling.steps,
                 skip_last=True,
                 denoised=self.sampling.denoised,
@@ -188,5 +191,5 @@ def shipped(name: str, stage: Literal["stage1", "fusion"]) -> str:
 
 
 def _fingerprint(sampling: Sampling, *sha256: str) -> str:
-    content = [*sha256, sampling.steps, sampling.consistency, sampling.precision, sampling.denoised]
+    content = [*sha256, *astuple(sampling)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

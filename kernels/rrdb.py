@@ -73,11 +73,16 @@ class RRDBNet(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, num_in, h, w) → the context (B, channels, h, w) and the RGB at ×4 (B, num_out, 4h, 4w)."""
         ctx = self.context(x)
+        return ctx, self.tail(ctx)
+
+    def tail(self, ctx: Tensor) -> Tensor:
+        """The network's own RGB from its features: (B, channels, h, w) → (B, num_out, 4h, 4w), normalised."""
         y = ctx
         for conv in (self.conv_up1, self.conv_up2):
             y = F.leaky_relu(conv(F.interpolate(y, scale_factor=2, mode="nearest")), 0.2, inplace=True)
         y = F.leaky_relu(self.conv_hr(y), 0.2, inplace=True)  # (B, channels, 4h, 4w)
-        return ctx, self.conv_last(y)
+        out: Tensor = self.conv_last(y)
+        return out
 
 
 def _small_kaiming(conv: nn.Conv2d) -> None:

@@ -6,9 +6,10 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.checkpoints import Weights, WeightsError, load_into
@@ -54,12 +55,32 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
+class DiffusionConfig:
+    """What the diffusion network works on and what it predicts.
+
+    Attributes:
+        prediction: "x0", the clean image, as published; "v", the velocity ℓ·noise − √(1 − ℓ²)·x0 (Salimans and Ho
+            2022), which weighs all noise levels alike and needs no capacity to repeat its input.
+        residual: 0: the image itself, as published. Above: what the context encoder's own RGB leaves out, in units of
+            so many times the local contrast of the low-resolution image (see `local_contrast`). Details of a dark,
+            smooth scene are then as large to the network as those of a town, and where the image is flat nothing can
+            be invented.
+        clip: limit of the estimates of the clean image.
+    """
+
+    prediction: Literal["x0", "v"] = "x0"
+    residual: float = 0.0
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
 class Stage1Config:
     """Sizes of the three networks of stage 1; without arguments those of the published system."""
 
     rrdb: RRDBConfig = field(default_factory=RRDBConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers, as JSON knows them; `from_dict` is the way back."""
@@ -71,7 +92,7 @@ class Stage1Config:
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Mapping[str, Any]]) -> Self:
         """A configuration from plain dictionaries; what they leave out is as published. Raises ValueError."""
-        parts = {"rrdb": RRDBConfig, "encoder": EncoderConfig, "unet": UNetConfig}
+        parts = {"rrdb": RRDBConfig, "encoder": EncoderConfig, "unet": UNetConfig, "diffusion": DiffusionConfig}
         made: dict[str, Any] = {}
         for part, given in sizes.items():
             known = {entry.name for entry in fields(parts[part])} if part in parts else set()
@@ -120,6 +141,10 @@ SMALL = Stage1Config(
         mid_attention=False,
     ),
 )
+
+#: `local_contrast`: standard deviation of its Gaussian window in low-resolution pixels, and its floor in reflectance.
+CONTRAST_SIGMA_PX: Final = 2.0
+CONTRAST_FLOOR: Final = 0.002
 
 
 class Stage1(nn.Module):
@@ -195,14 +220,34 @@ class Stage1(nn.Module):
         ctx, k = self.encode(lr)
         conditioning = self.ema.prepare(ctx, k, (4 * h, 4 * w))
         x = ddim_sample(
-            lambda x, level: self.ema.denoise(x, level, conditioning),
+            lambda x, level: self.clean(x, level, self.ema.denoise(x, level, conditioning)),
             x_T,
             self.schedule,
             skip=skip,
             skip_last=skip_last,
             denoised=denoised,
+            clip=self.config.diffusion.clip,
         )
+        if self.config.diffusion.residual:
+            return from_stage1(self.encoder.tail(ctx)) + self.unit(lr) * x
         return from_stage1(x)
+
+    def clean(self, x: Tensor, level: Tensor, predicted: Tensor) -> Tensor:
+        """The clean image x̂0 (B, 3, H, W) that the network's prediction at x and noise level ℓ (B, 1) stands for."""
+        if self.config.diffusion.prediction == "x0":
+            return predicted
+        level = level.view(-1, 1, 1, 1)
+        return level * x - ((1 - level) * (1 + level)).sqrt() * predicted  # x̂0 = ℓ x − √(1 − ℓ²) v
+
+    def unit(self, lr: Tensor) -> Tensor:
+        """Size in reflectance of one unit of the residual: (B, 3, h, w) → (B, 1, 4h, 4w)."""
+        contrast = self.config.diffusion.residual * local_contrast(lr)
+        return F.interpolate(contrast, scale_factor=4, mode="bilinear", align_corners=False)
+
+    @torch.no_grad()
+    def deterministic(self, lr: Tensor) -> Tensor:
+        """The context encoder's own RGB, no diffusion: (B, 3, h, w) → (B, 3, 4h, 4w), reflectance, not clamped."""
+        return from_stage1(self.encoder.tail(self.encoder.context(to_stage1(lr))))
 
     def update_ema(self, rate: float = 0.999) -> None:
         """Move the averaged network towards the one that learns: ema ← rate·ema + (1 − rate)·model."""
@@ -213,6 +258,25 @@ class Stage1(nn.Module):
         return DiffusionUNet(
             ctx_channels=config.rrdb.channels, degradation_dim=config.encoder.widths[-1], **asdict(config.unet)
         )
+
+
+def local_contrast(lr: Tensor) -> Tensor:
+    """Standard deviation of an image around each pixel, mean over channels: (B, C, h, w) → (B, 1, h, w), same units.
+
+    In a Gaussian window, edges repeated: what a pixel gets depends on its neighbourhood alone, not on the chip.
+    """
+    radius = int(3 * CONTRAST_SIGMA_PX)
+    offset = torch.arange(-radius, radius + 1, dtype=lr.dtype, device=lr.device)
+    g = torch.exp(-0.5 * (offset / CONTRAST_SIGMA_PX) ** 2)
+    g = g / g.sum()
+
+    def smooth(x: Tensor) -> Tensor:
+        planes = F.pad(x.flatten(0, 1)[:, None], [radius] * 4, mode="replicate")
+        return F.conv2d(F.conv2d(planes, g.view(1, 1, 1, -1)), g.view(1, 1, -1, 1)).view(x.shape)
+
+    centred = lr - lr.mean((-2, -1), keepdim=True)  # for the digits
+    variance = (smooth(centred**2) - smooth(centred) ** 2).clamp_min(0)
+    return (variance.mean(1, keepdim=True) + CONTRAST_FLOOR**2).sqrt()
 
 
 def _stated_config(weights: Weights) -> Stage1Config:

@@ -1,0 +1,88 @@
+"""Fusion network for CPUs: works on the 10 m grid, where each pixel carries its 4×4 pixels of guide as channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.bands import GROUPS, SCALE
+from kernels.fusion import FusionNetwork, Groups, upscale_factor
+
+
+class ConvBlock(nn.Module):
+    """x + conv(relu(conv(x))), (B, C, h, w) → same shape; begins as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv1.weight)
+        nn.init.zeros_(self.conv1.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv1(F.relu(self.conv0(x), inplace=True))
+        return out
+
+
+class FoldedBranch(nn.Module):
+    """One group's network: the detail that its bands lack, from guide, own bands and the finer groups' bands.
+
+    The guide enters twice, as it is and as what the group's sensor would not see of it, both folded 4×4 into channels.
+    The answer is folded likewise, and added to the bicubic enlargement of the bands. Nothing in it looks at the chip as
+    a whole: the same neighbourhood gives the same answer in every chip.
+    """
+
+    def __init__(self, bands: int, others: int, ratio: int, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.ratio = ratio
+        folded = 3 * SCALE**2
+        self.first = nn.Conv2d(2 * folded + bands + others, channels, 3, padding=1)
+        self.body = nn.Sequential(*(ConvBlock(channels) for _ in range(blocks)))
+        self.last = nn.Conv2d(channels, bands * SCALE**2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, guide: Tensor, own: Tensor, *others: Tensor) -> Tensor:
+        """`guide` (B, 3, H, W), `own` (B, C, H / ratio, W / ratio), `others` (B, C', h', w') → (B, C, H, W)."""
+        size = guide.shape[-2:]
+        grid = [n // SCALE for n in size]
+        seen = F.interpolate(F.avg_pool2d(guide, self.ratio), size=list(size), mode="bicubic", align_corners=False)
+        context = [x if list(x.shape[-2:]) == grid else _bicubic(x, grid) for x in (own, *others)]
+        folded = [F.pixel_unshuffle(x, SCALE) for x in (guide, guide - seen)]
+        x = F.relu(self.first(torch.cat([*folded, *context], 1).contiguous(memory_format=torch.channels_last)))
+        detail = F.pixel_shuffle(self.last(self.body(x)), SCALE)
+        return _bicubic(own, list(size)) + detail
+
+
+class FusionFolded(FusionNetwork):
+    """The fusion network of the small models: three `FoldedBranch`es, `channels` wide, of `blocks` residual blocks.
+
+    As in the first published generation, a group also sees the bands of the finer groups: near infrared at 10 m says
+    much about red edge at 20 m and water vapour at 60 m.
+    """
+
+    sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20, 10), 60: (60, 10, 20)}
+
+    def __init__(self, channels: int, blocks: int, groups: Groups = GROUPS) -> None:
+        super().__init__(groups)
+        for gsd, sources in self.sources.items():
+            others = sum(len(groups[other]) for other in sources[1:])
+            branch = FoldedBranch(len(groups[gsd]), others, upscale_factor(gsd), channels, blocks)
+            self.add_module(f"rrdb_block_{gsd}_fusion", branch)
+
+    def fuse_group(self, gsd: int, guide: Tensor, *ms: Tensor) -> Tensor:
+        """As `FusionNetwork.fuse_group`; the first of `ms` is the group itself, on its native grid."""
+        own, *others = ms
+        factor = guide.shape[-1] // upscale_factor(gsd)
+        if own.shape[-1] != factor:  # given on the 10 m grid
+            own = F.interpolate(own, size=[n // upscale_factor(gsd) for n in guide.shape[-2:]], mode="area")
+        out: Tensor = self.branch(gsd)(guide, own, *others)
+        return out
+
+
+def _bicubic(x: Tensor, size: list[int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bicubic", align_corners=False)
