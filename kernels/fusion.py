@@ -36,7 +36,7 @@ REFERENCE_NAMES: Final[dict[str, str]] = {
 class FusionConfig:
     """Which network, and how wide.
 
-    `generation`: "v1" (residual dense blocks) and "v2" (learned MTF filters) are published; "folded" is for CPUs and has
+    `generation`: "v1" (residual dense blocks) and "v2" (learned MTF filters) are published; "folded" is for CPUs, with
     no residual dense blocks for `growth` to widen.
     """
 
