@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -28,6 +28,9 @@ from pipeline.planner import Plan, grid_of, read_chip_table, read_manifest
 from pipeline.run import RunResult, execute, plan_run, staging_of, storage_of
 from pipeline.staging import done_chips
 from pipeline.verify import RESIDUAL_LIMIT, SEAM_RANGE, Report, verify_run
+
+if TYPE_CHECKING:
+    from pipeline.training.settings import Training
 
 app = typer.Typer(
     name="difffusr",
@@ -162,6 +165,68 @@ def demo(
     raise typer.Exit(outcome.result.exit_code)
 
 
+train_app = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "Train the networks on your own imagery, as a YAML file describes it (pipeline/examples/train-*.yaml).\n\n"
+        "An interrupted training goes on where it was: start it again. Needs [bold]pip install 'difffusr\\[train]'[/]."
+    ),
+)
+app.add_typer(train_app, name="train")
+
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="The folder that relative data paths mean; replaces root.")
+]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="The folder of the training; replaces out.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Steps in all; replaces steps.", min=1)]
+
+
+@train_app.command("sr")
+def train_sr(
+    config: ConfigPath,
+    data: DataFolder = None,
+    out: OutFolder = None,
+    steps: Steps = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train the super-resolution of red, green and blue (stage 1) on imagery finer than Sentinel-2."""
+    from pipeline.training.settings import SuperResolutionSettings, load_settings
+
+    _set_up_logging(verbose)
+    _train(load_settings(SuperResolutionSettings, config, _given(root=data, out=out, steps=steps)), config)
+
+
+@train_app.command("fusion")
+def train_fusion(
+    config: ConfigPath,
+    data: DataFolder = None,
+    out: OutFolder = None,
+    steps: Steps = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train the fusion of all 12 bands on Sentinel-2 itself, seen from farther away."""
+    from pipeline.training.settings import FusionSettings, load_settings
+
+    _set_up_logging(verbose)
+    _train(load_settings(FusionSettings, config, _given(root=data, out=out, steps=steps)), config)
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _train(settings: Training, config: Path) -> None:
+    from pipeline.training.launch import run_training
+
+    with _TrainingProgress() as progress:
+        ended = run_training(settings, progress)
+    if ended.weights is None:
+        errors.print(f"stopped at step {ended.step}; run the same command to continue", highlight=False)
+        raise typer.Exit(130)
+    where = f"curves: {ended.out}/losses.png · samples: {ended.out}/samples · tensorboard --logdir {ended.out}"
+    console.print(f"{ended.step:,} steps · weights: {ended.weights} · {where}", soft_wrap=True, highlight=False)
+
+
 def main() -> None:
     """The `difffusr` command: one clear line and the right exit code for whatever the user can mend."""
     try:
@@ -230,6 +295,36 @@ class _RichProgress:
     def advance(self, stage: str) -> None:
         """See `run.Progress`."""
         self._bars.advance(self._tasks[stage])  # type: ignore[arg-type]
+
+
+class _TrainingProgress:
+    """`training.launch.Watcher` as a bar with the losses beside it."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("step"),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("starting …", total=None)
+
+    def __enter__(self) -> _TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def at(self, step: int, steps: int, losses: dict[str, float]) -> None:
+        """See `training.launch.Watcher`."""
+        shown = [f"{name} {value:.3f}" for name, value in losses.items() if name not in ("norm", "rate", "seconds")]
+        said = " · ".join(shown if console.width >= 120 else shown[:1]) or "starting …"
+        self._bar.update(self._task, completed=step, total=steps, description=said)
 
 
 def _plan_table(config: RunConfig, made: Plan) -> Table:
