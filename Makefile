@@ -3,11 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow drills bench lint typecheck format clean
+.PHONY: help install demo test test-slow drills bench model-card lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -34,6 +34,10 @@ drills: .venv/.installed-test ## kill parts of a run and compare what comes out
 
 bench: .venv/.installed-test ## measure speed and memory
 	$(BIN)/python -m pytest -m bench tests/bench
+
+DATA ?= ../shared/data
+model-card: .venv/.installed-test ## measure all that kernels/weights/README.md states, on the data below DATA
+	$(BIN)/python -m pipeline.evaluation.card --data $(DATA)
 
 lint: .venv/.installed-test ## ruff, and the import rules of the architecture
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

@@ -81,7 +81,7 @@ _SIGNS: Final[tuple[tuple[Literal["v1", "v2"], str, str, int], ...]] = (
 
 PUBLISHED_V1: Final = FusionConfig("v1", channels=64, blocks=5, growth=32)
 PUBLISHED_V2: Final = FusionConfig("v2", channels=32, blocks=3, growth=16)
-SMALL: Final = FusionConfig("v2", channels=16, blocks=1, growth=8)
+SMALL: Final = FusionConfig("folded", channels=48, blocks=3, growth=1)
 
 
 class FusionNetwork(nn.Module):

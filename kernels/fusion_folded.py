@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.bands import GROUPS, SCALE
+from kernels.contrast import local_moments
 from kernels.fusion import FusionNetwork, Groups, upscale_factor
+
+#: In standardised reflectance (a unit is about 0.15): what an image varies by from noise alone, about 0.002; beyond
+#: that it has contrast. `OUTPUT_FLOOR`, about 0.02 DN, only keeps gradients finite.
+NOISE: Final = 0.0133
+OUTPUT_FLOOR: Final = 1e-5
 
 
 class ConvBlock(nn.Module):
@@ -31,16 +37,17 @@ class ConvBlock(nn.Module):
 class FoldedBranch(nn.Module):
     """One group's network: the detail that its bands lack, from guide, own bands and the finer groups' bands.
 
-    The guide enters twice, as it is and as what the group's sensor would not see of it, both folded 4×4 into channels.
-    The answer is folded likewise, and added to the bicubic enlargement of the bands. Nothing in it looks at the chip as
-    a whole: the same neighbourhood gives the same answer in every chip.
+    Everything enters by its local mean and by what differs from that, in units of the local contrast; the guide also by
+    what the group's sensor would not see of it, folded 4×4 into channels. The answer, folded likewise, is in units of
+    the local contrast of band and guide beyond noise, and is added to the bicubic enlargement: where both are flat the
+    result stays flat. No part looks at the chip as a whole: the same neighbourhood gives the same answer in every chip.
     """
 
     def __init__(self, bands: int, others: int, ratio: int, channels: int, blocks: int) -> None:
         super().__init__()
         self.ratio = ratio
         folded = 3 * SCALE**2
-        self.first = nn.Conv2d(2 * folded + bands + others, channels, 3, padding=1)
+        self.first = nn.Conv2d(2 * folded + 3 + 2 * (bands + others), channels, 3, padding=1)
         self.body = nn.Sequential(*(ConvBlock(channels) for _ in range(blocks)))
         self.last = nn.Conv2d(channels, bands * SCALE**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
@@ -48,14 +55,24 @@ class FoldedBranch(nn.Module):
 
     def forward(self, guide: Tensor, own: Tensor, *others: Tensor) -> Tensor:
         """`guide` (B, 3, H, W), `own` (B, C, H / ratio, W / ratio), `others` (B, C', h', w') → (B, C, H, W)."""
-        size = guide.shape[-2:]
+        size = list(guide.shape[-2:])
         grid = [n // SCALE for n in size]
-        seen = F.interpolate(F.avg_pool2d(guide, self.ratio), size=list(size), mode="bicubic", align_corners=False)
-        context = [x if list(x.shape[-2:]) == grid else _bicubic(x, grid) for x in (own, *others)]
-        folded = [F.pixel_unshuffle(x, SCALE) for x in (guide, guide - seen)]
-        x = F.relu(self.first(torch.cat([*folded, *context], 1).contiguous(memory_format=torch.channels_last)))
+        level, variance = local_moments(F.avg_pool2d(guide, SCALE))
+        variance_of_guide = variance.mean(1, keepdim=True)  # one for red, green, blue
+        contrast = (variance_of_guide + NOISE**2).sqrt()
+        seen = _bicubic(F.avg_pool2d(guide, self.ratio), size)
+        inputs = [level]
+        for x, zero in ((guide, _bicubic(level, size)), (guide - seen, 0.0)):
+            inputs.append(F.pixel_unshuffle((x - zero) / _bilinear(contrast, size), SCALE))
+        for x in (own, *others):
+            mean, variance = local_moments(x)
+            inputs += [_bicubic(y, grid) for y in (mean, (x - mean) / (variance + NOISE**2).sqrt())]
+        x = F.relu(self.first(torch.cat(inputs, 1).contiguous(memory_format=torch.channels_last)))
         detail = F.pixel_shuffle(self.last(self.body(x)), SCALE)
-        return _bicubic(own, list(size)) + detail
+        from_own = _bilinear((local_moments(own)[1] - NOISE**2).clamp_min(0), grid)
+        from_guide = (variance_of_guide - (3 * NOISE) ** 2).clamp_min(0)  # faint waves in blue are not in the infrared
+        unit = (from_own + from_guide + OUTPUT_FLOOR**2).sqrt()  # (B, C, H / 4, W / 4)
+        return _bicubic(own, size) + _bilinear(unit, size) * detail
 
 
 class FusionFolded(FusionNetwork):
@@ -85,4 +102,9 @@ class FusionFolded(FusionNetwork):
 
 
 def _bicubic(x: Tensor, size: list[int]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+    return x if list(x.shape[-2:]) == size else F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+
+
+def _bilinear(x: Tensor, size: list[int]) -> Tensor:
+    """For what must stay positive."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from importlib import resources
 from typing import Literal
@@ -19,6 +19,7 @@ from kernels.fusion import FusionNetwork, fusion_from_weights, merge_groups
 from kernels.inpaint import fill_invalid
 from kernels.normalisation import FUSION, FUSION_RGB
 from kernels.stage1 import Stage1
+from kernels.uncertainty import sample_spread
 
 Preset = Literal["small", "published"]
 
@@ -100,6 +101,29 @@ class SuperResolution:
         if self.sampling.consistency:
             groups = {gsd: self._project(gsd, groups[gsd], filled[gsd], known[gsd]) for gsd in GROUPS}
         return merge_groups(groups)
+
+    @torch.inference_mode()
+    def with_spread(
+        self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noises: Iterable[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Super-resolve a batch once for each of K noise fields: one result, and how much chance there is in it.
+
+        The model is called K times, for the result is the first of the samples. Four results are in memory at a time,
+        whatever K, as long as `noises` makes its fields one by one.
+
+        Args:
+            bands, valid: as for a call.
+            noises: K ≥ 2 fields (B, 3, 4n, 4n), independent standard normal noise for the same chips.
+
+        Returns:
+            (B, 12, 4n, 4n) float32 reflectance, exactly what a call with the first field gives; and the standard
+            deviation (K − 1 in the denominator) of the K results, of the same shape, float32 reflectance. It is 0 where
+            the noise has no influence: at temperature 0.
+
+        Raises:
+            ValueError: fewer than two noise fields.
+        """
+        return sample_spread(self(bands, valid, noise) for noise in noises)
 
     def _standardised(self, filled: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {gsd: FUSION.select(GROUPS[gsd]).apply(filled[gsd]) for gsd in GROUPS}
@@ -188,6 +212,12 @@ def shipped(name: str, stage: Literal["stage1", "fusion"]) -> str:
             f"{path}: sha256 is {found[:12]}…, expected {entry['sha256'][:12]}…; install the package again"
         )
     return str(path)
+
+
+def shipped_sampling(name: str = "small") -> Sampling:
+    """How weights that ship with the package are meant to be sampled."""
+    index = json.loads(resources.files("kernels.weights").joinpath("index.json").read_text())
+    return Sampling(**index[name].get("sampling", {}))
 
 
 def _fingerprint(sampling: Sampling, *sha256: str) -> str:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.checkpoints import Weights, WeightsError, load_into
+from kernels.contrast import local_moments
 from kernels.degradation_encoder import DegradationEncoder, MomentumContrast, momentum_update
 from kernels.diffusion import Schedule, cosine_schedule, ddim_sample
 from kernels.normalisation import from_stage1, to_stage1
@@ -127,19 +128,21 @@ class Stage1Config:
 #: The published system: 147 million parameters at inference.
 PUBLISHED = Stage1Config()
 
-#: A configuration for CPUs: the diffusion network works on the low-resolution grid.
+#: A configuration for CPUs: the diffusion network works on the low-resolution grid, on the residual.
 SMALL = Stage1Config(
     rrdb=RRDBConfig(channels=32, blocks=4, growth=16),
     encoder=EncoderConfig(widths=(16, 16, 32, 32, 64, 64)),
     unet=UNetConfig(
-        inner_channels=32,
+        inner_channels=64,
         channel_mults=(1, 2),
         res_blocks=1,
         attn_strides=(),
         fold=4,
         norm_groups=8,
+        kernel_dim=32,
         mid_attention=False,
     ),
+    diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0),
 )
 
 #: `local_contrast`: standard deviation of its Gaussian window in low-resolution pixels, and its floor in reflectance.
@@ -229,7 +232,7 @@ class Stage1(nn.Module):
             clip=self.config.diffusion.clip,
         )
         if self.config.diffusion.residual:
-            return from_stage1(self.encoder.tail(ctx)) + self.unit(lr) * x
+            return from_stage1(self.encoder.tail(ctx)) + self.unit(lr) * signal_share(lr) * x
         return from_stage1(x)
 
     def clean(self, x: Tensor, level: Tensor, predicted: Tensor) -> Tensor:
@@ -260,22 +263,19 @@ class Stage1(nn.Module):
         )
 
 
-def local_contrast(lr: Tensor) -> Tensor:
-    """Standard deviation of an image around each pixel, mean over channels: (B, C, h, w) → (B, 1, h, w), same units.
+def signal_share(lr: Tensor) -> Tensor:
+    """How much of an image's contrast is more than noise: (B, 3, h, w) → (B, 1, 4h, 4w), from 0 to 1.
 
-    In a Gaussian window, edges repeated: what a pixel gets depends on its neighbourhood alone, not on the chip.
+    Where it is 0, open water or fog, a sample adds nothing to the context encoder's image.
     """
-    radius = int(3 * CONTRAST_SIGMA_PX)
-    offset = torch.arange(-radius, radius + 1, dtype=lr.dtype, device=lr.device)
-    g = torch.exp(-0.5 * (offset / CONTRAST_SIGMA_PX) ** 2)
-    g = g / g.sum()
+    variance = local_moments(lr, CONTRAST_SIGMA_PX)[1].mean(1, keepdim=True)
+    share = (1 - CONTRAST_FLOOR**2 / variance.clamp_min(CONTRAST_FLOOR**2)).sqrt()
+    return F.interpolate(share, scale_factor=4, mode="bilinear", align_corners=False)
 
-    def smooth(x: Tensor) -> Tensor:
-        planes = F.pad(x.flatten(0, 1)[:, None], [radius] * 4, mode="replicate")
-        return F.conv2d(F.conv2d(planes, g.view(1, 1, 1, -1)), g.view(1, 1, -1, 1)).view(x.shape)
 
-    centred = lr - lr.mean((-2, -1), keepdim=True)  # for the digits
-    variance = (smooth(centred**2) - smooth(centred) ** 2).clamp_min(0)
+def local_contrast(lr: Tensor) -> Tensor:
+    """Standard deviation of an image around each pixel, over its channels: (B, C, h, w) → (B, 1, h, w), same units."""
+    _, variance = local_moments(lr, CONTRAST_SIGMA_PX)
     return (variance.mean(1, keepdim=True) + CONTRAST_FLOOR**2).sqrt()
 
 

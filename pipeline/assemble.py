@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from kernels.bands import BANDS, SCALE
 from kernels.blending import Blend, chip_window
+from pipeline.actor import STD_FILL
+from pipeline.errors import StoreError
 from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from pipeline.staging import StagedChip, read_chip
 from pipeline.storage import Storage
@@ -40,65 +42,98 @@ class ShardData:
         reflectance: (12, N, N) uint16 DN, 0 where there is no data.
         quality: (N, N) uint8.
         source: (N, N) uint16.
+        std: (12, N, N) uint16 standard deviation of the samples as staged, `STD_FILL` where there is no data; None in a
+            run without uncertainty.
     """
 
     reflectance: NDArray[np.uint16]
     quality: NDArray[np.uint8]
     source: NDArray[np.uint16]
+    std: NDArray[np.uint16] | None = None
 
 
 def blend_shard(
-    grid: Grid, shard: ShardIndex, chips: list[ChipSource], staging: Storage, strip_px: int = 256
+    grid: Grid,
+    shard: ShardIndex,
+    chips: list[ChipSource],
+    staging: Storage,
+    strip_px: int = 256,
+    *,
+    with_std: bool = False,
 ) -> ShardData:
     """Blend the chips that touch a shard.
 
     The graph has one task to load each chip and one to blend each strip of rows; chips are let go of as soon as the
-    last strip that needs them is blended.
+    last strip that needs them is blended. In memory at once: the shard as strips and as a whole, 28 bytes a pixel each
+    (52 with the standard deviation), the chips of about two strips, 24 bytes a pixel (48), and one strip's sums.
+
+    The blended standard deviation is the weighted mean of the chips' own, Σ w·σ / Σ w. That is the most that the
+    blended samples can vary, and what they do vary where chips agree: overlapping chips share their noise.
 
     Args:
         chips: the chips that touch the shard, in any order.
         strip_px: rows blended at a time; divides the shard.
+        with_std: blend the chips' standard deviation, too.
 
     Raises:
-        StoreError: a staged chip is missing or damaged.
+        StoreError: a staged chip is missing, damaged, or lacks the standard deviation that is asked for.
     """
     window = grid.shard_window(shard)
     load = dask.delayed(_load, pure=False)
-    loaded = {chip.index: load(staging, chip) for chip in sorted(chips, key=lambda chip: chip.index)}
+    loaded = {chip.index: load(staging, chip, with_std) for chip in sorted(chips, key=lambda chip: chip.index)}
+    bands = len(BANDS)
     strips = []
     for top in range(0, grid.shard_px, strip_px):
         strip = PixelWindow(window.row + top, window.col, min(strip_px, grid.shard_px - top), window.width)
         here = [index for index in loaded if grid.chip_window(index).overlaps(strip)]
-        blended = dask.delayed(_blend_strip)(grid, strip, here, [loaded[index] for index in here])
-        shape = (len(BANDS) + 2, strip.height, strip.width)
+        blended = dask.delayed(_blend_strip)(grid, strip, here, [loaded[index] for index in here], with_std)
+        shape = (bands + 2 + with_std * bands, strip.height, strip.width)
         strips.append(da.from_delayed(blended, shape, np.uint16))
     with dask.config.set(scheduler="threads", num_workers=1):
         pixels: NDArray[np.uint16] = da.concatenate(strips, axis=1).compute()
-    bands = len(BANDS)
-    return ShardData(pixels[:bands], pixels[bands].astype(np.uint8), pixels[bands + 1])
+    std = pixels[bands + 2 :] if with_std else None
+    return ShardData(pixels[:bands], pixels[bands].astype(np.uint8), pixels[bands + 1], std)
 
 
 def _blend_strip(
-    grid: Grid, strip: PixelWindow, indices: list[ChipIndex], chips: list[StagedChip]
+    grid: Grid, strip: PixelWindow, indices: list[ChipIndex], chips: list[StagedChip], with_std: bool
 ) -> NDArray[np.uint16]:
-    """(14, h, w) uint16: the 12 bands, quality and source of a strip of rows."""
+    """(14 or 26, h, w) uint16: the 12 bands, quality and source of a strip of rows, and perhaps 12 bands' deviation."""
     blend = Blend.empty(len(BANDS), 2, strip.height, strip.width)
     weight = _window(grid)
-    for rank, (index, chip) in enumerate(zip(indices, chips, strict=True)):
+    places = [grid.chip_window(index) for index in indices]
+    at = [(place.row - strip.row, place.col - strip.col) for place in places]
+    for rank, chip in enumerate(chips):
         labels = np.stack([chip.quality.astype(np.uint16), chip.source])
         labels = labels.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
-        place = grid.chip_window(index)
-        at = place.row - strip.row, place.col - strip.col
-        blend.add(chip.dn, labels, weight, labels[1] > 0, at, rank)
+        blend.add(chip.dn, labels, weight, labels[1] > 0, at[rank], rank)
     values, labels = blend.result()
-    return np.concatenate([values, labels])
+    if not with_std:
+        return np.concatenate([values, labels])
+    # After the bands, not beside them: one set of sums at a time.
+    blend = Blend.empty(len(BANDS), 0, strip.height, strip.width)
+    for rank, chip in enumerate(chips):
+        assert chip.std is not None
+        valid = (chip.source > 0).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+        blend.add(chip.std, _no_labels(valid.shape), weight, valid, at[rank], rank)
+    std, _ = blend.result()
+    std[:, blend.weight == 0] = STD_FILL
+    return np.concatenate([values, labels, std])
 
 
-def _load(staging: Storage, chip: ChipSource) -> StagedChip:
-    """A staged chip with the cube's scene numbers."""
+def _no_labels(shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    return np.zeros((0, *shape), np.uint16)
+
+
+def _load(staging: Storage, chip: ChipSource, with_std: bool) -> StagedChip:
+    """A staged chip with the cube's scene numbers; what the shard does not need of it is let go of."""
     staged = read_chip(staging, chip.object_name)
+    if with_std and staged.std is None:
+        raise StoreError(
+            f"{staging.url}: staged chip {chip.object_name} has no standard deviation; delete it and run again"
+        )
     numbers = np.array([0, *chip.numbers], np.uint16)
-    return StagedChip(staged.dn, staged.quality, numbers[staged.source])
+    return StagedChip(staged.dn, staged.quality, numbers[staged.source], staged.std if with_std else None)
 
 
 @cache

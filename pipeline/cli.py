@@ -24,6 +24,7 @@ from rich.table import Table
 
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import EXIT_FAILED, DifffusrError
+from pipeline.evaluation.commands import evaluate
 from pipeline.planner import Plan, grid_of, read_chip_table, read_manifest
 from pipeline.run import RunResult, execute, plan_run, staging_of, storage_of
 from pipeline.staging import done_chips
@@ -42,7 +43,8 @@ app = typer.Typer(
         "Super-resolves Sentinel-2 Level-2A to 2.5 m in all 12 bands and assembles seamless Zarr cubes.\n\n"
         "A run is described by one YAML file. The usual way: [bold]plan[/] it and look at what it will do, "
         "[bold]run[/] it (again after any interruption: what is done is not done twice), watch it with "
-        "[bold]status[/], and [bold]verify[/] the cube.\n\n"
+        "[bold]status[/], and [bold]verify[/] the cube. [bold]train[/] makes weights, "
+        "[bold]evaluate[/] judges them.\n\n"
         "Exit codes: 0 done · 1 failed, or verify found something off · 2 wrong usage or configuration · 3 finished, "
         "but chips failed (they are listed, and tried again by the next run)."
     ),
@@ -173,6 +175,7 @@ train_app = typer.Typer(
     ),
 )
 app.add_typer(train_app, name="train")
+app.add_typer(evaluate, name="evaluate")
 
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="The folder that relative data paths mean; replaces root.")

@@ -267,14 +267,25 @@ class Model(_Section):
         default=None, description="the path or URL of the super-resolution weights, or null"
     )
     fusion: PathOrUrl | None = Field(default=None, description="the path or URL of the fusion weights, or null")
-    sampler_steps: Integer = Field(default=20, ge=1, le=1000, description="an integer that divides 1000")
+    sampler_steps: Integer | None = Field(
+        default=None, ge=2, le=1000, description="an integer from 2 that divides 1000, or null for the preset's own"
+    )
+    temperature: Number | None = Field(
+        default=None, ge=0, le=2, description="a number from 0 to 2 (spread of the noise), or null for the preset's own"
+    )
     consistency: Boolean = Field(default=True, description="true or false")
     seed: Integer = Field(default=0, ge=0, lt=2**63, description="an integer from 0 to 2^63 - 1")
+    uncertainty_samples: Integer = Field(
+        default=0, ge=0, le=32, description="0 (off) or an integer from 2 to 32 (model calls a chip)"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Model:
-        if 1000 % self.sampler_steps:
+        if self.sampler_steps is not None and 1000 % self.sampler_steps:
             raise _bad("sampler_steps", self.sampler_steps, str(type(self).model_fields["sampler_steps"].description))
+        if self.uncertainty_samples == 1:  # one sample has no spread
+            expected = str(type(self).model_fields["uncertainty_samples"].description)
+            raise _bad("uncertainty_samples", self.uncertainty_samples, expected)
         if self.preset == "published":
             lacking = [key for key in ("stage1", "fusion") if getattr(self, key) is None]
             if lacking:

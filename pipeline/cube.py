@@ -27,6 +27,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
 from kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
+from pipeline.actor import DN_SCALE, STD_FILL, STD_SCALE
 from pipeline.assemble import ShardData
 from pipeline.errors import ConfigError, StoreError
 from pipeline.grid import Grid, PixelWindow, ShardIndex
@@ -69,12 +70,14 @@ class Zone:
         window: what its arrays cover, whole shards, in absolute 2.5 m pixels.
         periods: (start, end) of each step of the time axis, both days inclusive.
         step: position of the run's period on that axis.
+        uncertainty_samples: how many samples `reflectance_std` is made of; 0 in a zone without that variable.
     """
 
     epsg: int
     window: PixelWindow
     periods: tuple[tuple[date, date], ...]
     step: int
+    uncertainty_samples: int = 0
 
     @property
     def path(self) -> str:
@@ -124,14 +127,18 @@ class CubeDraft:
         here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
         t = zone.step
         checksums = {}
-        for name, values in (
-            ("reflectance", data.reflectance),
-            ("quality", data.quality),
-            ("source", data.source),
-        ):
+        variables: dict[str, NDArray[Any]] = {
+            "reflectance": data.reflectance,
+            "quality": data.quality,
+            "source": data.source,
+        }
+        if data.std is not None:
+            variables["reflectance_std"] = data.std
+        for name, values in variables.items():
             array = self._array(f"{zone.path}/{name}")
-            where = (slice(t, t + 1), slice(None), *here) if name == "reflectance" else (slice(t, t + 1), *here)
-            key = f"{zone.path}/{name}/c/{t}/{'0/' if name == 'reflectance' else ''}{row}/{col}"
+            has_bands = values.ndim == 3
+            where = (slice(t, t + 1), slice(None), *here) if has_bands else (slice(t, t + 1), *here)
+            key = f"{zone.path}/{name}/c/{t}/{'0/' if has_bands else ''}{row}/{col}"
             try:
                 array[where] = values[None]
             except STORE_FAILURES as error:
@@ -173,7 +180,7 @@ class CubeReader:
         self._draft = draft
 
     def read(self, epsg: int, name: str, window: PixelWindow) -> NDArray[Any]:
-        """(bands, h, w) or (h, w) of a variable, as stored; 0 where the window reaches past the cube."""
+        """(bands, h, w) or (h, w) of a variable, as stored; its fill value where the window reaches past the cube."""
         zone = self._draft.zones[epsg]
         row, col = window.row - zone.window.row, window.col - zone.window.col
         array = self._root[f"{zone.path}/{name}"]
@@ -183,7 +190,7 @@ class CubeReader:
         inside = np.asarray(array[(zone.step, ..., slice(r0, r1), slice(c0, c1))])
         missing = [(0, 0)] * (inside.ndim - 2)
         missing += [(r0 - row, row + window.height - r1), (c0 - col, col + window.width - c1)]
-        return np.pad(inside, missing)
+        return np.pad(inside, missing, constant_values=array.fill_value)
 
 
 def open_store(storage: Storage, read_only: bool = True) -> Store:
@@ -204,6 +211,7 @@ def draft_cube(
     period: tuple[date, date],
     scenes: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
+    uncertainty_samples: int = 0,
 ) -> CubeDraft:
     """Plan the next state of a cube, new or existing. Nothing is written.
 
@@ -212,9 +220,10 @@ def draft_cube(
         period: first and last day.
         scenes: facts of the run's scenes, each with its `id`; those the cube knows already keep their number.
         provenance: what the root group says of how the cube was made.
+        uncertainty_samples: how many samples `reflectance_std` is made of; 0 for a cube without that variable.
 
     Raises:
-        ConfigError: the cube at this URL covers other ground or has another grid.
+        ConfigError: the cube at this URL covers other ground, has another grid, or another number of samples.
         StoreError: the store cannot be read.
     """
     known = _read_root(storage)
@@ -223,7 +232,10 @@ def draft_cube(
     for facts in scenes:
         number = ids.setdefault(facts["id"], len(ids) + 1)
         numbered[number] = dict(facts)
-    zones = {epsg: _next_zone(storage, grid, epsg, window, period) for epsg, window in sorted(extents.items())}
+    zones = {
+        epsg: _next_zone(storage, grid, epsg, window, period, uncertainty_samples)
+        for epsg, window in sorted(extents.items())
+    }
     memory = MemoryStore()
     others = {int(z) for z in known.get("difffusr:zones", [])} - set(zones)
     root = zarr.create_group(
@@ -249,11 +261,13 @@ def draft_cube(
     return CubeDraft(storage, grid, zones, numbered, _contents(memory))
 
 
-def _next_zone(storage: Storage, grid: Grid, epsg: int, window: PixelWindow, period: tuple[date, date]) -> Zone:
+def _next_zone(
+    storage: Storage, grid: Grid, epsg: int, window: PixelWindow, period: tuple[date, date], samples: int
+) -> Zone:
     """A zone with the run's period on its time axis, after whatever the store holds already."""
     existing = _read_json(storage, f"{epsg}/{BASE_LEVEL}/zarr.json")
     if existing is None:
-        return Zone(epsg, window, (period,), 0)
+        return Zone(epsg, window, (period,), 0, samples)
     attributes = existing["attributes"]
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
@@ -262,10 +276,17 @@ def _next_zone(storage: Storage, grid: Grid, epsg: int, window: PixelWindow, per
             f"{attributes['difffusr:grid'][0]} px, this run covers {window.bounds_m()} m with {grid.shard_px} px; "
             "choose another store.url, or the same area and grid"
         )
+    made_of = attributes.get("difffusr:uncertainty_samples", 0)
+    if made_of != samples:
+        raise ConfigError(
+            f"model.uncertainty_samples: found {samples}, but zone {epsg} of the cube at {storage.url} "
+            f"{f'has a reflectance_std of {made_of} samples' if made_of else 'has no reflectance_std'}; set the key to "
+            f"{made_of}, or choose another store.url"
+        )
     periods = [(date.fromisoformat(a), date.fromisoformat(b)) for a, b in attributes["difffusr:periods"]]
     if period not in periods:
         periods.append(period)
-    return Zone(epsg, window, tuple(periods), periods.index(period))
+    return Zone(epsg, window, tuple(periods), periods.index(period), samples)
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
@@ -304,31 +325,45 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
             "difffusr:window": list(zone.window),
             "difffusr:grid": [grid.shard_px, grid.chunk_px],
             "difffusr:periods": [[a.isoformat(), b.isoformat()] for a, b in zone.periods],
+            **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
         },
     )
     steps = len(zone.periods)
     codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
     shard, chunk = grid.shard_px, grid.chunk_px
-    group.create_array(
-        "reflectance",
-        shape=(steps, len(BANDS), height, width),
-        shards=(1, len(BANDS), shard, shard),
-        chunks=(1, len(BANDS), chunk, chunk),
-        dtype="uint16",
-        fill_value=0,
-        compressors=codec,
-        dimension_names=("time", "band", "y", "x"),
-        attributes={
-            "standard_name": "surface_bidirectional_reflectance",
-            "long_name": "surface reflectance",
-            "units": "1",
-            "scale_factor": 1e-4,
-            "_FillValue": 0,
-            "grid_mapping": "spatial_ref",
-            "coordinates": "wavelength",
-            "ancillary_variables": "quality source",
-        },
-    )
+
+    def spectral(name: str, scale: int, fill: int, long_name: str, attributes: Mapping[str, Any]) -> None:
+        group.create_array(
+            name,
+            shape=(steps, len(BANDS), height, width),
+            shards=(1, len(BANDS), shard, shard),
+            chunks=(1, len(BANDS), chunk, chunk),
+            dtype="uint16",
+            fill_value=fill,
+            compressors=codec,
+            dimension_names=("time", "band", "y", "x"),
+            attributes={
+                "standard_name": "surface_bidirectional_reflectance",
+                "long_name": long_name,
+                "units": "1",
+                "scale_factor": 1 / scale,
+                "_FillValue": fill,
+                "grid_mapping": "spatial_ref",
+                "coordinates": "wavelength",
+                **attributes,
+            },
+        )
+
+    beside = "quality source reflectance_std" if zone.uncertainty_samples else "quality source"
+    spectral("reflectance", DN_SCALE, 0, "surface reflectance", {"ancillary_variables": beside})
+    if zone.uncertainty_samples:
+        spectral(
+            "reflectance_std",
+            STD_SCALE,
+            STD_FILL,
+            f"standard deviation of surface reflectance among {zone.uncertainty_samples} samples of super-resolution",
+            {"cell_methods": "realization: standard_deviation"},
+        )
     flags = list(Quality)
     labels: dict[str, tuple[str, dict[str, Any]]] = {
         "quality": (

@@ -286,6 +286,8 @@ def _content_key(config: RunConfig, epsg: int, index: ChipIndex, scenes: Sequenc
         "cloudy": config.scenes.allow_cloudy,
         "scenes": [scene.version_key() for scene in scenes],
     }
+    if config.model.uncertainty_samples:
+        content["uncertainty"] = config.model.uncertainty_samples
     return digest(content)
 
 

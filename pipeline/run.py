@@ -177,7 +177,8 @@ def draft_of(config: RunConfig, plan: Plan) -> CubeDraft:
     }
     extents = {epsg: plan.extent(epsg, grid) for epsg in plan.zones()}
     period = config.period.start, config.period.end
-    return draft_cube(storage_of(config), grid, extents, period, facts, provenance)
+    samples = config.model.uncertainty_samples
+    return draft_cube(storage_of(config), grid, extents, period, facts, provenance, samples)
 
 
 @contextmanager
@@ -342,7 +343,8 @@ def stage_rows(batch: Batch, staging: Storage) -> Batch:
     for i, error in enumerate(errors):
         if error:
             continue
-        chip = StagedChip(batch["dn"][i], batch["quality"][i], batch["source"][i])
+        std = batch["std"][i] if "std" in batch else None
+        chip = StagedChip(batch["dn"][i], batch["quality"][i], batch["source"][i], std)
         try:
             write_chip(staging, str(batch["object"][i]), chip)
         except StoreError as failure:
@@ -446,7 +448,8 @@ def assemble_shard(draft: CubeDraft, shard: ShardPlan, task: Mapping[str, Any], 
         for chip in shard.chips
         if chip.object_name in task["chips"]
     ]
-    data = blend_shard(draft.grid, shard.index, chips, staging)
+    with_std = draft.zones[shard.epsg].uncertainty_samples > 0
+    data = blend_shard(draft.grid, shard.index, chips, staging, with_std=with_std)
     checksums = draft.write_shard(shard.epsg, shard.index, data)
     valid = float((data.quality > 0).mean())
     entry = {**task, "objects": checksums, "valid_share": round(valid, 6)}

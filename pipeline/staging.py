@@ -28,11 +28,14 @@ class StagedChip:
         dn: (12, S, S) uint16 reflectance × 10⁴ at 2.5 m, bands in `BANDS` order.
         quality: (S/4, S/4) uint8 on the 10 m grid, 0 where there is no data.
         source: (S/4, S/4) uint16 on the 10 m grid: which of the chip's own scenes, 1 for the best, 0 for none.
+        std: (12, S, S) uint16 standard deviation of the samples' reflectance, in units of `actor.STD_SCALE`, at most
+            65534; None in a run without uncertainty.
     """
 
     dn: NDArray[np.uint16]
     quality: NDArray[np.uint8]
     source: NDArray[np.uint16]
+    std: NDArray[np.uint16] | None = None
 
 
 def write_chip(staging: Storage, object_name: str, chip: StagedChip) -> int:
@@ -42,7 +45,7 @@ def write_chip(staging: Storage, object_name: str, chip: StagedChip) -> int:
         StoreError: the store refuses.
     """
     packed, layout = {}, {}
-    for name in ("dn", "quality", "source"):
+    for name in ("dn", "quality", "source") if chip.std is None else ("dn", "quality", "source", "std"):
         array = np.ascontiguousarray(getattr(chip, name))
         packed[name] = np.frombuffer(_CODEC.encode(array), np.uint8)
         layout[name] = [array.dtype.str, list(array.shape)]
@@ -66,7 +69,7 @@ def read_chip(staging: Storage, object_name: str) -> StagedChip:
             name: np.frombuffer(_CODEC.decode(bytes(packed[name]["data"])), dtype).reshape(shape)
             for name, (dtype, shape) in layout.items()
         }
-        return StagedChip(arrays["dn"], arrays["quality"], arrays["source"])
+        return StagedChip(arrays["dn"], arrays["quality"], arrays["source"], arrays.get("std"))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise StoreError(
             f"{staging.url}/{_FOLDER}/{object_name}: is damaged ({error}); delete it and run again"

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from kernels.bands import GROUPS
 from kernels.fusion import FusionNetwork, build_fusion
-from kernels.learning import fuse_standardised, fusion_loss, start_as_injection
-from kernels.normalisation import FUSION
+from kernels.learning import fuse, fusion_loss, start_as_injection
+from pipeline.errors import ConfigError
 from pipeline.training.samples import Sample
-from pipeline.training.scenes import fusion_sample, load_scenes
+from pipeline.training.scenes import load_scenes
 from pipeline.training.settings import FusionSettings
 from pipeline.training.validation import evaluate_fusion
+from pipeline.training.wald import STAND_INS, View, WaldSample, random_square, squares, view_of
 
-#: By native GSD in metres, the samples of a step: (guide, measured, truth) each, reflectance, on the CPU.
-Batch = dict[int, list[tuple[Tensor, Tensor, Tensor]]]
+#: By native GSD in metres, the samples of a step, on the CPU.
+Batch = dict[int, list[WaldSample]]
 
 
 @dataclass
@@ -36,16 +39,25 @@ class FusionTask:
     name: str = "fusion"
     terms: tuple[str, ...] = tuple(f"{gsd} m" for gsd in GROUPS)
     decibels: tuple[str, ...] = ()
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.99)
     learning: FusionNetwork = field(init=False)
     average: FusionNetwork = field(init=False)
 
     def build(self) -> None:
-        """Make the network, the same for the same seed, and read the scenes."""
+        """Make the network, the same for the same seed, and read the scenes.
+
+        Raises ConfigError where no scene is large enough for a group.
+        """
         settings = self.settings
-        self._scenes, self._held_out = load_scenes(settings.data, Path(settings.root))
-        size = np.array([float(scene.bands["B04"].numel()) ** 0.5 for scene in self._scenes])
-        self._share = size / size.sum()
+        scenes, self._held_out = load_scenes(settings.data, Path(settings.root))
+        self._views: dict[int, tuple[list[View], NDArray[np.float64]]] = {}
+        for gsd, kinds in STAND_INS.items():
+            drawn = [(view_of(s, gsd, of, names), weight) for s in scenes for of, names, weight in kinds]
+            usable = [(view, weight * view.size[0] * view.size[1]) for view, weight in drawn if view.enough]
+            if not usable:
+                raise ConfigError(f"data: no scene is large enough for the {gsd} m bands (3 coarse pixels a side)")
+            share = np.sqrt([size for _, size in usable])
+            self._views[gsd] = [view for view, _ in usable], share / share.sum()
         torch.manual_seed(settings.seed)
         network = build_fusion(settings.network)
         if settings.network.generation == "v2":
@@ -53,36 +65,44 @@ class FusionTask:
         self.learning = network.to(self.device).train()
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
 
-    def parameters(self) -> list[nn.Parameter]:
+    def groups(self) -> list[dict[str, Any]]:
         """What the optimiser moves."""
-        return list(self.learning.parameters())
+        return [{"params": list(self.learning.parameters())}]
 
     def batch(self, step: int, rank: int) -> Batch:
         """What a worker learns from in a step; depends on nothing but seed, step and rank."""
         settings = self.settings
         rng = np.random.default_rng((settings.seed, step, rank))
 
-        def sample(gsd: int) -> tuple[Tensor, Tensor, Tensor]:
-            scene = self._scenes[rng.choice(len(self._scenes), p=self._share)]
-            return fusion_sample(scene, gsd, settings.truth_px, rng)
+        def sample(gsd: int) -> WaldSample:
+            views, share = self._views[gsd]
+            size = settings.truth_px if gsd < 60 else settings.truth_px * 3 // 2  # coarse pixels are six times as large
+            return random_square(views[rng.choice(len(views), p=share)], size, rng)
 
         return {gsd: [sample(gsd) for _ in range(settings.batch)] for gsd in GROUPS}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of each group, and their sum "total". Samples differ in size: each is a batch of its own."""
+        """The loss of each group, and their sum "total". Samples of one size go through the network together."""
         settings = self.settings
         whole = torch.autocast(self.device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
         terms: dict[str, Tensor] = {}
         with whole:
             for gsd, samples in batch.items():
                 loss = torch.zeros((), device=self.device)
-                for sample in samples:
-                    guide, measured, truth = (x[None].to(self.device) for x in sample)
-                    scaled = settings.loss == "relative"
-                    one = fusion_loss(self.learning, gsd, guide, measured, truth, scaled=scaled)
-                    loss = loss + one / settings.batch
+                for alike in _by_shape(samples):
+                    guide, measured, truth, others = self._stacked(alike)
+                    published = settings.loss == "published"
+                    one = fusion_loss(self.learning, gsd, guide, measured, truth, others, published=published)
+                    loss = loss + one * len(alike) / len(samples)
                 terms[f"{gsd} m"] = loss
         return {"total": sum(terms.values(), torch.zeros((), device=self.device)), **terms}
+
+    def _stacked(self, samples: Sequence[WaldSample]) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
+        def of(parts: Sequence[Tensor]) -> Tensor:
+            return torch.stack(list(parts)).to(self.device)
+
+        others = {g: of([sample.others[g] for sample in samples]) for g in samples[0].others}
+        return of([s.guide for s in samples]), of([s.measured for s in samples]), of([s.truth for s in samples]), others
 
     def weights(self) -> Mapping[str, Tensor]:
         """The learning weights under the names of `average`."""
@@ -98,17 +118,28 @@ class FusionTask:
         shown = []
         for scene in self._held_out[:2]:
             for gsd in GROUPS:
-                sample = fusion_sample(scene, gsd, 480, np.random.default_rng(0))
-                guide, measured, truth = (x[None].to(self.device) for x in sample)
-                fused = FUSION.select(GROUPS[gsd]).invert(fuse_standardised(self.average, gsd, guide, measured))
-                enlarged = F.interpolate(measured, size=truth.shape[-2:], mode="bicubic", align_corners=False)
-                images = {"measured": measured, "bicubic": enlarged, "predicted": fused, "truth": truth}
-                three = [0, 1, 2] if truth.shape[1] > 2 else [0, 1, 1]
-                shown.append(
-                    Sample(f"{scene.name[:24]} · {gsd} m", {label: x[0, three].cpu() for label, x in images.items()})
-                )
+                for sample in squares(view_of(scene, gsd))[:1]:
+                    guide, measured, truth, others = self._stacked([sample])
+                    fused = fuse(self.average, gsd, guide, measured, others)
+                    enlarged = F.interpolate(measured, size=truth.shape[-2:], mode="bicubic", align_corners=False)
+                    images = {"measured": measured, "bicubic": enlarged, "predicted": fused, "truth": truth}
+                    three = [0, 1, 2] if truth.shape[1] > 2 else [0, 1, 1]
+                    rows = {label: x[0, three].cpu() for label, x in images.items()}
+                    shown.append(Sample(f"{scene.name[:24]} · {gsd} m", rows))
         return shown
 
     def facts(self) -> dict[str, str]:
         """What the exported weights state of themselves."""
-        return {"config": json.dumps(asdict(self.settings.network))}
+        settings = self.settings
+        return {
+            "config": json.dumps(asdict(settings.network)),
+            "batch": str(settings.batch),
+            "seed": str(settings.seed),
+        }
+
+
+def _by_shape(samples: Sequence[WaldSample]) -> list[list[WaldSample]]:
+    alike: dict[tuple[tuple[int, ...], ...], list[WaldSample]] = {}
+    for sample in samples:
+        alike.setdefault(sample.shapes(), []).append(sample)
+    return list(alike.values())

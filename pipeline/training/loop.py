@@ -54,8 +54,8 @@ class Task(Protocol):
     def build(self) -> None:
         """Make the networks, the same on every worker, and find the data."""
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What the optimiser moves."""
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimiser moves, as its groups: "params", and perhaps "share", of the learning rate."""
 
     def batch(self, step: int, rank: int) -> Any:
         """What a worker learns from in a step, on the CPU; depends on nothing but seed, step and rank."""
@@ -128,8 +128,9 @@ def train(task: Task, settings: Training, context: Context) -> int:
     """
     out = Path(settings.out)
     task.build()
-    parameters = task.parameters()
-    optimiser = torch.optim.AdamW(parameters, lr=settings.rate, betas=task.betas, weight_decay=settings.weight_decay)
+    groups = task.groups()
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=task.betas, weight_decay=settings.weight_decay)
     first, spent = read_checkpoint(out, task.learning, task.average, optimiser, context.rank)
     terms = ("total", *task.terms, "norm")
     recorder = Recorder(out, terms, first, task.decibels) if context.rank == 0 else None
@@ -137,7 +138,11 @@ def train(task: Task, settings: Training, context: Context) -> int:
     step, stop = first, False
     for step, batch in _batches(task, settings, context, first):
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * warm_cosine(step / settings.warm_up, (step + 1) / settings.steps)
+            group["lr"] = (
+                group.get("share", 1.0)
+                * settings.rate
+                * warm_cosine(step / settings.warm_up, (step + 1) / settings.steps)
+            )
         torch.manual_seed(_seed(settings.seed, step, context.rank))
         losses = task.losses(batch)
         optimiser.zero_grad(set_to_none=True)

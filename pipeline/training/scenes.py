@@ -1,11 +1,10 @@
-"""12-band scenes of Sentinel-2 on native grids, and the samples that the fusion learns from (reference section 2.3)."""
+"""12-band scenes of Sentinel-2 on native grids, from folders and from runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -13,27 +12,15 @@ from typing import Final
 import numpy as np
 import rasterio
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.bands import BANDS, GROUPS, MTF_NYQUIST, RGB, TARGET_GSD_M
-from kernels.consistency import sensor_matrix
+from kernels.bands import BANDS, GROUPS
 from pipeline.catalog import find_scenes
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, ReadError
 from pipeline.planner import grid_of, make_plan
 from pipeline.reader import Quality, read_chip
-from pipeline.training.imagery import random_turn
 from pipeline.training.settings import FusionSettings, SceneSource, load_settings
-
-#: What stands in for each group at the scale it is trained at: (bands in the group's order, GSD of the truth, metres).
-#: Sentinel-2 has no truth at 2.5 m, so everything is learned some steps coarser. For the 60 m bands the published way
-#: leaves a constant (24 pixels become one), so their nearest neighbours in wavelength stand in for them at 10 m.
-_STAND_INS: Final[dict[int, tuple[tuple[str, ...], int]]] = {
-    10: (GROUPS[10], 10),
-    20: (GROUPS[20], 20),
-    60: (("B02", "B08"), 10),
-}
 
 #: Bands of the stacks of the DSen2 testing data, in their order, by GSD in metres.
 _STACKS: Final = {
@@ -133,43 +120,3 @@ def read_native(folder: Path, key: str = "data") -> NativeScene:
     except (rasterio.errors.RasterioError, ValueError) as error:
         raise ReadError(f"{key}: {folder}: cannot be read ({' '.join(str(error).split())[:200]})") from None
     return NativeScene(folder.name, {name: values / 10_000 for name, values in bands.items()})
-
-
-def fusion_sample(scene: NativeScene, gsd: int, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Guide (3, S, S), measured (C, S/f, S/f) and truth (C, S, S) of a group, reflectance; f = 4, 8 or 24.
-
-    S is `size` or what the scene holds of it, in whole measured pixels. At times the guide is a little blurred, as a
-    super-resolved one is.
-    """
-    names, truth_gsd = _STAND_INS[gsd]
-    factor = int(gsd / TARGET_GSD_M)
-    rgb = torch.stack([scene.bands[band] for band in RGB])
-    if truth_gsd > 10:
-        rgb = F.avg_pool2d(rgb, truth_gsd // 10)
-    truth = torch.stack([scene.bands[band] for band in names])
-    height, width = min(rgb.shape[-2], truth.shape[-2]), min(rgb.shape[-1], truth.shape[-1])
-    side = min(size, height, width) // factor * factor
-    row, col = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    turn = random_turn(rng)
-    cut = (slice(None), slice(row, row + side), slice(col, col + side))
-    both = torch.from_numpy(turn(torch.cat([rgb[cut], truth[cut]]).numpy()))
-    guide, truth = both[:3], both[3:]
-    if rng.random() < 0.5:
-        m = _axis(side // 2, 2, 0.35)
-        soft = F.interpolate((m @ guide @ m.T)[None], scale_factor=2, mode="bicubic")[0]
-        guide = guide + rng.uniform(0, 0.7) * (soft - guide)
-    measured = torch.stack(
-        [
-            m @ band @ m.T
-            for band, m in (
-                (x, _axis(side // factor, factor, MTF_NYQUIST[name]))
-                for x, name in zip(truth, GROUPS[gsd], strict=True)
-            )
-        ]
-    )
-    return guide, measured, truth
-
-
-@lru_cache(maxsize=64)
-def _axis(coarse: int, factor: int, mtf: float) -> Tensor:
-    return torch.from_numpy(sensor_matrix(coarse, factor, mtf)).float()

@@ -116,22 +116,22 @@ class SuperResolutionSettings(Training):
         description="a list of sources with path, gsd_m, …"
     )
     network: Stage1Config = Field(default=SMALL, description="'small', 'published', or sizes by rrdb, encoder, unet")
-    start: Text = Field(default="bilinear", description="'bilinear', 'random', or the path of weights to go on from")
+    start: Text = Field(default="random", description="'random', or the path of weights to go on from")
     degradation: Literal["mixed", "published"] = Field(default="mixed", description="'mixed' or 'published'")
     radiometry: Literal["mixed", "published", "none"] = Field(
         default="mixed", description="'mixed', 'published' or 'none'"
     )
-    steps: Integer = Field(default=4000, ge=1, description="an integer ≥ 1")
-    batch: Integer = Field(default=8, ge=1, le=8192, description="a power of 2 up to 8192")
+    steps: Integer = Field(default=8000, ge=1, description="an integer ≥ 1")
+    batch: Integer = Field(default=16, ge=1, le=8192, description="a power of 2 up to 8192")
     lr_px: Integer = Field(default=32, ge=8, multiple_of=2, description="an even integer ≥ 8")
     margin: Integer = Field(default=2, ge=0, description="an integer ≥ 0")
-    rate: Number = Field(default=4e-4, gt=0, description="the highest learning rate, above 0")
-    warm_up: Integer = Field(default=100, ge=1, description="steps until the rate is reached, an integer ≥ 1")
+    rate: Number = Field(default=8e-4, gt=0, description="the highest learning rate, above 0")
+    encoder_rate: Number = Field(default=0.4, gt=0, description="of the encoders, relative to rate, above 0")
+    warm_up: Integer = Field(default=200, ge=1, description="steps until the rate is reached, an integer ≥ 1")
     tail_weight: Number | None = Field(default=None, ge=0, description="a number ≥ 0, or null for the loss's own")
     contrast_weight: Number | None = Field(default=None, ge=0, description="a number ≥ 0, or null for the loss's own")
-    tail_samples: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
-    ema: Number = Field(default=0.998, ge=0, lt=1, description="a number from 0 to less than 1")
-    clip: Number = Field(default=50.0, gt=0, description="the largest norm of the gradient, above 0")
+    ema: Number = Field(default=0.999, ge=0, lt=1, description="a number from 0 to less than 1")
+    clip: Number = Field(default=2.0, gt=0, description="the largest norm of the gradient, above 0")
     validation_images: Integer = Field(default=24, ge=1, description="an integer ≥ 1")
     validation_px: Integer = Field(default=192, ge=32, multiple_of=8, description="a multiple of 8, at least 32")
     memory_gb: Number = Field(default=4.0, gt=0, description="gigabytes for images; above it they are read anew")
@@ -146,7 +146,7 @@ class SuperResolutionSettings(Training):
     @field_validator("start")
     @classmethod
     def _start(cls, value: str, info: ValidationInfo) -> str:
-        return value if value in ("bilinear", "random") else str(_below(value, info))
+        return value if value == "random" else str(_below(value, info))
 
     @model_validator(mode="after")
     def _check(self) -> SuperResolutionSettings:
@@ -154,10 +154,6 @@ class SuperResolutionSettings(Training):
             raise PydanticCustomError(
                 "rule", "", {"key": "batch", "found": self.batch, "expected": "a power of 2 up to 8192"}
             )
-        unet = self.network.unet
-        if self.start == "bilinear" and (unet.fold, unet.inner_channels // unet.norm_groups) != (4, 4):
-            expected = "'random' or a path: 'bilinear' is for networks with a fold of 4 and norm groups of 4 channels"
-            raise PydanticCustomError("rule", "", {"key": "start", "found": self.start, "expected": expected})
         return self
 
     def weights(self) -> dict[str, float]:
@@ -174,14 +170,14 @@ class FusionSettings(Training):
     )
     network: FusionConfig = Field(
         default=FUSION_SMALL,
-        description="'small', 'published', or sizes by generation ('v2'), channels, blocks, growth",
+        description="'small', 'published', or sizes by generation ('v2' or 'folded'), channels, blocks, growth",
     )
-    steps: Integer = Field(default=1500, ge=1, description="an integer ≥ 1")
-    batch: Integer = Field(default=6, ge=1, description="samples a step and worker, an integer ≥ 1")
+    steps: Integer = Field(default=2500, ge=1, description="an integer ≥ 1")
+    batch: Integer = Field(default=8, ge=1, description="samples a step and worker, an integer ≥ 1")
     truth_px: Integer = Field(default=96, ge=24, description="an integer ≥ 24")
     rate: Number = Field(default=1e-3, gt=0, description="the highest learning rate, above 0")
-    warm_up: Integer = Field(default=50, ge=1, description="steps until the rate is reached, an integer ≥ 1")
-    ema: Number = Field(default=0.995, ge=0, lt=1, description="a number from 0 to less than 1")
+    warm_up: Integer = Field(default=100, ge=1, description="steps until the rate is reached, an integer ≥ 1")
+    ema: Number = Field(default=0.998, ge=0, lt=1, description="a number from 0 to less than 1")
     clip: Number = Field(default=1.0, gt=0, description="the largest norm of the gradient, above 0")
 
     @field_validator("network", mode="before")
@@ -194,8 +190,8 @@ class FusionSettings(Training):
     @model_validator(mode="after")
     def _check(self) -> FusionSettings:
         generation = self.network.generation
-        if generation != "v2":
-            expected = "'v2': other generations are not trained here"
+        if generation == "v1":
+            expected = "'v2' or 'folded': the first generation is not trained here"
             raise PydanticCustomError(
                 "rule", "", {"key": "network.generation", "found": generation, "expected": expected}
             )

@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.bands import SCALE
 from kernels.checkpoints import WeightsError as KernelWeightsError
@@ -22,7 +22,7 @@ from kernels.learning import (
     inference_weights,
     published_losses,
     stage1_losses,
-    start_as_bilinear,
+    start_at_nothing,
 )
 from kernels.stage1 import Stage1
 from pipeline.errors import WeightsError
@@ -54,14 +54,14 @@ class SuperResolutionTask:
     device: torch.device
     name: str = "stage1"
     terms: tuple[str, ...] = ("sample", "tail", "contrast")
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[float, float] = (0.9, 0.99)
     learning: Stage1 = field(init=False)
     average: Stage1 = field(init=False)
 
     @property
     def decibels(self) -> tuple[str, ...]:
         """Our own losses are; the published ones are not."""
-        return ("total", "sample", "tail") if self.settings.loss == "relative" else ()
+        return ("tail",) if self.settings.loss == "relative" else ()
 
     def build(self) -> None:
         """Make the networks, the same for the same seed, and find the data."""
@@ -69,20 +69,23 @@ class SuperResolutionTask:
         self._files, self._held_out = find_all(settings.data, Path(settings.root))
         torch.manual_seed(settings.seed)
         stage1 = Stage1(settings.network, training=True)
-        if settings.start == "bilinear":
-            start_as_bilinear(stage1)
-        elif (given := starting_weights(settings)) is not None:
+        if settings.network.diffusion.prediction == "v":
+            start_at_nothing(stage1)
+        if (given := starting_weights(settings)) is not None:
             _continue_from(stage1, given)
         average = Stage1(settings.network)
         average.load_state_dict(inference_weights(stage1))
         self.learning = stage1.to(self.device).train()
         self.average = average.to(self.device).eval()
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What the optimiser moves."""
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimiser moves: the diffusion network, and the encoders at a rate of their own."""
         stage1 = self.learning
-        query = stage1.E.get_submodule("encoder_q")
-        return [*stage1.encoder.parameters(), *stage1.model.parameters(), *query.parameters()]
+        encoders = [*stage1.encoder.parameters(), *stage1.E.get_submodule("encoder_q").parameters()]
+        return [
+            {"params": list(stage1.model.parameters())},
+            {"params": encoders, "share": self.settings.encoder_rate},
+        ]
 
     @cached_property
     def _source(self) -> PatchSource:
@@ -111,7 +114,7 @@ class SuperResolutionTask:
         whole = torch.autocast(self.device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
         with whole:
             if settings.loss == "relative":
-                terms = stage1_losses(self.learning, hr, lr, generator, settings.tail_samples, settings.precision)
+                terms = stage1_losses(self.learning, hr, lr, generator, settings.precision)
             else:
                 terms = published_losses(self.learning, hr, lr, generator, settings.precision)
         weights = settings.weights()
@@ -148,7 +151,10 @@ class SuperResolutionTask:
 
     def facts(self) -> dict[str, str]:
         """What the exported weights state of themselves."""
-        return {"config": json.dumps(self.settings.network.to_dict())}
+        settings = self.settings
+        images = str(len(self._files))
+        sizes = json.dumps(settings.network.to_dict())
+        return {"config": sizes, "batch": str(settings.batch), "seed": str(settings.seed), "images": images}
 
 
 def _spread(items: list[T], most: int) -> list[T]:
@@ -161,7 +167,7 @@ def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
 
     Raises WeightsError where it cannot be used.
     """
-    if settings.start in ("bilinear", "random"):
+    if settings.start == "random":
         return None
     try:
         return Stage1.from_weights(load_weights(settings.start), settings.network)

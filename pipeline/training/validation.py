@@ -16,14 +16,14 @@ from kernels.consistency import Sensor, back_project, sensor_for_group
 from kernels.degradation import bicubic_downsample, blur, gaussian_kernels
 from kernels.fusion import FusionNetwork
 from kernels.harmonisation import GAMMA_RGB, power_law
-from kernels.learning import bicubic, fuse_standardised, tail_rgb
+from kernels.learning import bicubic, fuse
 from kernels.metrics import psnr
 from kernels.model import SuperResolution
-from kernels.normalisation import FUSION, to_stage1
 from kernels.stage1 import Stage1
 from pipeline.training.degrading import sensor_axis
 from pipeline.training.imagery import HRImage, Images, resample
-from pipeline.training.scenes import NativeScene, fusion_sample
+from pipeline.training.scenes import NativeScene
+from pipeline.training.wald import squares, view_of
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def evaluate_stage1(stage1: Stage1, pairs: Sequence[Pair], seed: int = 0) -> dic
     for pair in pairs:
         lr = pair.lr[None].to(device)
         x_T = torch.randn((1, *pair.hr.shape), generator=generator).to(device)
-        sample = stage1.sample(lr, x_T, skip_last=True)
-        tail = tail_rgb(stage1.encoder, stage1.encoder.context(to_stage1(lr))) * 0.5 + 0.5
+        sample = stage1.sample(lr, x_T, skip=100, skip_last=True, denoised=True)
+        tail = stage1.deterministic(lr)
         results = {
             "bicubic": bicubic(lr),
             "bicubic+bp": project_rgb(bicubic(lr), lr),
@@ -113,10 +113,9 @@ def evaluate_fusion(network: FusionNetwork, scenes: Sequence[NativeScene]) -> di
     device = next(network.parameters()).device
     scores: dict[int, dict[str, list[float]]] = {}
     for gsd in GROUPS:
-        for i, scene in enumerate(scenes):
-            rng = np.random.default_rng(i)
-            guide, measured, truth = (x[None].to(device) for x in fusion_sample(scene, gsd, 480, rng))
-            fused = FUSION.select(GROUPS[gsd]).invert(fuse_standardised(network, gsd, guide, measured))
+        for sample in (square for scene in scenes for square in squares(view_of(scene, gsd))):
+            guide, measured, truth = (x[None].to(device) for x in (sample.guide, sample.measured, sample.truth))
+            fused = fuse(network, gsd, guide, measured, {g: x[None].to(device) for g, x in sample.others.items()})
             sensor = sensor_for_group(gsd, measured.shape[-1]).to(device)
             results = {
                 "bicubic": F.interpolate(measured, size=truth.shape[-2:], mode="bicubic", align_corners=False),
@@ -159,18 +158,3 @@ def evaluate_product(model: SuperResolution, scene: NativeScene, side_px: int = 
 def _seen_from_afar(gsd: int, x: Tensor) -> Tensor:
     m = torch.stack([sensor_axis(x.shape[-1] // SCALE, MTF_NYQUIST[band]) for band in GROUPS[gsd]])
     return m @ x @ m.transpose(-1, -2)
-
-
-@torch.no_grad()
-def evaluate_fused_rgb(model: SuperResolution, pairs: Sequence[Pair]) -> float:
-    """PSNR in decibels of RGB after fusion and back-projection on aerial pairs, the mean; green stands in for NIR."""
-    generator = torch.Generator().manual_seed(0)
-    values = []
-    for pair in pairs:
-        lr = pair.lr[None]
-        x_T = torch.randn((1, *pair.hr.shape), generator=generator)
-        guide = project_rgb(model.stage1.sample(lr, x_T, skip_last=True), lr)
-        measured = lr[:, [0, 1, 2, 1]]
-        fused = FUSION.select(GROUPS[10]).invert(fuse_standardised(model.fusion, 10, guide, measured))
-        values.append(float(psnr(project_rgb(fused[:, :3], lr)[0], pair.hr)))
-    return float(np.mean(values))

@@ -51,7 +51,7 @@ def test_a_minimal_config_gets_the_defaults(tmp_path: Path) -> None:
         2048,
         256,
     )
-    assert (config.model.preset, config.model.sampler_steps, config.model.consistency) == ("small", 20, True)
+    assert (config.model.preset, config.model.sampler_steps, config.model.consistency) == ("small", None, True)
     assert (config.scenes.max_scenes, config.scenes.min_clear_share, config.scenes.allow_cloudy) == (3, 0.0, True)
     assert (config.source.collection, config.source.max_cloud_cover) == ("sentinel-2-l2a", 100)
     assert (config.compute.gpus_per_actor, config.compute.actors_max, config.compute.precision) == (
@@ -198,7 +198,10 @@ def test_missing_sections_are_all_named_in_one_line(tmp_path: Path) -> None:
             {"model": {"preset": "published", "stage1": "a"}},
             "model.fusion: found null, expected the path or URL of the weights",
         ),
-        ({"model": {"sampler_steps": 30}}, "model.sampler_steps: found 30, expected an integer that divides 1000"),
+        (
+            {"model": {"sampler_steps": 30}},
+            "model.sampler_steps: found 30, expected an integer from 2 that divides 1000, or null for the preset's own",
+        ),
         ({"model": {"seed": -1}}, "model.seed: found -1, expected an integer from 0 to 2^63 - 1"),
         ({"model": {"seed": True}}, "model.seed: found true"),
         ({"model": {"consistency": "maybe"}}, "model.consistency: found 'maybe', expected true or false"),

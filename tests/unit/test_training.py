@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from kernels.checkpoints import load_weights
-from kernels.learning import inference_weights, published_losses, start_as_bilinear
-from kernels.metrics import psnr
+from kernels.learning import inference_weights, published_losses, start_at_nothing
 from kernels.model import shipped
-from kernels.stage1 import SMALL, Stage1, Stage1Config
+from kernels.stage1 import Stage1, Stage1Config
 from pipeline.errors import ConfigError, ReadError
 from pipeline.training.degrading import degrade, published_degrade
 from pipeline.training.fusion import FusionTask
@@ -97,17 +96,17 @@ def test_patches_avoid_pixels_without_data(fields):
     assert all(torch.isfinite(source.draw(rng)).all() for _ in range(10))
 
 
-def test_training_starts_near_bilinear_enlargement():
+def test_a_velocity_network_starts_by_predicting_nothing():
     torch.manual_seed(0)
-    learning = Stage1(SMALL, training=True)
-    start_as_bilinear(learning)
-    stage1 = Stage1(SMALL)
+    config = Stage1Config.from_dict(TINY | {"diffusion": {"prediction": "v", "residual": 1.0, "clip": 6.0}})
+    learning = Stage1(config, training=True)
+    start_at_nothing(learning)
+    stage1 = Stage1(config)
     stage1.load_state_dict(inference_weights(learning))
-    lr = torch.full((1, 3, 24, 24), 0.1)
-    lr[..., 12:] = 0.2
-    out = stage1.sample(lr, torch.randn(1, 3, 96, 96), skip=250, skip_last=True)
-    bilinear = F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
-    assert psnr(out, bilinear) > 26
+    x, lr = torch.randn(1, 3, 32, 32), torch.rand(1, 3, 8, 8)
+    ctx, k = stage1.encode(lr)
+    level = torch.tensor([[0.3]])
+    assert torch.allclose(stage1.clean(x, level, stage1.ema(x, level, ctx, k)), 0.3 * x)
 
 
 TINY = {
@@ -292,7 +291,7 @@ def test_fusion_trains_on_scenes(scenes, tmp_path):
     lines = run(settings, tmp_path / "out")
     totals = [float(line.split(",")[1]) for line in lines[1:]]
     assert sum(totals[-5:]) < sum(totals[:5])
-    assert load_weights(tmp_path / "out" / "fusion.safetensors").kind == "fusion_mtf_v2"
+    assert load_weights(tmp_path / "out" / "fusion.safetensors").kind == "fusion_folded"
     assert (tmp_path / "out" / "samples" / "step-000020.png").exists()
 
 
@@ -379,7 +378,6 @@ def test_unusable_data_are_named(tmp_path, make, source, kind, said):
         ("out: o\ndata: [{path: hr, gsdm: 1}]", r"data\[0\].gsdm: unknown key, did you mean 'gsd_m'"),
         ("out: o\ndata: [{path: hr, gsd_m: 2}]\nworkers: {cpu: 2}", "workers.cpu: unknown key, did you mean 'cpus'"),
         ("out: o\ndata: [{path: hr, gsd_m: 2}]\nbatch: 3", "batch: found 3, expected a power of 2"),
-        ("out: o\ndata: [{path: hr, gsd_m: 2}]\nnetwork: published", "start: found 'bilinear', expected 'random'"),
         ("out: o\ndata: [{path: hr, gsd_m: 2}]\nnetwork: large", "network: found 'large', expected 'small'"),
         ("out: o\ndata: [{path: hr, gsd_m: 2}]\nnetwork: {unet: {depth: 2}}", "unet.depth"),
         ("out: o\ndata: []", "data: found"),

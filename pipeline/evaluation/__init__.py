@@ -1,0 +1,1 @@
+"""How good are weights: metrics against baselines, as a table, JSON and a page."""
