@@ -24,7 +24,7 @@ COARSEST_PX: Final = 16
 PATCHES: Final = 8192
 
 #: Random directions the distributions are projected on, and the seed they come from.
-DIRECTIONS: Final = 512
+DIRECTIONS: Final = 256
 SEED: Final = 2018
 
 

@@ -63,6 +63,7 @@ def evaluate_super_resolution(
     samples: int = 8,
     crops: int = 6,
     scorer: Scorer | None = None,
+    only: Sequence[str] | None = None,
     timed: bool = True,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
@@ -72,10 +73,11 @@ def evaluate_super_resolution(
         samples: how many samples with different noise the calibration takes; below 2 there is none.
         crops: how many pairs are shown, spread over the data.
         scorer: further scores, such as those of OpenSR-test.
+        only: names of the ways to judge; all of them by default. Crops need them all.
         timed: also measure the seconds of each way for a chip of 192 px.
         progress: told after each pair.
     """
-    ways = _ways(stage1, sampling)
+    ways = [way for way in _ways(stage1, sampling) if only is None or way.name in only]
     each: dict[str, dict[str, dict[str, float]]] = {}
     spreads: list[Tensor] = []
     errors: list[Tensor] = []
@@ -94,7 +96,7 @@ def evaluate_super_resolution(
         if number % every == 0 and len(shown) < crops:
             shown.append(_crops(pair, results, spread))
         progress(number + 1, len(pairs))
-    names = list(METRICS) + [k for k in next(iter(each.values()))[SAMPLE] if k not in METRICS]
+    names = list(METRICS) + [k for k in next(iter(next(iter(each.values())).values())) if k not in METRICS]
     metrics = {name: METRICS.get(name) or Metric(name, _BETTER.get(name, ""), 4, "OpenSR-test") for name in names}
     judged = tuple(way.name for way in ways if way.name.startswith((SAMPLE, CONTEXT)))
     table = Scores("Super-resolution × 4 of red, green, blue", metrics, mean_scores(each), each, judged, _NOTE)
