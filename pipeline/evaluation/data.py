@@ -6,7 +6,7 @@ import csv
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from kernels.bands import MTF_NYQUIST, RGB, SCALE, TARGET_GSD_M
-from kernels.consistency import sensor_matrix
 from kernels.degradation import bicubic_downsample, blur, isotropic_kernels
 from kernels.harmonisation import GAMMA_RGB, power_law
 from pipeline.errors import ConfigError, ReadError
+from pipeline.training.degrading import sensor_axis
 from pipeline.training.imagery import HRImage, read_image, resample
 from pipeline.training.layouts import SUFFIXES, ImageFile
 from pipeline.training.scenes import NativeScene, read_native
@@ -154,7 +154,7 @@ def _pair(image: HRImage, name: str, place: str, row: int, col: int, size: int, 
     if image.display:
         hr = power_law(hr, GAMMA_RGB)
     if degradation == "sensor":
-        m = torch.stack([_axis(outer // SCALE, SCALE, MTF_NYQUIST[band]) for band in RGB])
+        m = torch.stack([sensor_axis(outer // SCALE, MTF_NYQUIST[band]) for band in RGB])
         generator = torch.Generator().manual_seed(row * 65536 + col)
         lr = m @ hr @ m.mT
         lr = lr + 0.001 * torch.randn(lr.shape, generator=generator)
@@ -182,14 +182,10 @@ def find_scenes(folders: Sequence[Path], held_out: Sequence[str] = ()) -> list[N
                 continue
             scene = read_native(path, "data")
             if all(bool((band > 0).all()) for band in scene.bands.values()):
-                scenes.append(replace(scene, name=path.name))
+                scenes.append(scene)
     if not scenes:
         raise ConfigError(
             f"{', '.join(map(str, folders))}: no 12-band scene without gaps there; expected folders with B01.tif … "
             "B12.tif on native grids, or im10.tif, im20.tif, im60.tif"
         )
     return scenes
-
-
-def _axis(coarse: int, factor: int, mtf: float) -> Tensor:
-    return torch.from_numpy(sensor_matrix(coarse, factor, mtf)).float()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +22,7 @@ from kernels.bands import TARGET_GSD_M
 from kernels.harmonisation import GAMMA_RGB, power_law
 from pipeline.errors import ConfigError, ReadError
 from pipeline.training.layouts import ImageFile, find_images
-from pipeline.training.settings import ImageSource, SuperResolutionSettings, load_settings
+from pipeline.training.settings import ImageSource
 
 Images = NDArray[np.float32]
 Radiometry = Literal["mixed", "published", "none"]
@@ -46,17 +45,6 @@ class HRImage:
     valid: NDArray[np.bool_] = field(repr=False)
     display: bool
     resample: str = "pyramid"
-
-
-def load_hr_images(folder: Path) -> tuple[list[HRImage], list[HRImage]]:
-    """All images of the sources that the shipped small networks learned from: (for training, held out).
-
-    `folder` holds their folders (see pipeline/examples/train-sr-small.yaml). Raises ConfigError where one is missing.
-    """
-    example = resources.files("pipeline.examples").joinpath("train-sr-small.yaml")
-    with resources.as_file(example) as path:
-        settings = load_settings(SuperResolutionSettings, path, {"root": folder})
-    return tuple([read_image(file) for file in part] for part in find_all(settings.data, folder))  # type: ignore[return-value]
 
 
 def find_all(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageFile], list[ImageFile]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, ReadError
 from pipeline.planner import grid_of, make_plan
 from pipeline.reader import Quality, read_chip
-from pipeline.training.settings import FusionSettings, SceneSource, load_settings
+from pipeline.training.settings import SceneSource
 
 #: Bands of the stacks of the DSen2 testing data, in their order, by GSD in metres.
 _STACKS: Final = {
@@ -36,18 +35,6 @@ class NativeScene:
 
     name: str
     bands: Mapping[str, Tensor] = field(repr=False)
-
-
-def load_native_scenes(folders: Sequence[Path]) -> tuple[list[NativeScene], list[NativeScene]]:
-    """12-band images below some folders: (for training, held out), split as the shipped small network was trained.
-
-    Raises ConfigError where there are none.
-    """
-    example = resources.files("pipeline.examples").joinpath("train-fusion-small.yaml")
-    with resources.as_file(example) as path:
-        known = load_settings(FusionSettings, path)
-    held_out = tuple(sorted({pattern for source in known.data for pattern in source.held_out}))
-    return load_scenes([SceneSource(path=str(folder), held_out=held_out) for folder in folders], Path.cwd())
 
 
 def load_scenes(sources: Sequence[SceneSource], root: Path) -> tuple[list[NativeScene], list[NativeScene]]:

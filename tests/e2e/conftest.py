@@ -53,8 +53,8 @@ class Ended:
 
 
 @pytest.fixture
-def difffusr(_ray, capsys, monkeypatch) -> Callable[..., Ended]:
-    """Call the command line in this process; Ray is already running."""
+def command(capsys, monkeypatch) -> Callable[..., Ended]:
+    """Call the command line in this process."""
 
     def call(*words: str | Path) -> Ended:
         monkeypatch.setattr("sys.argv", ["difffusr", *map(str, words)])
@@ -68,6 +68,12 @@ def difffusr(_ray, capsys, monkeypatch) -> Callable[..., Ended]:
         return Ended(code, said.out, said.err)
 
     return call
+
+
+@pytest.fixture
+def difffusr(_ray, command) -> Callable[..., Ended]:
+    """As `command`; Ray is already running."""
+    return command
 
 
 def write_config(world: DemoWorld, folder: Path, name: str = "run", **sections: Any) -> Path:

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import cli
-from tests.e2e.conftest import SHARED_DATA, Ended
+from tests.e2e.conftest import SHARED_DATA
 
 
 @pytest.fixture
-def evaluate(capsys, monkeypatch):
+def evaluate(command):
     """Call `difffusr evaluate …`; needs no Ray."""
-
-    def call(*words) -> Ended:
-        monkeypatch.setattr("sys.argv", ["difffusr", "evaluate", *map(str, words)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
-
-    return call
+    return partial(command, "evaluate")
 
 
 @pytest.fixture
