@@ -36,7 +36,7 @@ log = logging.getLogger("difffusr.config")
 
 #: Sections of which exactly one key must be given.
 _CHOICES = {
-    "area": ("geojson", "bbox", "tiles"),
+    "area": ("geojson", "file", "bbox", "tiles"),
     "source": ("stac_api", "static_catalog", "items"),
 }
 _TILE = re.compile(r"T?(0?[1-9]|[1-5]\d|60)([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
@@ -54,7 +54,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Ru
     file = Path(path).expanduser()
     data = _merge(_read_yaml(file), overrides or {})
     # A section whose lines are all commented out is an empty one.
-    data = {key: {} if value is None and key != "name" else value for key, value in data.items()}
+    data = {key: {} if value is None and key not in ("name", "budget") else value for key, value in data.items()}
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "run")
     try:
         return RunConfig.model_validate(data, context={"folder": file.resolve().parent})
@@ -142,6 +142,16 @@ def _boolean(value: object) -> object:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
+def _policy(text: str) -> str:
+    """A policy's name, or `closest_to(2023-07-15)`."""
+    name = "".join(text.split())
+    if match := re.fullmatch(r"closest_to\((\d{4}-\d\d-\d\d)\)", name):
+        dt.date.fromisoformat(match[1])
+    elif name not in ("neighbours", "clearest", "newest"):
+        raise ValueError(text)
+    return name
+
+
 Text = Annotated[str, Field(min_length=1)]
 PathOrUrl = Annotated[Text, AfterValidator(_resolve)]
 StorageUrl = Annotated[Text, AfterValidator(_storage_url)]
@@ -150,6 +160,7 @@ Tile = Annotated[Text, AfterValidator(_tile)]
 Integer = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Policy = Annotated[str, AfterValidator(_policy)]
 Date = Annotated[dt.date, Field(strict=False)]
 
 
@@ -175,9 +186,16 @@ def _exactly_one(section: BaseModel, name: str) -> None:
 
 
 class Area(_Section):
-    """Where: exactly one of a GeoJSON file, a box, a list of MGRS tiles."""
+    """Where: exactly one of a GeoJSON file, another file of polygons, a box, a list of MGRS tiles."""
 
     geojson: PathOrUrl | None = Field(default=None, description="the path of a GeoJSON file with polygons")
+    file: PathOrUrl | None = Field(
+        default=None, description="the path of a GeoPackage, Shapefile, FlatGeobuf or other vector file with polygons"
+    )
+    layer: Text | None = Field(default=None, description="the name of a layer of area.file, or null for its first")
+    where: Text | None = Field(
+        default=None, description="a condition on area.file's attributes such as \"ISO_A3 = 'LUX'\", or null for all"
+    )
     bbox: Annotated[tuple[Number, Number, Number, Number], Field(strict=False)] | None = Field(
         default=None, description="[west, south, east, north] in degrees (WGS84), west < east unless it crosses 180°"
     )
@@ -188,6 +206,9 @@ class Area(_Section):
     @model_validator(mode="after")
     def _check(self) -> Area:
         _exactly_one(self, "area")
+        for key in ("layer", "where"):
+            if getattr(self, key) is not None and self.file is None:
+                raise _bad(key, getattr(self, key), "it only together with area.file")
         if self.bbox is not None:
             west, south, east, north = self.bbox
             inside = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
@@ -227,9 +248,14 @@ class Source(_Section):
 
     stac_api: HttpUrl | None = Field(default=None, description="the http(s) URL of a STAC API")
     static_catalog: PathOrUrl | None = Field(default=None, description="the path or URL of a catalog.json")
-    items: PathOrUrl | None = Field(default=None, description="the path or URL of a STAC item collection (GeoJSON)")
+    items: PathOrUrl | None = Field(
+        default=None, description="the path or URL of a STAC item collection (GeoJSON, or .parquet for stac-geoparquet)"
+    )
     collection: Text | None = Field(default="sentinel-2-l2a", description="a collection id, or null for any collection")
     max_cloud_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
+    max_nodata: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
+    max_snow_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
+    min_sun_elevation: Number = Field(default=-90.0, ge=-90, le=90, description="a number from -90 to 90 (degrees)")
 
     @model_validator(mode="after")
     def _check(self) -> Source:
@@ -297,7 +323,19 @@ class Model(_Section):
 class Scenes(_Section):
     """How a chip's pixels are chosen from the scenes that cover it."""
 
-    max_scenes: Integer = Field(default=3, ge=1, description="an integer ≥ 1 (scenes a chip)")
+    policy: Policy = Field(
+        default="neighbours", description="'neighbours', 'clearest', 'newest' or a date as 'closest_to(2023-07-15)'"
+    )
+    border_cost: Number = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="a number from 0 to 1 (clear share that 'neighbours' gives up to spare a chip one border)",
+    )
+    max_scenes: Integer = Field(default=3, ge=1, le=16, description="an integer from 1 to 16 (scenes a chip)")
+    fill_until: Number = Field(
+        default=0.99, ge=0, le=1, description="a number from 0 to 1 (clear share at which no further scene is added)"
+    )
     min_clear_share: Number = Field(
         default=0.0,
         ge=0,
@@ -355,6 +393,27 @@ class Compute(_Section):
         return self
 
 
+class Prices(_Section):
+    """What a run pays for, in `costs.currency`."""
+
+    gpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GPU for one hour)")
+    cpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one core for one hour)")
+    gb_read: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, fetched from the source)")
+    gb_written: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, sent to the store)")
+    gb_month: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, kept for a month)")
+    thousand_requests: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (1000 objects written)")
+
+
+class Costs(_Section):
+    """What the estimate of a run is made from."""
+
+    calibration: PathOrUrl | None = Field(
+        default=None, description="the path or URL of what `difffusr calibrate` wrote, or null"
+    )
+    currency: Text = Field(default="EUR", description="the name of a currency")
+    prices: Prices = Field(default_factory=Prices, description="a section with gpu_hour, cpu_hour, …")
+
+
 class RunConfig(_Section):
     """Everything a run is told. Frozen; nothing else is read from files or the environment."""
 
@@ -370,6 +429,17 @@ class RunConfig(_Section):
     scenes: Scenes = Field(default_factory=Scenes, description="a section with max_scenes, …")
     store: Store = Field(description="a section with url")
     compute: Compute = Field(default_factory=Compute, description="a section with address, actors_min, …")
+    costs: Costs = Field(default_factory=Costs, description="a section with calibration, currency, prices")
+    budget: Number | None = Field(
+        default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if self.budget is not None and self.costs.calibration is None:
+            expected = "null, or costs.calibration beside it: the file that `difffusr calibrate` writes"
+            raise _bad("budget", self.budget, expected)
+        return self
 
     def canonical(self) -> dict[str, Any]:
         """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
@@ -480,7 +550,7 @@ def _clause(detail: ErrorDetails) -> tuple[str, str]:
     if kind == "secret":
         return name, f"found credentials, expected {detail['msg']}"
     if kind == "rule":
-        return f"{name}.{context['key']}", f"found {_show(context['found'])}, expected {context['expected']}"
+        return f"{name}.{context['key']}".lstrip("."), f"found {_show(context['found'])}, expected {context['expected']}"
     found = "a value not shown" if "storage_options" in path else _show(detail["input"])
     return name, f"found {found}, expected {expected}"
 
