@@ -550,7 +550,8 @@ def _clause(detail: ErrorDetails) -> tuple[str, str]:
     if kind == "secret":
         return name, f"found credentials, expected {detail['msg']}"
     if kind == "rule":
-        return f"{name}.{context['key']}".lstrip("."), f"found {_show(context['found'])}, expected {context['expected']}"
+        key = f"{name}.{context['key']}".lstrip(".")
+        return key, f"found {_show(context['found'])}, expected {context['expected']}"
     found = "a value not shown" if "storage_options" in path else _show(detail["input"])
     return name, f"found {found}, expected {expected}"
 

@@ -170,7 +170,7 @@ def test_missing_sections_are_all_named_in_one_line(tmp_path: Path) -> None:
             {"source": {"items": "a", "max_cloud_cover": 120}},
             "source.max_cloud_cover: found 120, expected a number from 0 to",
         ),
-        ({"area": {}}, "area: found none, expected exactly one of geojson, bbox, tiles"),
+        ({"area": {}}, "area: found none, expected exactly one of geojson, file, bbox, tiles"),
         (
             {"area": {"bbox": [10, 50, 5, 55]}},
             "area.bbox: found [10.0, 50.0, 5.0, 55.0], expected [west, south, east, north]",
