@@ -25,7 +25,8 @@ from rich.table import Table
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import EXIT_FAILED, DifffusrError
 from pipeline.evaluation.commands import evaluate
-from pipeline.planner import Plan, grid_of, read_chip_table, read_manifest
+from pipeline.plan import Plan, read_plan
+from pipeline.planner import grid_of
 from pipeline.run import RunResult, execute, plan_run, staging_of, storage_of
 from pipeline.staging import done_chips
 from pipeline.verify import RESIDUAL_LIMIT, SEAM_RANGE, Report, verify_run
@@ -94,13 +95,13 @@ def status(config: ConfigPath, verbose: Verbose = False) -> None:
         raise DifffusrError(
             f"{staging.url}: there is no plan yet; `difffusr run {config}` or `difffusr plan {config}` makes it"
         )
-    manifest = read_manifest(staging)
-    planned = set(read_chip_table(staging)["object"])
+    stored = read_plan(staging)
+    planned = set(stored.chips.object_names())
     done = len(planned & done_chips(staging))
-    shards = len(staging.names("shards") & {f"{name}.json" for name in manifest["shards"]})
+    shards = len(staging.names("shards") & {f"{name}.json" for name in stored.shards.names()})
     table = Table(title=f"{settings.name} · {settings.period.label}", title_justify="left", show_header=False)
     table.add_row("chips staged", f"{done:,} of {len(planned):,}")
-    table.add_row("shards written", f"{shards:,} of {len(manifest['shards']):,}")
+    table.add_row("shards written", f"{shards:,} of {len(stored.shards):,}")
     table.add_row("published", "yes" if storage_of(settings).exists("zarr.json") else "not yet")
     if staging.exists("report.json"):
         report = json.loads(staging.read("report.json"))

@@ -327,7 +327,7 @@ class Scenes(_Section):
         default="neighbours", description="'neighbours', 'clearest', 'newest' or a date as 'closest_to(2023-07-15)'"
     )
     border_cost: Number = Field(
-        default=0.1,
+        default=0.15,
         ge=0,
         le=1,
         description="a number from 0 to 1 (clear share that 'neighbours' gives up to spare a chip one border)",

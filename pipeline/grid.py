@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
@@ -22,6 +24,15 @@ from kernels.bands import SCALE, TARGET_GSD_M
 
 #: Step of the lattice in metres: every Sentinel-2 tile of a zone starts on a multiple of it.
 LATTICE_M = 60
+
+#: Metres of a pixel in which chips are counted.
+GSD_10_M = 10
+
+#: Chips a side of the blocks that an area is looked at by.
+_BLOCK = 64
+
+#: Metres of common ground below which two shapes only touch.
+_TOUCH_M = 1e-6
 
 
 class ChipIndex(NamedTuple):
@@ -112,13 +123,23 @@ class Grid:
         return self.chip_px - self.overlap_px
 
     @property
+    def chip_side(self) -> int:
+        """Side of a chip in 2.5 m pixels."""
+        return self.chip_px * SCALE
+
+    @property
+    def chip_step(self) -> int:
+        """2.5 m pixels from one chip to the next."""
+        return self.stride_px * SCALE
+
+    @property
     def margin_px(self) -> int:
         """10 m pixels at a chip's edge that get no weight in the mosaic (a sixth of the overlap)."""
         return self.overlap_px // 6
 
     def chip_window(self, chip: ChipIndex) -> PixelWindow:
         """The 2.5 m pixels of a chip."""
-        step, size = self.stride_px * SCALE, self.chip_px * SCALE
+        step, size = self.chip_step, self.chip_side
         return PixelWindow(chip.row * step, chip.col * step, size, size)
 
     def shard_window(self, shard: ShardIndex) -> PixelWindow:
@@ -128,7 +149,7 @@ class Grid:
 
     def chips_touching(self, window: PixelWindow) -> Iterator[ChipIndex]:
         """All chips that share a pixel with a window, row by row."""
-        step, size = self.stride_px * SCALE, self.chip_px * SCALE
+        step, size = self.chip_step, self.chip_side
         for row in range(_first(window.row, step, size), _last(window.row_stop, step) + 1):
             for col in range(_first(window.col, step, size), _last(window.col_stop, step) + 1):
                 yield ChipIndex(row, col)
@@ -140,21 +161,51 @@ class Grid:
             for col in range(window.col // size, _last(window.col_stop, size) + 1):
                 yield ShardIndex(row, col)
 
-    def chips_over(self, area: BaseGeometry) -> list[ChipIndex]:
-        """Chips that share ground with an area given in metres of the zone, row by row."""
-        if area.is_empty:
-            return []
-        shapely.prepare(area)
-        boxes = ((chip, self.chip_window(chip).box()) for chip in self.chips_touching(window_around(area)))
-        return [chip for chip, box in boxes if area.intersects(box) and not area.touches(box)]
+    def chip_cores_m(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, 4) left, bottom, right, top in metres of the zone of what chips answer for: their windows less half the
+        overlap. The cores of all chips tile the zone."""
+        step, inset = self.stride_px * GSD_10_M, self.overlap_px * GSD_10_M / 2
+        left, top = cols * step + inset, -(rows * step + inset)
+        return np.stack([left, top - step, left + step, top], axis=-1)
 
-    def shard_extent(self, shards: list[ShardIndex]) -> PixelWindow:
-        """The smallest window of whole shards that holds all of `shards`."""
+    def chips_over(self, area: BaseGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Chips whose core shares ground with an area given in metres of the zone: rows and columns, row by row."""
+        found = [np.zeros((2, 0), np.int64)]
+        if not area.is_empty:
+            shapely.prepare(area)
+            left, bottom, right, top = area.bounds
+            step, inset = self.stride_px * GSD_10_M, self.overlap_px * GSD_10_M / 2
+            first = math.floor((-top - inset) / step), math.floor((left - inset) / step)
+            last = math.floor((-bottom - inset) / step), math.floor((right - inset) / step)
+            for row in range(first[0], last[0] + 1, _BLOCK):
+                for col in range(first[1], last[1] + 1, _BLOCK):
+                    size = min(_BLOCK, last[0] + 1 - row), min(_BLOCK, last[1] + 1 - col)
+                    found.append(self._chips_of_block(area, row, col, size))
+        rows, cols = np.concatenate(found, axis=1)
+        order = np.lexsort((cols, rows))
+        return rows[order], cols[order]
+
+    def _chips_of_block(self, area: BaseGeometry, row: int, col: int, size: tuple[int, int]) -> NDArray[np.int64]:
+        """(2, n) rows and columns of a block's chips over a prepared area; most blocks lie wholly in or out of it."""
+        rows, cols = (axis.ravel() for axis in np.mgrid[row : row + size[0], col : col + size[1]])
+        cores = self.chip_cores_m(rows, cols)
+        block = shapely.box(*cores[:, :2].min(axis=0), *cores[:, 2:].max(axis=0))
+        if not area.intersects(block):
+            return np.zeros((2, 0), np.int64)
+        if not area.contains_properly(block):
+            # A micrometre less on every side: what merely touches shares no ground.
+            boxes = shapely.box(*(cores + np.array([1, 1, -1, -1]) * _TOUCH_M).T)
+            inside = shapely.intersects(area, boxes)
+            rows, cols = rows[inside], cols[inside]
+        return np.stack([rows, cols])
+
+    def shard_extent(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> PixelWindow:
+        """The smallest window of whole shards that holds all shards of these rows and columns."""
         size = self.shard_px
-        row, col = min(s.row for s in shards), min(s.col for s in shards)
-        rows = max(s.row for s in shards) - row + 1
-        cols = max(s.col for s in shards) - col + 1
-        return PixelWindow(row * size, col * size, rows * size, cols * size)
+        row, col = int(rows.min()), int(cols.min())
+        return PixelWindow(
+            row * size, col * size, (int(rows.max()) - row + 1) * size, (int(cols.max()) - col + 1) * size
+        )
 
 
 def _first(start: int, step: int, size: int) -> int:
@@ -165,14 +216,6 @@ def _first(start: int, step: int, size: int) -> int:
 def _last(stop: int, step: int) -> int:
     """Index of the last piece at stride `step` that begins before `stop`."""
     return (stop - 1) // step
-
-
-def window_around(area: BaseGeometry) -> PixelWindow:
-    """The smallest window of whole 2.5 m pixels around an area in metres of the zone."""
-    left, bottom, right, top = area.bounds
-    gsd = TARGET_GSD_M
-    row, col = math.floor(-top / gsd), math.floor(left / gsd)
-    return PixelWindow(row, col, math.ceil(-bottom / gsd) - row, math.ceil(right / gsd) - col)
 
 
 @lru_cache(maxsize=256)
@@ -195,3 +238,56 @@ def utm_epsg(lon: float, lat: float) -> int:
     if 72.0 <= lat < 84.0 and 0.0 <= lon < 42.0:
         zone = 31 if lon < 9.0 else 33 if lon < 21.0 else 35 if lon < 33.0 else 37
     return (32600 if lat >= 0.0 else 32700) + zone
+
+
+def territory(epsg: int) -> BaseGeometry:
+    """What a UTM zone answers for, in EPSG:4326: its strip of one hemisphere, as the MGRS draws it.
+
+    The territories of the 120 zones tile the globe from 80° S to 84° N (NGA.STND.0037: zone 32 is wider where Norway
+    needs it, and around Svalbard four zones do the work of seven). Empty for no zone's code.
+    """
+    north, zone = divmod(epsg, 100) if epsg // 100 in (326, 327) else (0, 0)
+    if not 1 <= zone <= 60:
+        return shapely.Polygon()
+    west = -180.0 + 6.0 * (zone - 1)
+    if north == 327:
+        return shapely.box(west, -80.0, west + 6.0, 0.0)
+    parts = [shapely.box(west, 0.0, west + 6.0, 56.0), shapely.box(west, 64.0, west + 6.0, 72.0)]
+    left, right = {31: (0.0, 3.0), 32: (3.0, 12.0)}.get(zone, (west, west + 6.0))
+    parts.append(shapely.box(left, 56.0, right, 64.0))
+    svalbard = {31: (0.0, 9.0), 33: (9.0, 21.0), 35: (21.0, 33.0), 37: (33.0, 42.0)}
+    if zone not in (32, 34, 36):
+        left, right = svalbard.get(zone, (west, west + 6.0))
+        parts.append(shapely.box(left, 72.0, right, 84.0))
+    return shapely.union_all(parts)
+
+
+def zones_over(area: BaseGeometry) -> list[int]:
+    """EPSG codes of the zones whose territory shares ground with an area in EPSG:4326, ascending."""
+    shapely.prepare(area)
+    codes = [code + zone for code in (32600, 32700) for zone in range(1, 61)]
+    return [epsg for epsg in codes if area.intersects(territory(epsg)) and not area.touches(territory(epsg))]
+
+
+def near_zone(area: BaseGeometry, epsg: int, collar_m: float) -> BaseGeometry:
+    """The part of an area (EPSG:4326) that lies in a zone's territory or within `collar_m` of it, in metres of the
+    zone. Two zones' parts so overlap by twice the collar: enough to blend one into the other."""
+    west, south, east, north = territory(epsg).bounds
+    # As wide as a thousand kilometres or a zone, whichever is less: beyond that the projection goes astray.
+    margin_lat = 2.0 * collar_m / 111_000
+    margin_lon = min(margin_lat / math.cos(math.radians(min(max(abs(south), abs(north)) + margin_lat, 89.0))), 6.0)
+    around = (west - margin_lon, max(south - margin_lat, -90.0), east + margin_lon, min(north + margin_lat, 90.0))
+    # Where the zone lies at 180° its collar is on the other side of it.
+    turns = [shapely.transform(area, lambda x, y, turn=turn: (x + turn, y), interleaved=False) for turn in (-360, 360)]
+    near = shapely.union_all([_clip(part, around) for part in (area, *turns)])
+    if near.is_empty:
+        return near
+    own = shapely.buffer(to_zone(territory(epsg), epsg), collar_m)
+    return to_zone(near, epsg).intersection(own)
+
+
+def _clip(area: BaseGeometry, bounds: tuple[float, float, float, float]) -> BaseGeometry:
+    west, south, east, north = area.bounds
+    if west >= bounds[2] or east <= bounds[0] or south >= bounds[3] or north <= bounds[1]:
+        return shapely.Polygon()
+    return area.intersection(shapely.box(*bounds))

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -28,7 +28,8 @@ from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, draft_cube
 from pipeline.errors import EXIT_DONE, EXIT_INCOMPLETE, DifffusrError, StoreError, WeightsError
 from pipeline.grid import ChipIndex, Grid
-from pipeline.planner import ChipPlan, Plan, ShardPlan, grid_of, make_plan, write_plan
+from pipeline.plan import ChipPlan, Plan, ShardPlan, write_plan
+from pipeline.planner import grid_of, make_plan
 from pipeline.reader import read_chip
 from pipeline.staging import StagedChip, done_chips, write_chip
 from pipeline.storage import Storage, first_line
@@ -41,6 +42,9 @@ _READ_CPUS, _STAGE_CPUS, _ACTOR_CPU_SHARE = 0.1, 0.1, 0.8
 
 #: Readers at work for each actor. Every one is a process: on a small machine starting them costs more than reading.
 _READERS_PER_ACTOR = 2
+
+#: So many scenes are looked at on this machine's threads; more of them on Ray.
+_SCENES_ON_THREADS = 32
 
 #: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
 _MAX_BLOCKS = 10_000
@@ -90,10 +94,22 @@ def plan_run(config: RunConfig) -> Plan:
     """
     staging = staging_of(config)
     staging.check_writable()
-    fingerprint = fingerprint_of(config)
-    plan = make_plan(config, find_scenes(config), fingerprint)
+    plan = decide(config)
     write_plan(plan, grid_of(config), staging)
     return plan
+
+
+def decide(config: RunConfig) -> Plan:
+    """Search the catalogue and decide what to compute; nothing is written.
+
+    Raises:
+        DifffusrError: catalogue or weights cannot be used.
+    """
+    fingerprint = fingerprint_of(config)
+    scenes = find_scenes(config)
+    # Starting Ray takes longer than a handful of reads.
+    with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
+        return make_plan(config, scenes, fingerprint)
 
 
 def execute(config: RunConfig, progress: Progress) -> RunResult:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from kernels.bands import BANDS, GROUPS, GSD_M, SCALE
 from kernels.consistency import observe, sensor_for_group
 from pipeline.actor import DN_SCALE
-from pipeline.catalog import find_scenes
 from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, CubeReader
 from pipeline.errors import StoreError
 from pipeline.grid import Grid
-from pipeline.planner import ChipPlan, Plan, grid_of, make_plan
+from pipeline.plan import ChipPlan, Plan
+from pipeline.planner import grid_of
 from pipeline.reader import Quality, read_chip
-from pipeline.run import draft_of, fingerprint_of, read_ledger_entry, staging_of, storage_of
+from pipeline.run import decide, draft_of, read_ledger_entry, staging_of, storage_of
 from pipeline.storage import Storage
 
 #: What a clean cube keeps: seam ratio by band, mean absolute residual in reflectance of 10 m bands and of the others.
@@ -96,7 +96,7 @@ def verify_run(config: RunConfig) -> Report:
     storage = storage_of(config)
     if not storage.exists("zarr.json"):
         raise StoreError(f"{storage.url}: there is no cube to verify; `difffusr run` writes it")
-    plan = make_plan(config, find_scenes(config), fingerprint_of(config))
+    plan = decide(config)
     draft = draft_of(config, plan)
     missing, damaged, incomplete = _check_shards(plan, draft, staging_of(config))
     grid = grid_of(config)

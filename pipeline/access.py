@@ -1,0 +1,143 @@
+"""What reading a provider's file needs: addresses resolved and signed, endpoints, and how an address may be shown."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import re
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from pystac.utils import make_absolute_href
+
+from pipeline.errors import CatalogError, ReadError
+
+
+def readable(href: str) -> str:
+    """The address that GDAL opens now: signed where the provider wants that. It is a secret: never store or show it.
+
+    Planetary Computer's tokens end within the hour, so files are signed when they are opened; its package keeps a token
+    as long as it is good. Without the package the address stays as it is, and `advice` tells why it is refused.
+
+    Raises:
+        ReadError: the provider gives no token.
+    """
+    if bucket_of(href) not in _SIGNED or urlsplit(href).query:
+        return href
+    try:
+        from planetary_computer.sas import get_token  # type: ignore[import-untyped]
+    except ImportError:
+        return href
+    account = (urlsplit(href).hostname or "").partition(".")[0]
+    container = urlsplit(href).path.split("/")[1]
+    try:
+        return str(get_token(account, container, retry_total=4, retry_backoff_factor=0.3).sign(href).href)
+    except (OSError, ValueError) as error:  # of requests; of pydantic, for an answer that is no token
+        raise ReadError(
+            f"{bare_href(href)} cannot be signed: Planetary Computer gives no token ({type(error).__name__}); "
+            "check the network and PC_SDK_SAS_URL, and try again"
+        ) from None
+
+
+def gdal_options(href: str) -> dict[str, str]:
+    """GDAL's options for an address beyond those of every file. What the environment says of the endpoint counts."""
+    bucket, options = bucket_of(href), {}
+    if bucket == "eodata" and urlsplit(href).scheme == "s3":
+        options["AWS_VIRTUAL_HOSTING"] = "FALSE"
+        if "AWS_S3_ENDPOINT" not in os.environ:
+            options["AWS_S3_ENDPOINT"] = _EODATA_ENDPOINT
+    if requester_pays(href):
+        options["AWS_REQUEST_PAYER"] = "requester"
+    return options
+
+
+def advice(href: str) -> str:
+    """What to do about a file that does not open."""
+    bucket = bucket_of(href)
+    if bucket in _SIGNED and importlib.util.find_spec("planetary_computer") is None:
+        return "Planetary Computer wants signed requests: pip install 'difffusr[planetary-computer]'"
+    if bucket == "eodata" and urlsplit(href).scheme == "s3":
+        return "CDSE wants S3 keys of its own: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or check the file"
+    if requester_pays(href):
+        return "its bucket is requester pays: set AWS credentials that may be charged, or check the file"
+    return "check that the file exists and is whole, or leave the scene out"
+
+
+def requester_pays(href: str) -> bool:
+    """Whether the reader of a file pays for its transfer."""
+    return bucket_of(href) in _REQUESTER_PAYS
+
+
+#: Storage accounts of Planetary Computer whose files open only with its tokens.
+_SIGNED = frozenset({"sentinel2l2a01"})
+
+#: Buckets whose readers pay for requests and transfer.
+_REQUESTER_PAYS = frozenset({"sentinel-s2-l2a"})
+
+#: Where CDSE keeps its bucket `eodata`.
+_EODATA_ENDPOINT = "eodata.dataspace.copernicus.eu"
+
+_SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
+
+
+def bare_href(href: str) -> str:
+    """An href without user, query string and fragment: what may be logged."""
+    if not is_url(href):
+        return href
+    parts = urlsplit(href)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_url(href: str) -> bool:
+    return "://" in href
+
+
+def is_remote(href: str) -> bool:
+    """Whether a document comes from another machine. A server on loopback is this machine."""
+    if not is_url(href) or href.startswith("file://"):
+        return False
+    host = urlsplit(href).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def resolve(href: str, base: str, remote: bool, what: str) -> str:
+    """An href of a document at `base` as a URL or an absolute path.
+
+    Raises CatalogError for a scheme that is not one of storage, and for a local file named by a remote catalogue.
+    """
+    if base.startswith("file://"):
+        base = unquote(urlsplit(base).path)
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+._-]*:", href)
+    if href.startswith("/"):
+        pass
+    elif scheme is None:
+        href = str(make_absolute_href(href, base, start_is_dir=False))
+    elif href.lower().startswith("file:///"):
+        href = unquote(urlsplit(href).path)
+    elif urlsplit(href).scheme not in _SCHEMES or not urlsplit(href).netloc:
+        raise CatalogError(f"{what}: href {bare_href(href)!r}: expected a path or one of {', '.join(_SCHEMES)}://")
+    if remote and not is_url(href):
+        raise CatalogError(f"{what}: href {href!r} is a local file, which a remote catalogue may not name")
+    return href
+
+
+def bucket_of(href: str) -> str | None:
+    """The bucket or storage account that a URL points into."""
+    parts = urlsplit(href)
+    host = parts.hostname or ""
+    if parts.scheme in ("s3", "gs", "gcs"):
+        return host
+    if match := re.fullmatch(r"(.+?)\.s3[.-].*amazonaws\.com|([^.]+)\.blob\.core\.windows\.net", host):
+        return match[1] or match[2]
+    if re.fullmatch(r"s3[.-].*amazonaws\.com|eodata\..+", host):
+        return "eodata" if host.startswith("eodata.") else parts.path.split("/")[1]
+    return None
+
+
+def one_line(error: object) -> str:
+    """An error's text in one line of bearable length, without the query strings of URLs in it."""
+    text = re.sub(r"\?[^\s'\")]+", "", " ".join(str(error).split()))
+    return text if len(text) <= 200 else text[:197] + "..."
