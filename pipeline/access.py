@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import logging
 import os
 import re
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pystac.utils import make_absolute_href
@@ -25,9 +27,11 @@ def readable(href: str) -> str:
     if bucket_of(href) not in _SIGNED or urlsplit(href).query:
         return href
     try:
-        from planetary_computer.sas import get_token  # type: ignore[import-untyped]
+        from planetary_computer.sas import get_token
     except ImportError:
         return href
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_hide_signatures)
     account = (urlsplit(href).hostname or "").partition(".")[0]
     container = urlsplit(href).path.split("/")[1]
     try:
@@ -37,6 +41,16 @@ def readable(href: str) -> str:
             f"{bare_href(href)} cannot be signed: Planetary Computer gives no token ({type(error).__name__}); "
             "check the network and PC_SDK_SAS_URL, and try again"
         ) from None
+
+
+#: Loggers of rasterio that name the files it opens.
+_LOGGERS = ("rasterio._base", "rasterio._env", "rasterio._err", "rasterio._io")
+
+
+def _hide_signatures(record: logging.LogRecord) -> bool:
+    """Take the query strings out of a log record."""
+    record.msg, record.args = one_line(record.getMessage()), ()
+    return True
 
 
 def gdal_options(href: str) -> dict[str, str]:
@@ -124,6 +138,7 @@ def resolve(href: str, base: str, remote: bool, what: str) -> str:
     return href
 
 
+@lru_cache(maxsize=4096)  # asked several times of every file
 def bucket_of(href: str) -> str | None:
     """The bucket or storage account that a URL points into."""
     parts = urlsplit(href)

@@ -34,7 +34,8 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_
 
 from kernels.bands import BANDS
 from pipeline.access import bare_href, is_remote, is_url, one_line, requester_pays, resolve
-from pipeline.config import RunConfig, Source, area_geometry
+from pipeline.area import area_geometry
+from pipeline.config import RunConfig, Source
 from pipeline.errors import CatalogError
 from pipeline.scene import (
     Asset,
@@ -386,8 +387,10 @@ def _is_null(value: object) -> bool:
 
 
 def _features(document: Item, place: str) -> Iterator[tuple[Item, str]]:
-    for item in document["features"] if document["type"] == "FeatureCollection" else [document]:
-        yield item, place
+    items = document["features"] if document["type"] == "FeatureCollection" else [document]
+    items.reverse()
+    while items:  # let go of what has been looked at: large collections take gigabytes
+        yield items.pop(), place
 
 
 class _PatientIO(StacApiIO):

@@ -22,12 +22,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import EXIT_FAILED, DifffusrError
 from pipeline.evaluation.commands import evaluate
-from pipeline.plan import Plan, read_plan
-from pipeline.planner import grid_of
-from pipeline.run import RunResult, execute, plan_run, staging_of, storage_of
+from pipeline.plan import read_plan
+from pipeline.run import RunResult, execute, staging_of, storage_of
 from pipeline.staging import done_chips
 from pipeline.verify import RESIDUAL_LIMIT, SEAM_RANGE, Report, verify_run
 
@@ -61,15 +61,45 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is
 
 
 @app.command()
-def plan(config: ConfigPath, verbose: Verbose = False) -> None:
+def plan(
+    config: ConfigPath,
+    estimate: plan_commands.Estimating = False,
+    actors: plan_commands.Actors = None,
+    gpus: plan_commands.Gpus = None,
+    cpus: plan_commands.Cpus = None,
+    diff: plan_commands.Diff = False,
+    map_path: plan_commands.MapPath = None,
+    json_path: plan_commands.JsonPath = None,
+    verbose: Verbose = False,
+) -> None:
     """Show what a run would do, and write the plan as GeoParquet below the staging folder.
 
     Nothing is computed. Open plan/chips.parquet in QGIS or geopandas to see where.
     """
     settings = _load(config, verbose)
-    made = plan_run(settings)
-    console.print(_plan_table(settings, made))
-    console.print(f"plan written to {settings.store.staging}/plan", soft_wrap=True, highlight=False)
+    plan_commands.show_plan(
+        settings,
+        with_estimate=estimate,
+        cluster=plan_commands.chosen_cluster(settings, actors, gpus, cpus) if estimate else None,
+        with_diff=diff,
+        map_path=map_path,
+        json_path=json_path,
+    )
+
+
+@app.command()
+def calibrate(
+    config: ConfigPath,
+    output: plan_commands.Output = Path("calibration.json"),
+    batches: plan_commands.Batches = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure this machine: seconds a chip, bytes read and written, with the run's own models, source and store.
+
+    The file that comes of it is what [bold]plan --estimate[/] and a budget reckon with.
+    """
+    settings = _load(config, verbose)
+    plan_commands.show_calibration(settings, output, plan_commands.batches_of(batches))
 
 
 @app.command()
@@ -329,22 +359,6 @@ class _TrainingProgress:
         shown = [f"{name} {value:.3f}" for name, value in losses.items() if name not in ("norm", "rate", "seconds")]
         said = " · ".join(shown if console.width >= 120 else shown[:1]) or "starting …"
         self._bar.update(self._task, completed=step, total=steps, description=said)
-
-
-def _plan_table(config: RunConfig, made: Plan) -> Table:
-    grid = grid_of(config)
-    table = Table(title=f"{config.name} · {config.period.label}", title_justify="left", show_header=False)
-    table.add_row("scenes", f"{len(made.scenes):,}")
-    for scene in made.scenes[:8]:
-        table.add_row("", f"{scene.id}  {scene.cloud_cover:.0f} % cloud")
-    if len(made.scenes) > 8:
-        table.add_row("", f"… and {len(made.scenes) - 8:,} more")
-    table.add_row("zones", ", ".join(f"EPSG:{epsg}" for epsg in made.zones()))
-    area = len(made.chips) * (grid.stride_px / 100) ** 2
-    table.add_row("chips", f"{len(made.chips):,} (about {area:,.0f} km²)")
-    table.add_row("shards", f"{len(made.shards):,}")
-    table.add_row("covered", f"{made.manifest['covered_share']:.1%}, clear {made.manifest['clear_share']:.1%}")
-    return table
 
 
 def _result_table(config: RunConfig, result: RunResult) -> Table:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-import json
-import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
-import pyproj
-import shapely
 import yaml
 from pydantic import (
     AfterValidator,
@@ -27,12 +23,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
-from shapely.geometry import MultiPolygon, box, shape
-from shapely.geometry.base import BaseGeometry
 
 from pipeline.errors import ConfigError
-
-log = logging.getLogger("difffusr.config")
 
 #: Sections of which exactly one key must be given.
 _CHOICES = {
@@ -60,24 +52,6 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Ru
         return RunConfig.model_validate(data, context={"folder": file.resolve().parent})
     except ValidationError as error:
         raise ConfigError(f"{file.name}: {_explain(error)}") from None
-
-
-def area_geometry(config: RunConfig) -> BaseGeometry | list[str]:
-    """Where the run computes: a polygon or multipolygon in EPSG:4326 (x = longitude, y = latitude, degrees), or the
-    list of MGRS tile ids when the area is given as tiles.
-
-    Raises ConfigError when the GeoJSON file cannot be read, holds no polygon, or its coordinates do not fit its CRS.
-    """
-    area = config.area
-    if area.tiles is not None:
-        return list(area.tiles)
-    if area.bbox is not None:
-        west, south, east, north = area.bbox
-        if west > east:
-            return MultiPolygon([box(west, south, 180, north), box(-180, south, east, north)])
-        return box(west, south, east, north)
-    assert area.geojson is not None
-    return _read_geojson(Path(area.geojson))
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -192,7 +166,9 @@ class Area(_Section):
     file: PathOrUrl | None = Field(
         default=None, description="the path of a GeoPackage, Shapefile, FlatGeobuf or other vector file with polygons"
     )
-    layer: Text | None = Field(default=None, description="the name of a layer of area.file, or null for its first")
+    layer: Text | None = Field(
+        default=None, description="the name of a layer of area.file, or null for its only one with polygons"
+    )
     where: Text | None = Field(
         default=None, description="a condition on area.file's attributes such as \"ISO_A3 = 'LUX'\", or null for all"
     )
@@ -421,7 +397,7 @@ class RunConfig(_Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="letters, digits, '.', '_' and '-', beginning with a letter or digit",
     )
-    area: Area = Field(description="a section with one of geojson, bbox, tiles")
+    area: Area = Field(description="a section with one of geojson, file, bbox, tiles")
     period: Period = Field(description="a section with start and end")
     source: Source = Field(description="a section with one of stac_api, static_catalog, items")
     grid: Grid = Field(default_factory=Grid, description="a section with chip_px, overlap_px, …")
@@ -588,90 +564,3 @@ def _locate(location: tuple[int | str, ...]) -> tuple[list[str], str, list[str]]
     if len(path) > 1 and path[-1].isdigit() and path[-2] == "tiles":
         expected = "an MGRS tile id such as 48QUE"
     return path, expected, siblings
-
-
-# ---- the GeoJSON file -----------------------------------------------------------------------------------------------
-
-
-def _read_geojson(file: Path) -> BaseGeometry:
-    """The union of a GeoJSON file's polygons in EPSG:4326 (longitude, latitude in degrees).
-
-    RFC 7946 knows no CRS but WGS84; files written by GIS tools carry a `crs` member, which is honoured.
-    """
-    try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"area.geojson: {file}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ConfigError(f"area.geojson: {file}: not valid JSON: {error}") from None
-    try:
-        parts = [shape(geometry) for geometry in _geometries(data)]
-    except Exception as error:  # shapely raises many kinds for malformed coordinates
-        raise ConfigError(f"area.geojson: {file}: not valid GeoJSON: {error}") from None
-    polygons = [polygon for part in parts for polygon in _polygons(part)]
-    if not polygons:
-        kinds = sorted({part.geom_type for part in parts}) or ["nothing"]
-        raise ConfigError(f"area.geojson: {file}: found {', '.join(kinds)}, expected a Polygon or MultiPolygon")
-    if not all(polygon.is_valid for polygon in polygons):
-        log.warning("area.geojson: %s: a polygon crosses itself: repaired", file)
-    area = shapely.union_all([shapely.make_valid(polygon) for polygon in polygons])
-    area = shapely.union_all(list(_polygons(area)))
-    return _in_degrees(area, _crs(data, file), file)
-
-
-def _geometries(data: Any) -> Iterator[dict[str, Any]]:
-    """The geometry objects in a FeatureCollection, Feature, GeometryCollection or geometry."""
-    if not isinstance(data, dict) or "type" not in data:
-        raise ValueError("no object with a 'type'")
-    if data["type"] == "FeatureCollection":
-        for feature in data["features"]:
-            yield from _geometries(feature)
-    elif data["type"] == "Feature":
-        if data.get("geometry") is not None:
-            yield from _geometries(data["geometry"])
-    elif data["type"] == "GeometryCollection":
-        for geometry in data["geometries"]:
-            yield from _geometries(geometry)
-    else:
-        yield data
-
-
-def _polygons(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
-    if hasattr(geometry, "geoms"):
-        for part in geometry.geoms:
-            yield from _polygons(part)
-    elif geometry.geom_type == "Polygon" and not geometry.is_empty and geometry.area > 0:
-        yield shapely.force_2d(geometry)
-
-
-def _crs(data: dict[str, Any], file: Path) -> pyproj.CRS:
-    """The CRS that a GeoJSON file's `crs` member names; longitude and latitude on WGS84 without one."""
-    member = data.get("crs")
-    if member is None:
-        return pyproj.CRS.from_user_input("OGC:CRS84")
-    name = member.get("properties", {}).get("name") if isinstance(member, dict) else member
-    try:
-        return pyproj.CRS.from_user_input(name)
-    except (pyproj.exceptions.CRSError, TypeError):
-        raise ConfigError(
-            f"area.geojson: {file}: unknown CRS {name!r} in its crs member, expected a name such as EPSG:32648"
-        ) from None
-
-
-def _in_degrees(area: BaseGeometry, crs: pyproj.CRS, file: Path) -> BaseGeometry:
-    if not crs.is_geographic:
-        # A straight edge on the map sheet is a curve in degrees: keep to it within a 200th of the area's extent.
-        west, south, east, north = area.bounds
-        area = shapely.segmentize(area, max(east - west, north - south) / 200)
-        transformer = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
-        area = shapely.transform(area, transformer.transform, interleaved=False)
-    elif not crs.equals(pyproj.CRS.from_user_input("OGC:CRS84"), ignore_axis_order=True):
-        transformer = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
-        area = shapely.transform(area, transformer.transform, interleaved=False)
-    west, south, east, north = area.bounds
-    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):  # true where they are not finite, too
-        raise ConfigError(
-            f"area.geojson: {file}: its coordinates do not fit its CRS ({crs.name}): bounds in degrees would be "
-            f"{west:.6g}, {south:.6g}, {east:.6g}, {north:.6g}; name the right CRS in its crs member"
-        )
-    return shapely.make_valid(area)

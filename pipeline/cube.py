@@ -272,8 +272,8 @@ def _next_zone(
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
         raise ConfigError(
-            f"store.url: {storage.url} already holds zone {epsg} over {holds.bounds_m()} m with shards of "
-            f"{attributes['difffusr:grid'][0]} px, this run covers {window.bounds_m()} m with {grid.shard_px} px; "
+            f"store.url: {storage.url} already holds zone {epsg} over {holds.bounds_m(epsg)} m with shards of "
+            f"{attributes['difffusr:grid'][0]} px, this run covers {window.bounds_m(epsg)} m with {grid.shard_px} px; "
             "choose another store.url, or the same area and grid"
         )
     made_of = attributes.get("difffusr:uncertainty_samples", 0)
@@ -291,7 +291,7 @@ def _next_zone(
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
     """Create a zone's groups, arrays and coordinates."""
-    left, bottom, right, top = zone.window.bounds_m()
+    left, bottom, right, top = zone.window.bounds_m(zone.epsg)
     transform = [TARGET_GSD_M, 0.0, left, 0.0, -TARGET_GSD_M, top]
     height, width = zone.window.height, zone.window.width
     spatial: dict[str, Any] = {
@@ -399,7 +399,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
 
 
 def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
-    left, _, _, top = zone.window.bounds_m()
+    left, _, _, top = zone.window.bounds_m(zone.epsg)
     crs = CRS.from_epsg(zone.epsg)
     days = [((a - _EPOCH).days, (b - _EPOCH).days + 1) for a, b in zone.periods]
 

@@ -163,9 +163,9 @@ def _enlarge(dn: Mapping[int, NDArray[np.uint16]], chip_px: int) -> tuple[Float,
 
 def _read_truth(world: DemoWorld, day: str, window: PixelWindow) -> Float:
     """(12, h, w) reflectance; 0 outside the world."""
-    left, _, _, top = window.bounds_m()
     out = np.zeros((12, window.height, window.width), np.float32)
     with rasterio.open(world.truth[day]) as file:
+        left, _, _, top = window.bounds_m(file.crs.to_epsg())
         row, col = round((file.transform.f - top) / 2.5), round((left - file.transform.c) / 2.5)
         r0, r1 = max(row, 0), min(row + window.height, file.height)
         c0, c1 = max(col, 0), min(col + window.width, file.width)

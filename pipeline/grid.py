@@ -1,7 +1,8 @@
 """Pure geometry: the lattice of a UTM zone, its chips and its shards. No input or output.
 
-Everything is counted from the zone's origin (0, 0): columns eastwards, rows southwards. Rows are negative north of the
-equator, because northings are positive there. A chip or shard therefore has the same index in every run.
+Everything is counted from the zone's origin, easting 0 on the equator: columns eastwards, rows southwards, so that rows
+are negative north of the equator. A chip or shard therefore has the same index in every run. South of the equator the
+equator's northing is 10 000 000 m, no multiple of 60: the tiles there start on multiples of 60 m from it, not from 0.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import shapely
@@ -76,18 +77,18 @@ class PixelWindow(NamedTuple):
             and other.col < self.col_stop
         )
 
-    def bounds_m(self) -> tuple[float, float, float, float]:
-        """(left, bottom, right, top) in metres of the zone."""
-        gsd = TARGET_GSD_M
-        return self.col * gsd, -self.row_stop * gsd, self.col_stop * gsd, -self.row * gsd
+    def bounds_m(self, epsg: int) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in metres of a zone."""
+        gsd, origin = TARGET_GSD_M, origin_m(epsg)
+        return self.col * gsd, origin - self.row_stop * gsd, self.col_stop * gsd, origin - self.row * gsd
 
-    def box(self) -> BaseGeometry:
-        """The window as a polygon in metres of the zone."""
-        return shapely.box(*self.bounds_m())
+    def box(self, epsg: int) -> BaseGeometry:
+        """The window as a polygon in metres of a zone."""
+        return shapely.box(*self.bounds_m(epsg))
 
     def geobox(self, epsg: int, resolution_m: float = TARGET_GSD_M) -> GeoBox:
         """The window as an odc-geo GeoBox at a resolution in metres that divides it."""
-        left, bottom, right, top = self.bounds_m()
+        left, bottom, right, top = self.bounds_m(epsg)
         shape = (round((top - bottom) / resolution_m), round((right - left) / resolution_m))
         return GeoBox(shape, Affine(resolution_m, 0, left, 0, -resolution_m, top), f"EPSG:{epsg}")
 
@@ -161,34 +162,39 @@ class Grid:
             for col in range(window.col // size, _last(window.col_stop, size) + 1):
                 yield ShardIndex(row, col)
 
-    def chip_cores_m(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, 4) left, bottom, right, top in metres of the zone of what chips answer for: their windows less half the
-        overlap. The cores of all chips tile the zone."""
+    def chip_cores_m(
+        self, epsg: int | NDArray[np.int32], rows: NDArray[np.int64], cols: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """(n, 4) left, bottom, right, top in metres of their zones of what chips answer for: their windows less half
+        the overlap. The cores of all chips tile a zone. `epsg`: of all, or (n,) of each."""
         step, inset = self.stride_px * GSD_10_M, self.overlap_px * GSD_10_M / 2
-        left, top = cols * step + inset, -(rows * step + inset)
+        left, top = cols * step + inset, origin_m(epsg) - (rows * step + inset)
         return np.stack([left, top - step, left + step, top], axis=-1)
 
-    def chips_over(self, area: BaseGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Chips whose core shares ground with an area given in metres of the zone: rows and columns, row by row."""
+    def chips_over(self, epsg: int, area: BaseGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Chips whose core shares ground with an area given in metres of a zone: rows and columns, row by row."""
         found = [np.zeros((2, 0), np.int64)]
         if not area.is_empty:
             shapely.prepare(area)
             left, bottom, right, top = area.bounds
             step, inset = self.stride_px * GSD_10_M, self.overlap_px * GSD_10_M / 2
-            first = math.floor((-top - inset) / step), math.floor((left - inset) / step)
-            last = math.floor((-bottom - inset) / step), math.floor((right - inset) / step)
+            origin = float(origin_m(epsg))
+            first = math.floor((origin - top - inset) / step), math.floor((left - inset) / step)
+            last = math.floor((origin - bottom - inset) / step), math.floor((right - inset) / step)
             for row in range(first[0], last[0] + 1, _BLOCK):
                 for col in range(first[1], last[1] + 1, _BLOCK):
                     size = min(_BLOCK, last[0] + 1 - row), min(_BLOCK, last[1] + 1 - col)
-                    found.append(self._chips_of_block(area, row, col, size))
+                    found.append(self._chips_of_block(epsg, area, row, col, size))
         rows, cols = np.concatenate(found, axis=1)
         order = np.lexsort((cols, rows))
         return rows[order], cols[order]
 
-    def _chips_of_block(self, area: BaseGeometry, row: int, col: int, size: tuple[int, int]) -> NDArray[np.int64]:
+    def _chips_of_block(
+        self, epsg: int, area: BaseGeometry, row: int, col: int, size: tuple[int, int]
+    ) -> NDArray[np.int64]:
         """(2, n) rows and columns of a block's chips over a prepared area; most blocks lie wholly in or out of it."""
         rows, cols = (axis.ravel() for axis in np.mgrid[row : row + size[0], col : col + size[1]])
-        cores = self.chip_cores_m(rows, cols)
+        cores = self.chip_cores_m(epsg, rows, cols)
         block = shapely.box(*cores[:, :2].min(axis=0), *cores[:, 2:].max(axis=0))
         if not area.intersects(block):
             return np.zeros((2, 0), np.int64)
@@ -216,6 +222,17 @@ def _first(start: int, step: int, size: int) -> int:
 def _last(stop: int, step: int) -> int:
     """Index of the last piece at stride `step` that begins before `stop`."""
     return (stop - 1) // step
+
+
+@overload
+def origin_m(epsg: int) -> float: ...
+@overload
+def origin_m(epsg: int | NDArray[np.int32]) -> float | NDArray[np.float64]: ...
+def origin_m(epsg: int | NDArray[np.int32]) -> float | NDArray[np.float64]:
+    """Northing of the equator in metres, where a zone's rows are counted from."""
+    if isinstance(epsg, int):
+        return 10_000_000.0 if epsg // 100 == 327 else 0.0
+    return np.where(epsg // 100 == 327, 10_000_000.0, 0.0)
 
 
 @lru_cache(maxsize=256)

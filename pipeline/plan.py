@@ -22,7 +22,7 @@ from shapely.geometry import box
 
 from pipeline.catalog import Scene
 from pipeline.errors import StoreError
-from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex, origin_m
 from pipeline.storage import Storage
 
 #: Bytes of a content key (sha256).
@@ -354,7 +354,7 @@ def _chip_file(plan: Plan, grid: Grid) -> bytes:
             pa.array(chips.clear[part]),
             _hexadecimal(chips.key[part]),
         ]
-        bounds = grid.chip_cores_m(chips.row[part].astype(np.int64), chips.col[part].astype(np.int64))
+        bounds = grid.chip_cores_m(chips.epsg[part], chips.row[part].astype(np.int64), chips.col[part].astype(np.int64))
         file.add(columns, in_degrees(bounds, chips.epsg[part]))
     return file.close()
 
@@ -366,7 +366,8 @@ def _shard_file(plan: Plan, grid: Grid) -> bytes:
     for start in range(0, len(shards), _ROW_GROUP):
         part = slice(start, start + _ROW_GROUP)
         row, col = shards.row[part].astype(np.int64), shards.col[part].astype(np.int64)
-        bounds = np.stack([col * side, -(row + 1) * side, (col + 1) * side, -row * side], axis=1)
+        top = origin_m(shards.epsg[part]) - row * side
+        bounds = np.stack([col * side, top - side, (col + 1) * side, top], axis=1)
         columns = [
             pa.array(shards.epsg[part]),
             pa.array(shards.row[part]),

@@ -16,11 +16,12 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from pipeline.area import area_geometry
 from pipeline.borders import count_borders
 from pipeline.catalog import Scene, describe
-from pipeline.config import RunConfig, area_geometry
+from pipeline.config import RunConfig
 from pipeline.errors import CatalogError, ReadError
-from pipeline.grid import GSD_10_M, Grid, near_zone, territory, to_zone
+from pipeline.grid import GSD_10_M, Grid, near_zone, origin_m, territory, to_zone
 from pipeline.plan import KEY_BYTES, Chips, Plan, Shards, iterate_zones
 from pipeline.ranking import Candidates, Ranked, Strip, rank_strip
 from pipeline.scoring import Cells, Look, look_at_all
@@ -122,7 +123,7 @@ def chips_of_zones(
         if stray.area > 0:
             ground.append(to_zone(stray, epsg))
             orphaned = orphaned.difference(seen[epsg])
-        rows, cols = grid.chips_over(shapely.union_all(ground))
+        rows, cols = grid.chips_over(epsg, shapely.union_all(ground))
         if len(rows):
             chips[epsg] = rows, cols
     return chips
@@ -221,8 +222,8 @@ def _rows_of(scene: Scene, grid: Grid) -> tuple[int, int]:
     else:
         _, bottom, _, top = to_zone(scene.footprint, scene.epsg).bounds
         bottom, top = bottom - _LOOSE_FOOTPRINT_M, top + _LOOSE_FOOTPRINT_M
-    step, size = grid.stride_px * GSD_10_M, grid.chip_px * GSD_10_M
-    return int((-top - size) // step), int(-bottom // step)
+    step, size, origin = grid.stride_px * GSD_10_M, grid.chip_px * GSD_10_M, origin_m(scene.epsg)
+    return int((origin - top - size) // step), int((origin - bottom) // step)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -231,14 +232,14 @@ def _rows_of(scene: Scene, grid: Grid) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class _Keys:
+class ContentKeys:
     """Content keys of chips: what all have in common is hashed once."""
 
     common: bytes
     versions: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, config: RunConfig, scenes: Sequence[Scene], model: str) -> _Keys:
+    def of(cls, config: RunConfig, scenes: Sequence[Scene], model: str) -> ContentKeys:
         content = {
             "algorithm": ALGORITHM_VERSION,
             "model": model,
@@ -266,7 +267,7 @@ def _table(
     row, col = (np.concatenate([getattr(part, name) for _, part in parts]) for name in ("row", "col"))
     covered, clear = (np.concatenate([getattr(part, name) for _, part in parts]) for name in ("covered", "clear"))
     chosen = np.concatenate([part.scenes for _, part in parts])
-    keys = _Keys.of(config, scenes, model).table(np.stack([epsg, row, col], axis=1), chosen)
+    keys = ContentKeys.of(config, scenes, model).table(np.stack([epsg, row, col], axis=1), chosen)
     used = np.unique(chosen[chosen >= 0])
     position = np.full(len(scenes) + 1, -1, np.int32)  # the last one answers for −1
     position[used] = np.arange(len(used))

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from pipeline.access import advice, gdal_options, readable
 from pipeline.catalog import Asset, Scene
 from pipeline.errors import ReadError
-from pipeline.grid import LATTICE_M, PixelWindow
+from pipeline.grid import LATTICE_M, PixelWindow, origin_m
 from pipeline.storage import first_line
 
 #: GDAL set for cloud-optimised files over a network: no directory listings, merged ranges, retries on what passes.
@@ -59,7 +59,7 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
     """
     asset = scene.scl if band == "SCL" else scene.assets[band]
     assert asset is not None, f"{scene.id} has no {band}"
-    left, _, _, top = window.bounds_m()
+    left, _, _, top = window.bounds_m(scene.epsg)
     size = window.height * 2.5 / asset.gsd_m, window.width * 2.5 / asset.gsd_m
     height, width = round(size[0]), round(size[1])
     out: NDArray[np.uint16] = np.zeros((height, width), np.uint16)
@@ -96,7 +96,7 @@ def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, in
     asset = scene.scl if band == "SCL" else scene.assets[band]
     assert asset is not None, f"{scene.id} has no {band}"
     with opened(scene, band, asset) as file:
-        rows = _Axis.of(-file.transform.f, file.height, asset.gsd_m, step_m)
+        rows = _Axis.of(origin_m(scene.epsg) - file.transform.f, file.height, asset.gsd_m, step_m)
         cols = _Axis.of(file.transform.c, file.width, asset.gsd_m, step_m)
         try:
             data = _sample(file, rows, cols)
@@ -188,7 +188,7 @@ def _check_position(scene: Scene, band: str, asset: Asset, file: rasterio.Datase
             "correct the item or leave the scene out"
         )
     t, step = file.transform, min(asset.gsd_m, LATTICE_M)
-    if (t.a, t.b, t.d, t.e) != (asset.gsd_m, 0, 0, -asset.gsd_m) or t.c % step or t.f % step:
+    if (t.a, t.b, t.d, t.e) != (asset.gsd_m, 0, 0, -asset.gsd_m) or t.c % step or (t.f - origin_m(scene.epsg)) % step:
         raise ReadError(
             f"scene {scene.id}, {band}: {shown(asset.href)} has the transform {tuple(t)[:6]}, expected north-up pixels "
             f"of {asset.gsd_m} m on the zone's lattice; only products on their native UTM grid can be used"

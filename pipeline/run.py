@@ -27,6 +27,7 @@ from pipeline.catalog import Scene, find_scenes
 from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, draft_cube
 from pipeline.errors import EXIT_DONE, EXIT_INCOMPLETE, DifffusrError, StoreError, WeightsError
+from pipeline.estimate import enforce_budget
 from pipeline.grid import ChipIndex, Grid
 from pipeline.plan import ChipPlan, Plan, ShardPlan, write_plan
 from pipeline.planner import grid_of, make_plan
@@ -127,6 +128,7 @@ def execute(config: RunConfig, progress: Progress) -> RunResult:
     result = RunResult(plan)
     result.seconds["plan"] = time.monotonic() - started
     with cluster(config):
+        enforce_budget(config, plan, len(done_chips(staging_of(config)) & set(plan.chips.object_names())))
         started = time.monotonic()
         _compute_chips(config, plan, result, progress)
         result.seconds["chips"] = time.monotonic() - started
@@ -401,7 +403,7 @@ def _assemble_shards(config: RunConfig, plan: Plan, draft: CubeDraft, result: Ru
     staging = staging_of(config)
     todo = []
     for shard in plan.shards:
-        task = _shard_task(draft, shard, result.failed)
+        task = shard_task(draft, shard, result.failed)
         if _is_written(staging, draft, shard, task):
             result.kept += 1
         else:
@@ -432,7 +434,7 @@ def _collect(waiting: list[Any], count: int, result: RunResult, progress: Progre
     return waiting
 
 
-def _shard_task(draft: CubeDraft, shard: ShardPlan, failed: Mapping[str, str]) -> dict[str, Any]:
+def shard_task(draft: CubeDraft, shard: ShardPlan, failed: Mapping[str, str]) -> dict[str, Any]:
     """What a shard is blended from, as the ledger records it."""
     numbers = {facts["id"]: number for number, facts in draft.scenes.items()}
     return {

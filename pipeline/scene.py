@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -96,6 +97,8 @@ _COMMON_NAMES = {
 
 #: Asset keys: `B02`, `blue`, `scl` with an optional resolution (`B02_10m`) and the mark of Earth Search's originals.
 _KEY = re.compile(r"(?P<name>[a-z0-9]+)(?:_(?P<gsd>\d\d)m)?(?P<original>-jp2)?", re.IGNORECASE)
+#: Metres of a pixel of each band's native file.
+_NATIVE_M = {**GSD_M, "SCL": 20}
 _PRODUCT = re.compile(
     r"(?P<platform>S2[A-D])_MSIL2A_(?P<start>\d{8}T\d{6})(?:_N(?P<baseline>\d{4}))?_R\d{3}_T(?P<tile>\d\d[A-Z]{3})_"
 )
@@ -118,20 +121,20 @@ def scene_from_item(item: Item, base: str, *, remote: bool = False, bands: Seque
     baseline = _baseline(item)
     collection = str(item.get("collection") or "")
     files = {key: value for key, value in (item.get("assets") or {}).items() if _driver(value) is not None}
-    found = {band: _pick(files, band, GSD_M[band]) for band in bands}
-    missing = [band for band, key in found.items() if key is None]
+    found = _native_files(files)
+    missing = [band for band in bands if band not in found]
     if missing:
         raise MissingBandError(
             f"item {item_id}: no file of {', '.join(missing)} at native resolution "
             f"among the assets {', '.join(item.get('assets') or {}) or 'none'}"
         )
     assets: dict[str, Asset] = {}
-    for band, key in found.items():
-        assert key is not None
+    for band in bands:
+        key = found[band]
         href = resolve(str(files[key]["href"]), base, remote, f"item {item_id}: asset {key}")
         offset = offset_dn(_stored(item, key, href, baseline))
         assets[band] = _asset(item_id, key, files[key], href, offset, GSD_M[band])
-    scl_key = _pick(files, "SCL", 20)
+    scl_key = found.get("SCL")
     scl = None
     if scl_key is not None:
         href = resolve(str(files[scl_key]["href"]), base, remote, f"item {item_id}: asset {scl_key}")
@@ -299,12 +302,12 @@ def _provider(item: Item, hrefs: Sequence[str]) -> str:
 def _driver(asset: Mapping[str, Any]) -> Literal["GTiff", "JP2OpenJPEG"] | None:
     """GDAL's driver by media type, else by the name's end; None for what is no raster file."""
     media = str(asset.get("type") or "").lower()
-    end = urlsplit(str(asset.get("href") or "")).path.lower().rpartition(".")[2]
-    if media.startswith("image/jp2") or (not media and end == "jp2"):
+    if media.startswith("image/jp2"):
         return "JP2OpenJPEG"
-    if media.startswith(("image/tiff", "image/vnd.stac.geotiff")) or (not media and end in ("tif", "tiff")):
+    if media.startswith(("image/tiff", "image/vnd.stac.geotiff")):
         return "GTiff"
-    return None
+    end = "" if media else urlsplit(str(asset.get("href") or "")).path.lower().rpartition(".")[2]
+    return "JP2OpenJPEG" if end == "jp2" else "GTiff" if end in ("tif", "tiff") else None
 
 
 def _raster_field(asset: Mapping[str, Any], name: str) -> Any:
@@ -335,17 +338,22 @@ def _declared_gsd(key: str, asset: Mapping[str, Any]) -> float | None:
     return next((float(claim) for claim in claims if claim is not None), None)
 
 
-def _pick(files: Mapping[str, Mapping[str, Any]], band: str, gsd_m: int) -> str | None:
-    """The key of the asset that holds a band (or the SCL) at its native resolution, a COG before a JP2."""
-    keys = []
+def _native_files(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Of each band, and the SCL, the key of the asset that holds it at its native resolution, a COG before a JP2."""
+    found: dict[str, list[str]] = {}
     for key, asset in files.items():
-        match = _KEY.fullmatch(key)
-        if match is None:
-            continue
-        name = match["name"]
-        if _COMMON_NAMES.get(name.lower(), name.upper()) == band and _declared_gsd(key, asset) in (gsd_m, None):
-            keys.append(key)
-    return min(keys, key=lambda key: (_driver(files[key]) != "GTiff", key), default=None)
+        band = _band_of(key)
+        if band is not None and _declared_gsd(key, asset) in (_NATIVE_M[band], None):
+            found.setdefault(band, []).append(key)
+    return {band: min(keys, key=lambda key: (_driver(files[key]) != "GTiff", key)) for band, keys in found.items()}
+
+
+@lru_cache(maxsize=1024)  # catalogues of many thousand items use few keys
+def _band_of(key: str) -> str | None:
+    """The band that an asset's key names."""
+    match = _KEY.fullmatch(key)
+    name = _COMMON_NAMES.get(match["name"].lower(), match["name"].upper()) if match else None
+    return name if name in _NATIVE_M else None
 
 
 _FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shapely
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import RunConfig, area_geometry, load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {
@@ -184,7 +183,7 @@ def test_missing_sections_are_all_named_in_one_line(tmp_path: Path) -> None:
         ),
         ({"area": {"tiles": [5]}}, "area.tiles.0: found 5, expected an MGRS tile id such as 48QUE"),
         ({"area": {"tiles": []}}, "area.tiles: found [], expected a list of MGRS tile ids"),
-        ({"area": 7}, "area: found 7, expected a section with one of geojson, bbox, tiles"),
+        ({"area": 7}, "area: found 7, expected a section with one of geojson, file, bbox, tiles"),
         (
             {"period": {"start": "2023-06-30", "end": "2023-06-01"}},
             "period.end: found '2023-06-01', expected a date not before",
@@ -294,79 +293,6 @@ def test_whatever_a_section_holds_the_answer_is_a_config_or_one_line(tmp_path: P
 @pytest.mark.parametrize("name", ["local_archive", "country_month", "tiles_published"])
 def test_the_examples_are_valid(name: str) -> None:
     with resources.as_file(resources.files("pipeline.examples") / f"{name}.yaml") as file:
-        config = load_config(file)
+        load_config(file)
         text = file.read_text()
     assert len(re.findall(r"(?m)^\s*#", text)) >= 4, "an example explains itself"
-    if config.area.geojson:
-        assert shapely.box(5.5, 49.3, 6.7, 50.3).contains(area_geometry(config))
-
-
-# ---- areas ----------------------------------------------------------------------------------------------------------
-
-SQUARE = {"type": "Polygon", "coordinates": [[[10, 50], [11, 50], [11, 51], [10, 51], [10, 50]]]}
-UTM = {"type": "Polygon", "coordinates": [[[500000, 5500000], [600000, 5500000], [600000, 5600000], [500000, 5500000]]]}
-
-
-def area_of(folder: Path, content: Any) -> Any:
-    (folder / "area.geojson").write_text(content if isinstance(content, str) else json.dumps(content))
-    return area_geometry(load_config(written(folder, area={"geojson": "area.geojson"})))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        SQUARE,
-        {"type": "Feature", "properties": {}, "geometry": SQUARE},
-        {"type": "FeatureCollection", "features": [{"type": "Feature", "properties": None, "geometry": SQUARE}]},
-        {"type": "MultiPolygon", "coordinates": [SQUARE["coordinates"]]},
-        {"type": "GeometryCollection", "geometries": [SQUARE, {"type": "Point", "coordinates": [0, 0]}]},
-        {**SQUARE, "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}},
-        {**SQUARE, "crs": {"type": "name", "properties": {"name": "EPSG:4326"}}},
-    ],
-)
-def test_every_form_of_a_polygon_is_read(tmp_path: Path, content: Any) -> None:
-    assert area_of(tmp_path, content).equals(shapely.box(10, 50, 11, 51))
-
-
-def test_a_projected_area_is_brought_to_degrees_along_its_edges(tmp_path: Path) -> None:
-    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
-    area = area_of(
-        tmp_path, {"type": "FeatureCollection", "crs": crs, "features": [{"type": "Feature", "geometry": UTM}]}
-    )
-    assert area.bounds == pytest.approx((15.0, 49.644, 16.41, 50.55), abs=0.02)
-    assert len(area.exterior.coords) > 100
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("", "not valid JSON"),
-        ("[1]", "not valid GeoJSON"),
-        ({"type": "FeatureCollection", "features": []}, "found nothing, expected a Polygon"),
-        ({"type": "Point", "coordinates": [1, 2]}, "found Point, expected a Polygon"),
-        ({"type": "Polygon", "coordinates": [[[1, 2]]]}, "not valid GeoJSON"),
-        ({"type": "Polygon", "coordinates": [[[1, 2], [1, 2], [1, 2], [1, 2]]]}, "found Polygon, expected a Polygon"),
-        (UTM, "do not fit its CRS"),
-        ({**UTM, "crs": {"type": "name", "properties": {"name": "EPSG:0"}}}, "unknown CRS 'EPSG:0'"),
-        ({**UTM, "crs": {"type": "link", "properties": {"href": "x"}}}, "unknown CRS None"),
-    ],
-)
-def test_an_area_that_is_none_is_refused(tmp_path: Path, content: Any, expected: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        area_of(tmp_path, content)
-    assert expected in str(caught.value)
-    assert "area.geojson" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_area_file_is_named(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path, area={"geojson": "nowhere.geojson"}))
-    with pytest.raises(ConfigError, match=r"nowhere\.geojson: cannot be read"):
-        area_geometry(config)
-
-
-def test_a_box_may_cross_the_antimeridian(tmp_path: Path) -> None:
-    area = area_geometry(load_config(written(tmp_path, area={"bbox": [176, -20, -178, -15]})))
-    assert not isinstance(area, list)
-    assert area.area == pytest.approx(6 * 5)
-    assert area.bounds == (-180, -20, 180, -15)

