@@ -1,27 +1,39 @@
-"""Measure a machine with a run's own models, scenes and store: what an estimate is reckoned from."""
+"""How fast a machine is: the parts of a run, measured with its own model, grid, compute, source and store."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
 import os
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import fmean
 from typing import Any
+from uuid import uuid4
 
 import fsspec
 import numpy as np
-import rasterio
 import ray
+import torch
+from rasterio.io import DatasetReader
+from rasterio.warp import transform_bounds
 
-from kernels.bands import SCALE
-from pipeline.access import gdal_options, readable
+from kernels.bands import BANDS, GSD_M
+from pipeline.access import is_remote
 from pipeline.actor import Batch, SuperResolver
-from pipeline.config import RunConfig
-from pipeline.errors import DifffusrError
+from pipeline.assemble import ChipSource, blend_shard
+from pipeline.config import Area, Period, RunConfig, Source
+from pipeline.cube import CubeDraft, draft_cube
+from pipeline.demo_world import PERIOD, RenderedScene, generate_world, render_scenes, write_catalog
+from pipeline.errors import DifffusrError, StoreError
 from pipeline.estimate import (
     Calibration,
+    Cluster,
     Publishing,
     Reading,
     ShardWriting,
@@ -29,282 +41,532 @@ from pipeline.estimate import (
     StartUp,
     cluster_of,
     conditions_of,
+    load_calibration,
 )
-from pipeline.grid import Grid, PixelWindow
+from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
+from pipeline.raster import opened
 from pipeline.reader import read_chip
-from pipeline.run import assemble_shard, chip_dataset, cluster, draft_of, read_row, shard_task, staging_of
-from pipeline.scene import Asset
-from pipeline.staging import read_chip as read_staged
-from pipeline.staging import write_chip
-from pipeline.storage import STORE_FAILURES
+from pipeline.run import Progress, chip_dataset, cluster, decide, read_row, staging_of, storage_of
+from pipeline.scene import Scene
+from pipeline.staging import StagedChip, write_chip
+from pipeline.storage import STORE_FAILURES, Storage, first_line
 
-#: Batches that each actor computes while it is timed, after one to warm up.
+__all__ = ["Calibration", "calibrate", "load_calibration"]
+
+#: Chips read, spread over the plan.
+_SAMPLES = 8
+
+#: Calls of the model that count, in each actor.
 _CALLS = 2
 
-#: Rounds of all actors in the engine's shorter and longer measurement.
-_ROUNDS = (1, 3)
+#: The fewest sampler steps there are: what does not depend on the model is measured with them.
+_FEWEST_STEPS = 2
+
+#: Rounds of chips in the engine's shorter and longer measurement.
+_ROUNDS = 1, 5
+
+#: Shards written at a time, at most.
+_SHARDS = 8
+
+#: Bytes fetched to open a file over a network, as GDAL asks for them.
+_HEADER_BYTES = 16_384
 
 
-def calibrate(config: RunConfig, plan: Plan, batches: Sequence[int]) -> Calibration:
-    """Measure this machine.
+def calibrate(
+    config: RunConfig, batches: Sequence[int] = (), progress: Progress | None = None, plan: Plan | None = None
+) -> Calibration:
+    """Measure what the parts of a run take on the machine at hand, as a run would do them.
 
-    Some chips of the plan are read, super-resolved and staged by the run's own engine, and the shards that they touch
-    assembled, in a scratch folder below the staging folder that is deleted afterwards. Nothing else should be at work
-    on the machine meanwhile.
+    The model runs in as many actors at a time as the run would have; the engine stages chips end to end; shards are
+    blended and written with all cores. What is written goes below the staging folder and is deleted afterwards. Seconds
+    that other processes kept these from computing are taken out where the system tells them (Linux); the rest of their
+    influence stays, so measure on a machine at rest.
 
     Args:
-        plan: whose chips are measured.
-        batches: batch sizes to time the model with; the configuration's own is timed in any case.
+        batches: sizes to measure the model with, besides `compute.batch`.
+        plan: of this configuration; chips of it are read from its own scenes. Without it, from a scene made up here.
 
     Raises:
-        DifffusrError: scenes, weights or store cannot be used.
+        DifffusrError: source, model, store or cluster cannot be used.
     """
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    begun = time.monotonic()
-    with _scratch(config) as scratch, cluster(config):
-        ray_seconds = time.monotonic() - begun
-        here = cluster_of(config)
-        actors, batch = here.actors, config.compute.batch
-        chips = _neighbouring(plan, max(_ROUNDS) * actors * batch)
-        reading = _read(scratch, plan, chips[:6])
-        model = {size: _model_seconds(scratch, plan, chips, actors, size) for size in sorted({*batches, batch})}
-        start, round_seconds, done = _engine(scratch, plan, chips, actors * batch)
-        staging = _stage(scratch, done[0])
-        shards, shard_start, publishing = _shards(scratch, plan, done)
-        explained = batch * max(
-            model[batch],
-            staging.seconds,
-            actors * reading.seconds / (config.compute.read_concurrency or 2 * actors),
-            actors
-            * ((0.0 if here.gpus else model[batch] * config.compute.cpus_per_actor) + reading.cpu_seconds)
-            / here.cpus,
-        )
-        return Calibration(
-            version=1,
-            measured=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            machine=f"{here.cpus} cores, {here.gpus:g} GPUs",
-            gpu=here.gpus > 0,
-            actors=actors,
-            load=round(load, 2),
-            source="own",
-            conditions=conditions_of(config),
-            model=model,
-            engine_seconds=max(round_seconds - explained, 0.0) / batch,
-            start_up=StartUp(ray=ray_seconds, actors=start, shards=shard_start),
-            read=reading,
-            stage=staging,
-            shard=shards,
-            publish=publishing,
-        )
-
-
-def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
-    """(label, value) of a calibration for people."""
-    rows = [("machine", f"{found.machine}, {found.actors} actors")]
-    rows += [(f"model, batch {size}", f"{seconds:.2f} s a chip") for size, seconds in found.model.items()]
-    rows += [
-        ("engine", f"{found.engine_seconds:.2f} s a chip beyond its parts"),
-        ("start-up", f"Ray {found.start_up.ray:.1f} s, actors {found.start_up.actors:.1f} s"),
-        ("read", f"{found.read.seconds:.2f} s, {found.read.bytes / 1e6:.1f} MB a scene and chip{_rate(found.read)}"),
-        ("stage", f"{found.stage.seconds:.2f} s, {found.stage.bytes / 1e6:.1f} MB a chip{_rate(found.stage)}"),
-        ("shard", f"{found.shard.seconds:.2f} s and {found.shard.seconds_per_chip:.2f} s a chip"),
-        ("publish", f"{found.publish.seconds:.2f} s a zone"),
-    ]
-    if found.load > 0.3:
-        rows.append(("warning", f"the machine was busy (load {found.load:.1f} a core): measure again when it is not"))
-    return rows
-
-
-def _rate(part: Reading | Staging) -> str:
-    return f", {part.bytes / 1e6 / part.seconds:.0f} MB/s" if part.seconds else ""
+    sizes = sorted({config.compute.batch, *batches})
+    watch = progress or _Silent()
+    watch.start("calibrate", 5 + len(sizes))
+    with _scratch(config) as (scratch, folder):
+        sample = _Sample.of(scratch, plan or _generated_plan(scratch, folder))
+        watch.advance("calibrate")
+        begun = time.perf_counter()
+        with cluster(scratch):
+            ray_seconds = time.perf_counter() - begun
+            machine = cluster_of(scratch)
+            reading = _measure_reading(scratch, sample)
+            watch.advance("calibrate")
+            model = _measure_model(scratch, machine, sample, sizes, watch)
+            staged, staging = _measure_staging(scratch, model.chips)
+            actors, engine = _measure_engine(scratch, machine, sample, model, reading, staging, watch)
+            first_shard, shard, publish = _measure_shards(scratch, machine, sample, staged)
+            watch.advance("calibrate")
+    gpu = machine.gpus > 0
+    return Calibration(
+        version=1,
+        measured=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        machine=f"{machine.cpus} cores" + (f", {machine.gpus:g} × {torch.cuda.get_device_name()}" if gpu else ""),
+        gpu=gpu,
+        actors=machine.actors,
+        load=load,
+        source="own" if plan else "generated",
+        conditions=conditions_of(config),
+        model=model.seconds,
+        engine_seconds=engine,
+        start_up=StartUp(ray=ray_seconds, actors=actors, shards=first_shard),
+        read=reading,
+        stage=staging,
+        shard=shard,
+        publish=publish,
+    )
 
 
 @contextmanager
-def _scratch(config: RunConfig) -> Iterator[RunConfig]:
-    """The configuration with cube and staged chips in a folder of its own, deleted in the end."""
-    folder = staging_of(config).child(f"calibration-{os.getpid()}")
-    store = config.store.model_copy(
-        update={"url": folder.child("cube.zarr").url, "staging": folder.child("staging").url}
-    )
+def _scratch(config: RunConfig) -> Iterator[tuple[RunConfig, Path]]:
+    """The configuration with cube and staging in a folder that is deleted afterwards, and a folder on this machine."""
+    place = staging_of(config).child(f"calibration-{uuid4().hex}")
+    store = config.store.model_copy(update={"url": f"{place.url}/cube.zarr", "staging": f"{place.url}/staging"})
+    samples = min(config.model.uncertainty_samples, 2)
+    model = config.model.model_copy(update={"uncertainty_samples": samples})
     try:
-        yield config.model_copy(update={"store": store})
+        with tempfile.TemporaryDirectory(prefix="difffusr-calibration-") as folder:
+            yield config.model_copy(update={"store": store, "model": model}), Path(folder)
     finally:
-        fs, path = folder.filesystem()
-        with suppress(FileNotFoundError):
-            fs.rm(path, recursive=True)
+        _delete(place)
 
 
-def _neighbouring(plan: Plan, count: int) -> list[ChipPlan]:
-    """Chips from the middle of the plan, close together so that they fill shards; all of them where there are fewer."""
-    row, col = (axis.astype(np.int64) for axis in (plan.chips.row, plan.chips.col))
-    middle = len(row) // 2
-    same = plan.chips.epsg == plan.chips.epsg[middle]
-    away = np.maximum(np.abs(row - row[middle]), np.abs(col - col[middle])) + np.where(same, 0, 10**6)
-    order = np.lexsort((np.arange(len(row)), away))[:count]
-    return [plan.chips[int(i)] for i in np.sort(order)]
+def _delete(place: Storage) -> None:
+    fs, path = place.filesystem()
+    try:
+        fs.invalidate_cache()
+        fs.rm(path, recursive=True)
+    except FileNotFoundError:
+        return
+    except STORE_FAILURES as error:
+        raise StoreError(f"{place.url}: cannot be deleted ({first_line(error)}); delete it by hand") from None
 
 
-def _read(config: RunConfig, plan: Plan, chips: Sequence[ChipPlan]) -> Reading:
-    """Read some chips in this process."""
-    scenes = {scene.id: scene for scene in plan.scenes}
+class _Silent:
+    def start(self, stage: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, stage: str) -> None: ...
+
+
+class _Stopwatch:
+    """Seconds of what happens inside: wall clock less the time for which this process's `threads` busy threads were
+    ready to compute but the machine was at something else; and seconds of core."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self.seconds = self.cpu_seconds = 0.0
+
+    def __enter__(self) -> _Stopwatch:
+        self._begun = time.perf_counter(), time.process_time(), _waited()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall, cpu, waited = time.perf_counter(), time.process_time(), _waited()
+        wall, cpu, waited = wall - self._begun[0], cpu - self._begun[1], waited - self._begun[2]
+        self.cpu_seconds = cpu
+        # Threads that ended took the tale of their waiting with them, so the difference may even be negative.
+        self.seconds = max(wall - max(waited, 0.0) / self._threads, min(cpu / self._threads, wall))
+
+
+def _waited() -> float:
+    """Seconds that this process's threads have waited for a core so far; 0 where the system does not tell."""
+    total = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            total += int(file.read_text().split()[1])
+        except (OSError, IndexError):
+            continue
+    return total / 1e9
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Chips to measure with
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A few chips spread over a plan."""
+
+    plan: Plan
+    chips: list[ChipPlan]
+    scenes: Mapping[str, Scene]
+    grid: Grid
+
+    @classmethod
+    def of(cls, config: RunConfig, plan: Plan) -> _Sample:
+        places = np.unique(np.linspace(0, len(plan.chips) - 1, _SAMPLES).round().astype(int))
+        scenes = {scene.id: scene for scene in plan.scenes}
+        return cls(plan, [plan.chips[int(place)] for place in places], scenes, grid_of(config))
+
+    def scenes_of(self, chip: ChipPlan) -> list[Scene]:
+        return [self.scenes[scene] for scene in chip.scenes]
+
+    def times(self, count: int) -> list[ChipPlan]:
+        """So many chips of the sample, again and again, each under a name of its own."""
+        run = uuid4().hex
+        return [
+            replace(chip, key=f"{number:08d}{run:0<56}") for number, chip in enumerate(islice(cycle(self.chips), count))
+        ]
+
+
+def _generated_plan(config: RunConfig, folder: Path) -> Plan:
+    """A plan of one chip, over a made-up scene that covers it."""
     grid = grid_of(config)
-    wall, cpu, looks, fetched, further, planned = 0.0, 0.0, 0, 0.0, 0, 0
-    for chip in chips:
-        window = grid.chip_window(chip.index)
-        begun, used = time.monotonic(), time.process_time()
-        pixels = read_chip(window, [scenes[i] for i in chip.scenes], allow_cloudy=config.scenes.allow_cloudy)
-        wall, cpu = wall + time.monotonic() - begun, cpu + time.process_time() - used
-        # Scenes are looked at until nothing is missing: all of them where something still is.
-        seen = len(chip.scenes) if (pixels.source == 0).any() else int(pixels.source.max())
-        looks, further, planned = looks + seen, further + seen - 1, planned + len(chip.scenes) - 1
-        for name in chip.scenes[:seen]:
-            assets = [*scenes[name].assets.values(), *([scenes[name].scl] if scenes[name].scl else [])]
-            fetched += sum(_bytes_under(asset, chip.epsg, window) for asset in assets if asset is not None)
+    rendered = render_scenes(generate_world(size_m=(1200, 1800)))[-1]
+    window = grid.chip_window(ChipIndex(*(at * 10_000 // grid.stride_px for at in (-525, 52))))
+    west, south, east, north = window.bounds_m(rendered.epsg)
+    catalog = write_catalog([_stretched(rendered, west, north, int(east - west))], folder / "archive")
+    inside = transform_bounds(f"EPSG:{rendered.epsg}", "EPSG:4326", *_middle(west, south, east, north))
+    there = {
+        "area": Area(bbox=inside),
+        "period": Period(start=dt.date.fromisoformat(PERIOD[0]), end=dt.date.fromisoformat(PERIOD[1])),
+        "source": Source(static_catalog=str(catalog)),
+    }
+    return decide(config.model_copy(update=there))
+
+
+def _stretched(scene: RenderedScene, left_m: float, top_m: float, side_m: int) -> RenderedScene:
+    """A scene elsewhere, repeated until it fills a square."""
+
+    def filled(pixels: np.ndarray[Any, Any], gsd_m: int) -> np.ndarray[Any, Any]:
+        size = side_m // gsd_m
+        return np.pad(pixels, [(0, max(size - side, 0)) for side in pixels.shape], mode="wrap")[:size, :size]
+
+    bands = {band: filled(pixels, GSD_M[band]) for band, pixels in scene.bands.items()}
+    return replace(scene, bands=bands, scl=filled(scene.scl, 20), left_m=left_m, top_m=top_m)
+
+
+def _middle(west: float, south: float, east: float, north: float) -> tuple[float, float, float, float]:
+    x, y = (west + east) / 2, (south + north) / 2
+    return x - 30, y - 30, x + 30, y + 30
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _measure_reading(config: RunConfig, sample: _Sample) -> Reading:
+    looks, taken, cpu = 0, 0.0, 0.0
+    for chip in sample.chips:
+        window, scenes = sample.grid.chip_window(chip.index), _Counted(sample.scenes_of(chip))
+        with _Stopwatch() as reading:
+            read_chip(window, scenes, allow_cloudy=config.scenes.allow_cloudy)
+        looks, taken, cpu = looks + scenes.looks, taken + reading.seconds, cpu + reading.cpu_seconds
+    first = [(sample.scenes_of(chip)[0], sample.grid.chip_window(chip.index)) for chip in sample.chips]
+    further = sum(len(chip.scenes) - 1 for chip in sample.chips)
     return Reading(
-        seconds=wall / looks,
-        cpu_seconds=min(cpu, wall) / looks,
-        bytes=fetched / looks,
-        further_share=further / planned if planned else 1.0,
+        seconds=taken / looks,
+        cpu_seconds=cpu / looks,
+        bytes=fmean(_bytes_fetched(scene, window) for scene, window in first),
+        further_share=(looks - len(sample.chips)) / further if further else 1.0,
     )
 
 
-def _bytes_under(asset: Asset, epsg: int, window: PixelWindow) -> float:
-    """Bytes of a file's blocks that a window touches; of a file without a table of blocks its share by area."""
-    left, bottom, right, top = window.bounds_m(epsg)
-    with rasterio.Env(**gdal_options(asset.href)), rasterio.open(readable(asset.href)) as file:
-        t, (high, wide) = file.transform, file.block_shapes[0]
-        rows = _blocks((t.f - top) / asset.gsd_m, (t.f - bottom) / asset.gsd_m, file.height, high)
-        cols = _blocks((left - t.c) / asset.gsd_m, (right - t.c) / asset.gsd_m, file.width, wide)
-        sizes = [file.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=1) for row in rows for col in cols]
-        if all(size is not None for size in sizes):
-            return float(sum(map(int, sizes)))
-        share = len(rows) * len(cols) * high * wide / max(file.height * file.width, 1)
+class _Counted(list[Scene]):
+    """Scenes that count how many of them were asked for."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Scene]:
+        for scene in super().__iter__():
+            self.looks += 1
+            yield scene
+
+
+def _bytes_fetched(scene: Scene, window: PixelWindow) -> float:
+    """Bytes of a scene's files that a look at a window fetches: the tiles that it touches, and each file's header."""
+    total = 0.0
+    for band in (*BANDS, *(("SCL",) if scene.scl else ())):
+        asset = scene.scl if band == "SCL" else scene.assets[band]
+        assert asset is not None
+        with opened(scene, band, asset) as file:
+            left, bottom, right, top = window.bounds_m(scene.epsg)
+            col, row = ~file.transform @ (left, top)
+            col_stop, row_stop = ~file.transform @ (right, bottom)
+            columns = range(max(round(col), 0), min(round(col_stop), file.width))
+            rows = range(max(round(row), 0), min(round(row_stop), file.height))
+            if rows and columns:
+                total += _bytes_under(file, rows, columns, asset.href)
+        total += _HEADER_BYTES * is_remote(asset.href)
+    return total
+
+
+def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) -> float:
+    """Compressed bytes of the tiles under a window of a file; of a file without a table of tiles, its share of all."""
+    height, width = file.block_shapes[0]
+    if file.driver == "GTiff":
+        tiles = [
+            file.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1)
+            for y in range(rows.start // height, (rows.stop - 1) // height + 1)
+            for x in range(columns.start // width, (columns.stop - 1) // width + 1)
+        ]
+        return float(sum(int(tile or 0) for tile in tiles))
     try:
-        with fsspec.open(asset.href) as whole:
-            return min(share, 1.0) * float(whole.size or 0)
+        fs, path = fsspec.url_to_fs(href)
+        size = float(fs.size(path) or 0)
     except STORE_FAILURES:
-        return 0.0
+        size = file.width * file.height * 2.0  # not told: as if it were not compressed
+    return size * len(rows) * len(columns) / (file.width * file.height)
 
 
-def _blocks(start: float, stop: float, length: int, block: int) -> range:
-    first, last = max(math.floor(start), 0), min(math.ceil(stop), length)
-    return range(first // block, -(-last // block)) if first < last else range(0)
+# ---------------------------------------------------------------------------------------------------------------------
+# Model
+# ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Probe(SuperResolver):
-    """An actor that says how long it takes."""
+class _TimedResolver(SuperResolver):
+    """The run's actor with a stopwatch."""
 
-    def seconds(self, batch: Batch) -> float:
-        """Seconds for a batch, the best of some calls after a first."""
-        self(batch)
-        taken = []
-        for _ in range(_CALLS):
-            begun = time.monotonic()
-            self(batch)
-            taken.append(time.monotonic() - begun)
-        return float(np.mean(taken))
-
-
-def _model_seconds(config: RunConfig, plan: Plan, chips: Sequence[ChipPlan], actors: int, size: int) -> float:
-    """Seconds a chip of one call of the model, in one actor while all compute."""
-    compute = config.compute.model_copy(update={"batch": size})
-    model = config.model.model_copy(update={"uncertainty_samples": 0})
-    trial = config.model_copy(update={"compute": compute, "model": model})
-    rows = [_row(config, plan, chips[i % len(chips)]) for i in range(size)]
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    here = cluster_of(config)
-    share = here.gpus / actors if here.gpus else 0.0
-    probe = ray.remote(num_cpus=0.5, num_gpus=min(share, 1.0))(_Probe)
-    probes = [probe.remote(trial) for _ in range(actors)]
-    shared = ray.put(batch)
-    found = ray.get([one.seconds.remote(shared) for one in probes])
-    for one in probes:
-        ray.kill(one)
-    return float(np.mean(found)) / size
+    def measure(self, rows: Batch, steps: int | None, batch: int) -> tuple[float, list[StagedChip]]:
+        """Super-resolve one batch of chips; seconds it took, and the chips."""
+        sampling = self.model.sampling
+        self.batch = batch
+        self.model.sampling = sampling if steps is None else replace(sampling, steps=steps)
+        with _Stopwatch(torch.get_num_threads()) as watch:
+            out = self(rows)
+        self.model.sampling = sampling
+        return watch.seconds, [
+            StagedChip(out["dn"][i], out["quality"][i], out["source"][i], out["std"][i] if "std" in out else None)
+            for i in range(batch)
+        ]
 
 
-def _row(config: RunConfig, plan: Plan, chip: ChipPlan) -> dict[str, Any]:
-    grid = grid_of(config)
+@dataclass(frozen=True)
+class _ModelFigures:
+    """Seconds per chip by batch; the same with the fewest steps for the run's own batch; chips that came of it."""
+
+    seconds: dict[int, float]
+    fewest_steps: float
+    chips: list[tuple[ChipPlan, StagedChip]]
+
+
+def _measure_model(
+    config: RunConfig, machine: Cluster, sample: _Sample, sizes: Sequence[int], progress: Progress
+) -> _ModelFigures:
+    rows = [
+        read_row(_row(sample.grid, chip), sample.scenes, sample.grid, config.scenes.allow_cloudy)
+        for chip in sample.chips
+    ]
+    for row in rows:
+        if row["error"]:
+            raise DifffusrError(f"chip {row['name']}: {row['error']}")
+    share = machine.gpus / machine.actors
+    options = {"num_gpus": min(share, 1.0) if share < 1 else int(share), "num_cpus": 0}
+    actors = [ray.remote(_TimedResolver).options(**options).remote(config) for _ in range(machine.actors)]
+    calls = max(config.model.uncertainty_samples, 1)
+    seconds: dict[int, float] = {}
+    chips: list[tuple[ChipPlan, StagedChip]] = []
+
+    def together(turn: int, batch: int, steps: int | None) -> float:
+        """Mean seconds per chip of a batch in all actors at a time."""
+        picks = [[(turn * machine.actors + a) * batch + i for i in range(batch)] for a in range(len(actors))]
+        batches = [_stacked([rows[i % len(rows)] for i in pick]) for pick in picks]
+        ends = ray.get([actor.measure.remote(b, steps, batch) for actor, b in zip(actors, batches, strict=True)])
+        if steps is None:
+            for pick, (_, made) in zip(picks, ends, strict=True):
+                chips.extend((sample.chips[i % len(rows)], chip) for i, chip in zip(pick, made, strict=True))
+        return fmean(taken for taken, _ in ends) / batch
+
+    fewest = 0.0
+    for batch in sizes:
+        together(0, batch, _FEWEST_STEPS)  # the first call of a size prepares the rest
+        if batch == config.compute.batch:
+            fewest = together(0, batch, _FEWEST_STEPS)
+        seconds[batch] = fmean(together(turn, batch, None) for turn in range(_CALLS)) / calls
+        progress.advance("calibrate")
+    for actor in actors:
+        ray.kill(actor)
+    return _ModelFigures(seconds, fewest, chips)
+
+
+def _row(grid: Grid, chip: ChipPlan) -> dict[str, Any]:
+    """What `run.read_row` and the actor need to know of a chip."""
     window = grid.chip_window(chip.index)
-    scenes = {scene.id: scene for scene in plan.scenes if scene.id in chip.scenes}
-    row = {"name": chip.name, "object": chip.object_name, "epsg": chip.epsg, "row": chip.index.row}
-    row |= {"col": chip.index.col, "pixel_row": window.row, "pixel_col": window.col, "scenes": "\n".join(chip.scenes)}
-    return read_row(row, scenes, grid, config.scenes.allow_cloudy)
+    return {
+        "name": chip.name,
+        "epsg": chip.epsg,
+        "row": chip.index.row,
+        "col": chip.index.col,
+        "pixel_row": window.row,
+        "pixel_col": window.col,
+        "scenes": "\n".join(chip.scenes),
+    }
 
 
-def _engine(config: RunConfig, plan: Plan, chips: list[ChipPlan], a_round: int) -> tuple[float, float, list[ChipPlan]]:
-    """Seconds until the actors could begin, seconds of a round of all actors, and the chips that are staged then.
+def _stacked(rows: Sequence[Mapping[str, Any]]) -> Batch:
+    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
-    The engine runs twice, over fewer and over more chips: what it takes in any case is told from what grows.
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Staging and engine
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _measure_staging(
+    config: RunConfig, chips: Sequence[tuple[ChipPlan, StagedChip]]
+) -> tuple[list[tuple[ChipPlan, str]], Staging]:
+    """Stage what the model made; returns the chips with their objects' names, and the figures."""
+    staging, staged, seconds, cpu, sizes = staging_of(config), [], [], [], []
+    for number, (chip, made) in enumerate(chips[:_SAMPLES]):
+        name = f"{chip.epsg}/staged-{number}.chip"
+        with _Stopwatch() as watch:
+            size = write_chip(staging, name, made)
+        staged.append((chip, name))
+        seconds.append(watch.seconds)
+        cpu.append(watch.cpu_seconds)
+        sizes.append(size)
+    return staged, Staging(seconds=fmean(seconds), cpu_seconds=fmean(cpu), bytes=fmean(sizes))
+
+
+def _measure_engine(
+    config: RunConfig,
+    machine: Cluster,
+    sample: _Sample,
+    model: _ModelFigures,
+    reading: Reading,
+    staging: Staging,
+    progress: Progress,
+) -> tuple[float, float]:
+    """Seconds until the engine's actors could begin, and seconds it kept each of them waiting for a chip.
+
+    A short and a longer run end to end, with the fewest sampler steps so that the model says little in it.
     """
-    taken = []
-    sizes = sorted({min(rounds * a_round, len(chips)) for rounds in _ROUNDS})
-    for size in sizes:
-        begun = time.monotonic()
-        for row in chip_dataset(config, plan, chips[:size]).iter_rows():
+    fast = config.model_copy(update={"model": config.model.model_copy(update={"sampler_steps": _FEWEST_STEPS})})
+    batch = config.compute.batch
+    took = []
+    for rounds in _ROUNDS:
+        chips = sample.times(rounds * machine.actors * batch)
+        begun = time.perf_counter()
+        for row in chip_dataset(fast, sample.plan, chips).iter_rows():
             if row["error"]:
-                raise DifffusrError(f"chip {row['name']} failed while calibrating: {row['error']}")
-        taken.append(time.monotonic() - begun)
-    rounds = [math.ceil(size / a_round) for size in sizes]
-    if len(sizes) < 2 or rounds[0] == rounds[-1]:
-        return 0.0, taken[-1] / rounds[-1], chips[: sizes[-1]]
-    a_round_takes = max(taken[-1] - taken[0], 0.0) / (rounds[-1] - rounds[0])
-    return max(taken[0] - a_round_takes * rounds[0], 0.0), a_round_takes, chips[: sizes[-1]]
+                raise DifffusrError(f"chip {row['name']}: {row['error']}")
+        took.append(time.perf_counter() - begun)
+        progress.advance("calibrate")
+    looks = fmean(len(chip.scenes) for chip in sample.chips)
+    on_cores = 0.0 if machine.gpus else model.fewest_steps * config.compute.cpus_per_actor
+    cpu = on_cores + looks * reading.cpu_seconds + staging.cpu_seconds
+    explained = max(model.fewest_steps, machine.actors * cpu / machine.cpus)
+    a_chip = (took[1] - took[0]) / (_ROUNDS[1] - _ROUNDS[0]) / batch
+    waiting = max(a_chip - explained, 0.0)
+    return max(took[0] - (explained + waiting) * batch * _ROUNDS[0], 0.0), waiting
 
 
-def _stage(config: RunConfig, chip: ChipPlan) -> Staging:
-    """Write a staged chip once more under other names."""
+# ---------------------------------------------------------------------------------------------------------------------
+# Shards
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a shard took and came to: seconds, chips, bytes of its objects, pixels with data."""
+
+    seconds: float
+    chips: int
+    bytes: int
+    pixels: int
+
+
+def _measure_shards(
+    config: RunConfig, machine: Cluster, sample: _Sample, staged: Sequence[tuple[ChipPlan, str]]
+) -> tuple[float, ShardWriting, Publishing]:
+    """Seconds until a first shard could begin; writing shards; publishing."""
+    grid, count = sample.grid, min(machine.cpus, _SHARDS)
+    draft, shards = _scratch_cube(config, sample, count)
     staging = staging_of(config)
-    staged = read_staged(staging, chip.object_name)
-    begun, used = time.monotonic(), time.process_time()
-    sizes = [write_chip(staging, f"again/{number}.chip", staged) for number in range(3)]
-    wall, cpu = (time.monotonic() - begun) / 3, (time.process_time() - used) / 3
-    return Staging(seconds=wall, cpu_seconds=min(cpu, wall), bytes=float(np.mean(sizes)))
+    write = ray.remote(_write_shard).options(num_cpus=1)
+    shared = ray.put(draft)
+
+    def together(chips: int | None) -> tuple[float, list[_Written]]:
+        """Wall clock and figures of so many shards written at a time, of all or some of the chips that touch them."""
+        begun = time.perf_counter()
+        tasks = [write.remote(shared, shard, _sources(grid, draft, shard, staged)[:chips], staging) for shard in shards]
+        ends = ray.get(tasks)
+        return time.perf_counter() - begun, ends
+
+    cold, _ = together(None)
+    warm, full = together(None)
+    _, least = together(1)
+    with _Stopwatch() as watch:
+        draft.publish()
+    publish = Publishing(seconds=watch.seconds, objects=len(draft.objects))
+    return max(cold - warm, 0.0), _shard_figures(full, least), publish
 
 
-def _shards(config: RunConfig, plan: Plan, done: Sequence[ChipPlan]) -> tuple[ShardWriting, float, Publishing]:
-    """Assemble the shards that staged chips touch, one a core, and publish them."""
-    staged = {chip.name for chip in done}
-    draft = draft_of(config, plan)
-    grid = grid_of(config)
-    touched = _touched(plan, grid, done)
-    failed = {chip.name: "" for shard in touched for chip in shard.chips if chip.name not in staged}
-    timed = ray.remote(num_cpus=1)(_timed_shard)
-    shared, staging = ray.put(draft), staging_of(config)
-    tasks = [shard_task(draft, shard, failed) for shard in touched]
-    begun = time.monotonic()
-    jobs = [timed.remote(shared, shard, task, staging) for shard, task in zip(touched, tasks, strict=True)]
-    taken = np.array(ray.get(jobs))
-    wall = time.monotonic() - begun
-    pairs = np.array([len(task["chips"]) for task in tasks], float)
-    slope, base = (0.0, float(taken.mean()))
-    if np.ptp(pairs) > 0:
-        slope, base = (max(float(value), 0.0) for value in np.polyfit(pairs, taken, 1))
-    idle = max(wall - float(taken.sum()) / min(len(touched), int(ray.cluster_resources().get("CPU", 1))), 0.0)
-    begun = time.monotonic()
-    draft.publish()
-    published = (time.monotonic() - begun) / len(draft.zones)
-    bytes_written, pixels = _written(config), float(len(done)) * (grid.stride_px * SCALE) ** 2
-    writing = ShardWriting(seconds=base, seconds_per_chip=slope, bytes=0.0, bytes_per_pixel=bytes_written / pixels)
-    return writing, idle, Publishing(seconds=published, objects=len(draft.objects) // len(draft.zones))
+def _shard_figures(full: Sequence[_Written], least: Sequence[_Written]) -> ShardWriting:
+    """A line through shards of all their chips and shards of one."""
+
+    def line(x: str, y: str) -> tuple[float, float]:
+        (x0, y0), (x1, y1) = (
+            (fmean(getattr(w, x) for w in part), fmean(getattr(w, y) for w in part)) for part in (least, full)
+        )
+        slope = max((y1 - y0) / (x1 - x0), 0.0) if x1 > x0 else y1 / max(x1, 1)
+        return max(y1 - slope * x1, 0.0), slope
+
+    seconds, seconds_per_chip = line("chips", "seconds")
+    empty, bytes_per_pixel = line("pixels", "bytes")
+    return ShardWriting(
+        seconds=seconds, seconds_per_chip=seconds_per_chip, bytes=empty, bytes_per_pixel=bytes_per_pixel
+    )
 
 
-def _touched(plan: Plan, grid: Grid, done: Sequence[ChipPlan]) -> list[Any]:
-    """The planned shards that some of the chips touch, at most eight."""
-    wanted = {(chip.epsg, shard) for chip in done for shard in grid.shards_touching(grid.chip_window(chip.index))}
-    rows = zip(plan.shards.epsg.tolist(), plan.shards.row.tolist(), plan.shards.col.tolist(), strict=True)
-    return [plan.shards[i] for i, (epsg, row, col) in enumerate(rows) if (epsg, (row, col)) in wanted][:8]
+def _scratch_cube(config: RunConfig, sample: _Sample, count: int) -> tuple[CubeDraft, list[ShardIndex]]:
+    """A cube of so many shards in a row, beginning at the sample's first chip."""
+    grid, chip = sample.grid, sample.chips[0]
+    window, size = grid.chip_window(chip.index), grid.shard_px
+    first = ShardIndex(window.row // size, window.col // size)
+    extent = PixelWindow(first.row * size, first.col * size, size, count * size)
+    draft = draft_cube(
+        storage_of(config),
+        grid,
+        {chip.epsg: extent},
+        (config.period.start, config.period.end),
+        [{"id": scene} for scene in sample.scenes],
+        {},
+        config.model.uncertainty_samples,
+    )
+    return draft, [ShardIndex(first.row, first.col + number) for number in range(count)]
 
 
-def _timed_shard(*args: Any) -> float:
-    begun = time.monotonic()
-    assemble_shard(*args)
-    return time.monotonic() - begun
+def _sources(
+    grid: Grid, draft: CubeDraft, shard: ShardIndex, staged: Sequence[tuple[ChipPlan, str]]
+) -> list[ChipSource]:
+    """The staged chips in the places of all chips that touch a shard; those with most of it first."""
+    numbers = {facts["id"]: number for number, facts in draft.scenes.items()}
+    window = grid.shard_window(shard)
+
+    def off_centre(index: ChipIndex) -> float:
+        place = grid.chip_window(index)
+        return math.hypot(
+            place.row + place.height / 2 - window.row - window.height / 2,
+            place.col + place.width / 2 - window.col - window.width / 2,
+        )
+
+    places = sorted(grid.chips_touching(window), key=off_centre)
+    return [
+        ChipSource(place, name, tuple(numbers[scene] for scene in chip.scenes))
+        for place, (chip, name) in zip(places, cycle(staged), strict=False)
+    ]
 
 
-def _written(config: RunConfig) -> float:
-    """Bytes of the scratch cube's data."""
-    fs, path = fsspec.url_to_fs(config.store.url, **dict(config.store.storage_options))
-    return float(sum(size for name, size in fs.du(path, total=False).items() if "/c/" in name))
+def _write_shard(draft: CubeDraft, shard: ShardIndex, sources: list[ChipSource], staging: Storage) -> _Written:
+    """Blend and write one shard, as `run.assemble_shard` does."""
+    ((epsg, zone),) = draft.zones.items()
+    with _Stopwatch() as watch:
+        data = blend_shard(draft.grid, shard, sources, staging, with_std=zone.uncertainty_samples > 0)
+        objects = draft.write_shard(epsg, shard, data)
+    size = sum(len(draft.storage.read(name)) for name in objects)
+    return _Written(watch.seconds, len(sources), size, int((data.quality > 0).sum()))

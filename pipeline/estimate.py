@@ -563,6 +563,27 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
     return [*rows, ("cost", _money(made.total, made.currency))]
 
 
+def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
+    """(label, value) of a calibration for people."""
+    rows = [("machine", f"{found.machine}, {found.actors} actors")]
+    rows += [(f"model, batch {size}", f"{seconds:.2f} s a chip") for size, seconds in found.model.items()]
+    rows += [
+        ("engine", f"{found.engine_seconds:.2f} s a chip beyond its parts"),
+        ("start-up", f"Ray {found.start_up.ray:.1f} s, actors {found.start_up.actors:.1f} s"),
+        ("read", f"{found.read.seconds:.2f} s, {found.read.bytes / 1e6:.1f} MB a scene and chip{_rate(found.read)}"),
+        ("stage", f"{found.stage.seconds:.2f} s, {found.stage.bytes / 1e6:.1f} MB a chip{_rate(found.stage)}"),
+        ("shard", f"{found.shard.seconds:.2f} s and {found.shard.seconds_per_chip:.2f} s a chip"),
+        ("publish", f"{found.publish.seconds:.2f} s a zone"),
+    ]
+    if found.load > 0.3:
+        rows.append(("warning", f"the machine was busy (load {found.load:.1f} a core): measure again when it is not"))
+    return rows
+
+
+def _rate(part: Reading | Staging) -> str:
+    return f", {part.bytes / 1e6 / part.seconds:.0f} MB/s" if part.seconds else ""
+
+
 def _size(number: float) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= size:

@@ -75,11 +75,12 @@ def show_calibration(config: RunConfig, output: Path, batches: tuple[int, ...]) 
     Raises:
         DifffusrError: something that the measurement needs cannot be used.
     """
-    from pipeline.calibrate import calibrate, calibration_rows
+    from pipeline.calibrate import calibrate
+    from pipeline.estimate import calibration_rows
 
     made = decide(config)
     with console.status("calibrating …"):
-        found = calibrate(config, made, batches or (config.compute.batch,))
+        found = calibrate(config, batches, plan=made)
     try:
         output.write_text(found.to_json())
     except OSError as error:
