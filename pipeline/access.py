@@ -68,13 +68,17 @@ def gdal_options(href: str) -> dict[str, str]:
 def advice(href: str) -> str:
     """What to do about a file that does not open."""
     bucket = bucket_of(href)
-    if bucket in _SIGNED and importlib.util.find_spec("planetary_computer") is None:
+    if bucket in _SIGNED and not _can_sign():
         return "Planetary Computer wants signed requests: pip install 'difffusr[planetary-computer]'"
     if bucket == "eodata" and urlsplit(href).scheme == "s3":
         return "CDSE wants S3 keys of its own: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or check the file"
     if requester_pays(href):
         return "its bucket is requester pays: set AWS credentials that may be charged, or check the file"
     return "check that the file exists and is whole, or leave the scene out"
+
+
+def _can_sign() -> bool:
+    return importlib.util.find_spec("planetary_computer") is not None
 
 
 def requester_pays(href: str) -> bool:
@@ -135,7 +139,8 @@ def resolve(href: str, base: str, remote: bool, what: str) -> str:
         raise CatalogError(f"{what}: href {bare_href(href)!r}: expected a path or one of {', '.join(_SCHEMES)}://")
     if remote and not is_url(href):
         raise CatalogError(f"{what}: href {href!r} is a local file, which a remote catalogue may not name")
-    return href
+    # A signature that came with the item is no part of a scene: it is a secret, and it expires.
+    return bare_href(href) if bucket_of(href) in _SIGNED and _can_sign() else href
 
 
 @lru_cache(maxsize=4096)  # asked several times of every file

@@ -20,6 +20,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+from botocore.exceptions import BotoCoreError
 from pystac.errors import STACError, STACTypeError
 from pystac_client import Client, ItemSearch
 from pystac_client.conformance import ConformanceClasses
@@ -174,6 +175,10 @@ class _Search:
         """Each item once, whatever number of pages or catalogues list it."""
         known: set[tuple[object, object]] = set()
         for item, base in items:
+            for part in ("properties", "assets"):
+                if not isinstance(item.get(part) or {}, dict):
+                    kind = type(item[part]).__name__
+                    raise CatalogError(f"item {item.get('id')}: its {part} are a {kind}, expected an object")
             key = (item.get("collection"), item.get("id"))
             if key not in known:
                 known.add(key)
@@ -359,7 +364,7 @@ def _read_parquet(place: str) -> Iterator[Item]:
     try:
         with fsspec.open(place, "rb") as file:
             data = file.read()
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, BotoCoreError) as error:
         raise CatalogError(f"{named}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
     try:
         table = pq.read_table(io.BytesIO(data))
@@ -368,6 +373,8 @@ def _read_parquet(place: str) -> Iterator[Item]:
     lacking = {"id", "geometry", "assets"} - set(table.column_names)
     if lacking:
         raise CatalogError(f"{named}: is not stac-geoparquet: it has no column {', '.join(sorted(lacking))}")
+    # Not needed here, and the reader of such tables stumbles over items that lack it.
+    table = table.drop_columns([name for name in table.column_names if name == "proj:geometry"])
     try:
         for item in stac_table_to_items(table):
             yield _without_nulls(item)
@@ -387,7 +394,9 @@ def _is_null(value: object) -> bool:
 
 
 def _features(document: Item, place: str) -> Iterator[tuple[Item, str]]:
-    items = document["features"] if document["type"] == "FeatureCollection" else [document]
+    items = document.get("features") if document["type"] == "FeatureCollection" else [document]
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise CatalogError(f"{bare_href(place)}: its features are no list of items")
     items.reverse()
     while items:  # let go of what has been looked at: large collections take gigabytes
         yield items.pop(), place
@@ -427,7 +436,7 @@ def _read_json(reader: StacApiIO, place: str, parent: str) -> Item:
     except APIError as error:
         status = getattr(error, "status_code", None)
         raise CatalogError(f"{named}: cannot be read: {f'HTTP {status}' if status else one_line(error)}") from None
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, BotoCoreError) as error:
         raise CatalogError(f"{named}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
     except ValueError as error:
         raise CatalogError(f"{named}: is not JSON: {one_line(error)}") from None

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StoreError
 
 #: What a store answers when it cannot do what is asked: the file systems' errors and the object stores' clients' own.
-STORE_FAILURES = (OSError, ValueError, ImportError)
+STORE_FAILURES = (OSError, ValueError, ImportError, BotoCoreError)
 
 
 @dataclass(frozen=True)

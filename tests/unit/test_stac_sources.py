@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
+from pipeline.access import resolve
 from pipeline.catalog import find_scenes
 from pipeline.config import RunConfig
 from pipeline.errors import CatalogError
@@ -333,3 +334,31 @@ def test_without_query_extension_clouds_are_filtered_here(
         scenes = find_scenes(config(stac_api=proxy[0], max_cloud_cover=9))
     assert len(scenes) == 30
     assert "has no query extension" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"type": "FeatureCollection"}, "its features are no list of items"),
+        ({"type": "FeatureCollection", "features": None}, "its features are no list of items"),
+        ({"type": "FeatureCollection", "features": ["item"]}, "its features are no list of items"),
+        ({"type": "Feature", "id": "a", "properties": "none"}, "item a: its properties are a str, expected an object"),
+        ({"type": "Feature", "id": "a", "assets": [1]}, "item a: its assets are a list, expected an object"),
+    ],
+)
+def test_a_malformed_document_is_one_line(tmp_path: Path, document: dict[str, Any], said: str) -> None:
+    (tmp_path / "items.json").write_text(json.dumps(document))
+    content = {
+        "name": "a",
+        "area": {"bbox": [0, 0, 1, 1]},
+        "period": {"start": "2023-06-01", "end": "2023-06-30"},
+        "source": {"items": "items.json"},
+        "store": {"url": "a.zarr"},
+    }
+    with pytest.raises(CatalogError, match=re.escape(said)):
+        find_scenes(RunConfig.model_validate(content, context={"folder": tmp_path}))
+
+
+def test_a_signature_that_came_with_an_item_is_not_kept() -> None:
+    href = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/B04.tif?st=2023&sig=SECRET"
+    assert resolve(href, "/items.json", False, "item a") == href.partition("?")[0]
