@@ -48,7 +48,7 @@ from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
 from pipeline.raster import opened
 from pipeline.reader import read_chip
-from pipeline.run import Progress, chip_dataset, cluster, decide, read_row, staging_of, storage_of
+from pipeline.run import Progress, cluster, decide, read_row, staging_of, storage_of
 from pipeline.scene import Scene
 from pipeline.staging import StagedChip, write_chip
 from pipeline.storage import STORE_FAILURES, Storage, first_line
@@ -61,14 +61,17 @@ _SAMPLES = 8
 #: Calls of the model that count, in each actor.
 _CALLS = 2
 
-#: The fewest sampler steps there are: what does not depend on the model is measured with them.
+#: The fewest sampler steps there are: enough to warm up with.
 _FEWEST_STEPS = 2
 
-#: Rounds of chips in the engine's shorter and longer measurement.
-_ROUNDS = 1, 5
+#: Processes that read and stage for each actor, as `run.chip_dataset` has them.
+_WORKERS_PER_ACTOR = 3
 
 #: Shards written at a time, at most.
 _SHARDS = 8
+
+#: Where a made-up scene lies: northing and easting in its zone.
+_PLACE_M = 5_250_000, 520_000
 
 #: Bytes fetched to open a file over a network, as GDAL asks for them.
 _HEADER_BYTES = 16_384
@@ -79,10 +82,10 @@ def calibrate(
 ) -> Calibration:
     """Measure what the parts of a run take on the machine at hand, as a run would do them.
 
-    The model runs in as many actors at a time as the run would have; the engine stages chips end to end; shards are
-    blended and written with all cores. What is written goes below the staging folder and is deleted afterwards. Seconds
-    that other processes kept these from computing are taken out where the system tells them (Linux); the rest of their
-    influence stays, so measure on a machine at rest.
+    The model runs in as many actors at a time as the run would have; shards are blended and written with all cores.
+    What is written goes below the staging folder and is deleted afterwards. Seconds that other processes kept these
+    from computing are taken out where the system tells them (Linux); the rest of their influence stays, so measure on a
+    machine at rest. What the engine (Ray Data) adds to a chip is less than can be told from noise, and not measured.
 
     Args:
         batches: sizes to measure the model with, besides `compute.batch`.
@@ -94,7 +97,7 @@ def calibrate(
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     sizes = sorted({config.compute.batch, *batches})
     watch = progress or _Silent()
-    watch.start("calibrate", 5 + len(sizes))
+    watch.start("calibrate", 4 + len(sizes))
     with _scratch(config) as (scratch, folder):
         sample = _Sample.of(scratch, plan or _generated_plan(scratch, folder))
         watch.advance("calibrate")
@@ -106,8 +109,8 @@ def calibrate(
             watch.advance("calibrate")
             model = _measure_model(scratch, machine, sample, sizes, watch)
             staged, staging = _measure_staging(scratch, model.chips)
-            actors, engine = _measure_engine(scratch, machine, sample, model, reading, staging, watch)
-            first_shard, shard, publish = _measure_shards(scratch, machine, sample, staged)
+            watch.advance("calibrate")
+            shard, publish = _measure_shards(scratch, machine, sample, staged)
             watch.advance("calibrate")
     gpu = machine.gpus > 0
     return Calibration(
@@ -120,8 +123,7 @@ def calibrate(
         source="own" if plan else "generated",
         conditions=conditions_of(config),
         model=model.seconds,
-        engine_seconds=engine,
-        start_up=StartUp(ray=ray_seconds, actors=actors, shards=first_shard),
+        start_up=StartUp(ray=ray_seconds, actors=model.start),
         read=reading,
         stage=staging,
         shard=shard,
@@ -226,7 +228,8 @@ def _generated_plan(config: RunConfig, folder: Path) -> Plan:
     """A plan of one chip, over a made-up scene that covers it."""
     grid = grid_of(config)
     rendered = render_scenes(generate_world(size_m=(1200, 1800)))[-1]
-    window = grid.chip_window(ChipIndex(*(at * 10_000 // grid.stride_px for at in (-525, 52))))
+    stride_m = grid.stride_px * 10
+    window = grid.chip_window(ChipIndex(-_PLACE_M[0] // stride_m, _PLACE_M[1] // stride_m))
     west, south, east, north = window.bounds_m(rendered.epsg)
     catalog = write_catalog([_stretched(rendered, west, north, int(east - west))], folder / "archive")
     inside = transform_bounds(f"EPSG:{rendered.epsg}", "EPSG:4326", *_middle(west, south, east, north))
@@ -331,6 +334,16 @@ def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) ->
 class _TimedResolver(SuperResolver):
     """The run's actor with a stopwatch."""
 
+    def __init__(self, config: RunConfig) -> None:
+        imported = time.process_time()
+        with _Stopwatch(config.compute.cpus_per_actor) as watch:
+            super().__init__(config)
+        self._start = imported + watch.seconds, imported + watch.cpu_seconds
+
+    def start(self) -> tuple[float, float]:
+        """Seconds, and seconds of core, that it took from the start of the process until a first chip could begin."""
+        return self._start
+
     def measure(self, rows: Batch, steps: int | None, batch: int) -> tuple[float, list[StagedChip]]:
         """Super-resolve one batch of chips; seconds it took, and the chips."""
         sampling = self.model.sampling
@@ -347,10 +360,10 @@ class _TimedResolver(SuperResolver):
 
 @dataclass(frozen=True)
 class _ModelFigures:
-    """Seconds per chip by batch; the same with the fewest steps for the run's own batch; chips that came of it."""
+    """Seconds until the actors could begin; seconds per chip by batch; chips that came of it."""
 
+    start: float
     seconds: dict[int, float]
-    fewest_steps: float
     chips: list[tuple[ChipPlan, StagedChip]]
 
 
@@ -367,6 +380,7 @@ def _measure_model(
     share = machine.gpus / machine.actors
     options = {"num_gpus": min(share, 1.0) if share < 1 else int(share), "num_cpus": 0}
     actors = [ray.remote(_TimedResolver).options(**options).remote(config) for _ in range(machine.actors)]
+    start = _start(machine, ray.get([actor.start.remote() for actor in actors]))
     calls = max(config.model.uncertainty_samples, 1)
     seconds: dict[int, float] = {}
     chips: list[tuple[ChipPlan, StagedChip]] = []
@@ -381,16 +395,28 @@ def _measure_model(
                 chips.extend((sample.chips[i % len(rows)], chip) for i, chip in zip(pick, made, strict=True))
         return fmean(taken for taken, _ in ends) / batch
 
-    fewest = 0.0
     for batch in sizes:
         together(0, batch, _FEWEST_STEPS)  # the first call of a size prepares the rest
-        if batch == config.compute.batch:
-            fewest = together(0, batch, _FEWEST_STEPS)
         seconds[batch] = fmean(together(turn, batch, None) for turn in range(_CALLS)) / calls
         progress.advance("calibrate")
     for actor in actors:
         ray.kill(actor)
-    return _ModelFigures(seconds, fewest, chips)
+    return _ModelFigures(start, seconds, chips)
+
+
+def _start(machine: Cluster, actors: Sequence[tuple[float, float]]) -> float:
+    """Seconds until actors could begin while the processes that read and stage for them start on the same cores.
+
+    Reckoned from seconds of core, for the wall clock of so short a time says most of what else the machine does.
+    """
+    worker = ray.get(ray.remote(_core_seconds).options(num_cpus=0).remote())
+    core_seconds = sum(cpu for _, cpu in actors) + machine.actors * _WORKERS_PER_ACTOR * worker
+    return max(*(seconds for seconds, _ in actors), core_seconds / machine.cpus)
+
+
+def _core_seconds() -> float:
+    """What this process has computed since it began: in a new one, what its imports took."""
+    return time.process_time()
 
 
 def _row(grid: Grid, chip: ChipPlan) -> dict[str, Any]:
@@ -412,7 +438,7 @@ def _stacked(rows: Sequence[Mapping[str, Any]]) -> Batch:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Staging and engine
+# Staging
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -432,39 +458,6 @@ def _measure_staging(
     return staged, Staging(seconds=fmean(seconds), cpu_seconds=fmean(cpu), bytes=fmean(sizes))
 
 
-def _measure_engine(
-    config: RunConfig,
-    machine: Cluster,
-    sample: _Sample,
-    model: _ModelFigures,
-    reading: Reading,
-    staging: Staging,
-    progress: Progress,
-) -> tuple[float, float]:
-    """Seconds until the engine's actors could begin, and seconds it kept each of them waiting for a chip.
-
-    A short and a longer run end to end, with the fewest sampler steps so that the model says little in it.
-    """
-    fast = config.model_copy(update={"model": config.model.model_copy(update={"sampler_steps": _FEWEST_STEPS})})
-    batch = config.compute.batch
-    took = []
-    for rounds in _ROUNDS:
-        chips = sample.times(rounds * machine.actors * batch)
-        begun = time.perf_counter()
-        for row in chip_dataset(fast, sample.plan, chips).iter_rows():
-            if row["error"]:
-                raise DifffusrError(f"chip {row['name']}: {row['error']}")
-        took.append(time.perf_counter() - begun)
-        progress.advance("calibrate")
-    looks = fmean(len(chip.scenes) for chip in sample.chips)
-    on_cores = 0.0 if machine.gpus else model.fewest_steps * config.compute.cpus_per_actor
-    cpu = on_cores + looks * reading.cpu_seconds + staging.cpu_seconds
-    explained = max(model.fewest_steps, machine.actors * cpu / machine.cpus)
-    a_chip = (took[1] - took[0]) / (_ROUNDS[1] - _ROUNDS[0]) / batch
-    waiting = max(a_chip - explained, 0.0)
-    return max(took[0] - (explained + waiting) * batch * _ROUNDS[0], 0.0), waiting
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Shards
 # ---------------------------------------------------------------------------------------------------------------------
@@ -482,28 +475,25 @@ class _Written:
 
 def _measure_shards(
     config: RunConfig, machine: Cluster, sample: _Sample, staged: Sequence[tuple[ChipPlan, str]]
-) -> tuple[float, ShardWriting, Publishing]:
-    """Seconds until a first shard could begin; writing shards; publishing."""
+) -> tuple[ShardWriting, Publishing]:
     grid, count = sample.grid, min(machine.cpus, _SHARDS)
     draft, shards = _scratch_cube(config, sample, count)
     staging = staging_of(config)
     write = ray.remote(_write_shard).options(num_cpus=1)
     shared = ray.put(draft)
 
-    def together(chips: int | None) -> tuple[float, list[_Written]]:
-        """Wall clock and figures of so many shards written at a time, of all or some of the chips that touch them."""
-        begun = time.perf_counter()
+    def together(chips: int | None) -> list[_Written]:
+        """Shards written at a time, one a core, of all or some of the chips that touch them."""
         tasks = [write.remote(shared, shard, _sources(grid, draft, shard, staged)[:chips], staging) for shard in shards]
-        ends = ray.get(tasks)
-        return time.perf_counter() - begun, ends
+        ended: list[_Written] = ray.get(tasks)
+        return ended
 
-    cold, _ = together(None)
-    warm, full = together(None)
-    _, least = together(1)
+    together(1)  # the first time prepares the rest
+    least, full = together(1), together(None)
     with _Stopwatch() as watch:
         draft.publish()
     publish = Publishing(seconds=watch.seconds, objects=len(draft.objects))
-    return max(cold - warm, 0.0), _shard_figures(full, least), publish
+    return _shard_figures(full, least), publish
 
 
 def _shard_figures(full: Sequence[_Written], least: Sequence[_Written]) -> ShardWriting:

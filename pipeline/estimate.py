@@ -187,10 +187,10 @@ def cluster_of(
     cpus = cpus if cpus is not None else int(found.get("CPU", 1)) if found else os.cpu_count() or 1
     wanted = config.compute.gpus_per_actor
     share = float(gpus >= 1) if wanted == "auto" else float(wanted)
-    fit = int(gpus / share) if share else cpus // config.compute.cpus_per_actor
-    if share and fit < 1:
+    fit = int(gpus / share) if share else max(cpus // config.compute.cpus_per_actor, 1)
+    if fit < 1:
         raise ConfigError(f"compute.gpus_per_actor: {share:g} GPU wanted, the cluster to estimate for has {gpus:g}")
-    return Cluster(actors or min(config.compute.actors_max or fit, max(fit, 1)) or 1, gpus if share else 0.0, cpus)
+    return Cluster(actors or min(config.compute.actors_max or fit, fit), gpus if share else 0.0, cpus)
 
 
 def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: Cluster, done: int = 0) -> Estimate:
@@ -202,7 +202,6 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
     - Actors compute in rounds. A round lasts as long as its slowest part: an actor's batch; the readers' work, at so
       many readers an actor; the seconds of core that computing (without GPUs), reading and staging need, over all
       cores. With GPUs reading thus goes on beside computing; without them all shares the cores, and the times add up.
-    - What the engine kept an actor waiting for each chip on the calibrated machine, it does here.
     - Shards are written one a core, each by the chips that it is blended from; start-up takes what it took.
     - The cluster is paid from start-up to publishing, all GPUs and cores of it.
 
@@ -317,7 +316,7 @@ def _pixels(shards: Shards, config: RunConfig) -> float:
 def _seconds(work: _Work, config: RunConfig, calibration: Calibration, cluster: Cluster) -> Seconds:
     start = calibration.start_up
     chips = start.actors + _chip_seconds(work, config, calibration, cluster) if work.chips else 0.0
-    shards = start.shards + _shared_out(work.shard_seconds, cluster.cpus) if len(work.shard_seconds) else 0.0
+    shards = _shared_out(work.shard_seconds, cluster.cpus) if len(work.shard_seconds) else 0.0
     return Seconds(start.ray, chips, shards, work.zones * calibration.publish.seconds)
 
 
@@ -336,7 +335,7 @@ def _chip_seconds(work: _Work, config: RunConfig, calibration: Calibration, clus
         by_actor = batch * max(model, calibration.stage.seconds)
         by_readers = busy * batch * looks * calibration.read.seconds / readers
         by_cores = busy * batch * core_seconds / cluster.cpus
-        return max(by_actor, by_readers, by_cores) + batch * calibration.engine_seconds
+        return max(by_actor, by_readers, by_cores)
 
     rounds, rest = divmod(math.ceil(work.chips / batch), cluster.actors)
     return rounds * round_of(cluster.actors) + (round_of(rest) if rest else 0.0)
@@ -375,11 +374,10 @@ class Conditions(_Figures):
 
 
 class StartUp(_Figures):
-    """Seconds until Ray answers, until actors have loaded the model and could begin, until a first shard could."""
+    """Seconds until Ray answers, and from there until actors have loaded the model and could begin."""
 
     ray: Figure
     actors: Figure
-    shards: Figure
 
 
 class Reading(_Figures):
@@ -431,7 +429,6 @@ class Calibration(_Figures):
         source: whether chips were read from the configuration's own scenes or from generated ones on this machine.
         conditions: what the figures hold for.
         model: seconds per chip and call of the model by batch, in one actor while all compute.
-        engine_seconds: what the engine kept an actor waiting for each chip, beyond what its parts explain.
         start_up, read, stage, shard, publish: the parts.
     """
 
@@ -444,7 +441,6 @@ class Calibration(_Figures):
     source: Literal["own", "generated"]
     conditions: Conditions
     model: Annotated[dict[int, Figure], Field(min_length=1)]
-    engine_seconds: Figure
     start_up: StartUp
     read: Reading
     stage: Staging
@@ -568,7 +564,6 @@ def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
     rows = [("machine", f"{found.machine}, {found.actors} actors")]
     rows += [(f"model, batch {size}", f"{seconds:.2f} s a chip") for size, seconds in found.model.items()]
     rows += [
-        ("engine", f"{found.engine_seconds:.2f} s a chip beyond its parts"),
         ("start-up", f"Ray {found.start_up.ray:.1f} s, actors {found.start_up.actors:.1f} s"),
         ("read", f"{found.read.seconds:.2f} s, {found.read.bytes / 1e6:.1f} MB a scene and chip{_rate(found.read)}"),
         ("stage", f"{found.stage.seconds:.2f} s, {found.stage.bytes / 1e6:.1f} MB a chip{_rate(found.stage)}"),
