@@ -72,7 +72,7 @@ def test_files_that_are_not_there_are_named(difffusr, configure, own_world):
     for file in files_of(own_world, "B01"):
         file.unlink()
     ended = difffusr("run", configure(source={"static_catalog": str(own_world)}))
-    said_once(ended, 1, "none of the 2 scenes", "B01.tif")
+    said_once(ended, 1, "all 12 chips failed", "B01.tif")
 
 
 def test_a_truncated_file_costs_its_chips_and_no_more(difffusr, configure, own_world):
