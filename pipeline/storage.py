@@ -77,6 +77,26 @@ class Storage:
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
             ) from None
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write one object whole if there is none of this name; whether it was written. Of several who try, one does.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        path = f"{root}/{name}"
+        try:
+            if isinstance(fs, LocalFileSystem):
+                return _create_file(Path(path), data)
+            fs.pipe_file(path, data, mode="create")
+            return True
+        except FileExistsError:
+            return False
+        except STORE_FAILURES as error:
+            raise StoreError(
+                f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
+            ) from None
+
     def read(self, name: str) -> bytes:
         """Read one object.
 
@@ -143,12 +163,32 @@ def _is_partial(path: str) -> bool:
 
 
 def _replace_file(path: Path, data: bytes) -> None:
+    partial = _written_beside(path, data)
+    try:
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _create_file(path: Path, data: bytes) -> bool:
+    partial = _written_beside(path, data)
+    try:
+        os.link(partial, path)  # unlike a rename it fails where the name is taken
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def _written_beside(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
+    return Path(name)
