@@ -33,6 +33,9 @@ _CHOICES = {
 }
 _TILE = re.compile(r"T?(0?[1-9]|[1-5]\d|60)([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
 
+#: Letters of the columns of MGRS squares, by zone modulo 3.
+TILE_COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")
+
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> RunConfig:
     """The configuration in a YAML file, checked.
@@ -77,7 +80,7 @@ def _resolve(text: str, info: ValidationInfo) -> str:
 def _tile(text: str) -> str:
     """An MGRS tile id in the form 05ABC: two digits of zone, no leading T."""
     match = _TILE.fullmatch(text.strip().upper())
-    if match is None:
+    if match is None or match[2][1] not in TILE_COLUMNS[int(match[1]) % 3]:
         raise ValueError(text)
     return f"{int(match[1]):02d}{match[2]}"
 
@@ -88,8 +91,14 @@ def _http(text: str) -> str:
     return text
 
 
+#: What a store's URL begins with where an Icechunk repository keeps it.
+ICECHUNK = "icechunk+"
+
+
 def _storage_url(text: str, info: ValidationInfo) -> str:
     """A path or a URL that fsspec knows, without a password in it, without a slash at its end."""
+    if text.startswith(ICECHUNK):
+        return ICECHUNK + _storage_url(text.removeprefix(ICECHUNK), info)
     if _is_url(text):
         parts = urlsplit(text)
         if parts.password or parts.query:
@@ -110,6 +119,14 @@ def _number(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value.strip()):
         return float(value)
     return value
+
+
+def _share(value: object) -> object:
+    """`1%` as 0.01; a number as it is."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        share = _number(value.strip()[:-1])
+        return share / 100 if isinstance(share, int | float) else value
+    return _number(value)
 
 
 def _boolean(value: object) -> object:
@@ -134,6 +151,7 @@ Tile = Annotated[Text, AfterValidator(_tile)]
 Integer = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Share = Annotated[float, BeforeValidator(_share)]
 Policy = Annotated[str, AfterValidator(_policy)]
 Date = Annotated[dt.date, Field(strict=False)]
 
@@ -329,17 +347,26 @@ class Store(_Section):
     storage_options: dict[str, Any] = Field(
         default_factory=dict, repr=False, description="a mapping of fsspec options (keys are text)"
     )
+    keep_chips: Boolean = Field(
+        default=False, description="true or false (whether staged chips stay once their shards are written)"
+    )
+    keep_revisions: Integer = Field(
+        default=1, ge=1, le=3, description="an integer from 1 to 3 (earlier revisions kept for readers and rollback)"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _default_staging(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("url"), str) and data.get("staging") is None:
-            return {**data, "staging": data["url"].rstrip("/").removesuffix(".zarr") + ".staging"}
+            place = data["url"].removeprefix(ICECHUNK).rstrip("/")
+            return {**data, "staging": place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"}
         return data
 
     @model_validator(mode="after")
     def _check(self) -> Store:
-        one, other = self.url + "/", self.staging + "/"
+        if self.staging.startswith(ICECHUNK):
+            raise _bad("staging", _bare(self.staging), "a plain path or URL: staged chips are objects, not arrays")
+        one, other = self.url.removeprefix(ICECHUNK) + "/", self.staging + "/"
         if one.startswith(other) or other.startswith(one):
             raise _bad("staging", _bare(self.staging), f"a place outside store.url = {_bare(self.url)}")
         return self
@@ -367,6 +394,24 @@ class Compute(_Section):
         if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
             raise _bad("gpus_per_actor", gpus, str(type(self).model_fields["gpus_per_actor"].description))
         return self
+
+
+class Failures(_Section):
+    """What happens when chips fail or nothing moves."""
+
+    max_failed: Share = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="a share such as 1% (of the chips; more than that, and more than 10, stop)",
+    )
+    on_failed: Literal["fill", "refuse"] = Field(
+        default="fill",
+        description="'fill' (publish, the gaps flagged in `quality`) or 'refuse' (publish only what is complete)",
+    )
+    stall_minutes: Number = Field(
+        default=15.0, gt=0, description="a number > 0 (minutes without progress after which a worker is restarted)"
+    )
 
 
 class Prices(_Section):
@@ -405,6 +450,9 @@ class RunConfig(_Section):
     scenes: Scenes = Field(default_factory=Scenes, description="a section with max_scenes, …")
     store: Store = Field(description="a section with url")
     compute: Compute = Field(default_factory=Compute, description="a section with address, actors_min, …")
+    failures: Failures = Field(
+        default_factory=Failures, description="a section with max_failed, on_failed, stall_minutes"
+    )
     costs: Costs = Field(default_factory=Costs, description="a section with calibration, currency, prices")
     budget: Number | None = Field(
         default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
@@ -471,6 +519,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file.name}: {where}not valid YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{file.name}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{file.name}: not valid YAML: nested too deeply") from None
     if not isinstance(data, dict):
         what = "nothing" if data is None else f"a {type(data).__name__}"
         raise ConfigError(f"{file.name}: found {what}, expected the sections {', '.join(RunConfig.model_fields)}")
@@ -496,6 +546,10 @@ def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any], section: str =
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
+#: More wrong keys than these are counted.
+_MOST_CLAUSES = 8
+
+
 def _explain(error: ValidationError) -> str:
     """All errors of a validation in one line, one clause a key."""
     clauses: dict[str, str] = {}
@@ -505,7 +559,9 @@ def _explain(error: ValidationError) -> str:
     if "store.url" in clauses:  # the default of the other is derived from it
         clauses.pop("store.staging", None)
     clauses = {path: clauses[path] for path in clauses if not any(other.startswith(f"{path}.") for other in clauses)}
-    return "; ".join(f"{path}: {clause}" for path, clause in clauses.items())
+    said = [f"{path}: {clause}" for path, clause in clauses.items()]
+    more = [f"and {len(said) - _MOST_CLAUSES} more"] if len(said) > _MOST_CLAUSES else []
+    return "; ".join([*said[:_MOST_CLAUSES], *more])
 
 
 def _clause(detail: ErrorDetails) -> tuple[str, str]:

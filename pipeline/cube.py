@@ -1,8 +1,12 @@
-"""The store: one Zarr group a UTM zone; shards written whole, metadata published last.
+"""The store: one Zarr group a UTM zone; shards written whole, metadata drafted in memory.
 
-What a reader sees is decided by the groups' consolidated ``zarr.json`` alone. A run builds them in memory, writes
-shards to where the new metadata will look for them, and puts the metadata in place, outermost group last, once every
-shard is there.
+What a reader sees is decided by the groups' consolidated ``zarr.json`` alone. A run drafts them in memory, writes
+shards to where the new metadata will look for them, and has them published (`publication`) once every shard is there.
+
+Where that is, is a matter of the zone's revision. In Zarr v3 an array's path and a chunk's index lead to one object,
+unless the array's chunk key encoding changes: the core specification has four, whose keys have nothing in common. A
+period that is published already is therefore written again under the keys of the next revision, where no reader looks
+before its publication.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from pipeline.assemble import ShardData
 from pipeline.errors import ConfigError, StoreError
 from pipeline.grid import Grid, PixelWindow, ShardIndex
 from pipeline.reader import Quality
+from pipeline.repository import MAIN, failures_of, is_repository, open_repository
 from pipeline.storage import STORE_FAILURES, Storage, first_line
 
 #: Path of the 2.5 m level inside a zone's group.
@@ -71,6 +76,10 @@ class Zone:
         periods: (start, end) of each step of the time axis, both days inclusive.
         step: position of the run's period on that axis.
         uncertainty_samples: how many samples `reflectance_std` is made of; 0 in a zone without that variable.
+        lineage: revisions that led to this state, this one last: what was not written anew in one is as in those
+            before.
+        seen: those of them of which readers see the run's period; empty where they do not see it.
+        revised: whether its revision is one that readers do not see yet.
     """
 
     epsg: int
@@ -78,6 +87,24 @@ class Zone:
     periods: tuple[tuple[date, date], ...]
     step: int
     uncertainty_samples: int = 0
+    lineage: tuple[int, ...] = (0,)
+    seen: tuple[int, ...] = ()
+    revised: bool = False
+
+    @property
+    def period_days(self) -> tuple[date, date]:
+        """First and last day of the run's period."""
+        return self.periods[self.step]
+
+    @property
+    def revision(self) -> int:
+        """Its revision: which keys its chunks have."""
+        return self.lineage[-1]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables that have shards."""
+        return ("reflectance", "quality", "source", *(("reflectance_std",) if self.uncertainty_samples else ()))
 
     @property
     def path(self) -> str:
@@ -109,11 +136,14 @@ class CubeDraft:
 
     @cached_property
     def store(self) -> Store:
-        """The cube's Zarr store."""
+        """The cube's Zarr store; of an Icechunk repository use a session's."""
         return open_store(self.storage, read_only=False)
 
-    def write_shard(self, epsg: int, shard: ShardIndex, data: ShardData) -> dict[str, str]:
+    def write_shard(self, epsg: int, shard: ShardIndex, data: ShardData, store: Store | None = None) -> dict[str, str]:
         """Write one whole shard of every variable and read it back.
+
+        Args:
+            store: another than the cube's own: an Icechunk session's.
 
         Returns:
             the sha256 of each object written, by its path in the store.
@@ -127,6 +157,8 @@ class CubeDraft:
         here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
         t = zone.step
         checksums = {}
+        store = store or self.store
+        keys = dict(zip(zone.variables, self.shard_objects(epsg, shard), strict=True))
         variables: dict[str, NDArray[Any]] = {
             "reflectance": data.reflectance,
             "quality": data.quality,
@@ -135,10 +167,10 @@ class CubeDraft:
         if data.std is not None:
             variables["reflectance_std"] = data.std
         for name, values in variables.items():
-            array = self._array(f"{zone.path}/{name}")
+            array = self._array(store, f"{zone.path}/{name}")
             has_bands = values.ndim == 3
             where = (slice(t, t + 1), slice(None), *here) if has_bands else (slice(t, t + 1), *here)
-            key = f"{zone.path}/{name}/c/{t}/{'0/' if has_bands else ''}{row}/{col}"
+            key = keys[name]
             try:
                 array[where] = values[None]
             except STORE_FAILURES as error:
@@ -147,29 +179,39 @@ class CubeDraft:
                 raise StoreError(
                     f"{self.storage.url}/{key}: the store returns other bytes than were written; run again"
                 )
-            checksums[key] = hashlib.sha256(self.storage.read(key)).hexdigest()
+            checksums[key] = hashlib.sha256(_bytes_at(store, key) or b"").hexdigest()
         return checksums
 
-    def publish(self) -> None:
-        """Put the new metadata in place: coordinates, arrays, then each group from the inside out.
+    def shard_objects(self, epsg: int, shard: ShardIndex) -> list[str]:
+        """Paths of a shard's objects, one a variable, in the order of `Zone.variables`."""
+        zone = self.zones[epsg]
+        row, col = zone.shard_position(shard, self.grid)
+        return [
+            f"{zone.path}/{name}/{chunk_key(zone.revision, (zone.step, *index, row, col))}"
+            for name, index in zip(zone.variables, ((0,), (), (), (0,)), strict=False)
+        ]
 
-        Raises:
-            StoreError: the store refuses; the old state stays visible in every group not reached.
-        """
+    def in_order(self) -> list[str]:
+        """Paths of all objects in the order in which they may be put in place: see `in_order`."""
+        return in_order(self.objects)
 
-        def order(path: str) -> tuple[int, int, str]:
-            if not path.endswith("zarr.json"):
-                return 0, 0, path
-            document = json.loads(self.objects[path])
-            return (1 if document["node_type"] == "array" else 2), -path.count("/"), path
-
-        for path in sorted(self.objects, key=order):
-            self.storage.write(path, self.objects[path])
-
-    def _array(self, path: str) -> zarr.Array:
-        metadata = json.loads(self.objects[f"{path}/zarr.json"])
-        inner = zarr.AsyncArray(metadata, StorePath(self.store, path), config={"write_empty_chunks": True})
+    def _array(self, store: Store, path: str) -> zarr.Array:
+        document = json.loads(self.objects[f"{path}/zarr.json"])
+        inner = zarr.AsyncArray(document, StorePath(store, path), config={"write_empty_chunks": True})
         return zarr.Array(inner)
+
+
+def in_order(objects: Mapping[str, bytes]) -> list[str]:
+    """Paths of a cube's objects in the order in which they may be put in place: coordinates, arrays, then groups from
+    the inside out. The root comes last: xarray finds every group by its consolidated metadata, so that this one object
+    switches all zones at once."""
+
+    def order(path: str) -> tuple[int, int, str]:
+        if not path.endswith("zarr.json"):
+            return 0, 0, path
+        return (1 if json.loads(objects[path])["node_type"] == "array" else 2), -path.count("/"), path
+
+    return sorted(objects, key=order)
 
 
 class CubeReader:
@@ -194,7 +236,14 @@ class CubeReader:
 
 
 def open_store(storage: Storage, read_only: bool = True) -> Store:
-    """A Zarr store at a URL: paths and ``file://`` through LocalStore, whose files appear whole or not at all."""
+    """A Zarr store at a URL: paths and ``file://`` through LocalStore, whose files appear whole or not at all; of an
+    Icechunk repository what readers see."""
+    if is_repository(storage):
+        repository = open_repository(storage)
+        if repository is None:
+            raise StoreError(f"{storage.url}: there is no Icechunk repository; check store.url")
+        with failures_of(storage):
+            return repository.readonly_session(MAIN).store
     _, path = storage.filesystem()
     if storage.is_local:
         return LocalStore(path, read_only=read_only)
@@ -202,6 +251,51 @@ def open_store(storage: Storage, read_only: bool = True) -> Store:
         return FsspecStore.from_url(storage.url, storage_options=dict(storage.options), read_only=read_only)
     except STORE_FAILURES as error:
         raise StoreError(f"{storage.url}: cannot be opened ({first_line(error)}); check store.url") from None
+
+
+def object_bytes(storage: Storage, path: str) -> bytes | None:
+    """An object of a cube as readers see it; None where there is none.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    if is_repository(storage):
+        return None if open_repository(storage) is None else _bytes_at(open_store(storage), path)
+    return storage.read(path) if storage.exists(path) else None
+
+
+def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
+    """A JSON document of a cube as readers see it; None where there is none."""
+    data = object_bytes(storage, path)
+    document: dict[str, Any] | None = None if data is None else json.loads(data)
+    return document
+
+
+def _bytes_at(store: Store, path: str) -> bytes | None:
+    value = sync(store.get(path, default_buffer_prototype()))
+    return None if value is None else bytes(value.to_bytes())
+
+
+#: The chunk key encodings of the Zarr v3 core specification, in the order of revisions: name, separator.
+ENCODINGS = (("default", "/"), ("v2", "/"), ("default", "."), ("v2", "."))
+
+
+def chunk_key(revision: int, index: Sequence[int]) -> str:
+    """Key of a chunk below its array, for a zone's revision."""
+    name, separator = ENCODINGS[revision % len(ENCODINGS)]
+    return separator.join((*(("c",) if name == "default" else ()), *map(str, index)))
+
+
+def chunk_index(revision: int, key: str) -> tuple[int, ...] | None:
+    """Index of the chunk that a key below an array of two or more dimensions belongs to; None for a key of another
+    revision."""
+    name, separator = ENCODINGS[revision % len(ENCODINGS)]
+    parts = key.split(separator)
+    if name == "default" and parts.pop(0) != "c":
+        return None
+    if len(parts) < 2 or not all(part.isdigit() for part in parts):
+        return None
+    return tuple(map(int, parts))
 
 
 def draft_cube(
@@ -212,6 +306,8 @@ def draft_cube(
     scenes: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
     uncertainty_samples: int = 0,
+    *,
+    revise: Mapping[int, int] | None = None,
 ) -> CubeDraft:
     """Plan the next state of a cube, new or existing. Nothing is written.
 
@@ -221,6 +317,7 @@ def draft_cube(
         scenes: facts of the run's scenes, each with its `id`; those the cube knows already keep their number.
         provenance: what the root group says of how the cube was made.
         uncertainty_samples: how many samples `reflectance_std` is made of; 0 for a cube without that variable.
+        revise: the new revision of each zone that needs one.
 
     Raises:
         ConfigError: the cube at this URL covers other ground, has another grid, or another number of samples.
@@ -233,7 +330,7 @@ def draft_cube(
         number = ids.setdefault(facts["id"], len(ids) + 1)
         numbered[number] = dict(facts)
     zones = {
-        epsg: _next_zone(storage, grid, epsg, window, period, uncertainty_samples)
+        epsg: _next_zone(storage, grid, epsg, window, period, uncertainty_samples, (revise or {}).get(epsg))
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()
@@ -256,18 +353,42 @@ def draft_cube(
         for zone in zones.values():
             zarr.consolidate_metadata(memory, path=zone.path)
             zarr.consolidate_metadata(memory, path=str(zone.epsg))
-        if not others:
-            zarr.consolidate_metadata(memory)
-    return CubeDraft(storage, grid, zones, numbered, _contents(memory))
+        own = _contents(memory)
+        for path, document in published_documents(storage).items():
+            if path.split("/")[0] in map(str, others):
+                # A group's own empty copy would keep the root's from holding what is in it.
+                document.pop("consolidated_metadata", None)
+                data = default_buffer_prototype().buffer.from_bytes(json.dumps(document).encode())
+                sync(memory.set(f"{path}/zarr.json", data))
+        zarr.consolidate_metadata(memory)
+    return CubeDraft(storage, grid, zones, numbered, {**own, "zarr.json": _contents(memory)["zarr.json"]})
+
+
+def published_documents(storage: Storage) -> dict[str, dict[str, Any]]:
+    """Metadata of every group and array below the root, by path, as readers see it: of the root's consolidated
+    metadata.
+    Of an Icechunk repository nothing: what its snapshots hold is of one piece by itself."""
+    root = metadata(storage, "zarr.json") or {}
+    found: dict[str, dict[str, Any]] = (root.get("consolidated_metadata") or {}).get("metadata", {})
+    return found
 
 
 def _next_zone(
-    storage: Storage, grid: Grid, epsg: int, window: PixelWindow, period: tuple[date, date], samples: int
+    storage: Storage,
+    grid: Grid,
+    epsg: int,
+    window: PixelWindow,
+    period: tuple[date, date],
+    samples: int,
+    revision: int | None,
 ) -> Zone:
     """A zone with the run's period on its time axis, after whatever the store holds already."""
-    existing = _read_json(storage, f"{epsg}/{BASE_LEVEL}/zarr.json")
+    path = f"{epsg}/{BASE_LEVEL}"
+    existing = (
+        metadata(storage, f"{path}/zarr.json") if is_repository(storage) else published_documents(storage).get(path)
+    )
     if existing is None:
-        return Zone(epsg, window, (period,), 0, samples)
+        return Zone(epsg, window, (period,), 0, samples, (revision or 0,), (), revision is not None)
     attributes = existing["attributes"]
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
@@ -284,9 +405,13 @@ def _next_zone(
             f"{made_of}, or choose another store.url"
         )
     periods = [(date.fromisoformat(a), date.fromisoformat(b)) for a, b in attributes["difffusr:periods"]]
+    lineage = tuple(attributes.get("difffusr:lineage", [0]))
+    seen = lineage if period in periods else ()
     if period not in periods:
         periods.append(period)
-    return Zone(epsg, window, tuple(periods), periods.index(period), samples)
+    if revision is not None:
+        lineage = (*lineage, revision)
+    return Zone(epsg, window, tuple(periods), periods.index(period), samples, lineage, seen, revision is not None)
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
@@ -325,12 +450,14 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
             "difffusr:window": list(zone.window),
             "difffusr:grid": [grid.shard_px, grid.chunk_px],
             "difffusr:periods": [[a.isoformat(), b.isoformat()] for a, b in zone.periods],
+            "difffusr:lineage": list(zone.lineage),
             **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
         },
     )
     steps = len(zone.periods)
     codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
     shard, chunk = grid.shard_px, grid.chunk_px
+    encoding = _encoding(zone.revision)
 
     def spectral(name: str, scale: int, fill: int, long_name: str, attributes: Mapping[str, Any]) -> None:
         group.create_array(
@@ -341,6 +468,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
             dtype="uint16",
             fill_value=fill,
             compressors=codec,
+            chunk_key_encoding=encoding,
             dimension_names=("time", "band", "y", "x"),
             attributes={
                 "standard_name": "surface_bidirectional_reflectance",
@@ -392,10 +520,16 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
             dtype=dtype,
             fill_value=0,
             compressors=codec,
+            chunk_key_encoding=encoding,
             dimension_names=("time", "y", "x"),
             attributes={**attributes, "grid_mapping": "spatial_ref"},
         )
     _draft_coordinates(group, zone)
+
+
+def _encoding(revision: int) -> Any:
+    name, separator = ENCODINGS[revision % len(ENCODINGS)]
+    return {"name": name, "configuration": {"separator": separator}}
 
 
 def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
@@ -404,12 +538,15 @@ def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
     days = [((a - _EPOCH).days, (b - _EPOCH).days + 1) for a, b in zone.periods]
 
     def coordinate(name: str, values: NDArray[Any], dims: tuple[str, ...], attributes: Mapping[str, Any]) -> None:
-        chunks = (1, *values.shape[1:]) if dims[:1] == ("time",) else tuple(max(1, n) for n in values.shape)
+        by_step = dims[:1] == ("time",)
+        chunks = (1, *values.shape[1:]) if by_step else tuple(max(1, n) for n in values.shape)
         array = group.create_array(
             name,
             shape=values.shape,
             chunks=chunks,
             dtype=values.dtype,
+            # One dimension has two kinds of keys, not four: v2 has no separator to tell them apart.
+            chunk_key_encoding=_encoding(zone.revision % 2 * 2 if by_step else 0),
             dimension_names=dims,
             attributes=dict(attributes),
         )
@@ -486,7 +623,7 @@ def _contents(memory: MemoryStore) -> dict[str, bytes]:
 
 
 def _read_root(storage: Storage) -> dict[str, Any]:
-    document = _read_json(storage, "zarr.json")
+    document = metadata(storage, "zarr.json")
     if document is None:
         return {}
     attributes: dict[str, Any] = document.get("attributes", {})
@@ -495,10 +632,3 @@ def _read_root(storage: Storage) -> dict[str, Any]:
             f"store.url: {storage.url} holds a Zarr store that is not a cube of this kind; choose another store.url"
         )
     return attributes
-
-
-def _read_json(storage: Storage, name: str) -> dict[str, Any] | None:
-    if not storage.exists(name):
-        return None
-    document: dict[str, Any] = json.loads(storage.read(name))
-    return document
