@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from kernels.bands import GROUPS, SCALE
 from kernels.model import Sampling, load_model, shipped_sampling
 from kernels.noise import ground_noise
 from pipeline.config import RunConfig
+from pipeline.storage import first_line
+
+log = logging.getLogger("difffusr.actor")
 
 #: DN per unit of reflectance in the cube.
 DN_SCALE = 10_000
@@ -44,7 +48,7 @@ class SuperResolver:
         """Super-resolve the chips of a batch that were read; those that failed pass through.
 
         Args:
-            batch: columns as `run.read_row` makes them.
+            batch: columns as `chip_stream.read_chips` makes them.
 
         Returns:
             the same without the native bands, with `dn`: (B, 12, 4n, 4n) uint16, reflectance × 10⁴ clipped to
@@ -55,12 +59,30 @@ class SuperResolver:
         shape = count, len(GROUPS[10]) + len(GROUPS[20]) + len(GROUPS[60]), size, size
         out = {name: np.zeros(shape, np.uint16) for name in (("dn", "std") if self.samples else ("dn",))}
         readable = [i for i in range(count) if not batch["error"][i]]
-        for start in range(0, len(readable), self.batch):
-            chosen = readable[start : start + self.batch]
-            for name, values in self.super_resolve(batch, chosen).items():
-                out[name][chosen] = values
+        errors = batch["error"].copy()
+        while readable:
+            chosen = readable[: self.batch]
+            try:
+                for name, values in self.super_resolve(batch, chosen).items():
+                    out[name][chosen] = values
+            except torch.OutOfMemoryError as error:
+                if not self._halve():
+                    errors[chosen] = f"super_resolve: {first_line(error)}; not even one chip fits: lower grid.chip_px"
+                    readable = readable[len(chosen) :]
+                continue
+            readable = readable[len(chosen) :]
         kept = {name: column for name, column in batch.items() if not name.startswith(("dn", "valid"))}
-        return {**kept, **out}
+        return {**kept, "error": errors, **out}
+
+    def _halve(self) -> bool:
+        """From now on at most half as many chips at a time, for the device's memory is full; False where that is
+        none."""
+        torch.cuda.empty_cache()
+        if self.batch == 1:
+            return False
+        self.batch //= 2
+        log.warning("out of memory on %s: from now on batches of %d (compute.batch)", self.device, self.batch)
+        return True
 
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
         """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n) uint16, of some chips of a batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,6 +16,7 @@ from kernels.blending import Blend, chip_window
 from pipeline.actor import STD_FILL
 from pipeline.errors import StoreError
 from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from pipeline.reader import Quality
 from pipeline.staging import StagedChip, read_chip
 from pipeline.storage import Storage
 
@@ -60,6 +62,7 @@ def blend_shard(
     strip_px: int = 256,
     *,
     with_std: bool = False,
+    gaps: Sequence[ChipIndex] = (),
 ) -> ShardData:
     """Blend the chips that touch a shard.
 
@@ -74,6 +77,7 @@ def blend_shard(
         chips: the chips that touch the shard, in any order.
         strip_px: rows blended at a time; divides the shard.
         with_std: blend the chips' standard deviation, too.
+        gaps: places of chips that failed: what of them no other chip shows gets the quality `FAILED`.
 
     Raises:
         StoreError: a staged chip is missing, damaged, or lacks the standard deviation that is asked for.
@@ -92,7 +96,17 @@ def blend_shard(
     with dask.config.set(scheduler="threads", num_workers=1):
         pixels: NDArray[np.uint16] = da.concatenate(strips, axis=1).compute()
     std = pixels[bands + 2 :] if with_std else None
-    return ShardData(pixels[:bands], pixels[bands].astype(np.uint8), pixels[bands + 1], std)
+    quality = pixels[bands].astype(np.uint8)
+    for gap in gaps:
+        place = grid.chip_window(gap)
+        here = quality[_part(place.row, place.row_stop, window.row), _part(place.col, place.col_stop, window.col)]
+        here[here == Quality.NO_DATA] = Quality.FAILED
+    return ShardData(pixels[:bands], quality, pixels[bands + 1], std)
+
+
+def _part(start: int, stop: int, origin: int) -> slice:
+    """What of start … stop lies at or after an origin, counted from it."""
+    return slice(max(start - origin, 0), max(stop - origin, 0))
 
 
 def _blend_strip(

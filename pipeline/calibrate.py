@@ -27,6 +27,8 @@ from kernels.bands import BANDS, GSD_M
 from pipeline.access import is_remote
 from pipeline.actor import Batch, SuperResolver
 from pipeline.assemble import ChipSource, blend_shard
+from pipeline.chip_stream import READERS_PER_ACTOR, read_row
+from pipeline.cluster import cluster
 from pipeline.config import Area, Period, RunConfig, Source
 from pipeline.cube import CubeDraft, draft_cube
 from pipeline.demo_world import PERIOD, RenderedScene, generate_world, render_scenes, write_catalog
@@ -48,7 +50,8 @@ from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
 from pipeline.raster import opened
 from pipeline.reader import read_chip
-from pipeline.run import Progress, cluster, decide, read_row, staging_of, storage_of
+from pipeline.revisions import PlainTarget
+from pipeline.run import Progress, decide, staging_of, storage_of
 from pipeline.scene import Scene
 from pipeline.staging import StagedChip, write_chip
 from pipeline.storage import STORE_FAILURES, Storage, first_line
@@ -64,8 +67,8 @@ _CALLS = 2
 #: The fewest sampler steps there are: enough to warm up with.
 _FEWEST_STEPS = 2
 
-#: Processes that read and stage for each actor, as `run.chip_dataset` has them.
-_WORKERS_PER_ACTOR = 3
+#: Processes that read and stage for each actor, as `chip_stream.chip_dataset` has them.
+_WORKERS_PER_ACTOR = READERS_PER_ACTOR + 1
 
 #: Shards written at a time, at most.
 _SHARDS = 8
@@ -370,8 +373,9 @@ class _ModelFigures:
 def _measure_model(
     config: RunConfig, machine: Cluster, sample: _Sample, sizes: Sequence[int], progress: Progress
 ) -> _ModelFigures:
+    allow_cloudy = config.scenes.allow_cloudy
     rows = [
-        read_row(_row(sample.grid, chip), sample.scenes, sample.grid, config.scenes.allow_cloudy)
+        {**_row(sample.grid, chip), **read_row(sample.grid, chip.index, sample.scenes_of(chip), allow_cloudy)}
         for chip in sample.chips
     ]
     for row in rows:
@@ -420,17 +424,9 @@ def _core_seconds() -> float:
 
 
 def _row(grid: Grid, chip: ChipPlan) -> dict[str, Any]:
-    """What `run.read_row` and the actor need to know of a chip."""
+    """What the actor needs to know of a chip, besides its pixels."""
     window = grid.chip_window(chip.index)
-    return {
-        "name": chip.name,
-        "epsg": chip.epsg,
-        "row": chip.index.row,
-        "col": chip.index.col,
-        "pixel_row": window.row,
-        "pixel_col": window.col,
-        "scenes": "\n".join(chip.scenes),
-    }
+    return {"name": chip.name, "epsg": chip.epsg, "pixel_row": window.row, "pixel_col": window.col}
 
 
 def _stacked(rows: Sequence[Mapping[str, Any]]) -> Batch:
@@ -491,7 +487,7 @@ def _measure_shards(
     together(1)  # the first time prepares the rest
     least, full = together(1), together(None)
     with _Stopwatch() as watch:
-        draft.publish()
+        PlainTarget(draft.storage, staging, draft, "calibration").publish(shards_written=count, keep=1)
     publish = Publishing(seconds=watch.seconds, objects=len(draft.objects))
     return _shard_figures(full, least), publish
 

@@ -24,11 +24,12 @@ from rich.table import Table
 
 from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
+from pipeline.cube_commands import show_history, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError
 from pipeline.evaluation.commands import evaluate
-from pipeline.plan import read_plan
-from pipeline.run import RunResult, execute, staging_of, storage_of
-from pipeline.staging import done_chips
+from pipeline.run import cube_staging_of, execute, storage_of
+from pipeline.run_commands import result_table, show_result, show_status
+from pipeline.telemetry import json_lines, secret_values
 from pipeline.verify import RESIDUAL_LIMIT, SEAM_RANGE, Report, verify_run
 
 if TYPE_CHECKING:
@@ -103,42 +104,50 @@ def calibrate(
 
 
 @app.command()
-def run(config: ConfigPath, verbose: Verbose = False) -> None:
+def run(
+    config: ConfigPath,
+    json_log: Annotated[
+        Path | None, typer.Option("--json-log", help="Also log to this file, one JSON object a line.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
     """Run a configuration from catalogue to published cube.
 
-    An interrupted run continues where it was: start it again. Readers see the new cube only once it is complete.
+    An interrupted run continues where it was: start it again. Asked to stop (SIGTERM, Ctrl-C), it finishes what is in
+    flight. Readers see the new cube only once it is complete.
     """
     settings = _load(config, verbose)
+    if json_log is not None:
+        lines = json_lines(json_log, f"{settings.name}, {settings.period.label}")
+        lines.hide(secret_values(settings.store.storage_options))
+        logging.getLogger("difffusr").addHandler(lines)
     with _RichProgress() as progress:
         result = execute(settings, progress)
-    console.print(_result_table(settings, result))
-    _show_failed(result)
+    show_result(settings, result, f"difffusr run {config}")
     raise typer.Exit(result.exit_code)
 
 
 @app.command()
 def status(config: ConfigPath, verbose: Verbose = False) -> None:
     """Show how far a run is, from its staging folder alone: from any machine that can read the store."""
+    show_status(_load(config, verbose), f"difffusr run {config}")
+
+
+@app.command()
+def history(config: ConfigPath, verbose: Verbose = False) -> None:
+    """List what readers of a cube have seen: every publication, the newest first."""
+    show_history(cube_staging_of(_load(config, verbose)))
+
+
+@app.command()
+def rollback(
+    config: ConfigPath,
+    to: Annotated[int | None, typer.Option("--to", help="Number of a publication; else the one before.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Let readers see an earlier publication again. No pixel is written; the next run may publish anew."""
     settings = _load(config, verbose)
-    staging = staging_of(settings)
-    if not staging.exists("plan/manifest.json"):
-        raise DifffusrError(
-            f"{staging.url}: there is no plan yet; `difffusr run {config}` or `difffusr plan {config}` makes it"
-        )
-    stored = read_plan(staging)
-    planned = set(stored.chips.object_names())
-    done = len(planned & done_chips(staging))
-    shards = len(staging.names("shards") & {f"{name}.json" for name in stored.shards.names()})
-    table = Table(title=f"{settings.name} · {settings.period.label}", title_justify="left", show_header=False)
-    table.add_row("chips staged", f"{done:,} of {len(planned):,}")
-    table.add_row("shards written", f"{shards:,} of {len(stored.shards):,}")
-    table.add_row("published", "yes" if storage_of(settings).exists("zarr.json") else "not yet")
-    if staging.exists("report.json"):
-        report = json.loads(staging.read("report.json"))
-        table.add_row("chips failed", f"{report['chips']['failed']:,}")
-        for name, reason in list(report["failed"].items())[:5]:
-            table.add_row(f"  {name}", reason)
-    console.print(table)
+    show_rollback(storage_of(settings), cube_staging_of(settings), to)
 
 
 @app.command()
@@ -182,7 +191,7 @@ def demo(
     _set_up_logging(verbose)
     with _RichProgress() as progress:
         outcome = run_demo(folder, seed, progress)
-    console.print(_result_table(outcome.config, outcome.result))
+    console.print(result_table(outcome.config, outcome.result))
     table = Table(title="against the truth at 2.5 m", title_justify="left")
     for heading in ("", "PSNR RGB dB ↑", "PSNR 12 bands dB ↑", "SAM ° ↓", "ERGAS ↓"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -359,25 +368,6 @@ class _TrainingProgress:
         shown = [f"{name} {value:.3f}" for name, value in losses.items() if name not in ("norm", "rate", "seconds")]
         said = " · ".join(shown if console.width >= 120 else shown[:1]) or "starting …"
         self._bar.update(self._task, completed=step, total=steps, description=said)
-
-
-def _result_table(config: RunConfig, result: RunResult) -> Table:
-    table = Table(title=f"{config.name} · {config.period.label}", title_justify="left", show_header=False)
-    table.add_row("chips", f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed")
-    table.add_row("shards", f"{result.written:,} written, {result.kept:,} found done")
-    table.add_row("seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items()))
-    table.add_row("cube", config.store.url)
-    return table
-
-
-def _show_failed(result: RunResult) -> None:
-    if not result.failed:
-        return
-    errors.print(
-        f"{len(result.failed)} chips are missing from the cube; the next run tries them again:", highlight=False
-    )
-    for name, reason in sorted(result.failed.items()):
-        errors.print(f"  {name}: {_escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def _show_report(report: Report) -> None:

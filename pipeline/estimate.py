@@ -26,11 +26,11 @@ from pipeline.storage import STORE_FAILURES, first_line
 #: Bytes of a gigabyte as stores and price lists count.
 GIGABYTE = 10**9
 
-#: Readers at work for each actor, as `run.chip_dataset` sets them.
+#: Readers at work for each actor, as `chip_stream.chip_dataset` sets them.
 _READERS_PER_ACTOR = 2
 
-#: Objects of a run that are neither chips nor shards: four of the plan, one report.
-_OBJECTS_PER_RUN = 5
+#: Objects of a run that are neither chips nor shards: four of the plan, twice, report, progress, lease and history.
+_OBJECTS_PER_RUN = 12
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,10 @@ class Shards(Sequence[ShardPlan]):
         index = ShardIndex(int(self.row[i]), int(self.col[i]))
         return ShardPlan(int(self.epsg[i]), index, chips, self.key[i].tobytes().hex())
 
+    def place(self, i: int) -> ShardIndex:
+        """Place of the i-th shard."""
+        return ShardIndex(int(self.row[i]), int(self.col[i]))
+
     def names(self) -> list[str]:
         """Zone, row and column of each shard, as the ledger names it."""
         places = zip(self.epsg.tolist(), self.row.tolist(), self.col.tolist(), strict=True)
@@ -270,6 +274,17 @@ def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
     folder.write("manifest.json", json.dumps(plan.manifest, indent=1, sort_keys=True).encode())
 
 
+def copy_plan(staging: Storage, folder: str) -> None:
+    """Keep the plan of a run under another folder of it.
+
+    Raises:
+        StoreError: there is none, or the store refuses.
+    """
+    source, kept = staging.child("plan"), staging.child(folder)
+    for name in ("scenes.parquet", "chips.parquet", "shards.parquet", "manifest.json"):
+        kept.write(name, source.read(name))
+
+
 def read_manifest(staging: Storage) -> dict[str, Any]:
     """The manifest of the plan in a staging folder.
 
@@ -280,14 +295,14 @@ def read_manifest(staging: Storage) -> dict[str, Any]:
     return manifest
 
 
-def read_plan(staging: Storage) -> StoredPlan:
-    """The plan in a staging folder.
+def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
+    """The plan in a folder of a run's.
 
     Raises:
         StoreError: there is none, or it cannot be read.
     """
-    folder = staging.child("plan")
-    manifest = read_manifest(staging)
+    folder = staging.child(name)
+    manifest = json.loads(folder.read("manifest.json"))
     try:
         scenes = gpd.read_parquet(BytesIO(folder.read("scenes.parquet")))
         table = pq.read_table(BytesIO(folder.read("chips.parquet")), columns=list(_CHIP_FIELDS.names))

@@ -120,6 +120,7 @@ class Difference:
         causes: by reason, primary ones first; only those that apply.
         settings: everything in area, period, source, grid, model and scenes that is set otherwise.
         touched: (n,) bool, the chips of the new plan that are to be computed.
+        shard_reasons: the primary reason of each shard of the new plan, None for one that stays.
     """
 
     chips: Fate
@@ -127,6 +128,7 @@ class Difference:
     causes: Mapping[Reason, Cause]
     settings: tuple[str, ...]
     touched: NDArray[np.bool_] = field(repr=False)
+    shard_reasons: tuple[Reason | None, ...] = field(repr=False, default=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -168,7 +170,8 @@ def compare(old: StoredPlan, new: Plan | StoredPlan) -> Difference:
         )
         if cause.chips or cause.chips_first or cause.shards_first:
             causes[reason] = cause
-    return Difference(chips.fate(), shards.fate(), causes, settings, chips.touched())
+    of_shards = tuple(None if reason == _NONE else Reason(reason) for reason in first_shard[: len(new.shards)].tolist())
+    return Difference(chips.fate(), shards.fate(), causes, settings, chips.touched(), of_shards)
 
 
 def difference_rows(difference: Difference) -> list[tuple[str, str]]:

@@ -28,6 +28,7 @@ class Quality(IntEnum):
     CLEAR = 1
     FILLED = 2
     CLOUDY = 3
+    FAILED = 4
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,62 @@
-"""The graph of a run: plan → read → super-resolve → stage on Ray Data, then one Ray task a shard, then publish."""
+"""The graph of a run: plan → read → super-resolve → stage on Ray Data, shards as their chips come in, then publish."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-import socket
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
 import ray
 import ray.data
+from numpy.typing import NDArray
 
-from kernels.bands import GROUPS
 from kernels.checkpoints import WeightsError as KernelWeightsError
 from kernels.model import model_fingerprint
-from pipeline.actor import Batch, SuperResolver, sampling_of
-from pipeline.assemble import ChipSource, blend_shard
-from pipeline.catalog import Scene, find_scenes
-from pipeline.config import RunConfig
+from pipeline.actor import sampling_of
+from pipeline.board import Watchdog, put_up
+from pipeline.catalog import find_scenes
+from pipeline.chip_stream import LEFT, PinnedResolver, chip_dataset, gpus_per_actor, in_squares
+from pipeline.cluster import cluster
+from pipeline.config import ICECHUNK, RunConfig
 from pipeline.cube import CubeDraft, draft_cube
-from pipeline.errors import EXIT_DONE, EXIT_INCOMPLETE, DifffusrError, StoreError, WeightsError
+from pipeline.errors import EXIT_DONE, EXIT_INCOMPLETE, DifffusrError, WeightsError
 from pipeline.estimate import enforce_budget
-from pipeline.grid import ChipIndex, Grid
-from pipeline.plan import ChipPlan, Plan, ShardPlan, write_plan
+from pipeline.lease import Lease
+from pipeline.ledger import Ledger, chips_needed, shard_digests
+from pipeline.plan import Plan, copy_plan, read_plan, write_plan
+from pipeline.plan_diff import compare
 from pipeline.planner import grid_of, make_plan
-from pipeline.reader import read_chip
-from pipeline.staging import StagedChip, done_chips, write_chip
+from pipeline.publication import Publication, Target, was_seen
+from pipeline.publishing import finish_publishing, open_target, revision_to_come
+from pipeline.pulse import Progress as Standing
+from pipeline.pulse import Pulse
+from pipeline.shard_stream import ShardStream, ShardWork
+from pipeline.staging import delete_chip, done_chips
 from pipeline.storage import Storage, first_line
+from pipeline.telemetry import Meters
 
 log = logging.getLogger("difffusr.run")
-
-#: Shares of a core that the steps around the actors ask for, and the share of its cores that an actor leaves to them:
-#: actors that held every core would starve the tasks that feed them.
-_READ_CPUS, _STAGE_CPUS, _ACTOR_CPU_SHARE = 0.1, 0.1, 0.8
-
-#: Readers at work for each actor. Every one is a process: on a small machine starting them costs more than reading.
-_READERS_PER_ACTOR = 2
 
 #: So many scenes are looked at on this machine's threads; more of them on Ray.
 _SCENES_ON_THREADS = 32
 
-#: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
-_MAX_BLOCKS = 10_000
+#: A run never stops for fewer failed chips than this, however few it has in all.
+_FEW_FAILED = 10
+
+#: Sections of the configuration that decide what a cube holds; the rest says where and with what it is made.
+_PIXEL_SECTIONS = ("area", "period", "source", "grid", "model", "scenes")
+
+#: The share of the cluster's cores that may write shards while chips are computed.
+_SHARD_SHARE = 0.25
 
 
 class Progress(Protocol):
@@ -67,10 +75,14 @@ class RunResult:
 
     Attributes:
         plan: what was to be done.
-        computed, reused: chips computed now, and found done.
+        computed, reused: chips computed now, and found done or no longer needed.
         written, kept: shards written now, and found done.
         failed: reason by chip name; these chips are missing from the cube.
+        reasons: why shards of a published period were written again: number of shards by reason.
         seconds: wall time by stage.
+        work: seconds that workers spent, all together, by step: read, resolve, stage, shard.
+        stopped: asked to stop before the end: what is done stays, nothing was published.
+        publication: what readers see now, if it is new.
     """
 
     plan: Plan
@@ -79,12 +91,41 @@ class RunResult:
     written: int = 0
     kept: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+    publication: Publication | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 when the cube is complete, 3 when chips are missing from it."""
-        return EXIT_INCOMPLETE if self.failed else EXIT_DONE
+        """0 when the cube is complete or the run was asked to stop, 3 when chips are missing from it."""
+        return EXIT_INCOMPLETE if self.failed and not self.stopped else EXIT_DONE
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Places
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def storage_of(config: RunConfig) -> Storage:
+    """Where the cube goes."""
+    return Storage(config.store.url, config.store.storage_options)
+
+
+def cube_staging_of(config: RunConfig) -> Storage:
+    """What belongs to a cube but is not for its readers: the lease, its history, and a folder for each run."""
+    return Storage(config.store.staging, config.store.storage_options)
+
+
+def staging_of(config: RunConfig) -> Storage:
+    """The run's own folder: plan, staged chips, ledger, progress."""
+    return cube_staging_of(config).child(f"runs/{config.period.label}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is to be done
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def plan_run(config: RunConfig) -> Plan:
@@ -113,50 +154,6 @@ def decide(config: RunConfig) -> Plan:
         return make_plan(config, scenes, fingerprint)
 
 
-def execute(config: RunConfig, progress: Progress) -> RunResult:
-    """Run a configuration from catalogue to published cube. What is already done is not done again.
-
-    Raises:
-        DifffusrError: the run cannot go on; everything staged so far stays for the next attempt.
-    """
-    started = time.monotonic()
-    progress.start("plan", 1)
-    storage_of(config).check_writable()
-    plan = plan_run(config)
-    draft = draft_of(config, plan)
-    progress.advance("plan")
-    result = RunResult(plan)
-    result.seconds["plan"] = time.monotonic() - started
-    with cluster(config):
-        enforce_budget(config, plan, len(done_chips(staging_of(config)) & set(plan.chips.object_names())))
-        started = time.monotonic()
-        _compute_chips(config, plan, result, progress)
-        result.seconds["chips"] = time.monotonic() - started
-        if len(result.failed) == len(plan.chips):
-            chip, reason = next(iter(result.failed.items()))
-            raise DifffusrError(
-                f"all {len(plan.chips)} chips failed, nothing was published; the first, {chip}: {reason}"
-            )
-        started = time.monotonic()
-        _assemble_shards(config, plan, draft, result, progress)
-        result.seconds["shards"] = time.monotonic() - started
-    progress.start("publish", 1)
-    draft.publish()
-    progress.advance("publish")
-    _write_report(config, result)
-    return result
-
-
-def storage_of(config: RunConfig) -> Storage:
-    """Where the cube goes."""
-    return Storage(config.store.url, config.store.storage_options)
-
-
-def staging_of(config: RunConfig) -> Storage:
-    """Where staged chips, plan and ledger go."""
-    return Storage(config.store.staging, config.store.storage_options)
-
-
 def fingerprint_of(config: RunConfig) -> str:
     """What identifies weights and sampling.
 
@@ -170,8 +167,11 @@ def fingerprint_of(config: RunConfig) -> str:
         raise WeightsError(str(error)) from None
 
 
-def draft_of(config: RunConfig, plan: Plan) -> CubeDraft:
+def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = None) -> CubeDraft:
     """The cube as it will be once the plan is carried out.
+
+    Args:
+        revise: the new revision of each zone of which a published shard changes.
 
     Raises:
         DifffusrError: the store holds something else.
@@ -191,308 +191,419 @@ def draft_of(config: RunConfig, plan: Plan) -> CubeDraft:
     provenance = {
         "software": {name: version(name) for name in ("difffusr", "torch", "ray", "zarr")},
         "model": plan.manifest["model"],
-        "config": plan.manifest["config"],
+        "config": {name: plan.manifest["config"][name] for name in _PIXEL_SECTIONS},
     }
     extents = {epsg: plan.extent(epsg, grid) for epsg in plan.zones()}
     period = config.period.start, config.period.end
     samples = config.model.uncertainty_samples
-    return draft_cube(storage_of(config), grid, extents, period, facts, provenance, samples)
+    return draft_cube(storage_of(config), grid, extents, period, facts, provenance, samples, revise=revise)
 
 
-@contextmanager
-def cluster(config: RunConfig) -> Iterator[None]:
-    """Ray for the length of a run: the configured cluster, or one started on this machine."""
-    if ray.is_initialized():
-        yield
-        return
-    # Ray's core prints remarks on its inner workings as errors; what really fails reaches us as exceptions.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    address = config.compute.address
-    try:
-        _check_reachable(address)
-        with _without_native_remarks():
-            ray.init(
-                address=address,
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise DifffusrError(
-            f"compute.address: no Ray cluster answers at {address or 'this machine'} ({first_line(error)}); start one "
-            "there, or leave the key out to run on this machine"
-        ) from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is left of a plan.
 
-
-def _check_reachable(address: str | None) -> None:
-    """Try the address's port, for Ray itself tries for minutes. Raises ConnectionError."""
-    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not separator or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
-        raise ConnectionError(error.strerror or str(error)) from None
-
-
-@contextmanager
-def _without_native_remarks() -> Iterator[None]:
-    """Keep what Ray's core announces at its start, past Python's streams, off the terminal."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Chips: Ray Data
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _compute_chips(config: RunConfig, plan: Plan, result: RunResult, progress: Progress) -> None:
-    """Read, super-resolve and stage every chip that has no staged object yet."""
-    done = done_chips(staging_of(config))
-    todo = [chip for chip in plan.chips if chip.object_name not in done]
-    result.reused = len(plan.chips) - len(todo)
-    progress.start("chips", len(plan.chips), result.reused)
-    if not todo:
-        return
-    for row in chip_dataset(config, plan, todo).iter_rows():
-        if row["error"]:
-            result.failed[row["name"]] = row["error"]
-            log.warning("chip %s failed: %s", row["name"], row["error"])
-        else:
-            result.computed += 1
-        progress.advance("chips")
-
-
-def chip_dataset(config: RunConfig, plan: Plan, chips: list[ChipPlan]) -> ray.data.Dataset:
-    """The engine's graph: read on CPUs → actor pool, pinned to GPUs where there are any → stage.
-
-    Returns:
-        a lazy dataset of one row a chip: `name`, and `error`, empty for a chip that is staged.
+    Attributes:
+        draft: the cube as it will be.
+        target: where it comes into being.
+        ledger: what was entered before.
+        changed: (shards,) bool, shards that readers do not see as they will be.
+        todo: (shards,) bool, those of them that are not written yet.
+        numbers: (scenes,) int32 the cube's number of each of the plan's scenes.
+        staged: (chips,) bool, chips that are staged.
+        wanted: (chips,) bool, chips to compute: those that a shard to write needs and that are not staged.
+        gone: names of shards that readers see and the plan does not have any more.
+        revises: whether this changes a period that readers see.
+        complete: whether readers see all of this already.
     """
-    grid = grid_of(config)
-    rows = [_chip_row(grid, chip) for chip in chips]
-    blocks = min(math.ceil(len(rows) / config.compute.batch), _MAX_BLOCKS)
-    scenes = ray.put({scene.id: scene for scene in plan.scenes})
-    compute = config.compute
-    gpus = _gpus_per_actor(config)
-    least, most = _actor_limits(config, gpus, blocks)
-    read = ray.data.from_items(rows, override_num_blocks=blocks).map(
-        read_row,
-        fn_kwargs={"scenes": scenes, "grid": grid, "allow_cloudy": config.scenes.allow_cloudy},
-        num_cpus=_READ_CPUS,
-        concurrency=compute.read_concurrency or most * _READERS_PER_ACTOR,
-    )
-    resolved = read.map_batches(
-        SuperResolver,
-        fn_constructor_args=(config,),
-        batch_size=compute.batch,
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=most),
-        num_cpus=_ACTOR_CPU_SHARE * (1 if gpus else compute.cpus_per_actor),
-        num_gpus=gpus,
-        zero_copy_batch=True,
-    )
-    return resolved.map_batches(
-        stage_rows, fn_kwargs={"staging": staging_of(config)}, batch_size=1, num_cpus=_STAGE_CPUS, concurrency=most
-    )
+
+    draft: CubeDraft
+    target: Target
+    ledger: Ledger
+    changed: NDArray[np.bool_]
+    todo: NDArray[np.bool_]
+    numbers: NDArray[np.int32]
+    staged: NDArray[np.bool_]
+    wanted: NDArray[np.bool_]
+    gone: tuple[str, ...]
+    revises: bool
+    complete: bool
 
 
-def _chip_row(grid: Grid, chip: ChipPlan) -> dict[str, Any]:
-    window = grid.chip_window(chip.index)
-    return {
-        "name": chip.name,
-        "object": chip.object_name,
-        "epsg": chip.epsg,
-        "row": chip.index.row,
-        "col": chip.index.col,
-        "pixel_row": window.row,
-        "pixel_col": window.col,
-        "scenes": "\n".join(chip.scenes),
+def find_work(config: RunConfig, plan: Plan) -> Work:
+    """What of a plan is not done yet, by the ledger, the staged chips and the store alone. Nothing is written, but a
+    publication that was begun is finished.
+
+    Raises:
+        DifffusrError: the store cannot be read, or holds something else.
+    """
+    staging, cube_staging, storage = staging_of(config), cube_staging_of(config), storage_of(config)
+    finish_publishing(storage, cube_staging)
+    ledger = Ledger.read(staging)
+    draft = draft_of(config, plan)
+    numbers = numbers_of(plan, draft)
+    digests = shard_digests(plan.shards, numbers, np.zeros(len(plan.chips), bool))
+    target = open_target(storage, cube_staging, draft, config.period.label)
+    changed = todo = _unwritten(plan, draft, target, ledger, digests)
+    gone = _no_longer_planned(plan, target, ledger)
+    seen = [epsg for epsg in plan.zones() if target.published(epsg)]
+    touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {int(name.split("/")[0]) for name in gone}
+    zones = draft.zones
+    revise = {
+        epsg: revision_to_come(storage, cube_staging, draft, epsg)
+        for epsg in sorted(touched)
+        if epsg in seen or was_seen(cube_staging, epsg, zones[epsg].revision, zones[epsg].step)
     }
+    if revise:
+        draft = draft_of(config, plan, revise)
+        target = open_target(storage, cube_staging, draft, config.period.label)
+        todo = changed & _unwritten(plan, draft, target, ledger, digests)
+    staged = np.isin(plan.chips.object_names(), list(done_chips(staging)))
+    wanted = chips_needed(plan.chips, plan.shards, todo) & ~staged
+    complete = not touched and len(seen) == len(plan.zones())
+    return Work(
+        draft, target, ledger, changed, todo, numbers, staged, wanted, gone, bool(touched.intersection(seen)), complete
+    )
 
 
-def read_row(row: dict[str, Any], scenes: Any, grid: Grid, allow_cloudy: bool) -> dict[str, Any]:
-    """Read one chip.
+def numbers_of(plan: Plan, draft: CubeDraft) -> NDArray[np.int32]:
+    """(scenes,) the cube's number of each of the plan's scenes."""
+    number_of = {facts["id"]: number for number, facts in draft.scenes.items()}
+    return np.array([number_of[scene] for scene in plan.chips.scene_ids], np.int32)
 
-    Args:
-        row: as `_chip_row` makes it.
-        scenes: reference to the plan's scenes by id.
 
-    Returns:
-        the row with columns `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in
-        `reader.Chip`, and `error`: empty, or why the chip could not be read (the arrays then are zero).
-    """
-    by_id: Mapping[str, Scene] = ray.get(scenes) if isinstance(scenes, ray.ObjectRef) else scenes
-    window = grid.chip_window(ChipIndex(row["row"], row["col"]))
-    error = ""
-    try:
-        chip = read_chip(window, [by_id[i] for i in row["scenes"].split("\n")], allow_cloudy=allow_cloudy)
-    except DifffusrError as failure:
-        error = str(failure)
-    except Exception as failure:  # the one place where any failure becomes a chip's recorded failure
-        error = f"{type(failure).__name__}: {failure}"
-    if error:
-        chip = read_chip(window, [], allow_cloudy=False)
-    out = {**row, "error": error, "quality": chip.quality, "source": chip.source}
-    for gsd in GROUPS:
-        out[f"dn{gsd}"] = chip.dn[gsd]
-        out[f"valid{gsd}"] = chip.valid[gsd].astype(np.uint8)
+def _unwritten(plan: Plan, draft: CubeDraft, target: Target, ledger: Ledger, digests: list[str]) -> NDArray[np.bool_]:
+    """(shards,) whether a shard is missing from the target or would come out otherwise."""
+    present, lineages = target.present(), {epsg: target.lineage(epsg) for epsg in plan.zones()}
+    out = np.ones(len(plan.shards), bool)
+    for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
+        epsg = int(plan.shards.epsg[i])
+        entry = ledger.latest(name, lineages[epsg])
+        if entry is not None and entry.digest == digest:
+            out[i] = not present >= set(draft.shard_objects(epsg, plan.shards.place(i)))
     return out
 
 
-def stage_rows(batch: Batch, staging: Storage) -> Batch:
-    """Write super-resolved chips to the staging folder; `error` says why one could not be."""
-    errors = [str(error) for error in batch["error"]]
-    for i, error in enumerate(errors):
-        if error:
-            continue
-        std = batch["std"][i] if "std" in batch else None
-        chip = StagedChip(batch["dn"][i], batch["quality"][i], batch["source"][i], std)
-        try:
-            write_chip(staging, str(batch["object"][i]), chip)
-        except StoreError as failure:
-            errors[i] = str(failure)
-    return {"name": batch["name"], "error": np.array(errors, dtype=object)}
-
-
-def _gpus_per_actor(config: RunConfig) -> float:
-    wanted = config.compute.gpus_per_actor
-    if wanted == "auto":
-        return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    return float(wanted)
-
-
-def _actor_limits(config: RunConfig, gpus: float, batches: int) -> tuple[int, int]:
-    """Least and greatest number of actors: as many as the cluster's GPUs, or else its cores, can hold."""
-    resources = ray.cluster_resources()
-    if gpus:
-        fit = int(resources.get("GPU", 0) / gpus)
-        if fit < 1:
-            raise DifffusrError(
-                f"compute.gpus_per_actor asks for {gpus:g} GPU, the cluster has {resources.get('GPU', 0):g}; "
-                "set it to 'auto' to compute on CPUs where there is no GPU"
-            )
-    else:
-        fit = max(1, int(resources.get("CPU", 1) / config.compute.cpus_per_actor))
-    most = min(config.compute.actors_max or fit, max(batches, 1))
-    return min(config.compute.actors_min, most), most
+def _no_longer_planned(plan: Plan, target: Target, ledger: Ledger) -> tuple[str, ...]:
+    """Shards that readers see and the plan does not have."""
+    seen = {epsg: target.published(epsg) for epsg in plan.zones()}
+    others = set(ledger.entries).difference(plan.shards.names())
+    return tuple(sorted(name for name in others if ledger.latest(name, seen.get(int(name.split("/")[0]), {}))))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Shards: one Ray task each
+# Doing it
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _assemble_shards(config: RunConfig, plan: Plan, draft: CubeDraft, result: RunResult, progress: Progress) -> None:
-    """Write every shard that is not in the ledger with the same content."""
-    staging = staging_of(config)
-    todo = []
-    for shard in plan.shards:
-        task = shard_task(draft, shard, result.failed)
-        if _is_written(staging, draft, shard, task):
-            result.kept += 1
-        else:
-            todo.append((shard, task))
-    progress.start("shards", len(plan.shards), result.kept)
-    shared = ray.put(draft)
-    assemble = ray.remote(assemble_shard).options(num_cpus=1, max_retries=2)
-    waiting: list[Any] = []
-    limit = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    for shard, task in todo:
-        if len(waiting) >= limit:
-            waiting = _collect(waiting, 1, result, progress)
-        waiting.append(assemble.remote(shared, shard, task, staging))
-    _collect(waiting, len(waiting), result, progress)
+def execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver] | None = None) -> RunResult:
+    """Run a configuration from catalogue to published cube. What is already done is not done again.
 
-
-def _collect(waiting: list[Any], count: int, result: RunResult, progress: Progress) -> list[Any]:
-    """Wait for some shards; returns the tasks still running."""
-    for _ in range(count):
-        finished, waiting = ray.wait(waiting, num_returns=1)
-        try:
-            ray.get(finished[0])
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, DifffusrError) else error
-            raise cause from None
-        result.written += 1
-        progress.advance("shards")
-    return waiting
-
-
-def shard_task(draft: CubeDraft, shard: ShardPlan, failed: Mapping[str, str]) -> dict[str, Any]:
-    """What a shard is blended from, as the ledger records it."""
-    numbers = {facts["id"]: number for number, facts in draft.scenes.items()}
-    return {
-        "key": shard.key,
-        "chips": {
-            chip.object_name: [numbers[s] for s in chip.scenes] for chip in shard.chips if chip.name not in failed
-        },
-        "missing": sorted(chip.name for chip in shard.chips if chip.name in failed),
-        "step": draft.zones[shard.epsg].step,
-        "position": list(draft.zones[shard.epsg].shard_position(shard.index, draft.grid)),
-    }
-
-
-def _is_written(staging: Storage, draft: CubeDraft, shard: ShardPlan, task: Mapping[str, Any]) -> bool:
-    entry = read_ledger_entry(staging, shard)
-    if entry is None or any(entry.get(name) != value for name, value in task.items()):
-        return False
-    return all(draft.storage.exists(path) for path in entry["objects"])
-
-
-def assemble_shard(draft: CubeDraft, shard: ShardPlan, task: Mapping[str, Any], staging: Storage) -> None:
-    """Blend one shard, write it whole, and enter it in the ledger.
+    Args:
+        resolver: the actor that holds the models, where it is not the usual one.
 
     Raises:
-        StoreError: a staged chip or the store fails.
+        DifffusrError: the run cannot go on; everything staged so far stays for the next attempt.
     """
-    chips = [
-        ChipSource(chip.index, chip.object_name, tuple(task["chips"][chip.object_name]))
-        for chip in shard.chips
-        if chip.object_name in task["chips"]
-    ]
-    with_std = draft.zones[shard.epsg].uncertainty_samples > 0
-    data = blend_shard(draft.grid, shard.index, chips, staging, with_std=with_std)
-    checksums = draft.write_shard(shard.epsg, shard.index, data)
-    valid = float((data.quality > 0).mean())
-    entry = {**task, "objects": checksums, "valid_share": round(valid, 6)}
-    staging.write(ledger_name(shard), json.dumps(entry, indent=1, sort_keys=True).encode())
+    progress.start("plan", 1)
+    check_stores(config)
+    run = f"{config.name}, {config.period.label}"
+    lease = Lease.acquire(cube_staging_of(config), run, lambda text: log.warning("%s", text))
+    pulse = Pulse(staging_of(config), Standing(config.name, config.period.label))
+    try:
+        result = _execute(config, _Watch(progress, lease, pulse, resolver))
+    except BaseException as error:
+        pulse.end("stopped" if isinstance(error, KeyboardInterrupt) else "failed", first_line(error))
+        raise
+    else:
+        pulse.end("stopped" if result.stopped else "published")
+        return result
+    finally:
+        lease.release()
 
 
-def ledger_name(shard: ShardPlan) -> str:
-    """Name of a shard's entry in the ledger."""
-    return f"shards/{shard.name}.json"
+def check_stores(config: RunConfig) -> None:
+    """Raise StoreError where cube or staging folder cannot be written: before anything is computed."""
+    cube = Storage(config.store.url.removeprefix(ICECHUNK), config.store.storage_options)
+    if config.store.url.startswith(ICECHUNK):
+        cube_staging_of(config).check_writable()
+    else:
+        cube.check_writable()
+    staging_of(config).check_writable()
 
 
-def read_ledger_entry(staging: Storage, shard: ShardPlan) -> dict[str, Any] | None:
-    """A shard's entry in the ledger; None when it was never written."""
-    if not staging.exists(ledger_name(shard)):
-        return None
-    entry: dict[str, Any] = json.loads(staging.read(ledger_name(shard)))
-    return entry
+@dataclass(frozen=True)
+class _Watch:
+    """What accompanies a run from its beginning to its end."""
+
+    progress: Progress
+    lease: Lease
+    pulse: Pulse
+    resolver: type[PinnedResolver] | None
 
 
-def _write_report(config: RunConfig, result: RunResult) -> None:
+def _execute(config: RunConfig, watch: _Watch) -> RunResult:
+    started = time.monotonic()
+    plan = plan_run(config)
+    work = find_work(config, plan)
+    watch.progress.advance("plan")
+    result = RunResult(plan)
+    result.seconds["plan"] = time.monotonic() - started
+    result.reused, result.kept = int((~work.wanted).sum()), int((~work.todo).sum())
+    watch.pulse.update(
+        chips=len(plan.chips), chips_done=result.reused, shards=len(plan.shards), shards_done=result.kept
+    )
+    if work.complete:
+        _write_report(config, result)
+        return result
+    reasons = _say_why(config, plan, work, result)
+    stop = _Stop()
+    if work.todo.any():
+        with cluster(config), stop.on_signals():
+            watch.lease.on_lost(stop.request)
+            enforce_budget(config, plan, result.reused)
+            work.target.begin()
+            _compute(config, plan, work, result, watch, stop)
+        watch.lease.check()
+        _judge_failures(config, plan, result, stop)
+    if stop.requested:
+        result.stopped = True
+        return result
+    _publish(config, plan, work, result, watch.progress)
+    _write_report(config, result, reasons)
+    return result
+
+
+def _say_why(config: RunConfig, plan: Plan, work: Work, result: RunResult) -> dict[str, str]:
+    """Why each shard of a published period is written again; empty for a new period."""
+    staging = staging_of(config)
+    if not work.revises or not staging.exists("published/manifest.json"):
+        return {}
+    difference = compare(read_plan(staging, "published"), plan)
+    words: dict[str, str] = {}
+    for name, changed, reason in zip(plan.shards.names(), work.changed, difference.shard_reasons, strict=True):
+        if changed:
+            words[name] = reason.words if reason is not None else "was not complete, or not as the ledger says"
+            result.reasons[words[name]] = result.reasons.get(words[name], 0) + 1
+            log.info("shard %s is written again: %s", name, words[name], extra={"shard": name, "reason": words[name]})
+    for text, shards in result.reasons.items():
+        log.warning("%d of %d shards of a published period are written again: %s", shards, len(plan.shards), text)
+    return words
+
+
+class _Stop:
+    """Whether a run was asked to take nothing new."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.why: DifffusrError | None = None
+        self._tell: list[Any] = []
+
+    def request(self, why: DifffusrError | None = None) -> None:
+        """Take nothing new; what is in flight is finished."""
+        if not self.requested:
+            self.requested, self.why = True, why
+            for tell in self._tell:
+                tell()
+
+    def then(self, tell: Any) -> None:
+        """Call this when a stop is requested."""
+        self._tell.append(tell)
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """SIGTERM and the first SIGINT request a stop; the second SIGINT interrupts at once."""
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGINT and self.requested:
+                raise KeyboardInterrupt
+            again = "; interrupt again to stop at once" if number == signal.SIGINT else ""
+            log.warning("asked to stop: what is in flight is finished, nothing new is taken%s", again)
+            self.request()
+
+        try:
+            before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread: signals are somebody else's
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch: _Watch, stop: _Stop) -> None:
+    """Chips through the engine, shards behind them."""
+    started = time.monotonic()
+    resources, prices = ray.cluster_resources(), config.costs.prices
+    gpus, cores = resources.get("GPU", 0.0), max(1, int(resources.get("CPU", 1)))
+    watch.pulse.holds(gpus, cores, prices.gpu_hour, prices.cpu_hour, config.costs.currency)
+    positions = in_squares(plan, work.wanted)
+    board = put_up()
+    meters = _metered(config, watch, result)
+    watchdog = Watchdog(board, config.failures.stall_minutes * 60, lambda _: meters.actor_restarted("stall"))
+    watch.progress.start("chips", len(plan.chips), result.reused)
+    watch.progress.start("shards", len(plan.shards), result.kept)
+    shards = _shard_stream(config, plan, work, watch)
+    # Beside actors that fill the cores a shard's task must not ask for one of its own.
+    beside = 1.0 if gpus_per_actor(config) else 0.1
+    shards.use(beside, max(1, int(cores * _SHARD_SHARE)))
+    for tell in (board.stop.remote, shards.halt):
+        stop.then(tell)
+    try:
+        if len(positions):
+            dataset = chip_dataset(config, plan, positions, staging_of(config), board, watch.resolver)
+            _run_engine(config, plan, dataset, shards, result, watch, meters, stop)
+        result.seconds["chips"] = time.monotonic() - started
+        started = time.monotonic()
+        shards.use(1.0, cores)
+    finally:
+        watchdog.stop()
+        ray.kill(board)  # workers that wait for other work would hold on to it
+        if stop.requested:
+            shards.halt()
+        done = shards.finish()
+        result.written = done.written
+        result.kept += len(done.same)
+        result.work["shard"] = done.seconds
+        work.changed[done.same] = False
+    result.seconds["shards"] = time.monotonic() - started
+
+
+def _metered(config: RunConfig, watch: _Watch, result: RunResult) -> Meters:
+    """Meters that the pulse keeps up to date."""
+    meters, plan = Meters(config.name, config.period.label), result.plan
+    meters.plan(len(plan.chips), result.reused, len(plan.shards), result.kept)
+    held = [watch.pulse.now.gpu_hours]
+
+    def tell(now: Standing) -> None:
+        meters.chips_done(now.chips_done)
+        meters.shards_written(now.shards_done)
+        meters.stalled(watch.pulse.still_s)
+        meters.lease_age(watch.lease.age_s)
+        meters.gpu((now.gpu_hours - held[0]) * 3600)
+        held[0] = now.gpu_hours
+
+    watch.pulse.watch(tell)
+    return meters
+
+
+def _shard_stream(config: RunConfig, plan: Plan, work: Work, watch: _Watch) -> ShardStream:
+    seen = {epsg: work.target.published(epsg) for epsg in plan.zones()}
+    names = plan.shards.names()
+
+    def is_seen(i: int, digest: str) -> bool:
+        entry = work.ledger.latest(names[i], seen[int(plan.shards.epsg[i])])
+        return entry is not None and entry.digest == digest
+
+    def advance() -> None:
+        watch.progress.advance("shards")
+        watch.pulse.shard_done()
+
+    fill = config.failures.on_failed == "fill"
+    return ShardStream(
+        ShardWork(plan, work.todo, work.numbers, work.staged, is_seen, fill),
+        work.target,
+        grid_of(config),
+        staging_of(config),
+        work.ledger,
+        advance,
+        keep_chips=config.store.keep_chips,
+        with_std=config.model.uncertainty_samples > 0,
+    )
+
+
+def _run_engine(
+    config: RunConfig,
+    plan: Plan,
+    dataset: ray.data.Dataset,
+    shards: ShardStream,
+    result: RunResult,
+    watch: _Watch,
+    meters: Meters,
+    stop: _Stop,
+) -> None:
+    """Pull chips through the engine and pass on what became of each."""
+    limit = max(config.failures.max_failed * len(plan.chips), _FEW_FAILED)
+    try:
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+            batch = {name: column[batch["fate"] != LEFT] for name, column in batch.items()}
+            failed = np.array([bool(error) for error in batch["error"]], bool)
+            for name, error in zip(batch["name"][failed], batch["error"][failed], strict=True):
+                result.failed[str(name)] = str(error)
+                reason = meters.chip_failed(str(error))
+                watch.pulse.chip_failed(str(name), reason, str(error))
+                log.warning("chip %s failed: %s", name, error, extra={"chip": str(name), "reason": reason})
+            for step in ("read", "resolve", "stage"):
+                result.work[step] = result.work.get(step, 0.0) + float(batch[f"{step}_s"].sum())
+            result.computed += int((~failed).sum())
+            watch.pulse.chip_done(int((~failed).sum()))
+            shards.staged(batch["position"][~failed])
+            shards.failed(batch["position"][failed])
+            for _ in failed:
+                watch.progress.advance("chips")
+            if len(result.failed) > limit:
+                stop.request(_too_many(config, plan, result))
+    except ray.exceptions.RayError as error:
+        stop.request()
+        raise DifffusrError(
+            f"the cluster could not go on ({first_line(error)}); what is staged is kept: run again to continue"
+        ) from None
+
+
+def _too_many(config: RunConfig, plan: Plan, result: RunResult) -> DifffusrError:
+    chip, reason = next(iter(result.failed.items()))
+    share = len(result.failed) / len(plan.chips)
+    return DifffusrError(
+        f"{len(result.failed)} of {len(plan.chips)} chips failed ({share:.0%}, failures.max_failed is "
+        f"{config.failures.max_failed:.0%}), nothing was published; the first, {chip}: {reason}"
+    )
+
+
+def _judge_failures(config: RunConfig, plan: Plan, result: RunResult, stop: _Stop) -> None:
+    """Raise DifffusrError where chips failed and the cube must not be published without them."""
+    if stop.why is not None:
+        raise stop.why
+    if stop.requested or not result.failed:
+        return
+    chip, reason = next(iter(result.failed.items()))
+    if len(result.failed) == len(plan.chips):
+        raise DifffusrError(f"all {len(plan.chips)} chips failed, nothing was published; the first, {chip}: {reason}")
+    if config.failures.on_failed == "refuse":
+        raise DifffusrError(
+            f"{len(result.failed)} of {len(plan.chips)} chips failed and failures.on_failed is 'refuse': nothing was "
+            f"published; run again to try them again; the first, {chip}: {reason}"
+        )
+
+
+def _publish(config: RunConfig, plan: Plan, work: Work, result: RunResult, progress: Progress) -> None:
+    """Bring over what stays as it is, and put the new state before readers."""
+    started = time.monotonic()
+    progress.start("publish", 1)
+    staging = staging_of(config)
+    if work.changed.any() or work.gone or not work.revises:
+        work.target.begin()
+        rewritten = {(int(plan.shards.epsg[i]), plan.shards.place(i)) for i in np.flatnonzero(work.changed).tolist()}
+        work.target.settle({(int(e), plan.shards.place(i)) for i, e in enumerate(plan.shards.epsg)}, rewritten)
+        result.publication = work.target.publish(
+            shards_written=int(work.changed.sum()), keep=config.store.keep_revisions
+        )
+        copy_plan(staging, "published")
+    if not (result.failed or config.store.keep_chips):
+        for name in done_chips(staging):
+            delete_chip(staging, name)
+    progress.advance("publish")
+    result.seconds["publish"] = time.monotonic() - started
+
+
+def _write_report(config: RunConfig, result: RunResult, reasons: dict[str, str] | None = None) -> None:
     report = {
         "name": config.name,
         "period": config.period.label,
         "chips": {"computed": result.computed, "reused": result.reused, "failed": len(result.failed)},
         "shards": {"written": result.written, "kept": result.kept},
+        "rewritten": reasons or {},
         "failed": result.failed,
         "seconds": {stage: round(seconds, 2) for stage, seconds in result.seconds.items()},
         "cores": os.cpu_count(),

@@ -76,6 +76,16 @@ def read_chip(staging: Storage, object_name: str) -> StagedChip:
         ) from None
 
 
+def is_staged(staging: Storage, object_name: str) -> bool:
+    """Whether a chip is done. One request: ask `done_chips` of many."""
+    return staging.exists(f"{_FOLDER}/{object_name}")
+
+
+def delete_chip(staging: Storage, object_name: str) -> None:
+    """Delete a staged chip; nothing happens when it is gone."""
+    staging.delete(f"{_FOLDER}/{object_name}")
+
+
 def done_chips(staging: Storage) -> set[str]:
     """Object names of all chips that are done."""
     return staging.names(_FOLDER)

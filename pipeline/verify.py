@@ -16,14 +16,15 @@ from kernels.bands import BANDS, GROUPS, GSD_M, SCALE
 from kernels.consistency import observe, sensor_for_group
 from pipeline.actor import DN_SCALE
 from pipeline.config import RunConfig
-from pipeline.cube import CubeDraft, CubeReader
+from pipeline.cube import CubeDraft, CubeReader, metadata, object_bytes
 from pipeline.errors import StoreError
 from pipeline.grid import Grid
+from pipeline.ledger import Ledger, read_entry, shard_digests
 from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
+from pipeline.publishing import open_target
 from pipeline.reader import Quality, read_chip
-from pipeline.run import decide, draft_of, read_ledger_entry, staging_of, storage_of
-from pipeline.storage import Storage
+from pipeline.run import cube_staging_of, decide, draft_of, numbers_of, staging_of, storage_of
 
 #: What a clean cube keeps: seam ratio by band, mean absolute residual in reflectance of 10 m bands and of the others.
 SEAM_RANGE = (0.9, 1.1)
@@ -94,11 +95,11 @@ def verify_run(config: RunConfig) -> Report:
         DifffusrError: the catalogue or the store cannot be read, or there is no cube.
     """
     storage = storage_of(config)
-    if not storage.exists("zarr.json"):
+    if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: there is no cube to verify; `difffusr run` writes it")
     plan = decide(config)
     draft = draft_of(config, plan)
-    missing, damaged, incomplete = _check_shards(plan, draft, staging_of(config))
+    missing, damaged, incomplete = _check_shards(config, plan, draft)
     grid = grid_of(config)
     cube = CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
@@ -107,23 +108,27 @@ def verify_run(config: RunConfig) -> Report:
     return Report(len(plan.shards), missing, damaged, incomplete, round(valid, 4), flags, bands)
 
 
-def _check_shards(plan: Plan, draft: CubeDraft, staging: Storage) -> tuple[list[str], list[str], list[str]]:
+def _check_shards(config: RunConfig, plan: Plan, draft: CubeDraft) -> tuple[list[str], list[str], list[str]]:
     """Names of shards that are missing, damaged, incomplete."""
+    staging = staging_of(config)
+    ledger = Ledger.read(staging)
+    target = open_target(draft.storage, cube_staging_of(config), draft, config.period.label)
+    digests = shard_digests(plan.shards, numbers_of(plan, draft), np.zeros(len(plan.chips), bool))
+    seen = {epsg: target.published(epsg) for epsg in plan.zones()}
     missing, damaged, incomplete = [], [], []
-    for shard in plan.shards:
-        entry = read_ledger_entry(staging, shard)
-        if entry is None or entry["key"] != shard.key:
-            missing.append(shard.name)
+    for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
+        entry = ledger.latest(name, seen[int(plan.shards.epsg[i])])
+        facts = {} if entry is None else read_entry(staging, entry)
+        if entry is None or (entry.digest != digest and not facts["missing"]):
+            missing.append(name)
             continue
-        if entry["missing"]:
-            incomplete.append(shard.name)
-        for path, checksum in entry["objects"].items():
-            if not draft.storage.exists(path):
-                missing.append(shard.name)
-                break
-            if hashlib.sha256(draft.storage.read(path)).hexdigest() != checksum:
-                damaged.append(shard.name)
-                break
+        if facts["missing"]:
+            incomplete.append(name)
+        found = {path: object_bytes(draft.storage, path) for path in facts["objects"]}
+        if any(data is None for data in found.values()):
+            missing.append(name)
+        elif any(hashlib.sha256(data or b"").hexdigest() != facts["objects"][path] for path, data in found.items()):
+            damaged.append(name)
     return missing, damaged, incomplete
 
 

@@ -38,7 +38,7 @@ def test_a_cube_on_s3_is_the_cube_on_disk(difffusr, configure, finished_run, buc
     here = xr.open_zarr(finished_run.with_suffix(".zarr"), group=group).load()
     assert there.equals(here)
     told = difffusr("status", path)
-    assert "yes" in told.out
+    assert "published" in told.out
     again = difffusr("run", path)
     assert "0 computed" in again.out
     assert "0 written" in again.out

@@ -1,0 +1,169 @@
+"""Workers that die, stall or run out of memory; chips that cannot be made; a run that is asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from ray import cloudpickle
+
+from pipeline.actor import Batch, SuperResolver
+from pipeline.board import ATTEMPTS
+from pipeline.chip_stream import PinnedResolver
+from pipeline.config import load_config
+from pipeline.errors import DifffusrError
+from pipeline.reader import Quality
+from pipeline.run import execute, staging_of
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("_ray")
+
+GROUP = "32632/0"
+
+
+class Silent:
+    def start(self, stage: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, stage: str) -> None: ...
+
+
+class Fragile(PinnedResolver):
+    """Dies, or sleeps, at one chip, so many times; a file counts them."""
+
+    chip: ClassVar[str] = "32632/-7347_694"
+    counter: ClassVar[str] = ""
+    times: ClassVar[int] = 1
+    sleeps: ClassVar[bool] = False
+
+    def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
+        if self.chip in [str(batch["name"][i]) for i in chosen]:
+            count = Path(self.counter)
+            before = int(count.read_text() or 0) if count.exists() else 0
+            if before < self.times:
+                count.write_text(str(before + 1))
+                if self.sleeps:
+                    time.sleep(600)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().super_resolve(batch, chosen)
+
+
+def fragile(folder: Path, **changes: Any) -> type[PinnedResolver]:
+    return type("Fragile", (Fragile,), {"counter": str(folder / "count"), **changes})
+
+
+def pixels(path: Path) -> xr.Dataset:
+    return xr.open_zarr(path.with_suffix(".zarr"), group=GROUP, mask_and_scale=False).load()
+
+
+def test_an_actor_that_dies_is_started_anew_and_the_cube_is_the_same(configure, finished_run, tmp_path):
+    path = configure()
+    result = execute(load_config(path), Silent(), fragile(tmp_path))
+    assert (tmp_path / "count").read_text() == "1"
+    assert result.exit_code == 0
+    assert pixels(path).identical(pixels(finished_run))
+
+
+def test_a_worker_that_stalls_is_named_and_restarted(configure, finished_run, tmp_path, caplog):
+    path = configure(failures={"stall_minutes": 0.12})
+    with caplog.at_level("WARNING", "difffusr"):
+        result = execute(load_config(path), Silent(), fragile(tmp_path, sleeps=True))
+    (said,) = [record.getMessage() for record in caplog.records if "no progress" in record.getMessage()]
+    assert said.startswith("super_resolve: no progress for 0.")
+    assert Fragile.chip in said
+    assert "process " in said
+    assert result.exit_code == 0
+    assert pixels(path).identical(pixels(finished_run))
+
+
+def test_a_chip_that_no_worker_survives_is_given_up_flagged_and_made_by_the_next_run(configure, finished_run, tmp_path):
+    path = configure()
+    config = load_config(path)
+    result = execute(config, Silent(), fragile(tmp_path, times=ATTEMPTS))
+    assert result.exit_code == 3
+    assert list(result.failed) == [Fragile.chip]
+    assert f"given up after {ATTEMPTS} workers" in result.failed[Fragile.chip]
+    gap, whole = pixels(path), pixels(finished_run)
+    flagged = gap.quality == Quality.FAILED
+    assert 0.01 < float(flagged.mean()) < 0.2
+    assert (gap.reflectance.where(flagged, 0) == 0).all()
+    # the rest of it is there: what neighbours reach into the gap has their blend
+    elsewhere = (gap.quality != Quality.FAILED) & (gap.source == whole.source)
+    assert float(elsewhere.mean()) > 0.75
+    again = execute(config, Silent())
+    assert (again.exit_code, again.computed) == (0, 1)
+    assert pixels(path).equals(whole)
+
+
+def test_a_cube_with_gaps_is_not_published_where_that_is_refused(configure, tmp_path):
+    path = configure(failures={"on_failed": "refuse"})
+    config = load_config(path)
+    with pytest.raises(DifffusrError, match=r"1 of 12 chips failed and failures.on_failed is 'refuse'"):
+        execute(config, Silent(), fragile(tmp_path, times=ATTEMPTS))
+    assert not (path.with_suffix(".zarr") / "zarr.json").exists()
+    result = execute(config, Silent())
+    assert (result.exit_code, result.computed) == (0, 1)
+    assert (path.with_suffix(".zarr") / "zarr.json").exists()
+
+
+def test_a_run_that_is_asked_to_stop_finishes_what_is_in_flight_and_says_how_to_resume(configure, finished_run):
+    path = configure()
+    command = [Path(sys.executable).with_name("difffusr"), "run", path]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    chips = staging_of(load_config(path))
+    deadline = time.monotonic() + 120
+    while not chips.names("chips") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 0, err
+    assert "resume with: difffusr run" in out
+    assert "Traceback" not in out + err
+    assert not (path.with_suffix(".zarr") / "zarr.json").exists()
+    staged = chips.names("chips")
+    assert 0 < len(staged) < 12
+    result = execute(load_config(path), Silent())
+    assert result.exit_code == 0
+    assert result.computed <= 12 - len(staged)
+    assert pixels(path).identical(pixels(finished_run))
+
+
+def test_a_device_that_is_out_of_memory_gets_half_the_batch(monkeypatch):
+    model = object.__new__(SuperResolver)
+    model.batch, model.samples, model.device = 8, 0, "a device"
+    asked: list[int] = []
+
+    def super_resolve(batch: Batch, chosen: list[int]) -> Batch:
+        asked.append(len(chosen))
+        if len(chosen) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return {"dn": np.full((len(chosen), 12, 8, 8), 7, np.uint16)}
+
+    monkeypatch.setattr(model, "super_resolve", super_resolve)
+    batch = {"error": np.array([""] * 7, dtype=object), "quality": np.ones((7, 2, 2), np.uint8)}
+    out = model(batch)
+    assert asked == [7, 4, 2, 2, 2, 1]
+    assert (out["dn"] == 7).all()
+    assert not any(out["error"])
+    model(batch)
+    assert asked[6:] == [2, 2, 2, 1]  # it is remembered
+
+
+def test_a_chip_that_does_not_fit_alone_fails_with_what_to_do(monkeypatch):
+    model = object.__new__(SuperResolver)
+    model.batch, model.samples, model.device = 1, 0, "a device"
+
+    def super_resolve(batch: Batch, chosen: list[int]) -> Batch:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(model, "super_resolve", super_resolve)
+    out = model({"error": np.array([""], dtype=object), "quality": np.ones((1, 2, 2), np.uint8)})
+    assert "lower grid.chip_px" in out["error"][0]
