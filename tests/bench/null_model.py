@@ -1,0 +1,27 @@
+"""A model that computes nothing worth the name, to see what everything around it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels.bands import BANDS, GROUPS, SCALE
+from pipeline.actor import Batch
+from pipeline.board import Pin
+from pipeline.chip_stream import PinnedResolver
+from pipeline.config import RunConfig
+from pipeline.storage import Storage
+
+
+class NullResolver(PinnedResolver):
+    """The first 10 m band, each pixel repeated, in every band."""
+
+    def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
+        self.batch, self.samples = config.compute.batch, 0
+        self._pin, self._staging = Pin(board), staging
+
+    def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
+        """See `SuperResolver`."""
+        first = batch[f"dn{min(GROUPS)}"][chosen, :1].repeat(SCALE, axis=2).repeat(SCALE, axis=3)
+        return {"dn": np.broadcast_to(first, (len(chosen), len(BANDS), *first.shape[2:]))}
