@@ -24,14 +24,15 @@ def readable(href: str) -> str:
     Raises:
         ReadError: the provider gives no token.
     """
+    if is_url(href):
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_hide_signatures)
     if bucket_of(href) not in _SIGNED or urlsplit(href).query:
         return href
     try:
         from planetary_computer.sas import get_token
     except ImportError:
         return href
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_hide_signatures)
     account = (urlsplit(href).hostname or "").partition(".")[0]
     container = urlsplit(href).path.split("/")[1]
     try:
@@ -44,7 +45,7 @@ def readable(href: str) -> str:
 
 
 #: Loggers of rasterio that name the files it opens.
-_LOGGERS = ("rasterio._base", "rasterio._env", "rasterio._err", "rasterio._io")
+_LOGGERS = ("rasterio", "rasterio._base", "rasterio._env", "rasterio._err", "rasterio._io", "rasterio._filepath")
 
 
 def _hide_signatures(record: logging.LogRecord) -> bool:
@@ -65,8 +66,8 @@ def gdal_options(href: str) -> dict[str, str]:
     return options
 
 
-def advice(href: str) -> str:
-    """What to do about a file that does not open."""
+def advice(href: str, status: int | None = None) -> str:
+    """What to do about a file that does not open; `status` is what its server answered."""
     bucket = bucket_of(href)
     if bucket in _SIGNED and not _can_sign():
         return "Planetary Computer wants signed requests: pip install 'difffusr[planetary-computer]'"
@@ -74,6 +75,8 @@ def advice(href: str) -> str:
         return "CDSE wants S3 keys of its own: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or check the file"
     if requester_pays(href):
         return "its bucket is requester pays: set AWS credentials that may be charged, or check the file"
+    if status in (401, 403):
+        return "access is refused: set credentials, take a signed address that has not expired, or leave the scene out"
     return "check that the file exists and is whole, or leave the scene out"
 
 
@@ -136,7 +139,9 @@ def resolve(href: str, base: str, remote: bool, what: str) -> str:
     elif href.lower().startswith("file:///"):
         href = unquote(urlsplit(href).path)
     elif urlsplit(href).scheme not in _SCHEMES or not urlsplit(href).netloc:
-        raise CatalogError(f"{what}: href {bare_href(href)!r}: expected a path or one of {', '.join(_SCHEMES)}://")
+        raise CatalogError(
+            f"{what}: href {bare_href(href)!r}: expected a path or one of {', '.join(_SCHEMES)}://; correct the item"
+        )
     if remote and not is_url(href):
         raise CatalogError(f"{what}: href {href!r} is a local file, which a remote catalogue may not name")
     # A signature that came with the item is no part of a scene: it is a secret, and it expires.
@@ -157,7 +162,7 @@ def bucket_of(href: str) -> str | None:
     return None
 
 
-def one_line(error: object) -> str:
+def one_line(error: object, longest: int = 200) -> str:
     """An error's text in one line of bearable length, without the query strings of URLs in it."""
     text = re.sub(r"\?[^\s'\")]+", "", " ".join(str(error).split()))
-    return text if len(text) <= 200 else text[:197] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -8,12 +8,14 @@ import json
 import logging
 import math
 import os
+import re
+import time
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
@@ -31,7 +33,14 @@ from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import box, mapping
 from shapely.geometry.base import BaseGeometry
 from stac_geoparquet.arrow import stac_table_to_items
-from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential_jitter,
+)
 
 from kernels.bands import BANDS
 from pipeline.access import bare_href, is_remote, is_url, one_line, requester_pays, resolve
@@ -59,6 +68,15 @@ __all__ = ["Asset", "Scene", "bare_href", "describe", "find_scenes", "scene_from
 
 log = logging.getLogger("difffusr.catalog")
 
+T = TypeVar("T")
+
+#: Seconds without a byte after which a request for a document is given up, and one for a search, which takes its time.
+_DOCUMENT_S, _SEARCH_S = 20.0, 45.0
+
+#: How often a request is tried while what fails may pass, the first pause (then twice as long, with as much as that by
+#: chance), when no further try begins, and how long a server may make wait for the next.
+_ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S, _LONGEST_PAUSE_S = 4, 0.5, 60.0, 30.0
+
 
 def find_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> list[Scene]:
     """The scenes of the configured source that lie in area, period, collection and limits, one per acquisition,
@@ -72,13 +90,18 @@ def find_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> list[Scene]:
     scenes: list[Scene] = []
     lacking: list[MissingBandError] = []
     for item, base in search.unique(_items(search)):
-        if reason := search.why_not(item):
-            search.dropped[reason] += 1
-            continue
         try:
+            if reason := search.why_not(item):
+                search.dropped[reason] += 1
+                continue
             scenes.append(scene_from_item(item, base, remote=search.remote, bands=bands))
         except MissingBandError as error:
             lacking.append(error)
+        except _MALFORMED as error:
+            raise CatalogError(
+                f"item {item['id']}: one of its fields is not what STAC says it is: {one_line(error)}; correct the "
+                "item or leave it out"
+            ) from None
     if lacking and not scenes:
         more = f" (and {len(lacking) - 1} more like it)" if len(lacking) > 1 else ""
         raise CatalogError(f"no scene has all bands: {lacking[0]}{more}")
@@ -89,6 +112,10 @@ def find_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> list[Scene]:
     kept = _one_per_acquisition(scenes)
     log.info("%d scenes of %d items from %s", len(kept), search.seen, search.name)
     return sorted(kept, key=_order)
+
+
+#: What fields of the wrong type make of the code that reads them.
+_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def _order(scene: Scene) -> tuple[dt.datetime, str, str]:
@@ -175,11 +202,8 @@ class _Search:
         """Each item once, whatever number of pages or catalogues list it."""
         known: set[tuple[object, object]] = set()
         for item, base in items:
-            for part in ("properties", "assets"):
-                if not isinstance(item.get(part) or {}, dict):
-                    kind = type(item[part]).__name__
-                    raise CatalogError(f"item {item.get('id')}: its {part} are a {kind}, expected an object")
-            key = (item.get("collection"), item.get("id"))
+            _check_form(item, base)
+            key = (str(item.get("collection")), item["id"])
             if key not in known:
                 known.add(key)
                 self.seen += 1
@@ -217,6 +241,24 @@ class _Search:
         )
 
 
+def _check_form(item: Item, base: str) -> None:
+    """Raise CatalogError unless an item has an id by which it can be known, and objects where STAC wants objects."""
+    name = item.get("id")
+    if not isinstance(name, str) or not name:
+        raise CatalogError(f"{bare_href(base)}: an item is without id (found {name!r}); correct it or leave it out")
+    if not name.isprintable() or {"/", "\\"} & set(name) or len(name) > 255:
+        raise CatalogError(
+            f"item {one_line(ascii(name))}: its id holds '/', '\\', a control character or more than 255 characters; "
+            "correct it or leave it out"
+        )
+    for part in ("properties", "assets"):
+        if not isinstance(item.get(part) or {}, dict):
+            raise CatalogError(f"item {name}: its {part} are a {type(item[part]).__name__}, expected an object")
+    for key, asset in (item.get("assets") or {}).items():
+        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+            raise CatalogError(f"item {name}: asset {key}: has no href, or is no object; correct the item")
+
+
 # ---- reading catalogues ---------------------------------------------------------------------------------------------
 
 
@@ -239,8 +281,10 @@ def _from_api(search: _Search) -> Iterator[tuple[Item, str]]:
                 yield item, str(own[0]) if own else search.href
     except APIError as error:
         status = getattr(error, "status_code", None)
-        what = f"answers with HTTP {status}" if status else f"cannot be reached: {one_line(error)}"
-        raise CatalogError(f"stac_api {search.name}: {what}{_NO_API if status in (404, 405) else ''}") from None
+        what = f"answers with HTTP {status}" if status else f"cannot be reached: {_no_answer(error)}"
+        todo = "" if status else "; check source.stac_api, or try again later"
+        todo = _NO_API if status in (404, 405) else todo
+        raise CatalogError(f"stac_api {search.name}: {what}{todo}") from None
     except (
         STACError,
         STACTypeError,
@@ -249,6 +293,7 @@ def _from_api(search: _Search) -> Iterator[tuple[Item, str]]:
         LookupError,
         TypeError,
         ValueError,
+        AttributeError,
     ) as error:
         raise CatalogError(f"stac_api {search.name}: its answer is no STAC: {one_line(error)}{_NO_API}") from None
     except NotImplementedError:
@@ -263,7 +308,7 @@ def _ask(search: _Search) -> list[ItemSearch]:
     with warnings.catch_warnings():
         # What pystac-client warns of is dealt with here or by the filter on what comes back.
         warnings.simplefilter("ignore", PystacClientWarning)
-        client = Client.open(search.href, stac_io=_PatientIO(timeout=(10, 90)))
+        client = Client.open(search.href, stac_io=_PatientIO(_SEARCH_S))
         methods = {link.extra_fields.get("method", "GET") for link in client.get_links("search")}
         if not methods:
             raise NotImplementedError
@@ -306,7 +351,7 @@ def _from_static_catalog(search: _Search) -> Iterator[tuple[Item, str]]:
         start = os.path.join(start, "catalog.json")
     queue = deque([(start, "")])
     visited = {start}
-    reader = _PatientIO(timeout=(10, 90))
+    reader = _PatientIO(_DOCUMENT_S)
     with ThreadPoolExecutor(8) as pool:
         while queue:
             place, parent = queue.popleft()
@@ -314,11 +359,11 @@ def _from_static_catalog(search: _Search) -> Iterator[tuple[Item, str]]:
             if document.get("type") in ("Feature", "FeatureCollection"):
                 yield from _features(document, place)
                 continue
-            links = [link for link in document.get("links") or [] if link.get("rel") in ("child", "item")]
+            links = _links(document, place)
             wanted = search.collection in (None, document.get("id")) or document.get("type") != "Collection"
             targets = []
             for link in links:
-                href = str(link.get("href"))
+                href = link["href"]
                 if href.startswith("/") and is_url(place):  # from the root of its host
                     href = urlunsplit((*urlsplit(place)[:2], href, "", ""))
                 target = resolve(href, place, search.remote, f"{bare_href(place)}: link")
@@ -339,13 +384,24 @@ def _from_static_catalog(search: _Search) -> Iterator[tuple[Item, str]]:
                     yield item, target
 
 
+def _links(document: Item, place: str) -> list[Item]:
+    """The links of a catalogue or collection that lead on."""
+    links = document.get("links") or []
+    if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
+        raise CatalogError(f"{bare_href(place)}: its links are no list of objects; check the address")
+    onward = [link for link in links if link.get("rel") in ("child", "item")]
+    if not all(isinstance(link.get("href"), str) and link["href"] for link in onward):
+        raise CatalogError(f"{bare_href(place)}: one of its links has no href; correct the catalogue")
+    return onward
+
+
 def _from_item_file(search: _Search) -> Iterator[tuple[Item, str]]:
     """The items of a file that holds a FeatureCollection, a single item, or a table of items (stac-geoparquet)."""
     if urlsplit(search.href).path.lower().endswith(".parquet"):
         for item in _read_parquet(search.href):
             yield item, search.href
         return
-    document = _read_json(_PatientIO(timeout=(10, 90)), search.href, "")
+    document = _read_json(_PatientIO(_DOCUMENT_S), search.href, "")
     if document.get("type") not in ("Feature", "FeatureCollection"):
         raise CatalogError(
             f"items {search.name}: found a {document.get('type', 'document without type')}, expected a STAC item "
@@ -361,11 +417,7 @@ _NO_TABLE = (pa.ArrowException, LookupError, TypeError, ValueError, AttributeErr
 def _read_parquet(place: str) -> Iterator[Item]:
     """The items of a stac-geoparquet file, as they were before they became rows."""
     named = f"items {bare_href(place)}"
-    try:
-        with fsspec.open(place, "rb") as file:
-            data = file.read()
-    except (OSError, ImportError, BotoCoreError) as error:
-        raise CatalogError(f"{named}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
+    data = _fetch(_PatientIO(_DOCUMENT_S), place, named)
     try:
         table = pq.read_table(io.BytesIO(data))
     except (OSError, *_NO_TABLE) as error:
@@ -403,46 +455,93 @@ def _features(document: Item, place: str) -> Iterator[tuple[Item, str]]:
 
 
 class _PatientIO(StacApiIO):
-    """Requests of a STAC client, repeated with growing pauses when the server is away, busy or broken."""
+    """Requests of a STAC client, repeated with growing pauses when the server is away, busy, broken or silent."""
+
+    def __init__(self, silence_s: float) -> None:
+        # Retries of the HTTP library would multiply with those here.
+        super().__init__(timeout=(10, silence_s), max_retries=None)
+        self.session.hooks["response"].append(_pause_as_told)
 
     def request(self, *args: Any, **kwargs: Any) -> str:
+        return str(self._patiently(super().request, *args, **kwargs))
+
+    def fetch(self, href: str) -> bytes:
+        """The bytes at a URL. Raises APIError."""
+        return bytes(self._patiently(self._get, href))
+
+    def _get(self, href: str) -> bytes:
+        try:
+            response = self.session.get(href, timeout=self.timeout)
+        except OSError as error:
+            raise APIError(str(error)) from None
+        if not response.ok:
+            raise APIError.from_response(response)
+        return bytes(response.content)
+
+    def _patiently(self, request: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         attempts = Retrying(
             retry=retry_if_exception(_may_pass),
-            stop=stop_after_attempt(4),
-            wait=wait_exponential(multiplier=0.5, max=8),
+            stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(_PATIENCE_S),
+            wait=wait_exponential_jitter(multiplier=_FIRST_PAUSE_S, max=8, jitter=_FIRST_PAUSE_S),
             before_sleep=before_sleep_log(log, logging.DEBUG),
             reraise=True,
         )
-        return str(attempts(super().request, *args, **kwargs))
+        return attempts(request, *args, **kwargs)
+
+
+def _pause_as_told(response: Any, **_: Any) -> None:
+    """Wait as long as a busy server asks for, within reason."""
+    asked = response.headers.get("Retry-After", "")
+    if response.status_code in (429, 503) and asked.isdigit():
+        time.sleep(min(float(asked), _LONGEST_PAUSE_S))
+
+
+#: The kernel of what the HTTP library says of a request without an answer.
+_WHY = re.compile(
+    r"(?:\[Errno -?\d+\] |Failed to resolve |Connection aborted|Connection broken|IncompleteRead"
+    r"|certificate verify failed|Read timed out|Connection to \S+ timed out)[^\"'\n)]*\)?"
+)
+
+
+def _no_answer(error: APIError) -> str:
+    found = _WHY.search(one_line(error, 1000))
+    return found[0] if found else one_line(error)
 
 
 def _may_pass(error: BaseException) -> bool:
     if not isinstance(error, APIError):
         return False
     status = getattr(error, "status_code", None)
-    return status in (None, 429, 500, 502, 503, 504)
+    return status in (None, 408, 429, 500, 502, 503, 504)
 
 
-def _read_json(reader: StacApiIO, place: str, parent: str) -> Item:
+def _read_json(reader: _PatientIO, place: str, parent: str) -> Item:
     """A JSON document at a path or URL; `parent` is the document that links to it, "" for the first."""
     named = f"{bare_href(place)} (linked from {bare_href(parent)})" if parent else bare_href(place)
+    data = _fetch(reader, place, named)
+    try:
+        document = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        kind = "is a web page, not JSON" if data.lstrip()[:1] == b"<" else f"is not JSON: {one_line(error)}"
+        raise CatalogError(f"{named}: {kind}; check the address") from None
+    if not isinstance(document, dict):
+        raise CatalogError(f"{named}: is not a STAC document: found a {type(document).__name__}; check the address")
+    return document
+
+
+def _fetch(reader: _PatientIO, place: str, named: str) -> bytes:
+    """The bytes at a path or URL; CatalogError, beginning with `named`, where there are none."""
     try:
         if urlsplit(place).scheme in ("http", "https"):
-            text = reader.request(place)
-        else:
-            with fsspec.open(place, "rt", encoding="utf-8") as file:
-                text = file.read()
-        document = json.loads(text)
+            return reader.fetch(place)
+        with fsspec.open(place, "rb") as file:
+            return bytes(file.read())
     except APIError as error:
         status = getattr(error, "status_code", None)
-        raise CatalogError(f"{named}: cannot be read: {f'HTTP {status}' if status else one_line(error)}") from None
-    except (OSError, ImportError, BotoCoreError) as error:
-        raise CatalogError(f"{named}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
-    except ValueError as error:
-        raise CatalogError(f"{named}: is not JSON: {one_line(error)}") from None
-    if not isinstance(document, dict):
-        raise CatalogError(f"{named}: is not a STAC document: found a {type(document).__name__}")
-    return document
+        what = f"HTTP {status}" if status else _no_answer(error)
+    except (OSError, ImportError, BotoCoreError, ValueError) as error:
+        what = getattr(error, "strerror", None) or one_line(error)
+    raise CatalogError(f"{named}: cannot be read: {what}; check the path or address, or try again later")
 
 
 # ---- one scene per acquisition --------------------------------------------------------------------------------------

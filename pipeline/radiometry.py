@@ -37,16 +37,19 @@ def offset_dn(stored: Stored) -> int:
         return 0
     rule = _rule(stored)
     if major > 5 or rule is None:
-        raise CatalogError(_looked_at(stored))
+        raise CatalogError(f"{_looked_at(stored)}; {_TODO}")
     if rule.pixels == "by flag":
         if stored.flag is None:
-            raise CatalogError(_looked_at(stored))
+            raise CatalogError(f"{_looked_at(stored)}; {_TODO}")
         return 0 if stored.flag else -1000
     if rule.declared != "ignored" and (
         rule.declared == "needed" if stored.declared is None else abs(float(stored.declared) + 0.1) > 1e-6
     ):
-        raise CatalogError(f"{_looked_at(stored)}, expected a raster offset of -0.1")
+        raise CatalogError(f"{_looked_at(stored)}, expected a raster offset of -0.1; {_TODO}")
     return -1000
+
+
+_TODO = "take the scene from a collection whose DN are known, or leave it out"
 
 
 def _looked_at(stored: Stored) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import rasterio
@@ -13,23 +16,45 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.windows import Window
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential_jitter,
+)
 
-from pipeline.access import advice, gdal_options, readable
+from pipeline.access import advice, bare_href, gdal_options, is_url, one_line, readable
 from pipeline.catalog import Asset, Scene
 from pipeline.errors import ReadError
 from pipeline.grid import LATTICE_M, PixelWindow, origin_m
-from pipeline.storage import first_line
 
-#: GDAL set for cloud-optimised files over a network: no directory listings, merged ranges, retries on what passes.
+log = logging.getLogger("difffusr.raster")
+
+#: GDAL set for cloud-optimised files over a network: no directory listings, merged ranges, no separate request for a
+#: file's size (signed addresses often allow none). A request is given up after 10 s without a connection, 6 s below
+#: 10 kB/s, 60 s in all. Retries are `_patiently`'s: GDAL's own (of 429, 500, 502–504, connections reset and requests
+#: timed out) would multiply the 60 s, leave out servers that stall, and lose the reason. One thread: OpenJPEG's other
+#: threads keep a damaged tile to themselves, and the read succeeds with wrong pixels.
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "1",
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "10000",
+    "GDAL_HTTP_LOW_SPEED_TIME": "6",
     "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_MAX_RETRY": "0",
     "VSI_CACHE": "TRUE",
     "GDAL_NUM_THREADS": "1",
 }
+
+#: How often a file on a network is tried while what fails may pass, the first pause (then twice as long, with as much
+#: as that by chance), and when no further try begins.
+_ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
+
+T = TypeVar("T")
 
 #: DN or classes as a file stores them: uint16 or uint8.
 Pixels = NDArray[np.unsignedinteger[Any]]
@@ -55,15 +80,19 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
         (h, w) uint16 raw DN as in the file; 0 outside the file and where it says nodata.
 
     Raises:
-        ReadError: the file is missing, damaged, in another CRS or off the lattice.
+        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
     """
     asset = scene.scl if band == "SCL" else scene.assets[band]
     assert asset is not None, f"{scene.id} has no {band}"
+    return _patiently(asset.href, lambda afresh: _read_window(scene, band, asset, window, afresh))
+
+
+def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afresh: bool) -> NDArray[np.uint16]:
     left, _, _, top = window.bounds_m(scene.epsg)
     size = window.height * 2.5 / asset.gsd_m, window.width * 2.5 / asset.gsd_m
     height, width = round(size[0]), round(size[1])
     out: NDArray[np.uint16] = np.zeros((height, width), np.uint16)
-    with opened(scene, band, asset) as file:
+    with opened(scene, band, asset, afresh=afresh) as file:
         col = round((left - file.transform.c) / asset.gsd_m)
         row = round((file.transform.f - top) / asset.gsd_m)
         r0, r1 = max(row, 0), min(row + height, file.height)
@@ -73,7 +102,7 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
         try:
             data = file.read(1, window=Window(c0, r0, c1 - c0, r1 - r0))
         except (RasterioError, ValueError) as error:
-            raise _damaged(scene, band, asset, error) from None
+            raise _unread(scene, band, asset, error) from None
         if file.nodata not in (None, 0):
             data = np.where(data == file.nodata, 0, data)
         out[r0 - row : r1 - row, c0 - col : c1 - col] = data
@@ -95,13 +124,17 @@ def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, in
     """
     asset = scene.scl if band == "SCL" else scene.assets[band]
     assert asset is not None, f"{scene.id} has no {band}"
-    with opened(scene, band, asset) as file:
+    return _patiently(asset.href, lambda afresh: _read_overview(scene, band, asset, step_m, afresh))
+
+
+def _read_overview(scene: Scene, band: str, asset: Asset, step_m: int, afresh: bool) -> tuple[Pixels, int, int]:
+    with opened(scene, band, asset, afresh=afresh) as file:
         rows = _Axis.of(origin_m(scene.epsg) - file.transform.f, file.height, asset.gsd_m, step_m)
         cols = _Axis.of(file.transform.c, file.width, asset.gsd_m, step_m)
         try:
             data = _sample(file, rows, cols)
         except (RasterioError, ValueError) as error:
-            raise _damaged(scene, band, asset, error) from None
+            raise _unread(scene, band, asset, error) from None
         if file.nodata not in (None, 0):
             data[data == file.nodata] = 0
         return data, rows.first, cols.first
@@ -152,51 +185,149 @@ def _sample(file: rasterio.DatasetReader, rows: _Axis, cols: _Axis) -> Pixels:
     return np.pad(data, ((rows.before, rows.after), (cols.before, cols.after)), mode="edge")
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Opening
+# ---------------------------------------------------------------------------------------------------------------------
+
+
 @contextmanager
-def opened(scene: Scene, band: str, asset: Asset) -> Iterator[rasterio.DatasetReader]:
-    """Open a scene's file and check that it lies where the item says.
+def opened(scene: Scene, band: str, asset: Asset, *, afresh: bool = False) -> Iterator[rasterio.DatasetReader]:
+    """Open a scene's file and check that it lies where the item says and holds what a band holds.
+
+    Args:
+        afresh: forget what GDAL remembers of the file. It keeps failures, too, as long as the process lives.
 
     Raises:
-        ReadError: the file is missing, damaged, in another CRS or off the lattice.
+        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
     """
-    with rasterio.Env(**GDAL_OPTIONS, **gdal_options(asset.href)):
+    with rasterio.Env(**_options(asset.href, afresh)):
         try:
             file = rasterio.open(readable(asset.href))
         except ReadError as error:
             raise ReadError(f"scene {scene.id}, {band}: {error}") from None
         except (RasterioIOError, CRSError) as error:
-            raise ReadError(
-                f"scene {scene.id}, {band}: {shown(asset.href)} cannot be opened ({first_line(error)}); "
-                f"{advice(asset.href)}"
-            ) from None
+            raise _unopened(scene, band, asset, error) from None
         with file:
             _check_position(scene, band, asset, file)
+            _check_content(scene, band, asset, file)
             yield file
 
 
-def shown(href: str) -> str:
-    """An asset's address without its query, which may hold a signature."""
-    return href.split("?")[0]
+def _options(href: str, afresh: bool) -> dict[str, str]:
+    """GDAL's options for a file; what the environment says of one of them counts."""
+    chosen = {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
+    return {**chosen, **gdal_options(href), **({"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if afresh else {})}
 
 
 def _check_position(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader) -> None:
     epsg = file.crs.to_epsg() if file.crs else None
     if epsg != scene.epsg:
-        found = f"EPSG:{epsg}" if epsg else (file.crs.to_string() if file.crs else "none")
+        found = f"EPSG:{epsg}" if epsg else (one_line(file.crs.to_string()) if file.crs else "none")
         raise ReadError(
-            f"scene {scene.id}, {band}: {shown(asset.href)} has CRS {found}, its item says EPSG:{scene.epsg}; "
+            f"scene {scene.id}, {band}: {bare_href(asset.href)} has CRS {found}, its item says EPSG:{scene.epsg}; "
             "correct the item or leave the scene out"
         )
     t, step = file.transform, min(asset.gsd_m, LATTICE_M)
     if (t.a, t.b, t.d, t.e) != (asset.gsd_m, 0, 0, -asset.gsd_m) or t.c % step or (t.f - origin_m(scene.epsg)) % step:
         raise ReadError(
-            f"scene {scene.id}, {band}: {shown(asset.href)} has the transform {tuple(t)[:6]}, expected north-up pixels "
-            f"of {asset.gsd_m} m on the zone's lattice; only products on their native UTM grid can be used"
+            f"scene {scene.id}, {band}: {bare_href(asset.href)} has the transform {tuple(t)[:6]}, expected north-up "
+            f"pixels of {asset.gsd_m} m on the zone's lattice; only products on their native UTM grid can be used"
         )
 
 
-def _damaged(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadError:
-    return ReadError(
-        f"scene {scene.id}, {band}: {shown(asset.href)} is damaged or incomplete ({first_line(error)}); "
-        "fetch it again, or leave the scene out"
+def _check_content(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader) -> None:
+    allowed = ("uint8", "uint16") if band == "SCL" else ("uint16",)
+    if file.count != 1 or file.dtypes[0] not in allowed:
+        raise ReadError(
+            f"scene {scene.id}, {band}: {bare_href(asset.href)} holds {file.count} band(s) of {file.dtypes[0]}, "
+            f"expected one of {' or '.join(allowed)}; correct the item's href or leave the scene out"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What fails, and what is tried again
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class PassingReadError(ReadError):
+    """A read over a network failed for something that may pass: a busy or broken server, a lost or slow connection."""
+
+
+def _patiently(href: str, read: Callable[[bool], T]) -> T:
+    """The result of a read, tried again with growing pauses while it fails for something that may pass.
+
+    Args:
+        read: takes whether what GDAL remembers of the file is to be forgotten first.
+    """
+    if not is_url(href):
+        return read(False)
+    attempts = Retrying(
+        retry=retry_if_exception_type(PassingReadError),
+        stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(_PATIENCE_S),
+        wait=wait_exponential_jitter(multiplier=_FIRST_PAUSE_S, max=30, jitter=_FIRST_PAUSE_S),
+        before_sleep=before_sleep_log(log, logging.DEBUG),
+        reraise=True,
     )
+    for attempt in attempts:
+        with attempt:
+            return read(True) if attempt.retry_state.attempt_number > 1 else _confirmed(read)
+    raise AssertionError  # the last attempt's error has been raised
+
+
+def _confirmed(read: Callable[[bool], T]) -> T:
+    """A first read. A failure that will last counts only if it is no memory: GDAL may have met it in an earlier run,
+    and would keep this one, too, as long as the process lives."""
+    try:
+        return read(False)
+    except PassingReadError:
+        raise
+    except ReadError:
+        return read(True)
+
+
+#: Answers of servers and libraries to what will not be otherwise for a while, and to what may be.
+_STATUS = re.compile(r"HTTP response code: (\d{3})")
+_PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
+#: "does not exist in the file system" is how GDAL remembers a request that got no answer; a file that is not there
+#: comes with the server's status. Of AWS's answers GDAL gives the text alone.
+_NO_ANSWER = re.compile(
+    r"CURL error|does not exist in the file system|Invalid AWS response|reduce your request rate|internal error"
+    r"|Service Unavailable|timed? ?out",
+    re.IGNORECASE,
+)
+#: Bytes that did not come. libtiff tells this from bytes that are wrong, OpenJPEG does not.
+_CUT_SHORT = re.compile(r"read error|can ?not read|opj_|stream too short", re.IGNORECASE)
+
+
+def _unopened(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadError:
+    """The error of a file that does not open."""
+    reason = _reason(error)
+    status = int(found[1]) if (found := _STATUS.search(reason)) else None
+    passing = status in _PASSING_STATUS if status else bool(_NO_ANSWER.search(reason) or _CUT_SHORT.search(reason))
+    what = f"scene {scene.id}, {band}: {bare_href(asset.href)} cannot be opened ({reason})"
+    if passing and is_url(asset.href):
+        return PassingReadError(f"{what}; its server is busy or broken: run again later, or leave the scene out")
+    return ReadError(f"{what}; {advice(asset.href, status)}")
+
+
+def _unread(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadError:
+    """The error of a file that opens and cannot be read."""
+    reason = _reason(error)
+    what = f"scene {scene.id}, {band}: {bare_href(asset.href)} is damaged or incomplete ({reason})"
+    passing = is_url(asset.href) and _CUT_SHORT.search(" ".join(map(str, _causes(error))))
+    return (PassingReadError if passing else ReadError)(f"{what}; fetch it again, or leave the scene out")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those below it."""
+    below: BaseException | None = error
+    while below is not None:
+        yield below
+        below = below.__cause__ or below.__context__
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, by the innermost error, without a signature in it."""
+    *_, innermost = _causes(error)
+    reason = one_line(innermost) or type(innermost).__name__
+    return re.sub(r" - Failure writing output.*|(?<=supported file format)\..*", "", reason)

@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from kernels.bands import BANDS, GSD_M
 from pipeline.access import bucket_of, is_url, one_line, resolve
+from pipeline.config import TILE_COLUMNS
 from pipeline.errors import CatalogError
 from pipeline.radiometry import Stored, offset_dn
 
@@ -182,7 +183,8 @@ def datetime_of(item: Item) -> dt.datetime:
     try:
         value = dt.datetime.fromisoformat(str(text))
     except ValueError:
-        raise CatalogError(f"item {_id(item)}: its datetime is {text!r}, expected one of RFC 3339") from None
+        found = "missing" if text is None else repr(text)
+        raise CatalogError(f"item {_id(item)}: its datetime is {found}, expected one of RFC 3339; correct it") from None
     return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
@@ -225,12 +227,16 @@ _NO_GEOMETRY = (ShapelyError, AttributeError, LookupError, TypeError, ValueError
 
 
 def footprint_of(item: Item) -> BaseGeometry:
+    if item.get("geometry") is None:
+        raise CatalogError(f"item {_id(item)}: its geometry cannot be read: it has none; correct it")
     try:
         geometry = shape(item["geometry"])
     except _NO_GEOMETRY as error:
-        raise CatalogError(f"item {_id(item)}: its geometry cannot be read: {one_line(error)}") from None
+        raise CatalogError(f"item {_id(item)}: its geometry cannot be read: {one_line(error)}; correct it") from None
     if geometry.is_empty or geometry.geom_type not in ("Polygon", "MultiPolygon"):
-        raise CatalogError(f"item {_id(item)}: its geometry is an empty or no polygon ({geometry.geom_type})")
+        raise CatalogError(
+            f"item {_id(item)}: its geometry is an empty or no polygon ({geometry.geom_type}); correct it"
+        )
     return shapely.make_valid(_cut_at_180(shapely.force_2d(geometry)))
 
 
@@ -254,7 +260,9 @@ def tile_of(item: Item) -> str:
     for text in texts:
         if match := re.fullmatch(r"(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])", text):
             return f"{int(match[1]):02d}{match[2]}"
-    raise CatalogError(f"item {_id(item)}: no MGRS tile in grid:code, s2:mgrs_tile, mgrs:* or the id")
+    raise CatalogError(
+        f"item {_id(item)}: no MGRS tile in grid:code, s2:mgrs_tile, mgrs:* or the id; is it Sentinel-2?"
+    )
 
 
 def _epsg(item: Item, tile: str) -> int:
@@ -267,7 +275,9 @@ def _epsg(item: Item, tile: str) -> int:
     zone = _tile_epsg(tile)
     if codes - {str(zone)}:
         found = ", ".join(sorted(codes))
-        raise CatalogError(f"item {_id(item)}: its CRS is EPSG:{found}, but tile {tile} lies in EPSG:{zone}")
+        raise CatalogError(
+            f"item {_id(item)}: its CRS is EPSG:{found}, but tile {tile} lies in EPSG:{zone}; correct it"
+        )
     return zone
 
 
@@ -282,7 +292,8 @@ def _baseline(item: Item) -> str:
     if named and named["baseline"]:
         return f"{named['baseline'][:2]}.{named['baseline'][2:]}"
     raise CatalogError(
-        f"item {_id(item)}: its processing baseline is unknown: looked for {', '.join(keys)} and a product name with N…"
+        f"item {_id(item)}: its processing baseline is unknown: looked for {', '.join(keys)} and a product name with "
+        "N…; add it to the item or leave the item out"
     )
 
 
@@ -376,7 +387,7 @@ def _stored(item: Item, key: str, href: str, baseline: str) -> Stored:
 def _asset(item_id: str, key: str, asset: Mapping[str, Any], href: str, offset_dn: int, native_m: int) -> Asset:
     scale = _raster_field(asset, "scale")
     if scale is not None and abs(float(scale) - 1e-4) > 1e-9 and "scl" not in key.lower():
-        raise CatalogError(f"item {item_id}: asset {key}: its raster scale is {scale}, expected 0.0001")
+        raise CatalogError(f"item {item_id}: asset {key}: its raster scale is {scale}, expected 0.0001; leave it out")
     transform = _transform(asset)
     size = asset.get("proj:shape")
     nodata = _raster_field(asset, "nodata")
@@ -400,7 +411,7 @@ def tile_footprint(tile: str) -> BaseGeometry:
     and start at F in even zones; the latitude band tells which repetition. Raises CatalogError for an id of no tile.
     """
     zone, latitude_band, column, row = int(tile[:2]), tile[2], tile[3], tile[4]
-    columns = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")[zone % 3]
+    columns = TILE_COLUMNS[zone % 3]
     rows = "ABCDEFGHJKLMNPQRSTUV"
     if column not in columns:
         raise CatalogError(f"tile {tile}: zone {zone} has no column {column}, only {columns}")

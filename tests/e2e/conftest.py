@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> DemoWorld:
 
 @pytest.fixture(scope="session")
 def _ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 
