@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
+from urllib.parse import urlsplit, urlunsplit
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -67,8 +68,8 @@ def load_weights(source: str | Path) -> Weights:
     its name. Nothing in it is executed: a pickle may hold tensors, plain containers and numbers, nothing else. Large
     files are mapped, not copied: tensors that nobody touches cost no memory. Raises WeightsError.
     """
-    name = str(source)
-    with _local(name) as path:
+    name = _shown(str(source))
+    with _local(str(source), name) as path:
         try:
             with path.open("rb") as file:
                 head = file.read(9)
@@ -145,15 +146,15 @@ def _read_safetensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[st
 
 
 @contextmanager
-def _local(name: str) -> Iterator[Path]:
+def _local(source: str, name: str) -> Iterator[Path]:
     """A path where the source can be mapped: itself where it is local, else a copy that vanishes with its last user."""
-    if "://" not in name:
-        yield Path(name)
+    if "://" not in source:
+        yield Path(source)
         return
     import fsspec  # only addresses need it
 
     try:
-        files, remote = fsspec.core.url_to_fs(name)
+        files, remote = fsspec.core.url_to_fs(source)
     except (ImportError, ValueError) as error:
         raise WeightsError(f"{name}: cannot be read ({_one_line(error)})") from error
     if "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol):
@@ -162,13 +163,19 @@ def _local(name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="weights-") as folder:
         copied = Path(folder) / "weights"
         try:
-            if not files.exists(remote):
-                raise FileNotFoundError("nothing there, or no permission")
             with files.open(remote, "rb") as incoming, copied.open("wb") as outgoing:
                 shutil.copyfileobj(incoming, outgoing, 1 << 22)
         except OSError as error:
             raise WeightsError(f"{name}: cannot be read ({_one_line(error)})") from error
         yield copied
+
+
+def _shown(source: str) -> str:
+    """An address without user, query and fragment, which may be secrets; a path as it is."""
+    if "://" not in source:
+        return source
+    parts = urlsplit(source)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _usable(tensor: Tensor) -> Tensor:

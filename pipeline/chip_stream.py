@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from kernels.bands import GROUPS
+from pipeline.access import one_line
 from pipeline.actor import Batch, SuperResolver
 from pipeline.board import ATTEMPTS, Pin
 from pipeline.config import RunConfig
@@ -125,7 +126,7 @@ def read_row(grid: Grid, index: ChipIndex, scenes: Sequence[Scene], allow_cloudy
     except DifffusrError as failure:
         error = str(failure)
     except Exception as failure:  # the one place where any failure becomes a chip's recorded failure
-        error = f"{type(failure).__name__}: {failure}"
+        error = f"{type(failure).__name__}: {one_line(failure)}"
     if error:
         chip = read_chip(window, [], allow_cloudy=False)
     out: dict[str, Any] = {"error": error, "quality": chip.quality, "source": chip.source}

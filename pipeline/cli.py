@@ -25,7 +25,7 @@ from rich.table import Table
 from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
 from pipeline.cube_commands import show_history, show_rollback
-from pipeline.errors import EXIT_FAILED, DifffusrError
+from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
 from pipeline.run import cube_staging_of, execute, storage_of
 from pipeline.run_commands import result_table, show_result, show_status
@@ -165,10 +165,17 @@ def verify(
     scenes. Exit code 1 when something is off.
     """
     settings = _load(config, verbose)
+    if json_path is not None and not json_path.parent.is_dir():
+        raise StoreError(f"{json_path}: cannot be written (no such folder); choose another --json")
     with console.status("verifying …"):
         report = verify_run(settings)
     if json_path is not None:
-        json_path.write_text(json.dumps(report.to_dict(), indent=1))
+        try:
+            json_path.write_text(json.dumps(report.to_dict(), indent=1))
+        except OSError as error:
+            raise StoreError(
+                f"{json_path}: cannot be written ({error.strerror or error}); choose another --json"
+            ) from None
     _show_report(report)
     if not report.clean:
         raise typer.Exit(EXIT_FAILED)

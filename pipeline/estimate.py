@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kernels.bands import SCALE
+from pipeline.access import bare_href
 from pipeline.actor import sampling_of
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, DifffusrError
@@ -478,14 +479,15 @@ def load_calibration(path_or_url: str) -> Calibration:
     Raises:
         ConfigError: the file cannot be read or holds something else.
     """
+    shown = bare_href(path_or_url)
     try:
         with fsspec.open(path_or_url, "rb") as file:
             data: bytes = file.read()
     except STORE_FAILURES as error:
         raise ConfigError(
-            f"{path_or_url}: cannot be read as a calibration ({first_line(error)}); `difffusr calibrate` makes one"
+            f"{shown}: cannot be read as a calibration ({first_line(error)}); `difffusr calibrate` makes one"
         ) from None
-    return Calibration.from_json(data, path_or_url)
+    return Calibration.from_json(data, shown)
 
 
 def conditions_of(config: RunConfig) -> Conditions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StoreError
 
 #: What a store answers when it cannot do what is asked: the file systems' errors and the object stores' clients' own.
-STORE_FAILURES = (OSError, ValueError, ImportError, BotoCoreError)
+STORE_FAILURES = (OSError, ValueError, ImportError, BotoCoreError, ClientError)
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Storage:
 def first_line(error: BaseException) -> str:
     """An error's first line without any URL query: signatures in it are secrets."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return " ".join(word.split("?")[0] if "://" in word else word for word in text.split())
+    return re.sub(r"\?[^\s'\")]*[=&][^\s'\")]*", "", " ".join(text.split()))
 
 
 def _is_partial(path: str) -> bool:
