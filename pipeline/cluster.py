@@ -34,7 +34,8 @@ def cluster(config: RunConfig) -> Iterator[None]:
         _check_reachable(address)
         with _without_native_remarks():
             ray.init(
-                address=address,
+                # "local": without it Ray would join whatever cluster was last started by hand on this machine
+                address=address or "local",
                 include_dashboard=False if address is None else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -30,8 +30,8 @@ GIGABYTE = 10**9
 #: Readers at work for each actor, as `chip_stream.chip_dataset` sets them.
 _READERS_PER_ACTOR = 2
 
-#: Objects of a run that are neither chips nor shards: four of the plan, twice, report, progress, lease and history.
-_OBJECTS_PER_RUN = 12
+#: Objects of a run that are neither chips nor shards: four of the plan, twice, report, progress, lease, claims, history.
+_OBJECTS_PER_RUN = 13
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_what_does_not_pass_is_one_line_that_names_scene_band_and_file(
     started = time.monotonic()
     with caplog.at_level(logging.DEBUG), pytest.raises(ReadError) as caught:
         read_window(scene, SMALL, chip_in(scene))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 90
     said = str(caught.value)
     for fragment in (f"scene {scene.id}, {SMALL}: {served.url}/items/{scene.id}/{SMALL}.tif ", reason, advice):
         assert fragment in said
@@ -266,7 +266,7 @@ def test_a_document_that_does_not_come_is_one_line(
     served.misbehave("/collection.json", fault)
     started = time.monotonic()
     ended = command("plan", configure(source={"static_catalog": f"{address}?token={SECRET}"}))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 90
     assert ended.code == 1
     assert ended.err.startswith(f"error: {served.url}/collection.json (linked from {served.url}/catalog.json): ")
     assert says in ended.err
@@ -307,6 +307,7 @@ def test_a_catalogue_of_another_machine_names_no_file_of_this_one(
     assert len(ended.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_classification_that_does_not_come_costs_its_scene_alone(
     served: BadServer, address: str, command, configure, impatient: None
 ) -> None:
@@ -314,7 +315,7 @@ def test_a_classification_that_does_not_come_costs_its_scene_alone(
     started = time.monotonic()
     ended = command("plan", configure(source={"static_catalog": address}))
     assert ended.code == 0, ended.err
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120
     assert "scene left out: scene S2A_32TMT_20230605_0_L2A, SCL" in ended.err
     assert "Operation too slow" in ended.err
     assert SECRET not in ended.err

@@ -193,7 +193,7 @@ def test_a_cube_has_the_bytes_of_the_ground_that_the_chips_cover():
     ground_px = 100 * (168 * 4) ** 2
     made = estimate(plan, CONFIG, CALIBRATION, ON_CORES)
     assert made.bytes_cube == pytest.approx(ground_px * 15 + len(plan.shards) * 100_000)
-    assert made.objects == 100 + 4 * len(plan.shards) + 19 + 12
+    assert made.objects == 100 + 4 * len(plan.shards) + 19 + 13
 
 
 def test_samples_of_uncertainty_take_the_time_of_the_model_as_often():
