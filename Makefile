@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow drills bench model-card lint typecheck format clean
+.PHONY: help install demo test test-slow drills bench model-card audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,6 +38,22 @@ bench: .venv/.installed-test ## measure speed and memory
 DATA ?= ../shared/data
 model-card: .venv/.installed-test ## measure all that kernels/weights/README.md states, on the data below DATA
 	$(BIN)/python -m pipeline.evaluation.card --data $(DATA)
+
+audit: .venv/.installed-test ## known vulnerabilities of what is installed, by PyPI's advisories
+	@$(BIN)/pip-audit --skip-editable --vulnerability-service pypi --progress-spinner off > .venv/audit.txt 2> .venv/audit.err; \
+	code=$$?; cat .venv/audit.txt; \
+	unknown=$$(grep -c 'could not be audited' .venv/audit.txt); \
+	all=$$($(BIN)/python -m pip --disable-pip-version-check list --exclude-editable --format freeze | wc -l); \
+	if [ $$code -ne 0 ] && [ ! -s .venv/audit.txt ]; then \
+		tail -n 1 .venv/audit.err; \
+		echo "audit: NOT DONE: PyPI's advisories cannot be reached from here; nothing is known about what is installed"; exit 1; \
+	elif [ $$unknown -gt $$((all / 2)) ]; then \
+		echo "audit: NOT DONE: the package index answers for only $$((all - unknown)) of $$all packages; run it where PyPI itself is reached"; exit 1; \
+	elif [ $$code -ne 0 ]; then \
+		echo "audit: FAILED: raise the versions listed above, here and in constraints.txt"; exit 1; \
+	else \
+		echo "audit: $$((all - unknown)) of $$all packages have no known vulnerability; of the other $$unknown nothing is known"; \
+	fi
 
 lint: .venv/.installed-test ## ruff, and the import rules of the architecture
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

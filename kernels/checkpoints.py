@@ -36,7 +36,7 @@ _CONTAINERS: list[Any] = [Counter, OrderedDict, (OrderedDict, "easydict.EasyDict
 #: What a damaged or hostile file may raise in torch's restricted unpickler.
 _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, AttributeError, TypeError, ValueError,
-    AssertionError, OverflowError, struct.error,
+    AssertionError, OverflowError, SafetensorError, struct.error,
 )  # fmt: skip
 
 
@@ -213,4 +213,6 @@ def _complaint(what: str, names: list[str], shown: int = 3) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """An error's text in one line of bearable length, without what may be secret in the addresses that it names."""
+    text = re.sub(r"(?<=://)[^\s/@]*@|\?[^\s'\")]+", "", " ".join(str(error).split()))
+    return text[:200] or type(error).__name__

@@ -142,7 +142,7 @@ def resolve(href: str, base: str, remote: bool, what: str) -> str:
         raise CatalogError(
             f"{what}: href {bare_href(href)!r}: expected a path or one of {', '.join(_SCHEMES)}://; correct the item"
         )
-    if remote and not is_url(href):
+    if remote and (href.startswith("/") or not is_url(href)):  # "/vsicurl/http://…" is for GDAL to open, here
         raise CatalogError(f"{what}: href {href!r} is a local file, which a remote catalogue may not name")
     # A signature that came with the item is no part of a scene: it is a secret, and it expires.
     return bare_href(href) if bucket_of(href) in _SIGNED and _can_sign() else href

@@ -483,7 +483,7 @@ def _bare(url: str) -> str:
     if not _is_url(url):
         return url
     parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2] if parts.password else parts.netloc
+    place = parts.netloc.rpartition("@")[2] if parts.password or parts.scheme in ("http", "https") else parts.netloc
     return urlunsplit((parts.scheme, place, parts.path, "", ""))
 
 

@@ -30,7 +30,7 @@ GIGABYTE = 10**9
 #: Readers at work for each actor, as `chip_stream.chip_dataset` sets them.
 _READERS_PER_ACTOR = 2
 
-#: Objects of a run that are neither chips nor shards: four of the plan, twice, report, progress, lease, claims, history.
+#: Objects of a run beside chips and shards: four of the plan, twice, report, progress, lease, claims, history.
 _OBJECTS_PER_RUN = 13
 
 

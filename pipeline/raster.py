@@ -202,7 +202,8 @@ def opened(scene: Scene, band: str, asset: Asset, *, afresh: bool = False) -> It
     """
     with rasterio.Env(**_options(asset.href, afresh)):
         try:
-            file = rasterio.open(readable(asset.href))
+            # GDAL goes by content, and a file of another format (VRT) may name files of this machine.
+            file = rasterio.open(readable(asset.href), driver=asset.driver)
         except ReadError as error:
             raise ReadError(f"scene {scene.id}, {band}: {error}") from None
         except (RasterioIOError, CRSError) as error:
