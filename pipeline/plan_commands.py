@@ -66,7 +66,7 @@ def show_plan(
     if json_path is not None:
         _write_json(json_path, told)
     if before is None:
-        console.print(f"plan written to {config.store.staging}/plan", soft_wrap=True, highlight=False)
+        console.print(f"plan written to {escape(staging_of(config).url)}/plan", soft_wrap=True, highlight=False)
 
 
 def show_calibration(config: RunConfig, output: Path, batches: tuple[int, ...]) -> None:

@@ -77,7 +77,7 @@ def measure(folder: Path, name: str, area: shapely.Geometry, items: dict[str, An
     peak = Peak(others)
     assert process.wait() == 0
     seconds = time.monotonic() - begun
-    manifest = json.loads((run / "cube.staging/plan/manifest.json").read_text())
+    manifest = json.loads(next(run.glob("cube.staging/runs/*/plan/manifest.json")).read_text())
     return {
         "place": name,
         "scenes": len(wanted),

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import geopandas as gpd
 import pytest
 from PIL import Image
+
+from pipeline.config import load_config
+from pipeline.run import staging_of
+
+
+def plan_of(path: Path) -> Path:
+    """The folder of the plan of a configuration."""
+    return Path(staging_of(load_config(path)).url) / "plan"
 
 
 def test_a_plan_is_shown_and_lies_on_disk(command, configure):
@@ -14,7 +23,7 @@ def test_a_plan_is_shown_and_lies_on_disk(command, configure):
     ended = command("plan", path)
     assert ended.code == 0
     assert "borders" in ended.out
-    folder = path.parent / "shown.staging/plan"
+    folder = plan_of(path)
     chips = gpd.read_parquet(folder / "chips.parquet")
     assert f"{len(chips):,} (about" in ended.out
     assert sorted(file.name for file in folder.iterdir()) == [
@@ -24,8 +33,8 @@ def test_a_plan_is_shown_and_lies_on_disk(command, configure):
 
 def test_planning_twice_gives_the_same_bytes(command, configure):
     path = configure("twice")
-    folder = path.parent / "twice.staging/plan"
     assert command("plan", path).code == 0
+    folder = plan_of(path)
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert command("plan", path).code == 0
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
@@ -48,7 +57,7 @@ def test_a_difference_says_why_and_leaves_the_plan_alone(command, configure):
     assert command("plan", path).code == 0
     same = command("plan", path, "--diff", "--json", path.parent / "same.json")
     assert same.code == 0
-    manifest = path.parent / "changed.staging/plan/manifest.json"
+    manifest = plan_of(path) / "manifest.json"
     before = manifest.read_bytes()
     configure("changed", model={"seed": 9})
     other = command("plan", path, "--diff", "--json", path.parent / "other.json")
