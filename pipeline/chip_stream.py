@@ -1,9 +1,7 @@
 """Chips through the engine: read on CPUs → super-resolve in an actor pool, pinned to GPUs where there are any → stage.
 
 Ray Data is the engine: back-pressure, autoscaling, retries and lost nodes are its business. What travels from the
-    driver is a
-chip's number; everything else lies in one table in the object store, so that the driver's memory does not grow with
-the chips.
+driver is a chip's number; everything else lies in one table in the object store.
 """
 
 from __future__ import annotations
@@ -162,8 +160,8 @@ def chip_dataset(
 
     Returns:
         a lazy dataset of one row a chip: `position`, `name`, `error`, why it failed, else empty, `fate`, which is
-            `LEFT` for
-        a chip that a run asked to stop has not begun, and `read_s`, `resolve_s`, `stage_s`, the seconds of each step.
+        `LEFT` for a chip that a run asked to stop has not begun, and `read_s`, `resolve_s`, `stage_s`, the seconds of
+        each step.
     """
     compute = config.compute
     gpus = gpus_per_actor(config)

@@ -45,10 +45,8 @@ class PlainTarget:
     """See `publication.Target`.
 
     A new period's objects lie at an index of the time axis where no reader looks yet. A zone that is revised gets the
-    keys of its
-    next revision, with all that stays brought over before its metadata is replaced: by hard links on a local file
-        system, by
-    copies that the store makes itself elsewhere.
+    keys of its next revision, with all that stays brought over before its metadata is replaced: by hard links on a
+    local file system, by copies that the store makes itself elsewhere.
 
     Two periods that are not published yet may want the same index of the time axis. The first shard to be written takes
     it: a claim in the staging folder says for whom, and what another period has left there counts for nothing.

@@ -369,6 +369,7 @@ def _execute(config: RunConfig, watch: _Watch) -> RunResult:
     if stop.requested:
         result.stopped = True
         return result
+    watch.lease.check()
     _publish(config, plan, work, result, watch.progress)
     _write_report(config, result, reasons)
     return result
