@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 log = logging.getLogger("difffusr.board")
 
 #: So many times a chip is begun by actors that do not survive it; then it is given up.
-ATTEMPTS = 3
+ATTEMPTS = 5
 
 #: Chips that the board remembers to have been super-resolved: far more than are in flight.
 _REMEMBERED = 20_000
@@ -84,8 +84,7 @@ class Board:
 
     def begin(self, worker: Worker, stage: str, chips: Sequence[str]) -> list[int]:
         """A worker begins chips; returns how often each was begun and never ended, this time included. 0 stands for a
-        chip
-        that was ended before: what came of it was lost, or it is staged."""
+        chip that was ended before: what came of it was lost, or it is staged."""
         self._doing[worker.id] = (worker, stage, tuple(chips), time.monotonic())
         if stage != "super_resolve":
             return []

@@ -58,8 +58,9 @@ from pipeline.storage import STORE_FAILURES, Storage, first_line
 
 __all__ = ["Calibration", "calibrate", "load_calibration"]
 
-#: Chips read, spread over the plan.
-_SAMPLES = 8
+#: Chips read: spread evenly over how much of a chip the scenes cover, for that is what makes chips differ most. Their
+#: order is such that however few of them the models get, these are spread, too.
+_SPREAD = tuple((part + 0.5) / 8 for part in (1, 6, 3, 4, 0, 7, 2, 5))
 
 #: Calls of the model that count, in each actor.
 _CALLS = 2
@@ -203,7 +204,7 @@ def _waited() -> float:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A few chips spread over a plan."""
+    """A few chips that stand for all of a plan, in the order in which they are to be used."""
 
     plan: Plan
     chips: list[ChipPlan]
@@ -212,9 +213,10 @@ class _Sample:
 
     @classmethod
     def of(cls, config: RunConfig, plan: Plan) -> _Sample:
-        places = np.unique(np.linspace(0, len(plan.chips) - 1, _SAMPLES).round().astype(int))
+        least_first = np.argsort(plan.chips.covered, kind="stable")
+        places = dict.fromkeys(int(least_first[int(part * len(plan.chips))]) for part in _SPREAD)
         scenes = {scene.id: scene for scene in plan.scenes}
-        return cls(plan, [plan.chips[int(place)] for place in places], scenes, grid_of(config))
+        return cls(plan, [plan.chips[place] for place in places], scenes, grid_of(config))
 
     def scenes_of(self, chip: ChipPlan) -> list[Scene]:
         return [self.scenes[scene] for scene in chip.scenes]
@@ -443,15 +445,33 @@ def _measure_staging(
 ) -> tuple[list[tuple[ChipPlan, str]], Staging]:
     """Stage what the model made; returns the chips with their objects' names, and the figures."""
     staging, staged, seconds, cpu, sizes = staging_of(config), [], [], [], []
-    for number, (chip, made) in enumerate(chips[:_SAMPLES]):
+    for number, (chip, made) in enumerate(chips[: len(_SPREAD)]):
         name = f"{chip.epsg}/staged-{number}.chip"
         with _Stopwatch() as watch:
             size = write_chip(staging, name, made)
         staged.append((chip, name))
         seconds.append(watch.seconds)
         cpu.append(watch.cpu_seconds)
-        sizes.append(size)
-    return staged, Staging(seconds=fmean(seconds), cpu_seconds=fmean(cpu), bytes=fmean(sizes))
+        sizes.append((chip.covered, float(size)))
+    empty, covered = _line(sizes)
+    return staged, Staging(seconds=fmean(seconds), cpu_seconds=fmean(cpu), bytes=empty, bytes_covered=covered)
+
+
+def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The line that fits points best, none of its two figures below 0: what it is at nothing, and what it rises by 1.
+
+    Where all points are at one place it goes through nothing.
+    """
+    x, y = (np.array(side) for side in zip(*points, strict=True))
+    if x.max() <= 0:
+        return float(y.mean()), 0.0
+    through_nothing = 0.0, float((x * y).sum() / (x * x).sum())
+    if np.ptp(x) < 1e-3:
+        return through_nothing
+    rise, start = (float(figure) for figure in np.polyfit(x, y, 1))
+    if rise < 0:
+        return float(y.mean()), 0.0
+    return (start, rise) if start >= 0 else through_nothing
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -495,15 +515,11 @@ def _measure_shards(
 def _shard_figures(full: Sequence[_Written], least: Sequence[_Written]) -> ShardWriting:
     """A line through shards of all their chips and shards of one."""
 
-    def line(x: str, y: str) -> tuple[float, float]:
-        (x0, y0), (x1, y1) = (
-            (fmean(getattr(w, x) for w in part), fmean(getattr(w, y) for w in part)) for part in (least, full)
-        )
-        slope = max((y1 - y0) / (x1 - x0), 0.0) if x1 > x0 else y1 / max(x1, 1)
-        return max(y1 - slope * x1, 0.0), slope
+    def means(x: str, y: str) -> list[tuple[float, float]]:
+        return [(fmean(getattr(w, x) for w in part), fmean(getattr(w, y) for w in part)) for part in (least, full)]
 
-    seconds, seconds_per_chip = line("chips", "seconds")
-    empty, bytes_per_pixel = line("pixels", "bytes")
+    seconds, seconds_per_chip = _line(means("chips", "seconds"))
+    empty, bytes_per_pixel = _line(means("pixels", "bytes"))
     return ShardWriting(
         seconds=seconds, seconds_per_chip=seconds_per_chip, bytes=empty, bytes_per_pixel=bytes_per_pixel
     )

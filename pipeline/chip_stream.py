@@ -237,6 +237,8 @@ class PinnedResolver(SuperResolver):
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
         super().__init__(config)
         self._pin, self._staging = Pin(board), staging
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            _meters(config.name, config.period.label).actor_restarted("death")
 
     def __call__(self, batch: Batch) -> Batch:
         """As `SuperResolver`; a chip that no actor survives is given up, and one that is staged is not computed again.

@@ -285,7 +285,7 @@ class _Work:
             looks,
             shard.seconds + shard.seconds_per_chip * pairs,
             looks * read.bytes,
-            chips * calibration.stage.bytes,
+            chips * calibration.stage.bytes + left * calibration.stage.bytes_covered * float(plan.chips.covered.sum()),
             len(plan.shards) * shard.bytes + shard.bytes_per_pixel * _pixels(plan.shards, config),
             chips + len(plan.shards) * (variables + 1) + zones * calibration.publish.objects + _OBJECTS_PER_RUN,
             zones,
@@ -392,11 +392,13 @@ class Reading(_Figures):
 
 
 class Staging(_Figures):
-    """One chip written to the staging folder: wall clock, seconds of core, bytes."""
+    """One chip written to the staging folder: wall clock, seconds of core; bytes of one that no scene covers, and bytes
+    more of one that is all covered."""
 
     seconds: Figure
     cpu_seconds: Figure
     bytes: Figure
+    bytes_covered: Figure
 
 
 class ShardWriting(_Figures):
@@ -567,8 +569,8 @@ def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
     rows += [(f"model, batch {size}", f"{seconds:.2f} s a chip") for size, seconds in found.model.items()]
     rows += [
         ("start-up", f"Ray {found.start_up.ray:.1f} s, actors {found.start_up.actors:.1f} s"),
-        ("read", f"{found.read.seconds:.2f} s, {found.read.bytes / 1e6:.1f} MB a scene and chip{_rate(found.read)}"),
-        ("stage", f"{found.stage.seconds:.2f} s, {found.stage.bytes / 1e6:.1f} MB a chip{_rate(found.stage)}"),
+        ("read", _moved(found.read.bytes, found.read.seconds, "a scene and chip")),
+        ("stage", _moved(found.stage.bytes + found.stage.bytes_covered, found.stage.seconds, "a whole chip")),
         ("shard", f"{found.shard.seconds:.2f} s and {found.shard.seconds_per_chip:.2f} s a chip"),
         ("publish", f"{found.publish.seconds:.2f} s a zone"),
     ]
@@ -577,8 +579,9 @@ def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
     return rows
 
 
-def _rate(part: Reading | Staging) -> str:
-    return f", {part.bytes / 1e6 / part.seconds:.0f} MB/s" if part.seconds else ""
+def _moved(size: float, seconds: float, each: str) -> str:
+    rate = f", {size / 1e6 / seconds:.0f} MB/s" if seconds else ""
+    return f"{seconds:.2f} s, {size / 1e6:.1f} MB {each}{rate}"
 
 
 def _size(number: float) -> str:

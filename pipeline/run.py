@@ -359,18 +359,23 @@ def _execute(config: RunConfig, watch: _Watch) -> RunResult:
     reasons = _say_why(config, plan, work, result)
     stop = _Stop()
     if work.todo.any():
+        # Published before the cluster is left: what is told of it goes out with Ray's metrics.
         with cluster(config), stop.on_signals():
             watch.lease.on_lost(stop.request)
             enforce_budget(config, plan, result.reused)
             work.target.begin()
-            _compute(config, plan, work, result, watch, stop)
+            meters = _compute(config, plan, work, result, watch, stop)
+            watch.lease.check()
+            _judge_failures(config, plan, result, stop)
+            if stop.requested:
+                result.stopped = True
+                return result
+            _publish(config, plan, work, result, watch.progress)
+            if result.publication is not None:
+                meters.published()
+    else:
         watch.lease.check()
-        _judge_failures(config, plan, result, stop)
-    if stop.requested:
-        result.stopped = True
-        return result
-    watch.lease.check()
-    _publish(config, plan, work, result, watch.progress)
+        _publish(config, plan, work, result, watch.progress)
     _write_report(config, result, reasons)
     return result
 
@@ -434,8 +439,8 @@ class _Stop:
                 signal.signal(number, handler)
 
 
-def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch: _Watch, stop: _Stop) -> None:
-    """Chips through the engine, shards behind them."""
+def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch: _Watch, stop: _Stop) -> Meters:
+    """Chips through the engine, shards behind them; returns what tells Ray's metrics of them."""
     started = time.monotonic()
     resources, prices = ray.cluster_resources(), config.costs.prices
     gpus, cores = resources.get("GPU", 0.0), max(1, int(resources.get("CPU", 1)))
@@ -470,6 +475,7 @@ def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch
         result.work["shard"] = done.seconds
         work.changed[done.same] = False
     result.seconds["shards"] = time.monotonic() - started
+    return meters
 
 
 def _metered(config: RunConfig, watch: _Watch, result: RunResult) -> Meters:

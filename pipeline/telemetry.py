@@ -61,7 +61,11 @@ SHARDS_PLANNED = Metric("difffusr_shards_planned", "gauge", "shards", "Shards of
 SHARDS_WRITTEN = Metric("difffusr_shards_written", "gauge", "shards", "Shards that are written, those kept included.")
 BYTES_STAGED = Metric("difffusr_bytes_staged_total", "counter", "bytes", "Bytes of staged chips written.")
 ACTOR_RESTARTS = Metric(
-    "difffusr_actor_restarts_total", "counter", "restarts", "Actors started anew after a stall or a death.", ("cause",)
+    "difffusr_actor_restarts_total",
+    "counter",
+    "restarts",
+    "Workers killed for a stall, and actors started anew after a death, of a killed one too.",
+    ("cause",),
 )
 STALLED = Metric("difffusr_stalled", "gauge", "seconds", "Time since the run last got on.")
 GPU_SECONDS = Metric("difffusr_gpu_seconds_total", "counter", "seconds", "GPU time held by actors, a GPU for a second.")
