@@ -106,18 +106,17 @@ def attempt(
                 process = start(config, folder / "said.txt")
                 this.starts += 1
             time.sleep(0.1)
+            remember(folder, staged, this)
             if victims and time.monotonic() - begun >= moments[0] and process.poll() is None:
                 kind = victims[0]
                 if kill(kind, process, nodes, chance):
                     this.kills.append(f"{kind} at {time.monotonic() - begun:.0f} s")
                     victims.pop(0)
                     moments.pop(0)
-                    remember(folder, staged, this)
                 elif time.monotonic() - begun > moments[0] + 20:
                     victims.append(victims.pop(0))  # nothing of the kind is at work: another comes first
                     moments[0] = time.monotonic() - begun
             if (code := process.poll()) is not None:
-                remember(folder, staged, this)
                 if code == 0:
                     break
                 process = None
@@ -205,7 +204,7 @@ def kill(kind: str, driver: subprocess.Popen[bytes], nodes: Nodes, chance: rando
 
 def remember(folder: Path, staged: dict[str, tuple[int, int]], this: Round) -> None:
     """Note every staged object; one that was there before and is another file now was computed again."""
-    for path in sorted(folder.glob("cube.staging/runs/*/chips/**/*.chip")):
+    for path in folder.glob("cube.staging/runs/*/chips/*/*.chip"):
         seen = path.stat().st_ino, path.stat().st_mtime_ns
         if staged.setdefault(path.name, seen) != seen:
             this.recomputed.append(path.name)
