@@ -46,15 +46,17 @@ from pipeline.estimate import (
     load_calibration,
 )
 from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from pipeline.places import staging_of, storage_of
 from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
 from pipeline.raster import opened
 from pipeline.reader import read_chip
 from pipeline.revisions import PlainTarget
-from pipeline.run import Progress, decide, staging_of, storage_of
+from pipeline.run import Progress
 from pipeline.scene import Scene
 from pipeline.staging import StagedChip, write_chip
 from pipeline.storage import STORE_FAILURES, Storage, first_line
+from pipeline.work import decide
 
 __all__ = ["Calibration", "calibrate", "load_calibration"]
 

@@ -27,7 +27,8 @@ from pipeline.config import RunConfig, load_config
 from pipeline.cube_commands import show_history, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
-from pipeline.run import cube_staging_of, execute, storage_of
+from pipeline.places import cube_staging_of, storage_of
+from pipeline.run import execute
 from pipeline.run_commands import result_table, show_result, show_status
 from pipeline.telemetry import json_lines, secret_values
 from pipeline.verify import RESIDUAL_LIMIT, SEAM_RANGE, Report, verify_run

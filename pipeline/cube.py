@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -253,15 +253,32 @@ def open_store(storage: Storage, read_only: bool = True) -> Store:
         raise StoreError(f"{storage.url}: cannot be opened ({first_line(error)}); check store.url") from None
 
 
-def object_bytes(storage: Storage, path: str) -> bytes | None:
-    """An object of a cube as readers see it; None where there is none.
+def objects_of(storage: Storage) -> Callable[[str], bytes | None]:
+    """Opens a cube once and gives its objects by path, as readers see them; None for one that is not there.
 
     Raises:
         StoreError: the store refuses.
     """
-    if is_repository(storage):
-        return None if open_repository(storage) is None else _bytes_at(open_store(storage), path)
-    return storage.read(path) if storage.exists(path) else None
+    if not is_repository(storage):
+        return lambda path: storage.read(path) if storage.exists(path) else None
+    if open_repository(storage) is None:
+        return lambda path: None
+    store = open_store(storage)
+
+    def found(path: str) -> bytes | None:
+        with failures_of(storage):
+            return _bytes_at(store, path)
+
+    return found
+
+
+def object_bytes(storage: Storage, path: str) -> bytes | None:
+    """One object of a cube as readers see it; None where there is none. Of many: `objects_of`.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    return objects_of(storage)(path)
 
 
 def metadata(storage: Storage, path: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -10,6 +11,9 @@ from pipeline.publishing import history, rollback
 from pipeline.storage import Storage
 
 console = Console()
+
+#: Columns that the history takes.
+_WIDTH = 120
 
 
 def show_history(staging: Storage) -> None:
@@ -25,16 +29,19 @@ def show_history(staging: Storage) -> None:
     if not seen:
         console.print("nothing was published yet")
         return
-    table = Table(title="publications, the newest first", title_justify="left")
-    for heading in ("", "number", "when (UTC)", "what", "period", "shards written", "where"):
-        table.add_column(heading, justify="right" if heading in ("number", "shards written") else "left")
+    title = "publications, the newest first; readers see ●"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "no.", "when (UTC)", "what", "period", "shards"):
+        table.add_column(heading, justify="right" if heading in ("no.", "shards") else "left", no_wrap=True)
+    table.add_column("where", no_wrap=True)
     for record in seen:
         what = {"period": "new period", "revision": "revision"}.get(record.kind, f"rollback to {record.restores}")
         where = "deleted" if record.gone else record.where
-        mark = "[green]●[/] readers see" if record.current else ""
-        written = f"{record.shards_written:,}"
-        table.add_row(mark, str(record.number), record.when[:19], what, record.period, written, where)
-    console.print(table)
+        when = record.when[:16].replace("T", " ")
+        mark, written = "[green]●[/]" if record.current else "", f"{record.shards_written:,}"
+        table.add_row(mark, str(record.number), when, what, record.period, written, where)
+    # Nobody can read a snapshot's id in pieces: a narrow terminal wraps the lines as they are.
+    Console(width=max(console.width, _WIDTH), soft_wrap=True).print(table)
 
 
 def show_rollback(storage: Storage, staging: Storage, to: int | None) -> None:

@@ -21,9 +21,11 @@ from pipeline.cube import CubeReader
 from pipeline.demo_world import DemoWorld, before_after_picture, write_demo_world
 from pipeline.errors import StoreError
 from pipeline.grid import PixelWindow
+from pipeline.places import storage_of
 from pipeline.planner import grid_of
 from pipeline.reader import Quality, read_chip
-from pipeline.run import Progress, RunResult, draft_of, execute, storage_of
+from pipeline.run import Progress, RunResult, execute
+from pipeline.work import draft_of
 
 Float = NDArray[np.float32]
 

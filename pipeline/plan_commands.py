@@ -15,10 +15,11 @@ from rich.table import Table
 from pipeline.area import area_geometry
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, StoreError
+from pipeline.places import staging_of
 from pipeline.plan import Plan, StoredPlan, read_plan
 from pipeline.planner import grid_of
-from pipeline.run import decide, plan_run, staging_of
 from pipeline.staging import done_chips
+from pipeline.work import decide, plan_run
 
 if TYPE_CHECKING:
     from pipeline.estimate import Calibration, Cluster, Estimate

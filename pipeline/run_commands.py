@@ -12,8 +12,9 @@ from rich.table import Table
 from pipeline.config import RunConfig
 from pipeline.errors import DifffusrError
 from pipeline.lease import holder_of
+from pipeline.places import cube_staging_of, staging_of
 from pipeline.pulse import PULSE_S, Progress, read_progress
-from pipeline.run import RunResult, cube_staging_of, staging_of
+from pipeline.run import RunResult
 
 #: Failed chips that are listed; the report in the staging folder has all.
 _LISTED = 20

@@ -16,15 +16,16 @@ from kernels.bands import BANDS, GROUPS, GSD_M, SCALE
 from kernels.consistency import observe, sensor_for_group
 from pipeline.actor import DN_SCALE
 from pipeline.config import RunConfig
-from pipeline.cube import CubeDraft, CubeReader, metadata, object_bytes
+from pipeline.cube import CubeDraft, CubeReader, metadata, objects_of
 from pipeline.errors import StoreError
 from pipeline.grid import Grid
 from pipeline.ledger import Ledger, read_entry, shard_digests
+from pipeline.places import cube_staging_of, staging_of, storage_of
 from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
 from pipeline.publishing import open_target
 from pipeline.reader import Quality, read_chip
-from pipeline.run import cube_staging_of, decide, draft_of, numbers_of, staging_of, storage_of
+from pipeline.work import decide, draft_of, numbers_of
 
 #: What a clean cube keeps: seam ratio by band, mean absolute residual in reflectance of 10 m bands and of the others.
 SEAM_RANGE = (0.9, 1.1)
@@ -116,6 +117,7 @@ def _check_shards(config: RunConfig, plan: Plan, draft: CubeDraft) -> tuple[list
     digests = shard_digests(plan.shards, numbers_of(plan, draft), np.zeros(len(plan.chips), bool))
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
     missing, damaged, incomplete = [], [], []
+    read = objects_of(draft.storage)
     for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
         entry = ledger.latest(name, seen[int(plan.shards.epsg[i])])
         facts = {} if entry is None else read_entry(staging, entry)
@@ -124,7 +126,7 @@ def _check_shards(config: RunConfig, plan: Plan, draft: CubeDraft) -> tuple[list
             continue
         if facts["missing"]:
             incomplete.append(name)
-        found = {path: object_bytes(draft.storage, path) for path in facts["objects"]}
+        found = {path: read(path) for path in facts["objects"]}
         if any(data is None for data in found.values()):
             missing.append(name)
         elif any(hashlib.sha256(data or b"").hexdigest() != facts["objects"][path] for path, data in found.items()):

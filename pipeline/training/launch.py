@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import ray
 import torch
 
+from pipeline.cluster import cluster
 from pipeline.config import Compute, RunConfig
 from pipeline.errors import ConfigError, DifffusrError
-from pipeline.run import cluster
 from pipeline.storage import first_line
 from pipeline.training.checkpoint import sole_writer
 from pipeline.training.fusion import FusionTask

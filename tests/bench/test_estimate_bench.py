@@ -20,7 +20,7 @@ import yaml
 from pipeline.config import load_config
 from pipeline.demo_world import write_demo_world
 from pipeline.estimate import Estimate, cluster_of, estimate, load_calibration
-from pipeline.run import decide
+from pipeline.work import decide
 
 ARCHIVE = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data" / "archive" / "catalog.json"
 COMMAND = Path(sys.executable).with_name("difffusr")

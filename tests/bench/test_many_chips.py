@@ -30,9 +30,9 @@ from kernels.bands import BANDS, GSD_M
 from pipeline.actor import SuperResolver
 from pipeline.chip_stream import ChipTable
 from pipeline.config import load_config
-from pipeline.run import decide
 from pipeline.staging import StagedChip, write_chip
 from pipeline.storage import Storage
+from pipeline.work import decide
 
 HERE = Path(__file__).resolve().parent
 CHIPS = int(os.environ.get("CHIPS", "100000"))

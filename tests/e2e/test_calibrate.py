@@ -10,7 +10,9 @@ import pytest
 from pipeline.calibrate import calibrate
 from pipeline.config import load_config
 from pipeline.estimate import cluster_of, estimate, load_calibration
-from pipeline.run import cube_staging_of, decide, execute, staging_of
+from pipeline.places import cube_staging_of, staging_of
+from pipeline.run import execute
+from pipeline.work import decide
 
 
 class Steps:

@@ -21,8 +21,9 @@ from pipeline.board import ATTEMPTS
 from pipeline.chip_stream import PinnedResolver
 from pipeline.config import load_config
 from pipeline.errors import DifffusrError
+from pipeline.places import staging_of
 from pipeline.reader import Quality
-from pipeline.run import execute, staging_of
+from pipeline.run import execute
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("_ray")
@@ -37,12 +38,13 @@ class Silent:
 
 
 class Fragile(PinnedResolver):
-    """Dies, or sleeps, at one chip, so many times; a file counts them."""
+    """Dies, sleeps, or finds no memory at one chip, so many times; a file counts them."""
 
     chip: ClassVar[str] = "32632/-7347_694"
     counter: ClassVar[str] = ""
     times: ClassVar[int] = 1
     sleeps: ClassVar[bool] = False
+    too_large: ClassVar[bool] = False
 
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
         if self.chip in [str(batch["name"][i]) for i in chosen]:
@@ -52,6 +54,8 @@ class Fragile(PinnedResolver):
                 count.write_text(str(before + 1))
                 if self.sleeps:
                     time.sleep(600)
+                if self.too_large:
+                    raise torch.OutOfMemoryError("out of memory")
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().super_resolve(batch, chosen)
 
@@ -107,7 +111,7 @@ def test_a_cube_with_gaps_is_not_published_where_that_is_refused(configure, tmp_
     path = configure(failures={"on_failed": "refuse"})
     config = load_config(path)
     with pytest.raises(DifffusrError, match=r"1 of 12 chips failed and failures.on_failed is 'refuse'"):
-        execute(config, Silent(), fragile(tmp_path, times=ATTEMPTS))
+        execute(config, Silent(), fragile(tmp_path, too_large=True))
     assert not (path.with_suffix(".zarr") / "zarr.json").exists()
     result = execute(config, Silent())
     assert (result.exit_code, result.computed) == (0, 1)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import load_config
-from pipeline.run import staging_of
+from pipeline.places import staging_of
 
 
 def plan_of(path: Path) -> Path:

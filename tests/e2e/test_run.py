@@ -13,8 +13,8 @@ import xarray as xr
 
 from pipeline.config import load_config
 from pipeline.grid import ChipIndex, Grid
+from pipeline.places import staging_of
 from pipeline.plan import read_plan
-from pipeline.run import staging_of
 
 GROUP = "32632/0"
 
@@ -160,7 +160,7 @@ def test_where_a_scene_is_masked_or_ends_the_next_fills(finished_run):
 
 
 def test_chips_that_no_scene_covers_are_not_computed(loaded):
-    from pipeline.run import plan_run
+    from pipeline.work import plan_run
 
     config = loaded(area={"bbox": [8.5, 47.3, 9.6, 48.2]})
     plan = plan_run(config)

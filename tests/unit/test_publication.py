@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from moto.server import ThreadedMotoServer
 from small_cubes import EPSG, GRID, GROUP, SHARDS, drafted, label, month, pixels, published, raw, readers, seen, write
 
 from pipeline.cube import CubeReader, draft_cube, metadata, object_bytes
@@ -24,16 +22,6 @@ from pipeline.storage import Storage
 JANUARY, BOTH = {"2023-01": {11}}, {"2023-01": {11}, "2023-02": {12}}
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """A real S3 server on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def on_disk(tmp_path: Path) -> tuple[Storage, Storage]:
     """A cube and its staging folder on a file system."""
@@ -41,15 +29,9 @@ def on_disk(tmp_path: Path) -> tuple[Storage, Storage]:
 
 
 @pytest.fixture
-def on_s3(endpoint: str, request: pytest.FixtureRequest) -> tuple[Storage, Storage]:
+def on_s3(bucket: str, s3_options: dict[str, Any]) -> tuple[Storage, Storage]:
     """A cube and its staging folder in a bucket."""
-    import boto3
-
-    name = f"b{abs(hash(request.node.nodeid))}"
-    secret = {"aws_access_key_id": "me", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=endpoint, **secret).create_bucket(Bucket=name)
-    options = {"key": "me", "secret": "secret", "client_kwargs": {"endpoint_url": endpoint}}
-    return Storage(f"s3://{name}/cube.zarr", options), Storage(f"s3://{name}/cube.staging", options)
+    return Storage(f"s3://{bucket}/cube.zarr", s3_options), Storage(f"s3://{bucket}/cube.staging", s3_options)
 
 
 @pytest.fixture(params=["on_disk", "on_s3"])

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import icechunk
 import pytest
 import xarray as xr
-from moto.server import ThreadedMotoServer
 from small_cubes import EPSG, GRID, SHARDS, drafted, label, pixels, published, raw, readers, seen, write
 
 from pipeline.cube import CubeReader, metadata, object_bytes, open_store
@@ -21,31 +18,6 @@ from pipeline.repository import open_repository
 from pipeline.snapshots import IcechunkTarget
 from pipeline.storage import Storage
 
-SECRET = "secret-that-nobody-may-see"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """A real S3 server on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """A bucket of the test's own, and the options that lead to it."""
-    import boto3
-
-    name = f"b{abs(hash(request.node.nodeid))}"
-    client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id="me", aws_secret_access_key=SECRET, region_name="us-east-1"
-    )
-    client.create_bucket(Bucket=name)
-    return name, {"key": "me", "secret": SECRET, "client_kwargs": {"endpoint_url": endpoint}}
-
 
 @pytest.fixture(params=["disk", "s3"])
 def places(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, Storage]:
@@ -53,8 +25,8 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, Sto
     staging = Storage(str(tmp_path / "cube.staging"))
     if request.param == "disk":
         return Storage(f"icechunk+{tmp_path}/cube.icechunk"), staging
-    name, options = request.getfixturevalue("bucket")
-    return Storage(f"icechunk+s3://{name}/cube", options), staging
+    bucket, options = request.getfixturevalue("bucket"), request.getfixturevalue("s3_options")
+    return Storage(f"icechunk+s3://{bucket}/cube", options), staging
 
 
 @pytest.fixture
@@ -357,15 +329,14 @@ def test_a_place_without_a_repository_has_no_cube(local):
         open_store(storage)
 
 
-def test_what_icechunk_refuses_is_said_in_one_line(endpoint, tmp_path):
-    options = {"key": "me", "secret": SECRET, "client_kwargs": {"endpoint_url": endpoint}}
-    storage = Storage("icechunk+s3://nowhere/cube", options)
+def test_what_icechunk_refuses_is_said_in_one_line(s3_options, tmp_path):
+    storage = Storage("icechunk+s3://nowhere/cube", s3_options)
     with pytest.raises(StoreError) as caught:
         published(storage, Storage(str(tmp_path)), 1, 11)
     text = str(caught.value)
     assert text.startswith("icechunk+s3://nowhere/cube: ")
     assert "\n" not in text
-    assert SECRET not in text
+    assert s3_options["secret"] not in text
     assert "check the store's URL" in text
 
 

@@ -372,7 +372,7 @@ def test_without_a_cluster_the_meters_are_silent():
 
 EXPORTING = """
 import sys, ray
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=40,
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=40,
          _metrics_export_port=int(sys.argv[1]), _system_config={"metrics_report_interval_ms": 1000})
 from pipeline.telemetry import Meters
 

@@ -1,0 +1,42 @@
+"""What tests of more than one kind stand on: a real S3 server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+#: The secret of whoever may use the server. No message and no file may ever hold it.
+S3_SECRET = "secret-that-nobody-may-see"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 server on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_options(s3_endpoint: str) -> dict[str, Any]:
+    """What leads to the server, as fsspec takes it."""
+    return {"key": "me", "secret": S3_SECRET, "client_kwargs": {"endpoint_url": s3_endpoint}}
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
+    """Name of a bucket of the test's own."""
+    import boto3
+
+    name = f"b{abs(hash(request.node.nodeid))}"
+    client = boto3.client(
+        "s3", endpoint_url=s3_endpoint, aws_access_key_id="me", aws_secret_access_key=S3_SECRET, region_name="us-east-1"
+    )
+    client.create_bucket(Bucket=name)
+    return name
