@@ -29,8 +29,8 @@ ATTEMPTS = 5
 #: Chips that the board remembers to have been super-resolved: far more than are in flight.
 _REMEMBERED = 20_000
 
-#: Seconds for which a worker trusts what it last heard of a stop.
-_HEARD_S = 1.0
+#: Seconds between two looks of a worker's thread at what the worker is at, and at whether it is to stop.
+_BEAT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Board:
         self._resolved: dict[str, None] = {}
         self._stopping = False
 
-    def begin(self, worker: Worker, stage: str, chips: Sequence[str]) -> list[int]:
-        """A worker begins chips; returns how often each was begun and never ended, this time included. 0 stands for a
-        chip that was ended before: what came of it was lost, or it is staged."""
-        self._doing[worker.id] = (worker, stage, tuple(chips), time.monotonic())
+    def begin(self, worker: Worker, stage: str, chips: Sequence[str], seconds: float = 0.0) -> list[int]:
+        """A worker has begun chips, so many seconds ago; returns how often each was begun and never ended, this time
+        included. 0 stands for a chip that was ended before: what came of it was lost, or it is staged."""
+        self._doing[worker.id] = (worker, stage, tuple(chips), time.monotonic() - seconds)
         if stage != "super_resolve":
             return []
         self._begun.update(chips)
@@ -128,6 +128,9 @@ def put_up() -> Any:
 class Pin:
     """A worker's end of the board. A board that is away for a moment holds nobody up.
 
+    A message a chip would cost more than reading a small one does. A thread therefore tells, once a second, only of
+    what has been in hand for as long; and hears whether the run is asked to stop.
+
     Attributes:
         worker: the process that this is in.
     """
@@ -135,32 +138,69 @@ class Pin:
     def __init__(self, board: Any) -> None:
         self._board = board
         self.worker = Worker.this()
-        self._heard, self._stopping = -_HEARD_S, False
+        self._lock = threading.Lock()
+        self._now: _InHand | None = None
+        self._told: _InHand | None = None
+        self._stopping = self._ask()
+        threading.Thread(target=self._tell, name="pin", daemon=True).start()
 
     def at(self, stage: str, chips: Sequence[str]) -> None:
-        """Tell what this worker begins, without waiting."""
-        self._board.begin.remote(self.worker, stage, chips)
+        """Note what this worker begins."""
+        self._now = _InHand(stage, tuple(chips), time.monotonic())
 
     def begin(self, stage: str, chips: Sequence[str]) -> list[int]:
         """Tell what this worker begins; returns as `Board.begin`."""
+        begun = _InHand(stage, tuple(chips), time.monotonic())
         try:
-            attempts: list[int] = ray.get(self._board.begin.remote(self.worker, stage, chips), timeout=10)
+            attempts: list[int] = ray.get(self._board.begin.remote(self.worker, stage, begun.chips), timeout=10)
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
             return [1] * len(chips)
+        with self._lock:
+            self._now = self._told = begun
         return attempts
 
     def done(self, chips: Sequence[str] = ()) -> None:
-        """Tell that nothing is in hand, without waiting."""
-        self._board.end.remote(self.worker, chips)
+        """Nothing is in hand; `chips` were super-resolved, which is told without waiting."""
+        if not chips:
+            self._now = None
+            return
+        with self._lock:
+            self._now = self._told = None
+            self._board.end.remote(self.worker, tuple(chips))
 
     def stopping(self) -> bool:
-        """Whether nothing new is to be taken; asked at most once a second."""
-        now = time.monotonic()
-        if not self._stopping and now - self._heard >= _HEARD_S:
-            with suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-                self._stopping = ray.get(self._board.stopping.remote(), timeout=10)
-            self._heard = now
+        """Whether nothing new is to be taken, as of a second ago."""
         return self._stopping
+
+    def _tell(self) -> None:
+        while True:
+            time.sleep(_BEAT_S)
+            with self._lock:
+                now, seconds = self._now, 0.0
+                if now is not None:
+                    seconds = time.monotonic() - now.since
+                if now is None and self._told is not None:
+                    self._board.end.remote(self.worker)
+                    self._told = None
+                elif now is not None and now is not self._told and seconds >= _BEAT_S:
+                    self._board.begin.remote(self.worker, now.stage, now.chips, seconds)
+                    self._told = now
+            self._stopping = self._stopping or self._ask()
+
+    def _ask(self) -> bool:
+        with suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            stopping: bool = ray.get(self._board.stopping.remote(), timeout=10)
+            return stopping
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class _InHand:
+    """What a worker is at, and since when on its own clock."""
+
+    stage: str
+    chips: tuple[str, ...]
+    since: float
 
 
 class Watchdog:

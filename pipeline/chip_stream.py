@@ -49,6 +49,9 @@ TO_STAGE, STAGED, LEFT = 0, 1, 2
 #: over.
 _CHIPS_A_TASK = 16
 
+#: Bytes that a reader gathers before it passes them on: so little that a block's few copies do not matter.
+_READ_BYTES = 32_000_000
+
 #: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
 _MAX_BLOCKS = 10_000
 
@@ -186,7 +189,8 @@ def chip_dataset(
     return resolved.map_batches(
         stage_rows,
         fn_kwargs={"staging": staging, "board": board, "run": (config.name, config.period.label)},
-        batch_size=1,
+        batch_size=None,
+        zero_copy_batch=True,
         num_cpus=STAGE_CPUS,
         concurrency=most,
     )
@@ -207,12 +211,25 @@ def read_chips(batch: Batch, table: Any, board: Any) -> Iterator[Batch]:
         table: reference to the `ChipTable`.
     """
     chips, pin = _fetched(table), _pin(board)
+    rows: list[dict[str, Any]] = []
+    size = 0
     for position in batch["position"].tolist():
         if pin.stopping():
             break
         pin.at("read", [chips.name(position)])
-        yield {name: np.asarray(value)[None] for name, value in chips.read(position).items()}
+        row = {name: np.asarray(value) for name, value in chips.read(position).items()}
+        rows.append(row)
+        size += sum(column.nbytes for column in row.values())
+        if size > _READ_BYTES:
+            yield _stacked(rows)
+            rows, size = [], 0
     pin.done()
+    if rows:
+        yield _stacked(rows)
+
+
+def _stacked(rows: list[dict[str, Any]]) -> Batch:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 @lru_cache(maxsize=2)  # every task of a worker asks
@@ -281,22 +298,23 @@ def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str])
     Args:
         run: name and period, for the meters.
     """
-    begun = time.perf_counter()
     pin, meters = _pin(board), _meters(*run)
-    pin.at("stage", [str(name) for name in batch["name"]])
     errors = [str(error) for error in batch["error"]]
+    seconds = np.zeros(len(errors))
     for i, error in enumerate(errors):
         if error or batch["fate"][i] != TO_STAGE:
             continue
+        begun = time.perf_counter()
+        pin.at("stage", [str(batch["name"][i])])
         std = batch["std"][i] if "std" in batch else None
         chip = StagedChip(batch["dn"][i], batch["quality"][i], batch["source"][i], std)
         try:
             meters.staged(_write_patiently(staging, str(batch["object"][i]), chip))
         except StoreError as failure:
             errors[i] = str(failure)
+        seconds[i] = time.perf_counter() - begun
     pin.done()
     kept = {name: batch[name] for name in ("position", "name", "fate", "read_s", "resolve_s")}
-    seconds = np.full(len(errors), (time.perf_counter() - begun) / len(errors))
     for i in np.flatnonzero((batch["fate"] == TO_STAGE) & (np.array(errors) == "")).tolist():
         meters.chip("read", batch["read_s"][i])
         meters.chip("super_resolve", batch["resolve_s"][i])

@@ -79,7 +79,7 @@ def test_a_hundred_thousand_chips(tmp_path, capsys):
         print("\n", json.dumps(figures["resumed"], indent=1))
     (HERE / "many-chips.json").write_text(json.dumps(figures, indent=1))
     draw(few, many, HERE / "many-chips.png")
-    assert many["told"]["computed"] > 0.95 * CHIPS
+    assert many["told"]["computed"] > 0.9 * CHIPS
     assert many["told"]["failed"] == 0
     assert figures["many"]["overhead_ms"] <= OVERHEAD_S * 1e3
     # flat: ten times the chips, and nearly the same memory while they run
