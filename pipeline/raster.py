@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -54,6 +55,9 @@ GDAL_OPTIONS = {
 #: as that by chance), and when no further try begins.
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
 
+#: Files that a thread keeps open: all bands of three scenes, which is what a chip may be made of.
+_FILES_KEPT = 39
+
 T = TypeVar("T")
 
 #: DN or classes as a file stores them: uint16 or uint8.
@@ -92,7 +96,7 @@ def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afr
     size = window.height * 2.5 / asset.gsd_m, window.width * 2.5 / asset.gsd_m
     height, width = round(size[0]), round(size[1])
     out: NDArray[np.uint16] = np.zeros((height, width), np.uint16)
-    with opened(scene, band, asset, afresh=afresh) as file:
+    with opened(scene, band, asset, afresh=afresh, keep=True) as file:
         col = round((left - file.transform.c) / asset.gsd_m)
         row = round((file.transform.f - top) / asset.gsd_m)
         r0, r1 = max(row, 0), min(row + height, file.height)
@@ -191,27 +195,97 @@ def _sample(file: rasterio.DatasetReader, rows: _Axis, cols: _Axis) -> Pixels:
 
 
 @contextmanager
-def opened(scene: Scene, band: str, asset: Asset, *, afresh: bool = False) -> Iterator[rasterio.DatasetReader]:
+def opened(
+    scene: Scene, band: str, asset: Asset, *, afresh: bool = False, keep: bool = False
+) -> Iterator[rasterio.DatasetReader]:
     """Open a scene's file and check that it lies where the item says and holds what a band holds.
 
     Args:
         afresh: forget what GDAL remembers of the file. It keeps failures, too, as long as the process lives.
+        keep: leave it open for who wants it next in this thread, unless what is done with it fails. A file on a disk
+            that has changed meanwhile is opened anew.
 
     Raises:
         ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
     """
-    with rasterio.Env(**_options(asset.href, afresh)):
+    key = _Key(asset.href, asset.driver, scene.epsg, asset.gsd_m, band == "SCL", _stamp(asset.href))
+    file = None if afresh else _kept.take(key)
+    # Options matter when a file is opened, and as long as it is read over a network.
+    with rasterio.Env(**_options(asset.href, afresh)) if file is None or is_url(asset.href) else nullcontext():
+        if file is None:
+            file = _open(scene, band, asset)
         try:
-            # GDAL goes by content, and a file of another format (VRT) may name files of this machine.
-            file = rasterio.open(readable(asset.href), driver=asset.driver)
-        except ReadError as error:
-            raise ReadError(f"scene {scene.id}, {band}: {error}") from None
-        except (RasterioIOError, CRSError) as error:
-            raise _unopened(scene, band, asset, error) from None
-        with file:
-            _check_position(scene, band, asset, file)
-            _check_content(scene, band, asset, file)
             yield file
+        except BaseException:
+            file.close()
+            raise
+        if keep:
+            _kept.put(key, file)
+        else:
+            file.close()
+
+
+def _open(scene: Scene, band: str, asset: Asset) -> rasterio.DatasetReader:
+    try:
+        # GDAL goes by content, and a file of another format (VRT) may name files of this machine.
+        file = rasterio.open(readable(asset.href), driver=asset.driver)
+    except ReadError as error:
+        raise ReadError(f"scene {scene.id}, {band}: {error}") from None
+    except (RasterioIOError, CRSError) as error:
+        raise _unopened(scene, band, asset, error) from None
+    try:
+        _check_position(scene, band, asset, file)
+        _check_content(scene, band, asset, file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+class _Key(NamedTuple):
+    """What a kept file was opened for: whatever it was checked against, and which state of it."""
+
+    href: str
+    driver: str
+    epsg: int
+    gsd_m: float
+    scl: bool
+    stamp: tuple[int, ...]
+
+
+def _stamp(href: str) -> tuple[int, ...]:
+    """Changes when a file on a disk does; nothing of one elsewhere, or of none."""
+    path = href.removeprefix("file://")
+    if is_url(path):
+        return ()
+    try:
+        state = os.stat(path)
+    except OSError:
+        return ()
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+class _Kept(threading.local):
+    """Files that a thread has open between two reads: the next chip mostly wants the same, and opening takes longer
+    than reading. GDAL allows no two threads one handle. Those used longest ago are closed."""
+
+    def __init__(self) -> None:
+        self._files: dict[_Key, rasterio.DatasetReader] = {}
+
+    def take(self, key: _Key) -> rasterio.DatasetReader | None:
+        """A file that is now the caller's, if it is here."""
+        return self._files.pop(key, None)
+
+    def put(self, key: _Key, file: rasterio.DatasetReader) -> None:
+        """Keep a file."""
+        if (other := self._files.pop(key, None)) is not None:
+            other.close()
+        self._files[key] = file
+        while len(self._files) > _FILES_KEPT:
+            self._files.pop(next(iter(self._files))).close()
+
+
+_kept = _Kept()
 
 
 def _options(href: str, afresh: bool) -> dict[str, str]:

@@ -19,6 +19,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from small_rasters import SQUARE, raster, scene_of
 
 import kernels
 import pipeline
@@ -29,7 +30,6 @@ from pipeline.access import resolve
 from pipeline.catalog import find_scenes
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import CatalogError, ConfigError, ReadError, StoreError
-from pipeline.grid import PixelWindow, origin_m
 from pipeline.plan import Plan, write_plan
 from pipeline.planner import grid_of, make_plan
 from pipeline.raster import read_window
@@ -216,28 +216,6 @@ def test_items_of_a_remote_file_name_no_local_rasters(served, tmp_path):
 
 
 # ---- rasters are pixels ---------------------------------------------------------------------------------------------
-
-
-def raster(path: Path, value: int) -> Path:
-    with rasterio.open(
-        path, "w", driver="GTiff", height=60, width=60, count=1, dtype="uint16", crs="EPSG:32648",
-        transform=rasterio.Affine(10, 0, 600_000, 0, -10, 1_200_000),
-    ) as file:  # fmt: skip
-        file.write(np.full((60, 60), value, np.uint16), 1)
-    return path
-
-
-def scene_of(href: str, name: str = "S2A_48QUE") -> Scene:
-    asset = Asset(href, 10, 0, 0, None, None, "GTiff")
-    return Scene(
-        id=name, collection="c", datetime=dt.datetime(2021, 6, 1, tzinfo=dt.UTC), tile="48QUE", epsg=32648,
-        baseline="03.00", cloud_cover=0.0, provider="other", footprint=tile_footprint("48QUE"), assets={"B04": asset},
-        scl=None, product_uri=None, datatake=None, created=None, updated=None, sequence=None,
-    )  # fmt: skip
-
-
-#: The 600 m square of the rasters above, in absolute pixels of 2.5 m.
-SQUARE = PixelWindow(round((origin_m(32648) - 1_200_000) / 2.5), round(600_000 / 2.5), 240, 240)
 
 
 def test_a_raster_that_is_one_is_read(tmp_path):
