@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 import struct
+import sys
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,9 +166,15 @@ def _local(source: str, name: str) -> Iterator[Path]:
         try:
             with files.open(remote, "rb") as incoming, copied.open("wb") as outgoing:
                 shutil.copyfileobj(incoming, outgoing, 1 << 22)
-        except OSError as error:
+        except _remote_failures() as error:
             raise WeightsError(f"{name}: cannot be read ({_one_line(error)})") from error
         yield copied
+
+
+def _remote_failures() -> tuple[type[Exception], ...]:
+    """What a file system may raise: besides OSError the errors of its client, where that is loaded by now."""
+    clients = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
+    return OSError, *(getattr(sys.modules[module], name) for module, name in clients if module in sys.modules)
 
 
 def _shown(source: str) -> str:

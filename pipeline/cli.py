@@ -28,8 +28,8 @@ from pipeline.cube_commands import show_history, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
 from pipeline.places import cube_staging_of, storage_of
-from pipeline.run import execute
-from pipeline.run_commands import result_table, show_result, show_status
+from pipeline.run import Stopped, execute
+from pipeline.run_commands import result_table, show_result, show_status, show_stopped
 from pipeline.telemetry import json_lines, secret_values
 from pipeline.verify import RESIDUAL_LIMIT, SEAM_RANGE, Report, verify_run
 
@@ -122,9 +122,14 @@ def run(
         lines = json_lines(json_log, f"{settings.name}, {settings.period.label}")
         lines.hide(secret_values(settings.store.storage_options))
         logging.getLogger("difffusr").addHandler(lines)
-    with _RichProgress() as progress:
-        result = execute(settings, progress)
-    show_result(settings, result, f"difffusr run {config}")
+    again = f"difffusr run {config}"
+    try:
+        with _RichProgress() as progress:
+            result = execute(settings, progress)
+    except Stopped:
+        show_stopped(again)
+        raise typer.Exit from None
+    show_result(settings, result, again)
     raise typer.Exit(result.exit_code)
 
 

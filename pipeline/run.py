@@ -46,6 +46,10 @@ _FEW_FAILED = 10
 _SHARD_SHARE = 0.25
 
 
+class Stopped(BaseException):
+    """A run was asked to stop before it had anything in flight."""
+
+
 class Progress(Protocol):
     """What a run tells whoever watches it."""
 
@@ -98,6 +102,7 @@ def execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver
 
     Raises:
         DifffusrError: the run cannot go on; everything staged so far stays for the next attempt.
+        Stopped: SIGTERM came before the first chip was begun.
     """
     progress.start("plan", 1)
     check_stores(config)
@@ -106,8 +111,11 @@ def execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver
     pulse = Pulse(staging_of(config), Standing(config.name, config.period.label))
     try:
         result = _execute(config, _Watch(progress, lease, pulse, resolver))
+    except (KeyboardInterrupt, Stopped):
+        pulse.end("stopped")
+        raise
     except BaseException as error:
-        pulse.end("stopped" if isinstance(error, KeyboardInterrupt) else "failed", first_line(error))
+        pulse.end("failed", first_line(error))
         raise
     else:
         pulse.end("stopped" if result.stopped else "published")
@@ -138,8 +146,9 @@ class _Watch:
 
 def _execute(config: RunConfig, watch: _Watch) -> RunResult:
     started = time.monotonic()
-    plan = plan_run(config)
-    work = find_work(config, plan)
+    with _stopped_by_sigterm():
+        plan = plan_run(config)
+        work = find_work(config, plan)
     watch.progress.advance("plan")
     result = RunResult(plan)
     result.seconds["plan"] = time.monotonic() - started
@@ -189,6 +198,24 @@ def _say_why(config: RunConfig, plan: Plan, work: Work, result: RunResult) -> di
     for text, shards in result.reasons.items():
         log.warning("%d of %d shards of a published period are written again: %s", shards, len(plan.shards), text)
     return words
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises Stopped."""
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    try:
+        before = signal.signal(signal.SIGTERM, hear)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Stop:

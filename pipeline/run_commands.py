@@ -27,9 +27,7 @@ def show_result(config: RunConfig, result: RunResult, command: str) -> None:
     """How a run ended: a table, and what is to be done about what failed."""
     console.print(result_table(config, result))
     if result.stopped:
-        console.print(
-            f"stopped as asked, nothing is lost; resume with: {command}", soft_wrap=True, highlight=False, markup=False
-        )
+        show_stopped(command)
         return
     if not result.failed:
         return
@@ -43,6 +41,13 @@ def show_result(config: RunConfig, result: RunResult, command: str) -> None:
         errors.print(
             f"  and {rest:,} more, all in {staging_of(config).url}/report.json", soft_wrap=True, highlight=False
         )
+
+
+def show_stopped(command: str) -> None:
+    """That a run ended because it was asked to, and how it goes on."""
+    console.print(
+        f"stopped as asked, nothing is lost; resume with: {command}", soft_wrap=True, highlight=False, markup=False
+    )
 
 
 def result_table(config: RunConfig, result: RunResult) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,17 +57,20 @@ def read_checkpoint(
 ) -> tuple[int, float]:
     """Continue a training where its folder holds one; returns steps and seconds done.
 
-    Raises ConfigError where the checkpoint is of another network.
+    Raises ConfigError where the checkpoint is damaged, holds code, or is of another network.
     """
     path = out / "checkpoint" / "state.pt"
     if not path.exists():
         return 0, 0.0
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
+        raise ConfigError(f"out: {path} is damaged, or holds more than tensors; choose another folder") from None
     try:
         learning.load_state_dict(state["learning"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-    except (RuntimeError, ValueError):
+    except (KeyError, RuntimeError, ValueError):
         raise ConfigError(f"out: {out} holds a training of another network; choose another folder") from None
     own = dict(learning.named_buffers())
     for name, value in (state["buffers"][rank - 1] if 0 < rank <= len(state["buffers"]) else {}).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from pipeline.chip_stream import PinnedResolver
 from pipeline.config import load_config
 from pipeline.errors import DifffusrError
 from pipeline.places import staging_of
+from pipeline.pulse import read_progress
 from pipeline.reader import Quality
 from pipeline.run import execute
 
@@ -138,6 +140,23 @@ def test_a_run_that_is_asked_to_stop_finishes_what_is_in_flight_and_says_how_to_
     assert result.exit_code == 0
     assert result.computed <= 12 - len(staged)
     assert pixels(path).identical(pixels(finished_run))
+
+
+def test_a_run_that_is_asked_to_stop_while_it_plans_ends_at_once(configure):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a catalogue that accepts and never answers
+        path = configure(source={"stac_api": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+        command = [Path(sys.executable).with_name("difffusr"), "run", path]
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(60)
+        with silent.accept()[0]:
+            driver.send_signal(signal.SIGTERM)
+            out, err = driver.communicate(timeout=30)
+    assert driver.returncode == 0, err
+    assert "resume with: difffusr run" in out
+    assert "Traceback" not in out + err
+    progress = read_progress(staging_of(load_config(path)))
+    assert progress is not None
+    assert progress.state == "stopped"
 
 
 def test_a_device_that_is_out_of_memory_gets_half_the_batch(monkeypatch):

@@ -35,6 +35,7 @@ from pipeline.planner import grid_of, make_plan
 from pipeline.raster import read_window
 from pipeline.scene import Asset, Scene, scene_from_item, tile_footprint, tile_of
 from pipeline.storage import Storage
+from pipeline.training.checkpoint import read_checkpoint
 
 SECRET = "s3cr3tv4lue"
 SIGNED = f"?sv=2022&sig={SECRET}"
@@ -272,6 +273,17 @@ def test_weights_with_code_are_refused_and_nothing_runs(tmp_path, written, name,
         with pytest.raises(WeightsError) as caught:
             load("small", given["stage1"], given["fusion"], Sampling())
         assert name in one_line(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("written", [zipped, legacy, plain])
+def test_a_training_s_checkpoint_with_code_is_refused_and_nothing_runs(tmp_path, written):
+    (tmp_path / "checkpoint").mkdir()
+    written(tmp_path / "checkpoint" / "state.pt", {"step": 1, "learning": Hostile(tmp_path / "ran")})
+    network = torch.nn.Linear(1, 1)
+    with pytest.raises(ConfigError) as caught:
+        read_checkpoint(tmp_path, network, network, torch.optim.SGD(network.parameters()))
+    assert "state.pt is damaged, or holds more than tensors" in one_line(caught.value)
     assert not (tmp_path / "ran").exists()
 
 
