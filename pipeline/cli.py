@@ -211,11 +211,12 @@ def demo(
     for name, scores in outcome.scores.items():
         table.add_row(name, f"{scores.psnr_rgb:.2f}", f"{scores.psnr:.2f}", f"{scores.sam:.2f}", f"{scores.ergas:.2f}")
     console.print(table)
-    console.print(f"picture: {outcome.picture}", soft_wrap=True, highlight=False)
+    console.print(f"picture: {outcome.picture}", soft_wrap=True, highlight=False, markup=False)
     console.print(
         f'cube:    xarray.open_zarr("{outcome.config.store.url}", group="{outcome.group}")',
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
     raise typer.Exit(outcome.result.exit_code)
 
@@ -280,7 +281,9 @@ def _train(settings: Training, config: Path) -> None:
         errors.print(f"stopped at step {ended.step}; run the same command to continue", highlight=False)
         raise typer.Exit(130)
     where = f"curves: {ended.out}/losses.png · samples: {ended.out}/samples · tensorboard --logdir {ended.out}"
-    console.print(f"{ended.step:,} steps · weights: {ended.weights} · {where}", soft_wrap=True, highlight=False)
+    console.print(
+        f"{ended.step:,} steps · weights: {ended.weights} · {where}", soft_wrap=True, highlight=False, markup=False
+    )
 
 
 def main() -> None:

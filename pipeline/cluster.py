@@ -43,7 +43,7 @@ def cluster(config: RunConfig) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise DifffusrError(
             f"compute.address: no Ray cluster answers at {address or 'this machine'} ({first_line(error)}); start one "
-            "there, or leave the key out to run on this machine"
+            "there, set RAY_AUTH_MODE=token where it asks for a token, or leave the key out to run on this machine"
         ) from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -56,5 +56,7 @@ def show_rollback(storage: Storage, staging: Storage, to: int | None) -> None:
     finally:
         lease.release()
     console.print(
-        f"readers see publication {now.restores} again ({now.where}); `difffusr history` tells the rest", soft_wrap=True
+        f"readers see publication {now.restores} again ({now.where}); `difffusr history` tells the rest",
+        soft_wrap=True,
+        markup=False,
     )

@@ -87,7 +87,7 @@ def show_calibration(config: RunConfig, output: Path, batches: tuple[int, ...]) 
     except OSError as error:
         raise StoreError(f"{output}: cannot be written ({error.strerror or error}); choose another --output") from None
     console.print(_rows("calibration", calibration_rows(found)))
-    console.print(f"written to {output}; name it in costs.calibration", soft_wrap=True, highlight=False)
+    console.print(f"written to {output}; name it in costs.calibration", soft_wrap=True, highlight=False, markup=False)
 
 
 def batches_of(text: str | None) -> tuple[int, ...]:
@@ -141,7 +141,7 @@ def _draw(config: RunConfig, made: Plan, path: Path) -> None:
     picture, page = path.with_suffix(".png"), path.with_suffix(".html")
     draw_map(made, grid_of(config), area, picture)
     write_page(made, grid_of(config), area, page)
-    console.print(f"map: {picture} and {page}", soft_wrap=True, highlight=False)
+    console.print(f"map: {picture} and {page}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _write_json(path: Path, told: dict[str, Any]) -> None:
