@@ -71,7 +71,7 @@ class RunResult:
         failed: reason by chip name; these chips are missing from the cube.
         reasons: why shards of a published period were written again: number of shards by reason.
         seconds: wall time by stage.
-        work: seconds that workers spent, all together, by step: read, resolve, stage, shard.
+        work: seconds that workers spent, all together, by step: read, resolve, stage; of core: shard.
         stopped: asked to stop before the end: what is done stays, nothing was published.
         publication: what readers see now, if it is new.
     """

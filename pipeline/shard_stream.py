@@ -245,7 +245,7 @@ class ShardStream:
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What a task returns: the store's receipt, the share of pixels with data, and how long it took."""
+    """What a task returns: the store's receipt, the share of pixels with data, and the seconds of core it took."""
 
     receipt: Receipt
     valid_share: float
