@@ -47,7 +47,7 @@ TO_STAGE, STAGED, LEFT = 0, 1, 2
 
 #: Chips that one task reads, at most: what is lost when its worker is killed, and what a task's own cost is spread
 #: over.
-_CHIPS_A_TASK = 16
+_CHIPS_A_TASK = 32
 
 #: Bytes that a reader gathers before it passes them on: so little that a block's few copies do not matter.
 _READ_BYTES = 32_000_000
