@@ -1,8 +1,8 @@
 """Kill whatever can be killed, at a random moment, resume, and compare what comes out with the undisturbed cube.
 
 A real cluster of three raylets on this machine; the driver is the command in a process of its own. `make drills` runs
-it and leaves `kill-report.md` beside this file. `KILLS=5 SEED=7 make drills` for fewer rounds or another seed, `FIRST=14
-KILLS=1` for one round again.
+it and leaves `kill-report.md` beside this file. `KILLS=5 SEED=7 make drills` for fewer rounds or another seed,
+`FIRST=14 KILLS=1` for one round again.
 """
 
 from __future__ import annotations

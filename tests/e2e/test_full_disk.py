@@ -36,6 +36,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_a_run_in_one_line_and_more_room_mends_it(
     difffusr, configure, finished_run, small_disk
 ):
