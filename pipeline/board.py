@@ -141,7 +141,9 @@ class Pin:
         self._lock = threading.Lock()
         self._now: _InHand | None = None
         self._told: _InHand | None = None
-        self._stopping = self._ask()
+        self._stopping = False
+        with suppress(ray.exceptions.ActorDiedError):
+            self._stopping = self._ask()
         threading.Thread(target=self._tell, name="pin", daemon=True).start()
 
     def at(self, stage: str, chips: Sequence[str]) -> None:
@@ -173,25 +175,34 @@ class Pin:
         return self._stopping
 
     def _tell(self) -> None:
-        while True:
-            time.sleep(_BEAT_S)
-            with self._lock:
-                now, seconds = self._now, 0.0
-                if now is not None:
-                    seconds = time.monotonic() - now.since
-                if now is None and self._told is not None:
-                    self._board.end.remote(self.worker)
-                    self._told = None
-                elif now is not None and now is not self._told and seconds >= _BEAT_S:
+        """As long as there is a board: workers outlive it where their cluster does."""
+        with suppress(ray.exceptions.ActorDiedError):
+            while True:
+                time.sleep(_BEAT_S)
+                self._tell_what_lasts()
+                self._stopping = self._ask() or self._stopping
+
+    def _tell_what_lasts(self) -> None:
+        with self._lock:
+            now = self._now
+            if now is None and self._told is not None:
+                self._board.end.remote(self.worker)
+                self._told = None
+            elif now is not None and now is not self._told:
+                seconds = time.monotonic() - now.since
+                if seconds >= _BEAT_S:
                     self._board.begin.remote(self.worker, now.stage, now.chips, seconds)
                     self._told = now
-            self._stopping = self._stopping or self._ask()
 
     def _ask(self) -> bool:
-        with suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+        """Whether nothing new is to be taken; False where the board is away. Raises ActorDiedError where it is gone."""
+        try:
             stopping: bool = ray.get(self._board.stopping.remote(), timeout=10)
-            return stopping
-        return False
+        except ray.exceptions.ActorDiedError:
+            raise
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            return False
+        return stopping
 
 
 @dataclass(frozen=True, eq=False)

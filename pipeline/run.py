@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -146,7 +147,7 @@ class _Watch:
 
 def _execute(config: RunConfig, watch: _Watch) -> RunResult:
     started = time.monotonic()
-    with _stopped_by_sigterm():
+    with _hearing(_end_at_once, signal.SIGTERM):
         plan = plan_run(config)
         work = find_work(config, plan)
     watch.progress.advance("plan")
@@ -201,21 +202,21 @@ def _say_why(config: RunConfig, plan: Plan, work: Work, result: RunResult) -> di
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises Stopped."""
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    try:
-        before = signal.signal(signal.SIGTERM, hear)
-    except ValueError:  # not the main thread: signals are somebody else's
+def _hearing(hear: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Have signals handled meanwhile; outside the main thread they are somebody else's."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.signal(number, hear) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    raise Stopped
 
 
 class _Stop:
@@ -248,16 +249,8 @@ class _Stop:
             log.warning("asked to stop: what is in flight is finished, nothing new is taken%s", again)
             self.request()
 
-        try:
-            before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: signals are somebody else's
+        with _hearing(hear, signal.SIGTERM, signal.SIGINT):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch: _Watch, stop: _Stop) -> Meters:

@@ -242,7 +242,7 @@ def row(ended: Round) -> str:
 
 def table(undisturbed: Round, rounds: list[Round]) -> str:
     lines = [
-        f"# {len(rounds)} runs, each killed one to five times (seed {SEED})",
+        f"# {len(rounds)} runs of the archive job, and what was killed in each (seed {SEED})",
         "",
         f"Undisturbed: {undisturbed.seconds:.0f} s. Same: every object of the cube, byte for byte.",
         "",

@@ -7,18 +7,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import ray
 import torch
 import xarray as xr
 from ray import cloudpickle
 
 from pipeline.actor import Batch, SuperResolver
-from pipeline.board import ATTEMPTS
+from pipeline.board import ATTEMPTS, Pin, put_up
 from pipeline.chip_stream import PinnedResolver
 from pipeline.config import load_config
 from pipeline.errors import DifffusrError
@@ -88,6 +91,55 @@ def test_a_worker_that_stalls_is_named_and_restarted(configure, finished_run, tm
     assert "process " in said
     assert result.exit_code == 0
     assert pixels(path).identical(pixels(finished_run))
+
+
+def test_a_reader_tells_what_lasts_and_falls_silent_with_its_board():
+    board = put_up()
+
+    @ray.remote(num_cpus=0)
+    class Reader:
+        def __init__(self, board: Any) -> None:
+            self.pin = Pin(board)
+
+        def at(self, *chips: str) -> None:
+            self.pin.at("read", chips)
+
+        def done(self) -> None:
+            self.pin.done()
+
+        def stopping(self) -> bool:
+            return self.pin.stopping()
+
+        def tells(self) -> bool:
+            return any(thread.name == "pin" for thread in threading.enumerate())
+
+    def seen(chips: list[tuple[str, ...]]) -> bool:
+        return [doing.chips for doing in ray.get(board.look.remote())] == chips
+
+    reader = Reader.remote(board)
+    ray.get(reader.at.remote("a"))
+    assert seen([])  # as yet it may be done at once
+    ray.get(reader.at.remote("b"))
+    assert soon(lambda: seen([("b",)]))
+    (doing,) = ray.get(board.look.remote())
+    assert (doing.stage, doing.seconds >= 1) == ("read", True)
+    ray.get(reader.done.remote())
+    assert soon(lambda: seen([]))
+    assert not ray.get(reader.stopping.remote())
+    board.stop.remote()
+    assert soon(lambda: ray.get(reader.stopping.remote()))
+    assert ray.get(reader.tells.remote())
+    ray.kill(board)
+    assert soon(lambda: not ray.get(reader.tells.remote()))
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def test_a_chip_that_no_worker_survives_is_given_up_flagged_and_made_by_the_next_run(configure, finished_run, tmp_path):

@@ -13,7 +13,7 @@ import icechunk
 import xarray as xr
 
 from pipeline.config import load_config
-from pipeline.places import cube_staging_of, staging_of
+from pipeline.places import staging_of
 
 GROUP = "32632/0"
 
@@ -68,4 +68,3 @@ def test_a_killed_run_into_icechunk_is_resumed_and_its_cube_is_the_plain_store_s
     assert back.code == 0, back.err
     assert pixels(tmp_path).equals(whole)
     assert not list((tmp_path / "cube.icechunk").glob("**/zarr.json"))  # everything went through the repository
-    assert cube_staging_of(load_config(path)).names("")

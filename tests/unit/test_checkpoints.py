@@ -72,6 +72,17 @@ def test_half_precision_comes_as_float32_and_views_as_whole_tensors(tmp_path):
     assert all(tensor.is_contiguous() for tensor in loaded.values())
 
 
+def test_an_object_store_without_credentials_is_one_line(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for file in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(file, str(tmp_path / "none"))
+    message = error_of("s3://bucket/last.ckpt")
+    assert message.startswith("s3://bucket/last.ckpt: cannot be read (")
+    assert "credentials" in message
+
+
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
