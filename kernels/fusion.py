@@ -6,7 +6,7 @@ of one native resolution has a branch of its own. Everything here is standardise
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -95,6 +95,9 @@ class FusionNetwork(nn.Module):
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]]
 
+    #: Modules of a branch that `lower` lowers.
+    lowered: ClassVar[tuple[str, ...]]
+
     def __init__(self, groups: Groups = GROUPS) -> None:
         super().__init__()
         self.groups = dict(groups)
@@ -102,6 +105,13 @@ class FusionNetwork(nn.Module):
     def branch(self, gsd: int) -> nn.Module:
         """The branch of the group of a native GSD in metres."""
         return self.get_submodule(f"rrdb_block_{gsd}_fusion")
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Have the features in a lower precision; the bands, the guide, and what is added to the bands stay float32."""
+        for gsd in self.groups:
+            branch = self.branch(gsd)
+            for name in self.lowered:
+                branch.get_submodule(name).to(dtype)
 
     def fuse_group(self, gsd: int, guide: Tensor, *ms: Tensor) -> Tensor:
         """One group on the guide's grid.
@@ -143,7 +153,7 @@ class FusionNetwork(nn.Module):
         return out
 
     def _rgb(self, native_10: Tensor) -> Tensor:
-        return native_10[:, [self.groups[10].index(band) for band in RGB]]
+        return pick_channels(native_10, [self.groups[10].index(band) for band in RGB])
 
 
 def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork:
@@ -189,7 +199,12 @@ def merge_groups(outputs: Mapping[int, Tensor], groups: Groups = GROUPS) -> Tens
     """The groups of `FusionNetwork.forward`, all on one grid, as (B, 12, H, W) in `BANDS` order."""
     order = [name for names in groups.values() for name in names]
     stacked = torch.cat([outputs[gsd] for gsd in groups], 1)  # channels as in `order`
-    return stacked[:, [order.index(band) for band in BANDS]]
+    return pick_channels(stacked, [order.index(band) for band in BANDS])
+
+
+def pick_channels(x: Tensor, channels: Sequence[int]) -> Tensor:
+    """Some channels of (B, C, H, W) in the order asked for; unlike an index, the list never travels to the device."""
+    return torch.stack([x[:, channel] for channel in channels], 1)
 
 
 def upscale_factor(gsd: int) -> int:

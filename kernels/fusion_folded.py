@@ -67,7 +67,8 @@ class FoldedBranch(nn.Module):
         for x in (own, *others):
             mean, variance = local_moments(x)
             inputs += [_bicubic(y, grid) for y in (mean, (x - mean) / (variance + NOISE**2).sqrt())]
-        x = F.relu(self.first(torch.cat(inputs, 1).contiguous(memory_format=torch.channels_last)))
+        seen = torch.cat(inputs, 1).contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.first(seen.to(self.first.weight.dtype)))
         detail = F.pixel_shuffle(self.last(self.body(x)), SCALE)
         from_own = _bilinear((local_moments(own)[1] - NOISE**2).clamp_min(0), grid)
         from_guide = (variance_of_guide - (3 * NOISE) ** 2).clamp_min(0)  # faint waves in blue are not in the infrared
@@ -83,6 +84,7 @@ class FusionFolded(FusionNetwork):
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20, 10), 60: (60, 10, 20)}
+    lowered: ClassVar[tuple[str, ...]] = ("first", "body", "last")
 
     def __init__(self, channels: int, blocks: int, groups: Groups = GROUPS) -> None:
         super().__init__(groups)

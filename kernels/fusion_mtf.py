@@ -94,7 +94,7 @@ class MTFBranch(nn.Module):
         e = torch.cat(injected, 1)  # (B, C, H, W)
         mean_detail = torch.cat(detail, 1).mean(1, keepdim=True)  # (B, 1, H, W)
         seen = torch.cat([e, mean_detail], 1).contiguous(memory_format=torch.channels_last)
-        out: Tensor = e + self.refinement(seen)
+        out: Tensor = e + self.refinement(seen.to(self._dtype))
         return out
 
     def low_pass(self, pan: Tensor) -> Tensor:
@@ -113,12 +113,18 @@ class MTFBranch(nn.Module):
 
         def per_band(*planes: Tensor) -> Tensor:
             """(B, c, H, W) or (B, 1, H, W) each → channels of a batch of bands, (B·c, n, H, W), channels last."""
-            return torch.stack([p.expand_as(ms) for p in planes], -1).flatten(0, 1).movedim(-1, 1)
+            stacked = torch.stack([p.expand_as(ms) for p in planes], -1).flatten(0, 1).movedim(-1, 1)
+            return stacked.to(self._dtype)
 
         detail = pan - low
         detail = detail + self.detail_net(per_band(detail, ms)).reshape(ms.shape)
         gain = 1 + self.gain_estimator(per_band(pan, low, brightness)).reshape(ms.shape)
         return detail, ms + gain * detail
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the networks' features; the sensor's filters and all that is added to the bands are float32."""
+        return self.refinement[0].get_parameter("weight").dtype
 
     def _bands_at_once(self, ms: Tensor) -> int:
         per_band = ms[:, 0].numel() * self.widest * ms.element_size()
@@ -133,6 +139,7 @@ class FusionMTF(FusionNetwork):
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20,), 60: (60,)}
+    lowered: ClassVar[tuple[str, ...]] = ("detail_net", "gain_estimator", "refinement")
 
     def __init__(self, channels: int = 32, blocks: int = 3, growth: int = 16, groups: Groups = GROUPS) -> None:
         super().__init__(groups)

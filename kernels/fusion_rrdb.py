@@ -66,15 +66,16 @@ class RRDBBranch(nn.Module):
         self.conv_last = conv(channels, out_bands)
 
     def forward(self, guide: Tensor, ms: Tensor) -> Tensor:
-        rgb = self.rgb_rrdb(_lrelu(self.rgb_conv_first(guide)))
+        dtype = self.fusion_conv.weight.dtype
+        rgb = self.rgb_rrdb(_lrelu(self.rgb_conv_first(guide.to(dtype))))
         rgb = F.dropout(rgb, 0.2, self.training)
         rgb = self.spatial_attention_rgb(self.rgb_channel_attention(rgb))
-        bands = self.ms_rrdb(_lrelu(self.ms_conv_first(ms)))
+        bands = self.ms_rrdb(_lrelu(self.ms_conv_first(ms.to(dtype))))
         bands = self.spatial_attention_ms(self.ms_channel_attention(bands))
         y = self.fusion_rrdb(_lrelu(self.fusion_conv(torch.cat([bands, rgb], 1))))  # (B, channels, H, W)
         for layer in (self.upconv1, self.upconv2, self.HRconv):
             y = _lrelu(layer(y))
-        out: Tensor = self.conv_last(y)
+        out: Tensor = self.conv_last(y.to(self.conv_last.weight.dtype))
         return out
 
 
@@ -85,6 +86,10 @@ class FusionRRDB(FusionNetwork):
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (10, 20), 60: (10, 20, 60)}
+    lowered: ClassVar[tuple[str, ...]] = (
+        "rgb_conv_first", "rgb_rrdb", "rgb_channel_attention", "spatial_attention_rgb", "ms_conv_first", "ms_rrdb",
+        "ms_channel_attention", "spatial_attention_ms", "fusion_conv", "fusion_rrdb", "upconv1", "upconv2", "HRconv",
+    )  # fmt: skip
 
     def __init__(self, channels: int = 64, blocks: int = 5, growth: int = 32, groups: Groups = GROUPS) -> None:
         super().__init__(groups)

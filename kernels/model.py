@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from importlib import resources
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -15,13 +15,20 @@ from torch import Tensor
 from kernels.bands import GROUPS, RGB
 from kernels.checkpoints import WeightsError, load_weights
 from kernels.consistency import Sensor, back_project, sensor_for_group
-from kernels.fusion import FusionNetwork, fusion_from_weights, merge_groups
+from kernels.execution import Recorded, compiled
+from kernels.fusion import FusionNetwork, fusion_from_weights, merge_groups, pick_channels
 from kernels.inpaint import fill_invalid
 from kernels.normalisation import FUSION, FUSION_RGB
 from kernels.stage1 import Stage1
 from kernels.uncertainty import sample_spread
 
 Preset = Literal["small", "published"]
+
+#: "eager": operation by operation. "compiled": what lies between convolutions fused; on GPUs the whole chip recorded as
+#: one graph and replayed. The same but for rounding.
+Execution = Literal["eager", "compiled"]
+
+_RGB: Final = [GROUPS[10].index(band) for band in RGB]
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Sampling:
     Attributes:
         steps: sampler steps; divides 1000. 20 as published.
         consistency: project the result onto what the sensor measured.
-        precision: of the networks; everything around them stays float32.
+        precision: of the networks' features; everything around them stays float32.
         denoised: take the sampler's last estimate, without the noise of 0.0032 reflectance that the published sampler
             leaves in every pixel and that shows on dark water.
         temperature: standard deviation of the initial noise, 1 as published. Below it a sample keeps closer to what is
@@ -60,6 +67,7 @@ class SuperResolution:
         *,
         fingerprint: str = "",
         device: torch.device | str = "cpu",
+        execution: Execution = "eager",
     ) -> None:
         self.device = torch.device(device)
         layout = torch.channels_last
@@ -67,7 +75,24 @@ class SuperResolution:
         self.fusion = fusion.to(self.device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.sampling = sampling
         self.fingerprint = fingerprint
-        self._sensors: dict[tuple[int, int], Sensor] = {}
+        self._sensors: dict[tuple[int, int, tuple[int, ...]], Sensor] = {}
+        if sampling.precision == "bfloat16":
+            self.stage1.lower(torch.bfloat16)
+            self.fusion.lower(torch.bfloat16)
+        self._run: Callable[..., Tensor] = self._resolve
+        if execution == "compiled":
+            self._compile()
+        if execution == "compiled" and self.device.type == "cuda":
+            self._run = Recorded(self._resolve, self.device)
+
+    def _compile(self) -> None:
+        """Have the networks compiled; what lies between them is little."""
+        ema, encoder = self.stage1.ema, self.stage1.encoder
+        ema.denoise = compiled(ema.denoise)
+        encoder.context = compiled(encoder.context)
+        for gsd in GROUPS:
+            branch = self.fusion.branch(gsd)
+            branch.forward = compiled(branch.forward)
 
     @torch.inference_mode()
     def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor) -> Tensor:
@@ -81,25 +106,29 @@ class SuperResolution:
         Returns:
             (B, 12, 4n, 4n) float32 reflectance in `BANDS` order, not clipped; meaningless where nothing was valid.
         """
-        measured = {gsd: bands[gsd].to(self.device) for gsd in GROUPS}
-        known = {gsd: valid[gsd].to(self.device) for gsd in GROUPS}
+        return self._run(*(bands[gsd] for gsd in GROUPS), *(valid[gsd] for gsd in GROUPS), noise)
+
+    def _resolve(self, *inputs: Tensor) -> Tensor:
+        """`__call__` on bands and masks in the order of `GROUPS`, then noise; looks at no tensor's values on a GPU."""
+        *given, noise = (x.to(self.device) for x in inputs)
+        measured, known = dict(zip(GROUPS, given[:3], strict=True)), dict(zip(GROUPS, given[3:], strict=True))
         filled = {gsd: fill_invalid(measured[gsd], known[gsd]) for gsd in GROUPS}
-        rgb_order = [GROUPS[10].index(band) for band in RGB]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampling.precision == "bfloat16"):
-            sr = self.stage1.sample(
-                filled[10][:, rgb_order].contiguous(memory_format=torch.channels_last),
-                self.sampling.temperature * noise.to(self.device).contiguous(memory_format=torch.channels_last),
-                skip=1000 // self.sampling.steps,
-                skip_last=True,
-                denoised=self.sampling.denoised,
-            ).float()
+        rgb = pick_channels(filled[10], _RGB)
+        sr = self.stage1.sample(
+            rgb.contiguous(memory_format=torch.channels_last),
+            self.sampling.temperature * noise.contiguous(memory_format=torch.channels_last),
+            skip=1000 // self.sampling.steps,
+            skip_last=True,
+            denoised=self.sampling.denoised,
+        )
         if self.sampling.consistency:
-            sr = self._project(10, sr, filled[10], known[10], rgb_order)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampling.precision == "bfloat16"):
-            fused = self.fusion(self._standardised(filled), FUSION_RGB.apply(sr))
-        groups = {gsd: FUSION.select(GROUPS[gsd]).invert(fused[gsd].float()) for gsd in GROUPS}
+            sr = self._project(10, sr, rgb, known[10], _RGB)
+        fused = self.fusion(self._standardised(filled), FUSION_RGB.apply(sr))
+        groups = {gsd: FUSION.select(GROUPS[gsd]).invert(fused[gsd]) for gsd in GROUPS}
         if self.sampling.consistency:
-            groups = {gsd: self._project(gsd, groups[gsd], filled[gsd], known[gsd]) for gsd in GROUPS}
+            groups = {
+                gsd: self._project(gsd, groups[gsd], filled[gsd], known[gsd], range(len(GROUPS[gsd]))) for gsd in GROUPS
+            }
         return merge_groups(groups)
 
     @torch.inference_mode()
@@ -128,16 +157,13 @@ class SuperResolution:
     def _standardised(self, filled: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {gsd: FUSION.select(GROUPS[gsd]).apply(filled[gsd]) for gsd in GROUPS}
 
-    def _project(
-        self, gsd: int, x: Tensor, measured: Tensor, valid: Tensor, channels: list[int] | None = None
-    ) -> Tensor:
-        size = measured.shape[-1]
-        sensor = self._sensors.get((gsd, size))
-        if sensor is None:
-            sensor = self._sensors[gsd, size] = sensor_for_group(gsd, size).to(self.device)
-        if channels is not None:
-            sensor, measured = Sensor(*(part[channels] for part in sensor)), measured[:, channels]
-        return back_project(x, measured, valid, sensor)
+    def _project(self, gsd: int, x: Tensor, measured: Tensor, valid: Tensor, channels: Sequence[int]) -> Tensor:
+        """Some channels of a group as the sensor measured them; its matrices are made at the first call."""
+        key = gsd, measured.shape[-1], tuple(channels)
+        if key not in self._sensors:
+            sensor = sensor_for_group(gsd, measured.shape[-1])
+            self._sensors[key] = Sensor(*(part[list(channels)] for part in sensor)).to(self.device)
+        return back_project(x, measured, valid, self._sensors[key])
 
 
 def load_model(
@@ -146,6 +172,7 @@ def load_model(
     fusion: str | None = None,
     sampling: Sampling = Sampling(),
     device: torch.device | str = "cpu",
+    execution: Execution = "eager",
 ) -> SuperResolution:
     """Load both stages.
 
@@ -164,6 +191,7 @@ def load_model(
         sampling,
         fingerprint=_fingerprint(sampling, first_weights.sha256, second_weights.sha256),
         device=device,
+        execution=execution,
     )
 
 

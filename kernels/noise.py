@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -62,8 +63,12 @@ def ground_noise(
 
     Returns:
         (3, height, width) float32. Computed in float64 and rounded once, so that a last-digit difference between two
-        devices' logarithms does not survive.
+        devices' logarithms does not survive. On a GPU with Triton it is one kernel.
     """
+    if torch.device(device).type == "cuda" and find_spec("triton"):
+        from kernels.noise_triton import ground_noise_kernel  # compiles for the device that it finds
+
+        return ground_noise_kernel(seed, zone, row, col, height, width, stream, device)
     rows = (torch.arange(row, row + height, dtype=torch.int64, device=device) & _MASK)[:, None]
     cols = (torch.arange(col, col + width, dtype=torch.int64, device=device) & _MASK)[None, :]
     third = torch.tensor(zone & _MASK, dtype=torch.int64, device=device)

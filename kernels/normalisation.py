@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -60,8 +61,13 @@ class Standardisation:
         return x * std + mean
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = like.new_tensor(self.mean), like.new_tensor(self.std)
-        return mean[:, None, None], std[:, None, None]  # (C, 1, 1)
+        return _column(self.mean, like.dtype, like.device), _column(self.std, like.dtype, like.device)  # (C, 1, 1)
+
+
+@lru_cache(maxsize=64)  # once on each device: no call waits for a copy
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # training may use it as well
+        return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
 #: Statistics the published fusion networks are used with (reference section 2), in `BANDS` order.

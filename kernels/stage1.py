@@ -223,7 +223,7 @@ class Stage1(nn.Module):
         ctx, k = self.encode(lr)
         conditioning = self.ema.prepare(ctx, k, (4 * h, 4 * w))
         x = ddim_sample(
-            lambda x, level: self.clean(x, level, self.ema.denoise(x, level, conditioning)),
+            lambda x, level: self.clean(x, level, self.ema.denoise(x, level[:1], conditioning)),
             x_T,
             self.schedule,
             skip=skip,
@@ -234,6 +234,14 @@ class Stage1(nn.Module):
         if self.config.diffusion.residual:
             return from_stage1(self.encoder.tail(ctx)) + self.unit(lr) * signal_share(lr) * x
         return from_stage1(x)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Have the features of the context encoder and of the diffusion network in a lower precision.
+
+        The image, noise levels, degradation vectors, and everything outside the networks stay float32.
+        """
+        self.encoder.lower(dtype)
+        self.ema.lower(dtype)
 
     def clean(self, x: Tensor, level: Tensor, predicted: Tensor) -> Tensor:
         """The clean image x̂0 (B, 3, H, W) that the network's prediction at x and noise level ℓ (B, 1) stands for."""

@@ -13,16 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.fused import depthwise, norm_swish
+
 
 class Conditioning(NamedTuple):
-    """All that the network computes from context and degradation: the same at every sampling step.
+    """All that the network computes before the first sampling step and uses at each.
 
     `context` (B, inner, H / fold, W / fold): the context's share of the first features. `kernels`: per residual block,
-    in the order they run, the depthwise 3×3 kernels of each sample (B, C, 1, 3, 3).
+    in the order they run, the depthwise 3×3 kernels of each sample (B, C, 1, 3, 3). `level_weight` (ΣC, inner),
+    `level_bias` (ΣC,): the linear layers through which the noise level enters the blocks, as one, with the biases of
+    the convolutions that it is added to.
     """
 
     context: Tensor
     kernels: tuple[Tensor, ...]
+    level_weight: Tensor
+    level_bias: Tensor
 
 
 class DiffusionUNet(nn.Module):
@@ -33,8 +39,8 @@ class DiffusionUNet(nn.Module):
     has attention unless `mid_attention` is off (its cost grows with the fourth power of the chip's side).
     `ctx_channels` and `degradation_dim` are the widths of the two conditions; the latter is compressed to `kernel_dim`.
 
-    Sampling calls `prepare` once a chip and `denoise` once a step; `forward` is both. Inputs are cast to the weights'
-    dtype (except the level, whose encoding needs float32) and the output comes in it.
+    Sampling calls `prepare` once a chip and `denoise` once a step; `forward` is both. Features have the dtype of the
+    convolutions (see `lower`); the image, the level, and what comes out are float32.
     """
 
     def __init__(
@@ -97,8 +103,8 @@ class DiffusionUNet(nn.Module):
     def forward(self, x: Tensor, level: Tensor, ctx: Tensor, degradation: Tensor) -> Tensor:
         """Noisy images (B, C, H, W) → predicted clean images (B, C, H, W), values about [-1, 1], not clamped.
 
-        `level` (B, 1) is ℓ = √ᾱ; `ctx` (B, ctx_channels, h, w) the context on any grid; `degradation`
-        (B, degradation_dim). H and W must be multiples of `fold`.
+        `level` (B, 1) is ℓ = √ᾱ, or (1, 1) where all have the same; `ctx` (B, ctx_channels, h, w) the context on any
+        grid; `degradation` (B, degradation_dim). H and W must be multiples of `fold`.
         """
         return self.denoise(x, level, self.prepare(ctx, degradation, (x.shape[-2], x.shape[-1])))
 
@@ -108,37 +114,53 @@ class DiffusionUNet(nn.Module):
             raise ValueError(f"the image's sides must be multiples of {self.fold}, got {size[0]}×{size[1]}")
         grid = (size[0] // self.fold, size[1] // self.fold)
         dtype = self.first_conv_ctx.weight.dtype
-        ctx, degradation = ctx.to(dtype), degradation.to(dtype)
+        ctx = ctx.to(dtype)
         if ctx.shape[-2:] != grid:
             ctx = F.interpolate(ctx, grid, mode="bilinear", align_corners=False)
         # downs.0 is linear in the concatenation [x, ctx]: its ctx half is computed here, its x half at each step
         first = cast(nn.Conv2d, self.downs[0])
         context = F.conv2d(self.first_conv_ctx(ctx), first.weight[:, self.inner_channels :], first.bias, padding=1)
         kappa = self.compress(degradation)  # (B, kernel_dim)
-        return Conditioning(context, tuple(block.kernels(kappa) for block in self._blocks()))
+        blocks = [block.res_block for block in self._blocks()]
+        return Conditioning(
+            context,
+            tuple(block.block2.da_conv.kernels(kappa).to(dtype) for block in blocks),
+            torch.cat([block.noise_func.linear.weight for block in blocks]),
+            torch.cat([block.noise_func.linear.bias + block.block1.conv.get_parameter("bias") for block in blocks]),
+        )
 
     def denoise(self, x: Tensor, level: Tensor, conditioning: Conditioning) -> Tensor:
         """One evaluation; `x` and `level` as in `forward`. Returns the predicted clean images (B, C, H, W)."""
-        e = self.noise_level_mlp(level)  # (B, n)
+        e = F.linear(self.noise_level_mlp(level), conditioning.level_weight, conditioning.level_bias)  # (B or 1, ΣC)
         kernels = iter(conditioning.kernels)
+        biases = iter(e.split([k.shape[1] for k in conditioning.kernels], 1))
         x = x.to(self.first_conv_x.weight.dtype)
         x = self.first_conv_x(F.pixel_unshuffle(x, self.fold))  # (B, n, H / fold, W / fold)
         first = cast(nn.Conv2d, self.downs[0])
         x = F.conv2d(x, first.weight[:, : self.inner_channels], padding=1) + conditioning.context
         skips = [x]
         for module in self.downs[1:]:
-            x = module(x, e, next(kernels)) if isinstance(module, _Block) else module(x)
+            x = module(x, next(biases), next(kernels)) if isinstance(module, _Block) else module(x)
             skips.append(x)
         for module in self.mid:
-            x = module(x, e, next(kernels))
+            x = module(x, next(biases), next(kernels))
         for module in self.ups:
             if isinstance(module, _Block):
                 skip = skips.pop()
                 x = x[..., : skip.shape[-2], : skip.shape[-1]]  # an odd side was rounded up on the way down
-                x = module(torch.cat([x, skip], 1), e, next(kernels))
+                x = module(torch.cat([x, skip], 1), next(biases), next(kernels))
             else:
                 x = module(x)
-        return F.pixel_shuffle(self.final_conv(x), self.fold)
+        return F.pixel_shuffle(self.final_conv(x.to(self.final_conv.conv.weight.dtype)), self.fold)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Have the features in a lower precision. The image, the noise level and the small layers between vector and
+        kernel stay float32: the output's last digits are of the ground, not of the network."""
+        for module in (self.first_conv_x, self.first_conv_ctx, self.downs, self.mid, self.ups):
+            module.to(dtype)
+        for block in self._blocks():
+            block.res_block.noise_func.float()
+            block.res_block.block2.da_conv.kernel.float()
 
     def _blocks(self) -> Iterator[_Block]:
         """Residual blocks in the order they run."""
@@ -156,11 +178,8 @@ class _Block(nn.Module):
             self.attn = _Attention(after, groups)
         self.has_attention = attention
 
-    def kernels(self, kappa: Tensor) -> Tensor:
-        return self.res_block.block2.da_conv.kernels(kappa)
-
-    def forward(self, x: Tensor, e: Tensor, kernels: Tensor) -> Tensor:
-        x = self.res_block(x, e, kernels)
+    def forward(self, x: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
+        x = self.res_block(x, bias, kernels)
         return self.attn(x) if self.has_attention else x
 
 
@@ -174,10 +193,9 @@ class _ResBlock(nn.Module):
         self.block2 = _SecondHalf(after, kernel_dim, groups)
         self.res_conv = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
-    def forward(self, x: Tensor, e: Tensor, kernels: Tensor) -> Tensor:
-        h = self.block1(x)
-        h += self.noise_func(e)
-        out = self.block2(h, kernels)
+    def forward(self, x: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
+        """`bias` (B, C) or (1, C): of the first convolution, with the noise level's shift in it."""
+        out = self.block2(self.block1(x, bias), kernels)
         out += self.res_conv(x)
         return out
 
@@ -194,8 +212,20 @@ class _NormConv(nn.Module):
             nn.Conv2d(before, after, 3, padding=1),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+    @property
+    def conv(self) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.block[3])
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`bias` (B, C) or (1, C) in place of the convolution's own; one row for all costs nothing."""
+        norm, conv = cast(nn.GroupNorm, self.block[0]), self.conv
+        h = norm_swish(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        if bias is None:
+            return conv(h)
+        bias = bias.to(h.dtype)
+        if len(bias) == 1:
+            return F.conv2d(h, conv.weight, bias[0], padding=1)
+        return F.conv2d(h, conv.weight, padding=1) + bias[..., None, None]
 
 
 class _SecondHalf(nn.Module):
@@ -230,11 +260,8 @@ class _DegradationAwareConv(nn.Module):
         return self.kernel(kappa).view(len(kappa), -1, 1, 3, 3)
 
     def forward(self, h: Tensor, kernels: Tensor) -> Tensor:
-        B, C, H, W = h.shape
-        # every sample has its own kernels: samples become groups of one convolution
-        d = F.conv2d(h.reshape(1, B * C, H, W), kernels.flatten(0, 1), padding=1, groups=B * C)  # (1, B·C, H, W)
-        out = self.conv(h)
-        out += F.leaky_relu(d, 0.1, inplace=True).reshape(B, C, H, W)
+        out: Tensor = self.conv(h)
+        out += F.leaky_relu(depthwise(h, kernels), 0.1, inplace=True)
         return out
 
 
@@ -256,14 +283,15 @@ class _Attention(nn.Module):
 
 
 class _LevelShift(nn.Module):
-    """The noise level's embedding (B, n) as a shift per channel (B, C, 1, 1)."""
+    """The noise level's embedding (B, n) as a shift per channel (B, C); `DiffusionUNet.denoise` applies all at once."""
 
     def __init__(self, n: int, channels: int) -> None:
         super().__init__()
         self.noise_func = nn.Sequential(nn.Linear(n, channels))
 
-    def forward(self, e: Tensor) -> Tensor:
-        return self.noise_func(e)[..., None, None]
+    @property
+    def linear(self) -> nn.Linear:
+        return cast(nn.Linear, self.noise_func[0])
 
 
 class _LevelEmbedding(nn.Sequential):

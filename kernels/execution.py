@@ -1,0 +1,64 @@
+"""How the networks run on a device: compiled kernels, and on GPUs one recording in place of thousands of launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+#: Runs before a recording: libraries choose algorithms and allocate what they keep.
+_WARM_UPS = 2
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with everything between its convolutions fused; compiled at the first call for each set of shapes.
+
+    Kernels are chosen by rule, never by timing: all workers on the same kind of device compute the same bits.
+    """
+    options: dict[str, Any] = {"deterministic": True, "max_autotune": False}
+    return torch.compile(function, dynamic=False, fullgraph=True, options=options)
+
+
+class _Recording(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+
+class Recorded:
+    """A function of tensors, recorded as a CUDA graph at its first call and replayed: one launch, no Python.
+
+    The function must not look at a tensor's values, and its output must depend on nothing but its inputs' values and
+    shapes. A call with other shapes makes a new recording and lets go of the one before, with the memory it holds.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
+        self._function, self._device = function, device
+        self._key: tuple[Any, ...] = ()
+        self._recording: _Recording | None = None
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """As the function; inputs may lie on the CPU, and are copied without waiting where they are pinned."""
+        key = tuple((x.shape, x.dtype) for x in inputs)
+        if self._recording is None or key != self._key:
+            self._recording = None
+            self._recording, self._key = self._record(inputs), key
+        for held, x in zip(self._recording.inputs, inputs, strict=True):
+            held.copy_(x, non_blocking=True)
+        self._recording.graph.replay()
+        return self._recording.output.clone()  # the next replay writes over it
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
+        held = tuple(x.to(self._device, copy=True) for x in inputs)
+        side = torch.cuda.Stream(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                self._function(*held)
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._function(*held)
+        return _Recording(graph, held, output)
