@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib import resources
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -23,26 +23,44 @@ from kernels.uncertainty import sample_spread
 
 Preset = Literal["small", "published"]
 
+Solver = Literal["ddim", "multistep", "none"]
+
+#: The ways to sample that a user chooses from by name: solver and steps of each.
+SAMPLERS: Final[Mapping[str, tuple[Solver, int]]] = {
+    "reference": ("ddim", 20),
+    "fast": ("multistep", 5),
+    "draft": ("none", 0),
+}
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How a model is run.
 
     Attributes:
-        steps: sampler steps; divides 1000. 20 as published.
+        solver: "ddim", the published sampler; "multistep", DPM-Solver++(2M), which follows the same path from noise to
+            image in fewer steps; "none", no diffusion: the context encoder's own image. With "none" noise, steps,
+            temperature and denoised mean nothing.
+        steps: sampler steps; for "ddim" they divide 1000, 20 as published, and the network is evaluated once less.
         consistency: project the result onto what the sensor measured.
         precision: of the networks; everything around them stays float32.
         denoised: take the sampler's last estimate, without the noise of 0.0032 reflectance that the published sampler
-            leaves in every pixel and that shows on dark water.
+            leaves in every pixel and that shows on dark water. "multistep" always does.
         temperature: standard deviation of the initial noise, 1 as published. Below it a sample keeps closer to what is
             most probable: fewer invented details, a better PSNR, less texture. 0 has no chance in it.
     """
 
+    solver: Solver = "ddim"
     steps: int = 20
     consistency: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     denoised: bool = False
     temperature: float = 1.0
+
+    def by(self, sampler: str) -> Sampling:
+        """The same with solver and steps of one of `SAMPLERS`; temperature and denoised stay those of the weights."""
+        solver, steps = SAMPLERS[sampler]
+        return replace(self, solver=solver, steps=steps)
 
 
 class SuperResolution:
@@ -70,13 +88,13 @@ class SuperResolution:
         self._sensors: dict[tuple[int, int], Sensor] = {}
 
     @torch.inference_mode()
-    def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor) -> Tensor:
+    def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor | None) -> Tensor:
         """Super-resolve a batch of square chips.
 
         Args:
             bands: by native GSD in metres, (B, C, n, n) reflectance, bands in `GROUPS` order; n = side in metres / GSD.
             valid: by native GSD, (B, 1, n, n) bool.
-            noise: (B, 3, 4n, 4n) standard normal for n of the 10 m bands.
+            noise: (B, 3, 4n, 4n) standard normal for n of the 10 m bands; None will do where the solver is "none".
 
         Returns:
             (B, 12, 4n, 4n) float32 reflectance in `BANDS` order, not clipped; meaningless where nothing was valid.
@@ -86,13 +104,8 @@ class SuperResolution:
         filled = {gsd: fill_invalid(measured[gsd], known[gsd]) for gsd in GROUPS}
         rgb_order = [GROUPS[10].index(band) for band in RGB]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampling.precision == "bfloat16"):
-            sr = self.stage1.sample(
-                filled[10][:, rgb_order].contiguous(memory_format=torch.channels_last),
-                self.sampling.temperature * noise.to(self.device).contiguous(memory_format=torch.channels_last),
-                skip=1000 // self.sampling.steps,
-                skip_last=True,
-                denoised=self.sampling.denoised,
-            ).float()
+            lr = filled[10][:, rgb_order].contiguous(memory_format=torch.channels_last)
+            sr = super_resolve_rgb(self.stage1, lr, noise, self.sampling).float()
         if self.sampling.consistency:
             sr = self._project(10, sr, filled[10], known[10], rgb_order)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampling.precision == "bfloat16"):
@@ -118,7 +131,7 @@ class SuperResolution:
         Returns:
             (B, 12, 4n, 4n) float32 reflectance, exactly what a call with the first field gives; and the standard
             deviation (K − 1 in the denominator) of the K results, of the same shape, float32 reflectance. It is 0 where
-            the noise has no influence: at temperature 0.
+            the noise has no influence: at temperature 0, or without a solver.
 
         Raises:
             ValueError: fewer than two noise fields.
@@ -138,6 +151,22 @@ class SuperResolution:
         if channels is not None:
             sensor, measured = Sensor(*(part[channels] for part in sensor)), measured[:, channels]
         return back_project(x, measured, valid, sensor)
+
+
+def super_resolve_rgb(stage1: Stage1, lr: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
+    """Stage 1 run as `sampling` says, before any projection.
+
+    `lr` (B, 3, h, w): R, G, B, reflectance; `noise` (B, 3, 4h, 4w): standard normal, on any device, not looked at where
+    the solver is "none". Returns (B, 3, 4h, 4w), reflectance, not clamped. Raises ValueError where noise is missing.
+    """
+    if sampling.solver == "none":
+        return stage1.deterministic(lr)
+    if noise is None:
+        raise ValueError(f"solver {sampling.solver!r} starts from noise: expected (B, 3, 4h, 4w), got None")
+    x_T = sampling.temperature * noise.to(lr.device).contiguous(memory_format=torch.channels_last)
+    if sampling.solver == "multistep":
+        return stage1.sample_multistep(lr, x_T, sampling.steps)
+    return stage1.sample(lr, x_T, skip=1000 // sampling.steps, skip_last=True, denoised=sampling.denoised)
 
 
 def load_model(
