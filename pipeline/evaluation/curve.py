@@ -100,26 +100,26 @@ def draw(curves: Mapping[float, Sequence[Point]], path: Path) -> None:
     figure = Figure(figsize=(12, 3.3 * len(curves) + 0.5), layout="constrained")
     rows = figure.subplots(len(curves), 3, squeeze=False)
     for panels, (temperature, points) in zip(rows, curves.items(), strict=True):
-        reference = points[0]
+        reference, draft = points[0], costs(points[-1], points[0])
         _lines(panels[0], points, lambda point: point["psnr"])
-        panels[0].axhspan(reference["psnr"] - MOST_PSNR_DB, reference["psnr"], color="tab:green", alpha=0.15, lw=0)
-        panels[0].axhline(reference["psnr"], color="black", lw=1, ls="--")
-        panels[0].set(ylabel=f"temperature {temperature:g}\nPSNR (dB)")
-        for name, style, label in (("swd", "-", "SWD"), ("swd_scaled", ":", "SWD-E")):
+        for name, style, label in (("swd", "-", ", SWD"), ("swd_scaled", ":", ", SWD-E")):
             _lines(panels[1], points, partial(_cost_percent, reference, name), style, label)
-        panels[1].axhspan(0, 100 * MOST_DISTANCE, color="tab:green", alpha=0.15, lw=0)
-        panels[1].axhline(0, color="black", lw=1, ls="--")
-        panels[1].set(ylabel="distance against reference (%)", ylim=(-15, 25))
         _lines(panels[2], points, lambda point: 1000 * point["residual"])
-        panels[2].axhline(1000 * reference["residual"], color="black", lw=1, ls="--")
-        panels[2].set(ylabel="residual (0.001 reflectance)")
-        draft = costs(points[-1], reference)
-        panels[1].set_title(f"draft: SWD {draft['swd']:+.0%}, SWD-E {draft['swd_scaled']:+.0%}", fontsize=9)
-        for axes in panels:
+        allowed = (-MOST_PSNR_DB, 100 * MOST_DISTANCE, None)
+        for axes, level, most in zip(
+            panels, (reference["psnr"], 0, 1000 * reference["residual"]), allowed, strict=True
+        ):
+            axes.axhline(level, color="black", lw=1, ls="--", label="reference")
+            if most is not None:
+                axes.axhspan(level, level + most, color="tab:green", alpha=0.15, lw=0, label="fast may cost")
             axes.set(xlabel="evaluations of the network", xlim=(-1, 20), xticks=[0, 3, 5, 10, 15, 19])
             axes.grid(True, alpha=0.3)
-    handles, labels = rows[0][1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
+        panels[0].set(ylabel=f"temperature {temperature:g}\nPSNR (dB)")
+        panels[1].set(ylabel="distance against reference (%)", ylim=(-11, 11))
+        panels[1].set_title(f"draft: SWD {draft['swd']:+.0%}, SWD-E {draft['swd_scaled']:+.0%}", fontsize=9)
+        panels[2].set(ylabel="residual (0.001 reflectance)")
+    labels = dict(zip(*reversed(rows[0][1].get_legend_handles_labels()), strict=True))
+    figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=len(labels), fontsize=9)
     figure.savefig(path, dpi=110)
 
 
@@ -130,23 +130,24 @@ def _cost_percent(reference: Point, name: str, point: Point) -> float:
 def _lines(
     axes: Any, points: Sequence[Point], value: Callable[[Point], float], style: str = "-", label: str = ""
 ) -> None:
-    """Both solvers' curves of one value, draft where it is in view, `fast` with a ring."""
-    for solver, color, marker in (("ddim", "tab:gray", "s"), ("multistep", "tab:blue", "o"), ("none", "tab:red", "D")):
+    """Both solvers' curves of one value, draft at no evaluations, `fast` with a ring."""
+    for solver, title, color, marker in (
+        ("ddim", f"DDIM{label}", "tab:gray", "s"),
+        ("multistep", f"multistep{label}", "tab:blue", "o"),
+        ("none", "draft", "tab:red", "D"),
+    ):
         of = [point for point in points if point["solver"] == solver]
-        x, y = [point["evaluations"] for point in of], [value(point) for point in of]
-        axes.plot(x, y, color=color, marker=marker, ms=4, ls=style, label=f"{solver} {label}".strip())
-        for point, at, height in zip(of, x, y, strict=True):
-            if (solver, point["steps"]) == SAMPLERS["fast"]:
-                axes.plot(
-                    at,
-                    height,
-                    "o",
-                    color="tab:orange",
-                    ms=11,
-                    mfc="none",
-                    mew=2,
-                    label="fast" if style == "-" else None,
-                )
+        axes.plot(
+            [p["evaluations"] for p in of],
+            [value(p) for p in of],
+            color=color,
+            marker=marker,
+            ms=4,
+            ls=style,
+            label=title,
+        )
+    fast = next(point for point in points if (point["solver"], point["steps"]) == SAMPLERS["fast"])
+    axes.plot(fast["evaluations"], value(fast), "o", color="tab:orange", ms=11, mfc="none", mew=2, ls="", label="fast")
 
 
 if __name__ == "__main__":
