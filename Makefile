@@ -3,11 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow drills bench model-card audit lint typecheck format clean
+.PHONY: help install demo test test-slow drills bench model-card sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -38,6 +38,9 @@ bench: .venv/.installed-test ## measure speed and memory
 DATA ?= ../shared/data
 model-card: .venv/.installed-test ## measure all that kernels/weights/README.md states, on the data below DATA
 	$(BIN)/python -m pipeline.evaluation.card --data $(DATA)
+
+sampler-curve: .venv/.installed-test ## measure what fewer sampler steps cost: notebooks/sampler-curve.png and .json
+	$(BIN)/python -m pipeline.evaluation.curve --data $(DATA)
 
 audit: .venv/.installed-test ## known vulnerabilities of what is installed, by PyPI's advisories
 	@$(BIN)/pip-audit --skip-editable --vulnerability-service pypi --progress-spinner off > .venv/audit.txt 2> .venv/audit.err; \

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib import resources
 from typing import Final, Literal
 
@@ -30,26 +30,44 @@ Execution = Literal["eager", "compiled"]
 
 _RGB: Final = [GROUPS[10].index(band) for band in RGB]
 
+Solver = Literal["ddim", "multistep", "none"]
+
+#: The ways to sample that a user chooses from by name: solver and steps of each.
+SAMPLERS: Final[Mapping[str, tuple[Solver, int]]] = {
+    "reference": ("ddim", 20),
+    "fast": ("multistep", 5),
+    "draft": ("none", 0),
+}
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How a model is run.
 
     Attributes:
-        steps: sampler steps; divides 1000. 20 as published.
+        solver: "ddim", the published sampler; "multistep", DPM-Solver++(2M), which follows the same path from noise to
+            image in fewer steps; "none", no diffusion: the context encoder's own image. With "none" noise, steps,
+            temperature and denoised mean nothing.
+        steps: sampler steps; for "ddim" they divide 1000, 20 as published, and the network is evaluated once less.
         consistency: project the result onto what the sensor measured.
         precision: of the networks' features; everything around them stays float32.
         denoised: take the sampler's last estimate, without the noise of 0.0032 reflectance that the published sampler
-            leaves in every pixel and that shows on dark water.
+            leaves in every pixel and that shows on dark water. "multistep" always does.
         temperature: standard deviation of the initial noise, 1 as published. Below it a sample keeps closer to what is
             most probable: fewer invented details, a better PSNR, less texture. 0 has no chance in it.
     """
 
+    solver: Solver = "ddim"
     steps: int = 20
     consistency: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     denoised: bool = False
     temperature: float = 1.0
+
+    def by(self, sampler: str) -> Sampling:
+        """The same with solver and steps of one of `SAMPLERS`; temperature and denoised stay those of the weights."""
+        solver, steps = SAMPLERS[sampler]
+        return replace(self, solver=solver, steps=steps)
 
 
 class SuperResolution:
@@ -89,37 +107,35 @@ class SuperResolution:
         """Have the networks compiled; what lies between them is little."""
         ema, encoder = self.stage1.ema, self.stage1.encoder
         ema.denoise = compiled(ema.denoise)
-        encoder.context = compiled(encoder.context)
+        encoder.context, encoder.tail = compiled(encoder.context), compiled(encoder.tail)
         for gsd in GROUPS:
             branch = self.fusion.branch(gsd)
             branch.forward = compiled(branch.forward)
 
     @torch.inference_mode()
-    def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor) -> Tensor:
+    def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor | None) -> Tensor:
         """Super-resolve a batch of square chips.
 
         Args:
             bands: by native GSD in metres, (B, C, n, n) reflectance, bands in `GROUPS` order; n = side in metres / GSD.
             valid: by native GSD, (B, 1, n, n) bool.
-            noise: (B, 3, 4n, 4n) standard normal for n of the 10 m bands.
+            noise: (B, 3, 4n, 4n) standard normal for n of the 10 m bands; None will do where the solver is "none".
 
         Returns:
             (B, 12, 4n, 4n) float32 reflectance in `BANDS` order, not clipped; meaningless where nothing was valid.
         """
-        return self._run(*(bands[gsd] for gsd in GROUPS), *(valid[gsd] for gsd in GROUPS), noise)
+        start = () if noise is None or self.sampling.solver == "none" else (noise,)
+        return self._run(*(bands[gsd] for gsd in GROUPS), *(valid[gsd] for gsd in GROUPS), *start)
 
     def _resolve(self, *inputs: Tensor) -> Tensor:
         """`__call__` on bands and masks in the order of `GROUPS`, then noise; looks at no tensor's values on a GPU."""
-        *given, noise = (x.to(self.device) for x in inputs)
-        measured, known = dict(zip(GROUPS, given[:3], strict=True)), dict(zip(GROUPS, given[3:], strict=True))
+        count, given = len(GROUPS), [x.to(self.device) for x in inputs]
+        measured, known = (dict(zip(GROUPS, part, strict=True)) for part in (given[:count], given[count : 2 * count]))
+        noise = given[2 * count :]
         filled = {gsd: fill_invalid(measured[gsd], known[gsd]) for gsd in GROUPS}
         rgb = pick_channels(filled[10], _RGB)
-        sr = self.stage1.sample(
-            rgb.contiguous(memory_format=torch.channels_last),
-            self.sampling.temperature * noise.contiguous(memory_format=torch.channels_last),
-            skip=1000 // self.sampling.steps,
-            skip_last=True,
-            denoised=self.sampling.denoised,
+        sr = super_resolve_rgb(
+            self.stage1, rgb.contiguous(memory_format=torch.channels_last), noise[0] if noise else None, self.sampling
         )
         if self.sampling.consistency:
             sr = self._project(10, sr, rgb, known[10], _RGB)
@@ -147,7 +163,7 @@ class SuperResolution:
         Returns:
             (B, 12, 4n, 4n) float32 reflectance, exactly what a call with the first field gives; and the standard
             deviation (K − 1 in the denominator) of the K results, of the same shape, float32 reflectance. It is 0 where
-            the noise has no influence: at temperature 0.
+            the noise has no influence: at temperature 0, or without a solver.
 
         Raises:
             ValueError: fewer than two noise fields.
@@ -164,6 +180,22 @@ class SuperResolution:
             sensor = sensor_for_group(gsd, measured.shape[-1])
             self._sensors[key] = Sensor(*(part[list(channels)] for part in sensor)).to(self.device)
         return back_project(x, measured, valid, self._sensors[key])
+
+
+def super_resolve_rgb(stage1: Stage1, lr: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
+    """Stage 1 run as `sampling` says, before any projection.
+
+    `lr` (B, 3, h, w): R, G, B, reflectance; `noise` (B, 3, 4h, 4w): standard normal, on any device, not looked at where
+    the solver is "none". Returns (B, 3, 4h, 4w), reflectance, not clamped. Raises ValueError where noise is missing.
+    """
+    if sampling.solver == "none":
+        return stage1.deterministic(lr)
+    if noise is None:
+        raise ValueError(f"solver {sampling.solver!r} starts from noise: expected (B, 3, 4h, 4w), got None")
+    x_T = sampling.temperature * noise.to(lr.device).contiguous(memory_format=torch.channels_last)
+    if sampling.solver == "multistep":
+        return stage1.sample_multistep(lr, x_T, sampling.steps)
+    return stage1.sample(lr, x_T, skip=1000 // sampling.steps, skip_last=True, denoised=sampling.denoised)
 
 
 def load_model(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, Final, Literal, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from kernels.checkpoints import Weights, WeightsError, load_into
 from kernels.contrast import local_moments
 from kernels.degradation_encoder import DegradationEncoder, MomentumContrast, momentum_update
-from kernels.diffusion import Schedule, cosine_schedule, ddim_sample
+from kernels.diffusion import Schedule, cosine_schedule, ddim_sample, multistep_levels, multistep_sample
 from kernels.normalisation import from_stage1, to_stage1
 from kernels.rrdb import RRDBNet
 from kernels.unet import DiffusionUNet
@@ -209,12 +210,23 @@ class Stage1(nn.Module):
     def sample(
         self, lr: Tensor, x_T: Tensor, skip: int = 50, skip_last: bool = False, denoised: bool = False
     ) -> Tensor:
-        """Super-resolved RGB (B, 3, 4h, 4w), reflectance, not clamped.
+        """Super-resolved RGB (B, 3, 4h, 4w), reflectance, not clamped, by the published sampler.
 
         `lr` (B, 3, h, w): bands R, G, B (B04, B03, B02), reflectance; `x_T` (B, 3, 4h, 4w): standard normal noise. The
         same `lr` and `x_T` give the same image. `skip`, `skip_last`, `denoised`: see `ddim_sample`. The module must
         be in evaluation mode.
         """
+        ddim = partial(ddim_sample, schedule=self.schedule, skip=skip, skip_last=skip_last, denoised=denoised)
+        return self._solved(ddim, lr, x_T)
+
+    @torch.no_grad()
+    def sample_multistep(self, lr: Tensor, x_T: Tensor, steps: int) -> Tensor:
+        """As `sample`, in `steps` evaluations of the network by the solver of second order, `multistep_sample`."""
+        multistep = partial(multistep_sample, levels=multistep_levels(self.schedule, steps))
+        return self._solved(multistep, lr, x_T)
+
+    def _solved(self, solve: Callable[..., Tensor], lr: Tensor, x_T: Tensor) -> Tensor:
+        """The image that a sampler makes of noise, with the networks conditioned on `lr`."""
         h, w = lr.shape[-2:]
         if x_T.shape != (len(lr), 3, 4 * h, 4 * w):
             raise ValueError(
@@ -222,13 +234,9 @@ class Stage1(nn.Module):
             )
         ctx, k = self.encode(lr)
         conditioning = self.ema.prepare(ctx, k, (4 * h, 4 * w))
-        x = ddim_sample(
+        x = solve(
             lambda x, level: self.clean(x, level, self.ema.denoise(x, level[:1], conditioning)),
             x_T,
-            self.schedule,
-            skip=skip,
-            skip_last=skip_last,
-            denoised=denoised,
             clip=self.config.diffusion.clip,
         )
         if self.config.diffusion.residual:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -133,13 +134,19 @@ def _whole(values: Tensor, least: int, greatest: int) -> NDArray[np.uint16]:
 
 
 def sampling_of(config: RunConfig) -> Sampling:
-    """How a configuration runs the models: as it says, and else as its preset is meant to be."""
+    """How a configuration runs the models: as it says, and else as its preset is meant to be.
+
+    `model.sampler` decides on solver and steps alone: the small weights keep their own temperature and last estimate
+    under "reference", too, and with the published weights "reference" is the published sampler.
+    """
     model = config.model
     own = shipped_sampling() if model.preset == "small" else Sampling()
-    return Sampling(
+    if model.sampler is not None:
+        own = own.by(model.sampler)
+    return replace(
+        own,
         steps=own.steps if model.sampler_steps is None else model.sampler_steps,
         consistency=model.consistency,
         precision=config.compute.precision,
-        denoised=own.denoised,
         temperature=own.temperature if model.temperature is None else model.temperature,
     )

@@ -287,8 +287,15 @@ class Model(_Section):
         default=None, description="the path or URL of the super-resolution weights, or null"
     )
     fusion: PathOrUrl | None = Field(default=None, description="the path or URL of the fusion weights, or null")
+    sampler: Literal["reference", "fast", "draft"] | None = Field(
+        default=None, description="'reference', 'fast' or 'draft', or null for the preset's own"
+    )
     sampler_steps: Integer | None = Field(
-        default=None, ge=2, le=1000, description="an integer from 2 that divides 1000, or null for the preset's own"
+        default=None,
+        ge=2,
+        le=1000,
+        description="an integer from 2 that divides 1000 (from 2 to 50 with model.sampler 'fast'), or null for the "
+        "sampler's own",
     )
     temperature: Number | None = Field(
         default=None, ge=0, le=2, description="a number from 0 to 2 (spread of the noise), or null for the preset's own"
@@ -301,8 +308,13 @@ class Model(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Model:
-        if self.sampler_steps is not None and 1000 % self.sampler_steps:
-            raise _bad("sampler_steps", self.sampler_steps, str(type(self).model_fields["sampler_steps"].description))
+        if self.sampler == "draft":  # no diffusion, no chance
+            for key, none in (("sampler_steps", None), ("temperature", None), ("uncertainty_samples", 0)):
+                if getattr(self, key) != none:
+                    raise _bad(key, getattr(self, key), "it only where model.sampler is not 'draft'")
+        steps = self.sampler_steps
+        if steps is not None and (steps > 50 if self.sampler == "fast" else 1000 % steps):
+            raise _bad("sampler_steps", steps, str(type(self).model_fields["sampler_steps"].description))
         if self.uncertainty_samples == 1:  # one sample has no spread
             expected = str(type(self).model_fields["uncertainty_samples"].description)
             raise _bad("uncertainty_samples", self.uncertainty_samples, expected)

@@ -168,7 +168,7 @@ def check_budget(config: RunConfig, made: Estimate) -> None:
     raise DifffusrError(
         f"budget: this run would cost about {_money(made.total, made.currency)}, the budget is "
         f"{_money(config.budget, made.currency)} (most of it: {dearest}); nothing was started: raise budget, or "
-        "choose a smaller area or fewer model.sampler_steps"
+        "choose a smaller area, a faster model.sampler or fewer model.sampler_steps"
     )
 
 
@@ -365,6 +365,7 @@ class Conditions(_Figures):
     """What the figures hold for; a configuration that differs in any of them needs a calibration of its own."""
 
     preset: str
+    solver: str = "ddim"  # the only one when calibrations did not say
     steps: int
     consistency: bool
     chip_px: int
@@ -497,6 +498,7 @@ def conditions_of(config: RunConfig) -> Conditions:
     sampling = sampling_of(config)
     return Conditions(
         preset=config.model.preset,
+        solver=sampling.solver,
         steps=sampling.steps,
         consistency=sampling.consistency,
         chip_px=config.grid.chip_px,

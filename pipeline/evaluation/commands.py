@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -51,7 +52,8 @@ def evaluate_sr(
     degradation: Annotated[str, typer.Option(help="How inputs are made: sensor or gaussian.")] = "sensor",
     size: Annotated[int, typer.Option(min=64, help="Side of a window in 2.5 m pixels, a multiple of 8.")] = 256,
     windows: Annotated[int, typer.Option(min=1, help="Windows of each image at most.")] = 4,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampler steps; those of the weights if not given.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="reference or fast; that of the weights if not given.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Sampler steps; those of the sampler if not given.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="Spread of the initial noise.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Samples with different noise, for the calibration.")] = 8,
     opensr: Annotated[
@@ -74,7 +76,7 @@ def evaluate_sr(
     with _weights_error():
         given = load_weights(shipped("small", "stage1") if weights == "small" else weights)
         stage1 = Stage1.from_weights(given).eval()
-    sampling = _sampling(stage1, steps, temperature)
+    sampling = _sampling(stage1, sampler, steps, temperature)
     scorer = _opensr(opensr) if opensr else None
     files = find_images(data, ImageOptions(gsd, _three(rgb), full_scale, tuple(only)))
     pairs = image_pairs(files, size, windows, kind)
@@ -82,7 +84,7 @@ def evaluate_sr(
         "images": len({pair.place for pair in pairs}),
         "windows": len(pairs),
         "degradation": degradation,
-        "sampler": f"{sampling.steps} steps, temperature {sampling.temperature:g}"
+        "sampler": f"{sampling.solver}, {sampling.steps} steps, temperature {sampling.temperature:g}"
         + (", last estimate" if sampling.denoised else ""),
     }
     with _progress("windows") as progress:
@@ -128,15 +130,17 @@ def _opensr(distance: str) -> Scorer:
     return scores
 
 
-def _sampling(stage1: Stage1, steps: int | None, temperature: float | None) -> Sampling:
+def _sampling(stage1: Stage1, sampler: str | None, steps: int | None, temperature: float | None) -> Sampling:
     own = shipped_sampling() if stage1.config.diffusion.residual else Sampling()
-    chosen = own.steps if steps is None else steps
-    if chosen < 2 or 1000 % chosen:
-        raise ConfigError(f"--steps: {chosen} is not a number from 2 that divides 1000")
-    return Sampling(
-        steps=chosen,
-        denoised=own.denoised,
-        temperature=own.temperature if temperature is None else temperature,
+    if sampler not in (None, "reference", "fast"):
+        raise ConfigError(f"--sampler: {sampler!r} is neither 'reference' nor 'fast' (draft is the context encoder)")
+    chosen = own if sampler is None else own.by(sampler)
+    if steps is not None and chosen.solver == "ddim" and 1000 % steps:
+        raise ConfigError(f"--steps: {steps} does not divide 1000")
+    return replace(
+        chosen,
+        steps=chosen.steps if steps is None else steps,
+        temperature=chosen.temperature if temperature is None else temperature,
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from kernels.bands import SCALE
 from kernels.consistency import Sensor, back_project, observe, sensor_for_group
 from kernels.metrics import psnr, sam_degrees, ssim
-from kernels.model import Sampling
+from kernels.model import Sampling, super_resolve_rgb
 from kernels.perceptual import sliced_wasserstein, spectrum_error_db
 from kernels.stage1 import Stage1
 from pipeline.evaluation.data import Pair
@@ -118,9 +118,6 @@ _NOTE: Final = (
 
 
 def _ways(stage1: Stage1, sampling: Sampling) -> list[_Way]:
-    def noise(lr: Tensor, number: int) -> Tensor:
-        return initial_noise(lr, number, 0, sampling.temperature)
-
     def enlarged(mode: str) -> Callable[[Tensor, int], Tensor]:
         return lambda lr, _: F.interpolate(
             lr, scale_factor=SCALE, mode=mode, align_corners=None if mode == "nearest" else False
@@ -132,7 +129,7 @@ def _ways(stage1: Stage1, sampling: Sampling) -> list[_Way]:
     plain = {
         "bicubic": enlarged("bicubic"),
         CONTEXT: lambda lr, _: stage1.deterministic(lr),
-        SAMPLE: lambda lr, number: sample(stage1, lr, noise(lr, number), sampling),
+        SAMPLE: lambda lr, number: super_resolve_rgb(stage1, lr, initial_noise(lr, number, 0), sampling),
     }
     ways = [_Way("nearest", enlarged("nearest"))]
     for name, way in plain.items():
@@ -140,21 +137,16 @@ def _ways(stage1: Stage1, sampling: Sampling) -> list[_Way]:
     return ways
 
 
-def sample(stage1: Stage1, lr: Tensor, x_T: Tensor, sampling: Sampling) -> Tensor:
-    """One sample of stage 1 as a run takes it, before back-projection: (B, 3, h, w) → (B, 3, 4h, 4w)."""
-    return stage1.sample(lr, x_T, skip=1000 // sampling.steps, skip_last=True, denoised=sampling.denoised)
-
-
 def project(x: Tensor, lr: Tensor) -> Tensor:
     """Back-projection of RGB (B, 3, 4n, 4n) onto what was measured (B, 3, n, n), everywhere valid."""
     return back_project(x, lr, torch.ones_like(lr[:, :1]), _sensor(lr.shape[-1]))
 
 
-def initial_noise(lr: Tensor, number: int, seed: int, temperature: float) -> Tensor:
-    """Normal noise for one pair: (B, 3, h, w) → (B, 3, 4h, 4w); the same whatever else is evaluated."""
+def initial_noise(lr: Tensor, number: int, seed: int) -> Tensor:
+    """Standard normal noise for one pair: (B, 3, h, w) → (B, 3, 4h, 4w); the same whatever else is evaluated."""
     generator = torch.Generator().manual_seed(1_000_003 * seed + number)
     shape = (len(lr), 3, SCALE * lr.shape[-2], SCALE * lr.shape[-1])
-    return temperature * torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 def calibration(spread: Tensor, error: Tensor, samples: int, groups: int = 10) -> dict[str, Any]:
@@ -182,7 +174,7 @@ def _spread_and_error(
     lr = pair.lr[None]
     results = torch.cat(
         [
-            project(sample(stage1, lr, initial_noise(lr, number, seed, sampling.temperature), sampling), lr)
+            project(super_resolve_rgb(stage1, lr, initial_noise(lr, number, seed), sampling), lr)
             for seed in range(samples)
         ]
     )

@@ -199,7 +199,7 @@ def test_missing_sections_are_all_named_in_one_line(tmp_path: Path) -> None:
         ),
         (
             {"model": {"sampler_steps": 30}},
-            "model.sampler_steps: found 30, expected an integer from 2 that divides 1000, or null for the preset's own",
+            "model.sampler_steps: found 30, expected an integer from 2 that divides 1000",
         ),
         ({"model": {"seed": -1}}, "model.seed: found -1, expected an integer from 0 to 2^63 - 1"),
         ({"model": {"seed": True}}, "model.seed: found true"),
