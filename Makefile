@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow drills bench model-card sampler-curve audit lint typecheck format clean
+.PHONY: help install demo test test-slow drills bench bench-guards model-card sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,7 +32,10 @@ test-slow: .venv/.installed-test ## what takes longer: the real archive, large n
 drills: .venv/.installed-test ## kill parts of a run and compare what comes out
 	$(BIN)/python -m pytest -m drill tests/drills
 
-bench: .venv/.installed-test ## measure speed and memory
+bench: .venv/.installed-test ## how fast everything is here: a table, and tests/bench/speed.json
+	$(BIN)/python tests/bench
+
+bench-guards: .venv/.installed-test ## what must hold of speed and memory on any machine: ratios within one run
 	$(BIN)/python -m pytest -m bench tests/bench
 
 DATA ?= ../shared/data

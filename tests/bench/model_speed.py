@@ -7,23 +7,47 @@ whole evaluation of the network with its conditions, all 20 of them.
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.bands import GROUPS, SCALE
 from kernels.consistency import back_project, sensor_for_group
 from kernels.diffusion import ddim_timesteps
 from kernels.fusion import PUBLISHED_V2, build_fusion, merge_groups
-from kernels.model import Execution, Sampling, SuperResolution, load_model, shipped_sampling
+from kernels.model import SAMPLERS, Execution, Sampling, SuperResolution, load_model, shipped_sampling
+from kernels.noise import ground_noise
 from kernels.normalisation import FUSION, FUSION_RGB, from_stage1
 from kernels.stage1 import PUBLISHED, Stage1
+
+Precision = Literal["float32", "bfloat16"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+#: Parts of kernels' names, by kind of work.
+_KINDS = {
+    "convolutions and matrix products": (
+        "conv",
+        "gemm",
+        "xmma",
+        "cutlass",
+        "cudnn",
+        "implicit",
+        "nvjet",
+        "flash",
+        "sm90",
+    ),
+    "fused kernels": ("triton",),
+    "copies": ("Memcpy", "Memset", "copy", "nchwToNhwc", "nhwcToNchw"),
+}
 
 #: Matrix sides tried for the device's peak.
 _PEAK_SIDES = {"cpu": (1024, 2048, 3072), "cuda": (4096, 8192, 16384)}
@@ -63,11 +87,10 @@ def published_networks(seed: int = 0) -> tuple[Stage1, Any]:
 
 
 def model_of(case: Case, device: torch.device, networks: tuple[Stage1, Any] | None) -> SuperResolution:
-    """A fresh model; `networks` are copied."""
+    """A fresh model; `networks` are copied, where the case is of their sizes."""
     if case.models == "small":
         return load_model("small", sampling=case.sampling, device=device, execution=case.execution)
-    assert networks is not None
-    stage1, fusion = copy.deepcopy(networks)
+    stage1, fusion = copy.deepcopy(networks)  # type: ignore[misc]
     return SuperResolution(stage1, fusion, case.sampling, device=device, execution=case.execution)
 
 
@@ -139,12 +162,10 @@ def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
 
 def flop_of(case: Case) -> float:
     """FLOP of convolutions and matrix products for one chip, counted without computing anything."""
-    one = Case(case.models, case.preset, case.sampling, "eager", 1, case.side)
     meta = torch.device("meta")
-    networks = published_networks() if case.models == "published" else None
-    model = model_of(one, torch.device("cpu"), networks)
-    model.stage1.to(meta), model.fusion.to(meta)
-    model.device = meta
+    with meta:
+        networks = published_networks()
+    model = model_of(replace(case, execution="eager"), meta, networks)
     with FlopCounterMode(display=False) as counter:
         model(*chips(1, case.side, meta))
     return float(counter.get_total_flops())
@@ -215,7 +236,126 @@ def _repeated(given: Any, batch: int) -> Any:
     return tuple(_repeated(x, batch) for x in given)
 
 
-def reference(models: str, precision: str) -> Sampling:
-    """The sampler of a reference run in a precision."""
+def sampling(models: str, preset: str, precision: Precision) -> Sampling:
+    """How a preset samples."""
     own = shipped_sampling() if models == "small" else Sampling()
-    return Sampling(**{**vars(own), "steps": 20, "precision": precision})
+    solver, steps = SAMPLERS[preset]
+    return replace(own, solver=solver, steps=steps, precision=precision)
+
+
+def on_cpu() -> dict[str, list[dict[str, Any]]]:
+    """Published sizes at a small chip against the plain run, the shipped models at the usual chip, and threads."""
+    cpu = torch.device("cpu")
+    cases = [_case("published", "reference", precision, "eager", 1, 96) for precision in get_args(Precision)]
+    compared, plain_run = compare_with_plain(cases, cpu)
+    title = f"published sizes, 96 px chip, 20 steps; the plain run takes {plain_run['seconds_per_chip']:.1f} s"
+    peaks = {precision: matrix_peak(_DTYPES[precision], cpu) for precision in get_args(Precision)}
+    shipped = [
+        measure(_case("small", preset, precision, "eager", batch, 192), cpu, None, peaks[precision])
+        for preset in SAMPLERS
+        for precision in get_args(Precision)
+        for batch in ((1, 2) if preset == "fast" else (1,))
+    ]
+    return {
+        title: compared,
+        "peak: TFLOP/s of matrix products": [
+            {"what": name, "tflop_per_s": peak / 1e12} for name, peak in peaks.items()
+        ],
+        "small models, 192 px chip": shipped,
+        "threads of an actor, small models, fast": by_threads(),
+    }
+
+
+def by_threads() -> list[dict[str, Any]]:
+    """Chips a second and core of one actor by its threads, while every other core is as busy."""
+    cores = len(os.sched_getaffinity(0))
+    rows = []
+    for threads in sorted({1, 2, cores} & set(range(1, cores + 1))):
+        with ProcessPoolExecutor(cores // threads) as pool:
+            rates = list(pool.map(_rate_of_one, [threads] * (cores // threads)))
+        rows.append({"what": f"{cores // threads} actors of {threads} threads", "chips_per_s": sum(rates)})
+    return rows
+
+
+def _rate_of_one(threads: int) -> float:
+    torch.set_num_threads(threads)
+    case = _case("small", "fast", "float32", "eager", 1, 192)
+    model, given = model_of(case, torch.device("cpu"), None), chips(1, 192, torch.device("cpu"))
+    return 1 / seconds(lambda: model(*given), torch.device("cpu"), 3)
+
+
+def on_gpu() -> dict[str, list[dict[str, Any]]]:
+    """What a GPU is asked: tolerance, speed against the plain run, share of peak, the best batch, where time goes."""
+    gpu = torch.device("cuda")
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32
+    tables: dict[str, list[dict[str, Any]]] = {"noise, alike on CPU and GPU": [same_noise(gpu)]}
+    peaks = {precision: matrix_peak(_DTYPES[precision], gpu) for precision in get_args(Precision)}
+    tables["peak: TFLOP/s of matrix products"] = [
+        {"what": name, "tflop_per_s": peak / 1e12} for name, peak in peaks.items()
+    ]
+    cases = [
+        _case("published", "reference", precision, execution, batch, 144)
+        for precision, execution, batch in (
+            ("float32", "eager", 1), ("bfloat16", "eager", 1), ("bfloat16", "compiled", 1), ("bfloat16", "compiled", 8),
+        )
+    ]  # fmt: skip
+    compared, plain_run = compare_with_plain(cases, gpu, rounds=3)
+    title = f"published sizes, 144 px chip, 20 steps; the plain run takes {plain_run['seconds_per_chip']:.3f} s"
+    tables[title] = compared
+    networks, peak, rows = published_networks(), peaks["bfloat16"], []
+    for side, preset, batches in (
+        (144, "reference", (1, 2, 4, 8, 16, 32)),
+        (192, "reference", (1, 4, 8, 16)),
+        (192, "fast", (8,)),
+        (192, "draft", (8,)),
+    ):
+        for batch in batches:
+            try:
+                rows.append(
+                    measure(_case("published", preset, "bfloat16", "compiled", batch, side), gpu, networks, peak)
+                )
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                break
+    tables["published sizes by batch"] = rows
+    best = max((row for row in rows if row["side"] == 144), key=lambda row: row["chips_per_s"])
+    case = _case("published", "reference", "bfloat16", "compiled", best["batch"], 144)
+    tables["where a GPU's time goes, by kernel"] = where_time_goes(case, gpu, networks)
+    return tables
+
+
+def same_noise(gpu: torch.device) -> dict[str, Any]:
+    """The ground's noise on the GPU, against the CPU's: how many values differ in their last digit."""
+    window = (20240601, 32632, -2119680, 160, 768, 768)
+    there = ground_noise(*window, device=gpu)
+    here = ground_noise(*window)
+    took = seconds(lambda: ground_noise(*window, device=gpu), gpu, 5)
+    return {
+        "what": "768 px", "seconds": took, "differ": int((there.cpu() != here).sum()),
+        "difference_max": float((there.cpu() - here).abs().max()),
+    }  # fmt: skip
+
+
+def where_time_goes(case: Case, gpu: torch.device, networks: tuple[Stage1, Any]) -> list[dict[str, Any]]:
+    """The device's time of one batch by kind of kernel, and what it waits."""
+    model, given = model_of(case, gpu, networks), chips(case.batch, case.side, gpu)
+    model(*given)
+    took = seconds(lambda: model(*given), gpu, 3)
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        model(*given)
+        _finish(gpu)
+    times: dict[str, float] = {}
+    for event in found.key_averages():
+        kind = next((kind for kind, marks in _KINDS.items() if any(mark in event.key for mark in marks)), "other")
+        times[kind] = times.get(kind, 0.0) + event.self_device_time_total / 1e6
+    rest = max(took - sum(times.values()), 0.0)
+    shares = {**times, "waiting": rest}
+    return [
+        {"what": kind, "ms_per_chip": 1e3 * spent / case.batch, "share": spent / took}
+        for kind, spent in sorted(shares.items(), key=lambda item: -item[1])
+    ]
+
+
+def _case(models: str, preset: str, precision: Precision, execution: Execution, batch: int, side: int) -> Case:
+    return Case(models, preset, sampling(models, preset, precision), execution, batch, side)

@@ -1,0 +1,106 @@
+"""How fast everything is, as a table and as JSON: `make bench`, or `python tests/bench [PART …]`.
+
+Parts: models (chips a second by preset, precision and batch, against a plain run; where a GPU's time goes), limits
+(reading, staging, assembly beside what their libraries do alone), busy (one actor's time), scaling (1 to 8 actors).
+With a GPU, `models` measures it and not the CPU. Figures depend on the machine: it is described in the JSON. What must
+hold on any machine are ratios within one run; the tests marked `bench` hold them (`make bench-guards`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+
+Rows = list[dict[str, Any]]
+
+HERE = Path(__file__).resolve().parent
+
+
+def models(folder: Path) -> dict[str, Rows]:
+    """See `model_speed`."""
+    import model_speed
+
+    return model_speed.on_gpu() if torch.cuda.is_available() else model_speed.on_cpu()
+
+
+def limits(folder: Path) -> dict[str, Rows]:
+    """See `limits`."""
+    import limits as module
+
+    return {"limits: MB of pixels a core second": module.measure(folder)}
+
+
+def busy(folder: Path) -> dict[str, Rows]:
+    """See `test_busy`."""
+    import test_busy
+
+    return {"busy: one actor, the model's time slept": [test_busy.measure(folder)]}
+
+
+def scaling(folder: Path) -> dict[str, Rows]:
+    """See `test_scaling`."""
+    import test_scaling
+
+    return {"scaling: logical GPUs, the model's time slept": test_scaling.measure(folder)}
+
+
+PARTS: Mapping[str, Callable[[Path], dict[str, Rows]]] = {
+    "models": models,
+    "limits": limits,
+    "busy": busy,
+    "scaling": scaling,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python tests/bench", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--json", type=Path, default=HERE / "speed.json", help="where the figures go")
+    args = parser.parse_args(argv)
+    console = Console()
+    facts = machine()
+    console.print(*(f"{name} {value}" for name, value in facts.items()), sep=", ", highlight=False)
+    found: dict[str, Rows] = {}
+    for part in args.parts or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            tables = PARTS[part](Path(folder))
+        for title, rows in tables.items():
+            console.print(table_of(title, rows))
+        found |= tables
+        before = json.loads(args.json.read_text()) if args.json.exists() else {}
+        kept = before.get("tables", {}) if before.get("machine") == facts else {}
+        args.json.write_text(json.dumps({"machine": facts, "tables": kept | found}, indent=1) + "\n")
+    console.print(f"written: {args.json}")
+
+
+def table_of(title: str, rows: Rows) -> Table:
+    """One line a row; numbers to three digits."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title, title_justify="left", box=None)
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="left" if name == "what" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(row.get(name, "")) for name in columns))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
+    return str(value)
+
+
+if __name__ == "__main__":
+    main()
