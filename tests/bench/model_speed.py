@@ -246,12 +246,12 @@ def sampling(models: str, preset: str, precision: Precision) -> Sampling:
 def on_cpu() -> dict[str, list[dict[str, Any]]]:
     """Published sizes at a small chip against the plain run, the shipped models at the usual chip, and threads."""
     cpu = torch.device("cpu")
-    cases = [_case("published", "reference", precision, "eager", 1, 96) for precision in get_args(Precision)]
+    cases = [case_of("published", "reference", precision, "eager", 1, 96) for precision in get_args(Precision)]
     compared, plain_run = compare_with_plain(cases, cpu)
     title = f"published sizes, 96 px chip, 20 steps; the plain run takes {plain_run['seconds_per_chip']:.1f} s"
     peaks = {precision: matrix_peak(_DTYPES[precision], cpu) for precision in get_args(Precision)}
     shipped = [
-        measure(_case("small", preset, precision, "eager", batch, 192), cpu, None, peaks[precision])
+        measure(case_of("small", preset, precision, "eager", batch, 192), cpu, None, peaks[precision])
         for preset in SAMPLERS
         for precision in get_args(Precision)
         for batch in ((1, 2) if preset == "fast" else (1,))
@@ -279,7 +279,7 @@ def by_threads() -> list[dict[str, Any]]:
 
 def _rate_of_one(threads: int) -> float:
     torch.set_num_threads(threads)
-    case = _case("small", "fast", "float32", "eager", 1, 192)
+    case = case_of("small", "fast", "float32", "eager", 1, 192)
     model, given = model_of(case, torch.device("cpu"), None), chips(1, 192, torch.device("cpu"))
     return 1 / seconds(lambda: model(*given), torch.device("cpu"), 3)
 
@@ -295,7 +295,7 @@ def on_gpu() -> dict[str, list[dict[str, Any]]]:
         {"what": name, "tflop_per_s": peak / 1e12} for name, peak in peaks.items()
     ]
     cases = [
-        _case("published", "reference", precision, execution, batch, 144)
+        case_of("published", "reference", precision, execution, batch, 144)
         for precision, execution, batch in (
             ("float32", "eager", 1), ("bfloat16", "eager", 1), ("bfloat16", "compiled", 1), ("bfloat16", "compiled", 8),
         )
@@ -313,14 +313,14 @@ def on_gpu() -> dict[str, list[dict[str, Any]]]:
         for batch in batches:
             try:
                 rows.append(
-                    measure(_case("published", preset, "bfloat16", "compiled", batch, side), gpu, networks, peak)
+                    measure(case_of("published", preset, "bfloat16", "compiled", batch, side), gpu, networks, peak)
                 )
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 break
     tables["published sizes by batch"] = rows
     best = max((row for row in rows if row["side"] == 144), key=lambda row: row["chips_per_s"])
-    case = _case("published", "reference", "bfloat16", "compiled", best["batch"], 144)
+    case = case_of("published", "reference", "bfloat16", "compiled", best["batch"], 144)
     tables["where a GPU's time goes, by kernel"] = where_time_goes(case, gpu, networks)
     return tables
 
@@ -357,5 +357,5 @@ def where_time_goes(case: Case, gpu: torch.device, networks: tuple[Stage1, Any])
     ]
 
 
-def _case(models: str, preset: str, precision: Precision, execution: Execution, batch: int, side: int) -> Case:
+def case_of(models: str, preset: str, precision: Precision, execution: Execution, batch: int, side: int) -> Case:
     return Case(models, preset, sampling(models, preset, precision), execution, batch, side)
