@@ -191,7 +191,7 @@ class CubeDraft:
         here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
         bands = (slice(None),) * (values.ndim - 2)
         objects: dict[str, Buffer] = {}
-        self._array(MemoryStore(objects), path)[(slice(time, time + 1), *bands, *here)] = values[None]
+        self.array(MemoryStore(objects), path)[(slice(time, time + 1), *bands, *here)] = values[None]
         return objects[key]
 
     def shard_objects(self, epsg: int, shard: ShardIndex) -> list[str]:
@@ -207,7 +207,8 @@ class CubeDraft:
         """Paths of all objects in the order in which they may be put in place: see `in_order`."""
         return in_order(self.objects)
 
-    def _array(self, store: Store, path: str) -> zarr.Array:
+    def array(self, store: Store, path: str) -> zarr.Array:
+        """An array as it will be, in a store that need not know of it yet."""
         document = json.loads(self.objects[f"{path}/zarr.json"])
         inner = zarr.AsyncArray(document, StorePath(store, path), config={"write_empty_chunks": True})
         return zarr.Array(inner)

@@ -21,7 +21,7 @@ _FOLDER = "chips"
 
 #: Bit-shuffled lz4. A staged chip lives for minutes: on super-resolved pixels this is written four times and read twice
 #: as fast as bit-shuffled zstd at level 3, and 6 % larger. Blosc's streams name their codec, so any of them is read.
-_CODEC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
+CODEC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def write_chip(staging: Storage, object_name: str, chip: StagedChip) -> int:
     layout, streams, begin = {}, [], 0
     for name in ("dn", "quality", "source") if chip.std is None else ("dn", "quality", "source", "std"):
         array = np.ascontiguousarray(getattr(chip, name))
-        stream = _CODEC.encode(array)
+        stream = CODEC.encode(array)
         layout[name] = [array.dtype.str, list(array.shape)]
         header[name] = {"dtype": "U8", "shape": [len(stream)], "data_offsets": [begin, begin + len(stream)]}
         streams.append(stream)
@@ -82,7 +82,7 @@ def read_chip(staging: Storage, object_name: str) -> StagedChip:
         for name, (dtype, shape) in layout.items():
             start, stop = places[name]
             arrays[name] = np.empty(shape, dtype)
-            _CODEC.decode(data[begin + start : begin + stop], out=arrays[name])
+            CODEC.decode(data[begin + start : begin + stop], out=arrays[name])
         return StagedChip(arrays["dn"], arrays["quality"], arrays["source"], arrays.get("std"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StoreError(
