@@ -125,18 +125,23 @@ class _Piece(NamedTuple):
     def of(cls, layer: Layer, weight: NDArray[np.uint32], rows: tuple[int, int], cols: tuple[int, int]) -> _Piece:
         (row, col), factor = layer.at, layer.values.shape[1] // layer.valid.shape[0]
         there = slice(rows[0] - row, rows[1] - row), slice(cols[0] - col, cols[1] - col)
-        weight, valid = weight[there], _spread(layer.valid, there, factor)
-        if not valid.all():
-            weight = weight * valid
-        return cls(
-            layer.values[(slice(None), *there)], weight, [_spread(label, there, factor) for label in layer.labels]
-        )
+        part = _Part(there, factor)
+        weight = weight[there]
+        if not layer.valid[part.coarse].all():
+            weight = weight * part.spread(layer.valid)
+        return cls(layer.values[(slice(None), *there)], weight, [part.spread(label) for label in layer.labels])
 
 
-def _spread(coarse: NDArray[Any], there: tuple[slice, slice], factor: int) -> NDArray[Any]:
-    """A part, in pixels, of an array of one number for every factor × factor pixels."""
-    row, col = (np.arange(part.start, part.stop) // factor for part in there)
-    return coarse[row[0] : row[-1] + 1].take(col, axis=1).take(row - row[0], axis=0)
+class _Part:
+    """A part, given in pixels, of arrays of one number for every factor × factor pixels."""
+
+    def __init__(self, there: tuple[slice, slice], factor: int) -> None:
+        self.coarse = tuple(slice(part.start // factor, (part.stop - 1) // factor + 1) for part in there)
+        self._rows, self._cols = (np.arange(part.start, part.stop) // factor - part.start // factor for part in there)
+
+    def spread(self, coarse: NDArray[Any]) -> NDArray[Any]:
+        """(h, w) its numbers, pixel by pixel."""
+        return coarse[self.coarse].take(self._cols, axis=1).take(self._rows, axis=0)
 
 
 def _copy(piece: _Piece, values: NDArray[np.uint16], labels: list[NDArray[Any]], fill: int) -> None:
@@ -170,7 +175,7 @@ def _mix(pieces: list[_Piece], values: NDArray[np.uint16], fill: int) -> None:
     # A divisor that is the same everywhere is a scalar: much faster, and what most rectangles have.
     divisor = dtype(most) if least == most else np.maximum(summed, 1).astype(dtype)
     half = (summed // 2).astype(dtype)
-    weights = [piece.weight.astype(dtype, copy=False) for piece in pieces]
+    weights = [np.ascontiguousarray(piece.weight, dtype) for piece in pieces]
     total, product = np.empty_like(half), np.empty_like(half)
     for band, out in enumerate(values):
         total[...] = half

@@ -96,7 +96,9 @@ def blend_shard(
         np.empty(spectral, np.uint16) if with_std else None,
     )
     load = dask.delayed(_load, pure=False)
-    loaded = {chip.index: load(staging, chip, with_std) for chip in sorted(chips, key=lambda chip: chip.index)}
+    loaded = {
+        chip.index: load(staging, chip, grid, window, with_std) for chip in sorted(chips, key=lambda chip: chip.index)
+    }
     strips = []
     for top in range(0, side, strip_px):
         strip = PixelWindow(window.row + top, window.col, min(strip_px, side - top), side)
@@ -136,9 +138,11 @@ def _blend_strip(
         blend(deviations, _window(grid), out.std, (), STD_FILL)
 
 
-def _load(staging: Storage, chip: ChipSource, with_std: bool) -> StagedChip:
+def _load(staging: Storage, chip: ChipSource, grid: Grid, window: PixelWindow, with_std: bool) -> StagedChip:
     """A staged chip with the cube's scene numbers; what the shard does not need of it is let go of."""
-    staged = read_chip(staging, chip.object_name)
+    place, margin = grid.chip_window(chip.index), grid.margin_px * SCALE
+    rows = slice(max(window.row - place.row, margin), min(window.row_stop - place.row, place.height - margin))
+    staged = read_chip(staging, chip.object_name, rows)
     if with_std and staged.std is None:
         raise StoreError(
             f"{staging.url}: staged chip {chip.object_name} has no standard deviation; delete it and run again"
