@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Weights are integers in [0, 2¹⁵]: with 16-bit values every sum below is exact in 64 bits, hence independent of order.
+#: Weights are integers in [0, 2¹⁵]: with 16-bit values every sum below is exact, hence independent of order.
 WEIGHT_ONE = 1 << 15
 
 
@@ -39,70 +42,162 @@ def chip_window(size: int, overlap: int, margin: int) -> NDArray[np.int64]:
     return np.rint(np.outer(profile, profile) * WEIGHT_ONE).astype(np.int64)
 
 
-@dataclass
-class Blend:
-    """Accumulator of one target window: Σ w·chip and Σ w in whole numbers.
+@dataclass(frozen=True)
+class Layer:
+    """A chip to be blended with others.
 
     Attributes:
-        total: (C, H, W) int64, Σ w·value.
-        weight: (H, W) int64, Σ w.
-        claim: (H, W) int64, the strongest claim on a pixel's labels so far (weight, then lower chip rank).
-        labels: (L, H, W) uint16, labels (quality, source, …) of the chip with the strongest claim.
+        values: (C, h, w) uint16.
+        labels: whole numbers (quality, source, …), each (h / f, w / f): one for every f × f pixels.
+        valid: (h / f, w / f) bool; pixels without data have no weight.
+        at: (row, col) of its top left pixel in the target; may be negative.
+        rank: its position among all that are blended, unique: decides between equal weights.
     """
 
-    total: NDArray[np.int64]
-    weight: NDArray[np.int64]
-    claim: NDArray[np.int64]
-    labels: NDArray[np.uint16]
+    values: NDArray[np.uint16]
+    labels: Sequence[NDArray[np.unsignedinteger[Any]]]
+    valid: NDArray[np.bool_]
+    at: tuple[int, int]
+    rank: int
+
+
+def blend(
+    layers: Sequence[Layer],
+    window: NDArray[np.int64],
+    values: NDArray[np.uint16],
+    labels: Sequence[NDArray[np.unsignedinteger[Any]]],
+    fill: int = 0,
+) -> None:
+    """Blend chips into a target: Σ w·value / Σ w, rounded half up, whatever the order of the chips.
+
+    Labels cannot be averaged: they follow the chip with the greatest weight, the lower rank among equals.
+
+    The target falls into rectangles between the edges of the chips' windows. In most of them one chip alone has weight,
+    and is copied; sums are made of the others, rectangle by rectangle, in what a core's cache holds.
+
+    Args:
+        layers: the chips; what of them lies outside the target does not matter.
+        window: (h, w) weight of each pixel of a chip, in [0, WEIGHT_ONE].
+        values: (C, H, W) uint16, written to; `fill` where nothing has weight.
+        labels: the target of each of the chips' labels, (H, W), written to; 0 where nothing has weight.
+        fill: value of pixels where nothing has weight.
+    """
+    weight = window.astype(np.uint32)
+    rows, cols = _support(window.max(axis=1)), _support(window.max(axis=0))
+    ordered = sorted(layers, key=lambda layer: layer.rank)
+    for top, bottom in _cuts([layer.at[0] for layer in ordered], rows, values.shape[1]):
+        across = [layer for layer in ordered if layer.at[0] + rows.start <= top < layer.at[0] + rows.stop]
+        for left, right in _cuts([layer.at[1] for layer in across], cols, values.shape[2]):
+            here = np.s_[top:bottom, left:right]
+            pieces = [
+                _Piece.of(layer, weight, (top, bottom), (left, right))
+                for layer in across
+                if layer.at[1] + cols.start <= left < layer.at[1] + cols.stop
+            ]
+            cell, marks = values[(slice(None), *here)], [target[here] for target in labels]
+            if len(pieces) == 1:
+                _copy(pieces[0], cell, marks, fill)
+            else:
+                _mix(pieces, cell, fill)
+                _choose(pieces, marks)
+
+
+def _support(weights: NDArray[np.int64]) -> slice:
+    """From the first to the last place that has weight."""
+    places = np.flatnonzero(weights)
+    return slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0)
+
+
+def _cuts(starts: Sequence[int], support: slice, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the stretches of 0 … size between the edges of the chips' windows."""
+    edges = {edge for start in starts for edge in (start + support.start, start + support.stop)}
+    return pairwise(sorted({0, size, *(edge for edge in edges if 0 < edge < size)}))
+
+
+class _Piece(NamedTuple):
+    """A chip's part of a rectangle, all (…, h, w): values, weights with those of pixels without data at 0, labels."""
+
+    values: NDArray[np.uint16]
+    weight: NDArray[np.uint32]
+    labels: list[NDArray[np.unsignedinteger[Any]]]
 
     @classmethod
-    def empty(cls, channels: int, labels: int, height: int, width: int) -> Blend:
-        """An accumulator nothing has been added to."""
-        return cls(
-            np.zeros((channels, height, width), np.int64),
-            np.zeros((height, width), np.int64),
-            np.zeros((height, width), np.int64),
-            np.zeros((labels, height, width), np.uint16),
-        )
+    def of(cls, layer: Layer, weight: NDArray[np.uint32], rows: tuple[int, int], cols: tuple[int, int]) -> _Piece:
+        (row, col), factor = layer.at, layer.values.shape[1] // layer.valid.shape[0]
+        there = slice(rows[0] - row, rows[1] - row), slice(cols[0] - col, cols[1] - col)
+        part = _Part(there, factor)
+        weight = weight[there]
+        if not layer.valid[part.coarse].all():
+            weight = weight * part.spread(layer.valid)
+        return cls(layer.values[(slice(None), *there)], weight, [part.spread(label) for label in layer.labels])
 
-    def add(
-        self,
-        values: NDArray[np.uint16],
-        labels: NDArray[np.uint16],
-        weight: NDArray[np.int64],
-        valid: NDArray[np.bool_],
-        at: tuple[int, int],
-        rank: int,
-    ) -> None:
-        """Add a chip, or the part of it that lies in the window.
 
-        Args:
-            values: (C, h, w) uint16.
-            labels: (L, h, w) uint16.
-            weight: (h, w) int64 window of the chip.
-            valid: (h, w) bool; pixels without data have no weight.
-            at: (row, col) of the chip's top left pixel in the window; may be negative.
-            rank: position of the chip among all that are blended, unique, below 2³²: decides between equal weights.
-        """
-        height, width = self.weight.shape
-        h, w = weight.shape
-        r0, c0 = max(at[0], 0), max(at[1], 0)
-        r1, c1 = min(at[0] + h, height), min(at[1] + w, width)
-        if r0 >= r1 or c0 >= c1:
-            return
-        here = np.s_[r0:r1, c0:c1]
-        there = np.s_[r0 - at[0] : r1 - at[0], c0 - at[1] : c1 - at[1]]
-        wt = weight[there] * valid[there]
-        self.weight[here] += wt
-        self.total[(slice(None), *here)] += wt * values[(slice(None), *there)]
-        # Labels cannot be averaged: they follow the chip with the greatest weight, the lower rank among equals.
-        claim = np.where(wt > 0, (wt << 32) + (2**32 - 1 - rank), 0)
-        stronger = claim > self.claim[here]
-        self.claim[here][stronger] = claim[stronger]
-        self.labels[(slice(None), *here)][:, stronger] = labels[(slice(None), *there)][:, stronger]
+class _Part:
+    """A part, given in pixels, of arrays of one number for every factor × factor pixels."""
 
-    def result(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        """Blended values rounded half up, (C, H, W) uint16, zero where nothing had weight; and the labels."""
-        safe = np.maximum(self.weight, 1)
-        values = (self.total * 2 + safe) // (safe * 2)
-        return values.astype(np.uint16), self.labels
+    def __init__(self, there: tuple[slice, slice], factor: int) -> None:
+        self.coarse = tuple(slice(part.start // factor, (part.stop - 1) // factor + 1) for part in there)
+        self._rows, self._cols = (np.arange(part.start, part.stop) // factor - part.start // factor for part in there)
+
+    def spread(self, coarse: NDArray[Any]) -> NDArray[Any]:
+        """(h, w) its numbers, pixel by pixel."""
+        return coarse[self.coarse].take(self._cols, axis=1).take(self._rows, axis=0)
+
+
+def _copy(piece: _Piece, values: NDArray[np.uint16], labels: list[NDArray[Any]], fill: int) -> None:
+    """One chip alone."""
+    shown = piece.weight > 0
+    if shown.all():
+        values[...] = piece.values
+        for target, label in zip(labels, piece.labels, strict=True):
+            target[...] = label
+    else:
+        values[...] = np.where(shown, piece.values, np.uint16(fill))
+        for target, label in zip(labels, piece.labels, strict=True):
+            target[...] = label * shown
+
+
+def _mix(pieces: list[_Piece], values: NDArray[np.uint16], fill: int) -> None:
+    """Chips that overlap, or none.
+
+    With T = Σ w·value and W = Σ w the result is (T + ⌊W/2⌋) // W, which is T / W rounded half up: where W is odd, T / W
+    never lies half way. Where W ≤ 2¹⁶, as where windows add up to one, 32 bits are enough:
+    T + ⌊W/2⌋ ≤ 2¹⁶ · (2¹⁶ − 1) + 2¹⁵ < 2³².
+    """
+    summed = np.zeros(values.shape[1:], np.int64)
+    for piece in pieces:
+        summed += piece.weight
+    least, most = int(summed.min()), int(summed.max())
+    if most == 0:
+        values[...] = fill
+        return
+    dtype = np.uint32 if most <= 2 * WEIGHT_ONE else np.uint64
+    # A divisor that is the same everywhere is a scalar: much faster, and what most rectangles have.
+    divisor = dtype(most) if least == most else np.maximum(summed, 1).astype(dtype)
+    half = (summed // 2).astype(dtype)
+    weights = [np.ascontiguousarray(piece.weight, dtype) for piece in pieces]
+    total, product = np.empty_like(half), np.empty_like(half)
+    for band, out in enumerate(values):
+        total[...] = half
+        for piece, weight in zip(pieces, weights, strict=True):
+            product[...] = piece.values[band]
+            product *= weight
+            total += product
+        total //= divisor
+        out[...] = total
+    if least == 0:
+        values[:, summed == 0] = fill
+
+
+def _choose(pieces: list[_Piece], labels: list[NDArray[Any]]) -> None:
+    """Each pixel's labels, of the chip with the greatest weight: the first of equals, for pieces are in their order."""
+    if not labels:
+        return
+    for target in labels:
+        target[...] = 0
+    strongest = np.zeros(labels[0].shape, np.uint32)
+    for piece in pieces:
+        stronger = piece.weight > strongest
+        np.copyto(strongest, piece.weight, where=stronger)
+        for target, label in zip(labels, piece.labels, strict=True):
+            np.copyto(target, label, where=stronger)

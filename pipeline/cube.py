@@ -24,9 +24,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from pyproj import CRS
-from zarr.abc.store import Store
+from zarr.abc.store import RangeByteRequest, Store
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
@@ -41,6 +41,9 @@ from pipeline.storage import STORE_FAILURES, Storage, first_line
 
 #: Path of the 2.5 m level inside a zone's group.
 BASE_LEVEL = "0"
+
+#: Bytes of a shard that are read back at a time.
+_READ_BACK = 16 << 20
 
 _EPOCH = date(1970, 1, 1)
 
@@ -142,6 +145,9 @@ class CubeDraft:
     def write_shard(self, epsg: int, shard: ShardIndex, data: ShardData, store: Store | None = None) -> dict[str, str]:
         """Write one whole shard of every variable and read it back.
 
+        A shard is encoded in memory, so that its object is put in place by one request that asks nothing of what was
+        there before, and compared byte for byte with what the store then returns.
+
         Args:
             store: another than the cube's own: an Icechunk session's.
 
@@ -152,11 +158,7 @@ class CubeDraft:
             StoreError: the store refuses, or returns other bytes than were written.
         """
         zone = self.zones[epsg]
-        row, col = zone.shard_position(shard, self.grid)
-        size = self.grid.shard_px
-        here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
-        t = zone.step
-        checksums = {}
+        place = zone.step, *zone.shard_position(shard, self.grid)
         store = store or self.store
         keys = dict(zip(zone.variables, self.shard_objects(epsg, shard), strict=True))
         variables: dict[str, NDArray[Any]] = {
@@ -166,21 +168,31 @@ class CubeDraft:
         }
         if data.std is not None:
             variables["reflectance_std"] = data.std
+        checksums = {}
         for name, values in variables.items():
-            array = self._array(store, f"{zone.path}/{name}")
-            has_bands = values.ndim == 3
-            where = (slice(t, t + 1), slice(None), *here) if has_bands else (slice(t, t + 1), *here)
             key = keys[name]
+            encoded = self._encoded(f"{zone.path}/{name}", key, place, values)
             try:
-                array[where] = values[None]
+                sync(store.set(key, encoded))
+                whole = _holds(store, key, encoded)
             except STORE_FAILURES as error:
                 raise StoreError(f"{self.storage.url}/{key}: cannot be written ({first_line(error)})") from None
-            if not np.array_equal(np.asarray(array[where]), values[None]):
+            if not whole:
                 raise StoreError(
                     f"{self.storage.url}/{key}: the store returns other bytes than were written; run again"
                 )
-            checksums[key] = hashlib.sha256(_bytes_at(store, key) or b"").hexdigest()
+            checksums[key] = hashlib.sha256(encoded.as_buffer_like()).hexdigest()
         return checksums
+
+    def _encoded(self, path: str, key: str, place: tuple[int, int, int], values: NDArray[Any]) -> Buffer:
+        """A shard's object as the array at `path` has it at `key`; `place` is (time, row, col), in shards."""
+        time, row, col = place
+        size = self.grid.shard_px
+        here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
+        bands = (slice(None),) * (values.ndim - 2)
+        objects: dict[str, Buffer] = {}
+        self.array(MemoryStore(objects), path)[(slice(time, time + 1), *bands, *here)] = values[None]
+        return objects[key]
 
     def shard_objects(self, epsg: int, shard: ShardIndex) -> list[str]:
         """Paths of a shard's objects, one a variable, in the order of `Zone.variables`."""
@@ -195,7 +207,8 @@ class CubeDraft:
         """Paths of all objects in the order in which they may be put in place: see `in_order`."""
         return in_order(self.objects)
 
-    def _array(self, store: Store, path: str) -> zarr.Array:
+    def array(self, store: Store, path: str) -> zarr.Array:
+        """An array as it will be, in a store that need not know of it yet."""
         document = json.loads(self.objects[f"{path}/zarr.json"])
         inner = zarr.AsyncArray(document, StorePath(store, path), config={"write_empty_chunks": True})
         return zarr.Array(inner)
@@ -286,6 +299,17 @@ def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     data = object_bytes(storage, path)
     document: dict[str, Any] | None = None if data is None else json.loads(data)
     return document
+
+
+def _holds(store: Store, path: str, expected: Buffer) -> bool:
+    """Whether a store returns these bytes. They are asked for in pieces, which all take the same memory."""
+    for start in range(0, len(expected), _READ_BACK):
+        piece = expected[start : start + _READ_BACK].as_numpy_array()
+        asked = RangeByteRequest(start, start + len(piece))
+        returned = sync(store.get(path, default_buffer_prototype(), asked))
+        if returned is None or not np.array_equal(returned.as_numpy_array(), piece):
+            return False
+    return True
 
 
 def _bytes_at(store: Store, path: str) -> bytes | None:

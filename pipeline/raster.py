@@ -70,7 +70,9 @@ CLEAR_CLASSES = (2, 4, 5, 6, 7, 11)
 
 def is_clear(classes: Pixels) -> NDArray[np.bool_]:
     """Which pixels of a scene classification show the ground: any shape, bool."""
-    return np.isin(classes, CLEAR_CLASSES)
+    clear = np.zeros(256, bool)
+    clear[list(CLEAR_CLASSES)] = True
+    return clear.take(classes, mode="clip")  # some ten times as fast as np.isin; the last entry is no class
 
 
 def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint16]:
@@ -93,23 +95,25 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
 
 def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afresh: bool) -> NDArray[np.uint16]:
     left, _, _, top = window.bounds_m(scene.epsg)
-    size = window.height * 2.5 / asset.gsd_m, window.width * 2.5 / asset.gsd_m
-    height, width = round(size[0]), round(size[1])
-    out: NDArray[np.uint16] = np.zeros((height, width), np.uint16)
-    with opened(scene, band, asset, afresh=afresh, keep=True) as file:
-        col = round((left - file.transform.c) / asset.gsd_m)
-        row = round((file.transform.f - top) / asset.gsd_m)
-        r0, r1 = max(row, 0), min(row + height, file.height)
-        c0, c1 = max(col, 0), min(col + width, file.width)
+    height, width = round(window.height * 2.5 / asset.gsd_m), round(window.width * 2.5 / asset.gsd_m)
+    with _opened(scene, band, asset, afresh=afresh, keep=True) as held:
+        col = round((left - held.left) / asset.gsd_m)
+        row = round((held.top - top) / asset.gsd_m)
+        r0, r1 = max(row, 0), min(row + height, held.height)
+        c0, c1 = max(col, 0), min(col + width, held.width)
         if r0 >= r1 or c0 >= c1:
-            return out
+            return np.zeros((height, width), np.uint16)
         try:
-            data = file.read(1, window=Window(c0, r0, c1 - c0, r1 - r0))
+            data = held.file.read(1, window=Window(c0, r0, c1 - c0, r1 - r0))
         except (RasterioError, ValueError) as error:
             raise _unread(scene, band, asset, error) from None
-        if file.nodata not in (None, 0):
-            data = np.where(data == file.nodata, 0, data)
-        out[r0 - row : r1 - row, c0 - col : c1 - col] = data
+    data = data.astype(np.uint16, copy=False)
+    if held.nodata not in (None, 0):
+        data[data == held.nodata] = 0
+    if data.shape == (height, width):
+        return data
+    out: NDArray[np.uint16] = np.zeros((height, width), np.uint16)
+    out[r0 - row : r1 - row, c0 - col : c1 - col] = data
     return out
 
 
@@ -208,21 +212,44 @@ def opened(
     Raises:
         ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
     """
+    with _opened(scene, band, asset, afresh=afresh, keep=keep) as held:
+        yield held.file
+
+
+class _Held(NamedTuple):
+    """An open file, and what every read asks of it: rasterio would ask GDAL each time."""
+
+    file: rasterio.DatasetReader
+    left: float
+    top: float
+    height: int
+    width: int
+    nodata: float | None
+
+    @classmethod
+    def of(cls, file: rasterio.DatasetReader) -> _Held:
+        transform = file.transform
+        return cls(file, transform.c, transform.f, file.height, file.width, file.nodata)
+
+
+@contextmanager
+def _opened(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool) -> Iterator[_Held]:
+    """See `opened`."""
     key = _Key(asset.href, asset.driver, scene.epsg, asset.gsd_m, band == "SCL", _stamp(asset.href))
-    file = None if afresh else _kept.take(key)
+    held = None if afresh else _kept.take(key)
     # Options matter when a file is opened, and as long as it is read over a network.
-    with rasterio.Env(**_options(asset.href, afresh)) if file is None or is_url(asset.href) else nullcontext():
-        if file is None:
-            file = _open(scene, band, asset)
+    with rasterio.Env(**_options(asset.href, afresh)) if held is None or is_url(asset.href) else nullcontext():
+        if held is None:
+            held = _Held.of(_open(scene, band, asset))
         try:
-            yield file
+            yield held
         except BaseException:
-            file.close()
+            held.file.close()
             raise
         if keep:
-            _kept.put(key, file)
+            _kept.put(key, held)
         else:
-            file.close()
+            held.file.close()
 
 
 def _open(scene: Scene, band: str, asset: Asset) -> rasterio.DatasetReader:
@@ -270,19 +297,19 @@ class _Kept(threading.local):
     than reading. GDAL allows no two threads one handle. Those used longest ago are closed."""
 
     def __init__(self) -> None:
-        self._files: dict[_Key, rasterio.DatasetReader] = {}
+        self._files: dict[_Key, _Held] = {}
 
-    def take(self, key: _Key) -> rasterio.DatasetReader | None:
+    def take(self, key: _Key) -> _Held | None:
         """A file that is now the caller's, if it is here."""
         return self._files.pop(key, None)
 
-    def put(self, key: _Key, file: rasterio.DatasetReader) -> None:
+    def put(self, key: _Key, held: _Held) -> None:
         """Keep a file."""
         if (other := self._files.pop(key, None)) is not None:
-            other.close()
-        self._files[key] = file
+            other.file.close()
+        self._files[key] = held
         while len(self._files) > _FILES_KEPT:
-            self._files.pop(next(iter(self._files))).close()
+            self._files.pop(next(iter(self._files))).file.close()
 
 
 _kept = _Kept()

@@ -71,6 +71,8 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: boo
     looks = []
     for rank, scene in enumerate(scenes):
         look = _read_scene(scene, window)
+        if rank == 0 and (look.clear & look.whole).all():  # nothing to choose, nothing to copy
+            return Chip(look.dn, look.valid, look.quality(rank), np.ones(look.data.shape, np.uint16))
         looks.append(look)
         missing &= ~_take(chip, look, missing & look.clear & look.whole, rank)
         if not missing.any():
@@ -102,37 +104,47 @@ class _Look:
     clear: NDArray[np.bool_]
     some: NDArray[np.bool_]
 
+    def quality(self, rank: int) -> NDArray[np.uint8]:
+        """(chip_px, chip_px) what its pixels are to a chip of which it is the scene of this rank."""
+        shown = Quality.CLEAR if rank == 0 else Quality.FILLED
+        return np.where(self.ground, np.uint8(shown), np.uint8(Quality.CLOUDY))
+
 
 def _read_scene(scene: Scene, window: PixelWindow) -> _Look:
     dn: dict[int, NDArray[np.uint16]] = {}
     valid: dict[int, NDArray[np.bool_]] = {}
     for gsd, bands in GROUPS.items():
         raw = np.stack([read_window(scene, band, window) for band in bands])
-        offset = np.array([scene.assets[band].offset_dn for band in bands], np.int32)[:, None, None]
-        dn[gsd] = np.where(raw > 0, np.clip(raw.astype(np.int32) + offset, 1, _DN_MAX), 0).astype(np.uint16)
-        valid[gsd] = np.all(raw > 0, axis=0)
+        valid[gsd] = raw.min(axis=0) > 0
+        offsets = [scene.assets[band].offset_dn for band in bands]
+        dn[gsd] = _without(raw, offsets) if any(offsets) else raw
     data = valid[10] & _spread(valid[20], 2) & _spread(valid[60], 6)
     ground = data
     if scene.scl is not None:
         ground = data & _spread(is_clear(read_window(scene, "SCL", window)), 2)
-    with_data = _cells(data).sum(axis=(1, 3))
-    with_ground = _cells(ground).sum(axis=(1, 3))
+    with_data, with_ground = _count(data), _count(ground)
     clear = (with_data > 0) & (with_ground >= _CLEAR_CELL * with_data)
     return _Look(dn, valid, data, ground, with_data == 36, clear, with_data > 0)
 
 
+def _without(raw: NDArray[np.uint16], offsets: Sequence[int]) -> NDArray[np.uint16]:
+    """(C, n, n) DN without each band's radiometric offset; 0 stays "no data"."""
+    shifted = raw + np.array(offsets, np.int32)[:, None, None]
+    return np.where(raw > 0, np.clip(shifted, 1, _DN_MAX), 0).astype(np.uint16)
+
+
 def _take(chip: Chip, look: _Look, cells: NDArray[np.bool_], rank: int) -> NDArray[np.bool_]:
-    """Copy whole cells of a scene into the chip; returns the cells taken."""
+    """Copy whole cells of a scene into the chip, where it is empty; returns the cells taken."""
     if not cells.any():
         return cells
     for gsd in GROUPS:
         here = _spread(cells, 60 // gsd)
-        chip.dn[gsd][:, here] = look.dn[gsd][:, here]
-        chip.valid[gsd][here] = look.valid[gsd][here]
+        # What is empty is 0. Bits are moved many times as fast as pixels are picked.
+        chip.dn[gsd][...] |= look.dn[gsd] & np.negative(here.astype(np.uint16))
+        chip.valid[gsd][...] |= look.valid[gsd] & here
     here = _spread(cells, 6) & look.data
-    chip.quality[here] = Quality.CLOUDY
-    chip.quality[here & look.ground] = Quality.CLEAR if rank == 0 else Quality.FILLED
-    chip.source[here] = rank + 1
+    chip.quality[...] |= look.quality(rank) * here
+    chip.source[...] |= here * np.uint16(rank + 1)
     return cells
 
 
@@ -148,11 +160,14 @@ def _empty_chip(window: PixelWindow) -> Chip:
 
 
 def _spread(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
-    """Each pixel repeated factor × factor times."""
-    return mask.repeat(factor, axis=0).repeat(factor, axis=1)
+    """Each pixel of a square mask repeated factor × factor times."""
+    place = np.arange(mask.shape[0] * factor) // factor
+    return mask.take(place, axis=1).take(place, axis=0)
 
 
-def _cells(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A 10 m mask as (cells, 6, cells, 6)."""
+def _count(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """How many pixels of each cell a 10 m mask has, of 36: (cells, cells)."""
     cells = mask.shape[0] // 6
-    return mask.reshape(cells, 6, cells, 6)
+    rows = np.add.reduce(mask.view(np.uint8).reshape(cells, 6, 6 * cells), axis=1, dtype=np.uint8)
+    counts: NDArray[np.uint8] = np.add.reduce(rows.reshape(cells * cells, 6).T, axis=0, dtype=np.uint8)
+    return counts.reshape(cells, cells)

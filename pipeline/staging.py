@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numcodecs
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize
 
 from pipeline.errors import StoreError
 from pipeline.storage import Storage
 
 _FOLDER = "chips"
 
-#: Bit-shuffled zstd: of the codecs tried on such data the fastest to write and the smallest.
-_CODEC = numcodecs.Blosc(cname="zstd", clevel=3, shuffle=numcodecs.Blosc.BITSHUFFLE)
+# An object is a safetensors file: the length of a JSON header in 8 bytes, the header, and each array as streams of
+# bytes at the place that the header gives. Its own package would copy the streams twice each way, which takes as long
+# as decoding them.
+
+#: Bit-shuffled lz4. A staged chip lives for minutes: on super-resolved pixels this is written four times and read twice
+#: as fast as bit-shuffled zstd at level 3, and 6 % larger. Blosc's streams name their codec, so any of them is read.
+CODEC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
+
+
+#: Parts, of as many rows each, in which every band is packed: a shard needs only some rows of the chips at its edge.
+_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -44,36 +52,68 @@ def write_chip(staging: Storage, object_name: str, chip: StagedChip) -> int:
     Raises:
         StoreError: the store refuses.
     """
-    packed, layout = {}, {}
+    header: dict[str, Any] = {}
+    layout, streams, begin = {}, [], 0
     for name in ("dn", "quality", "source") if chip.std is None else ("dn", "quality", "source", "std"):
         array = np.ascontiguousarray(getattr(chip, name))
-        packed[name] = np.frombuffer(_CODEC.encode(array), np.uint8)
-        layout[name] = [array.dtype.str, list(array.shape)]
-    data = safetensors.numpy.save(packed, {"layout": json.dumps(layout)})
+        packed = [CODEC.encode(part) for part in _parts(array, len(array) * _PARTS if array.ndim == 3 else 1)]
+        sizes = [len(stream) for stream in packed]
+        layout[name] = [array.dtype.str, list(array.shape), sizes]
+        header[name] = {"dtype": "U8", "shape": [sum(sizes)], "data_offsets": [begin, begin + sum(sizes)]}
+        streams += packed
+        begin += sum(sizes)
+    header["__metadata__"] = {"layout": json.dumps(layout)}
+    head = json.dumps(header).encode()
+    data = b"".join([len(head).to_bytes(8, "little"), head, *streams])
     staging.write(f"{_FOLDER}/{object_name}", data)
     return len(data)
 
 
-def read_chip(staging: Storage, object_name: str) -> StagedChip:
+def read_chip(staging: Storage, object_name: str, rows: slice | None = None) -> StagedChip:
     """Read a staged chip.
+
+    Args:
+        rows: which rows of `dn` and `std` are wanted, start and stop; the others may hold anything. All by default.
 
     Raises:
         StoreError: the object is missing or damaged.
     """
-    data = staging.read(f"{_FOLDER}/{object_name}")
+    data = memoryview(staging.read(f"{_FOLDER}/{object_name}"))
     try:
-        packed = dict(deserialize(data))
-        (length,) = np.frombuffer(data[:8], "<u8")
-        layout = json.loads(json.loads(data[8 : 8 + int(length)])["__metadata__"]["layout"])
-        arrays = {
-            name: np.frombuffer(_CODEC.decode(bytes(packed[name]["data"])), dtype).reshape(shape)
-            for name, (dtype, shape) in layout.items()
-        }
+        begin = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(bytes(data[8:begin]))
+        layout = json.loads(header.pop("__metadata__")["layout"])
+        places = {name: entry["data_offsets"] for name, entry in header.items()}
+        if begin + max(stop for _, stop in places.values()) != len(data):
+            raise ValueError("it has another length than its header says")
+        arrays = {}
+        for name, (dtype, shape, *sizes) in layout.items():
+            start, stop = (begin + place for place in places[name])
+            arrays[name] = np.empty(shape, dtype)
+            # Objects of earlier versions have one stream for each array, and do not tell its size.
+            wanted = rows if len(shape) == 3 else None
+            _unpack(data[start:stop], sizes[0] if sizes else [stop - start], arrays[name], wanted)
         return StagedChip(arrays["dn"], arrays["quality"], arrays["source"], arrays.get("std"))
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StoreError(
             f"{staging.url}/{_FOLDER}/{object_name}: is damaged ({error}); delete it and run again"
         ) from None
+
+
+def _parts(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """(count, n) the array in equal parts, as views."""
+    return array.reshape(count, -1)
+
+
+def _unpack(streams: memoryview, sizes: list[int], array: NDArray[Any], rows: slice | None) -> None:
+    """Decode the parts of an array, (…, h, w), that hold any of the rows."""
+    begin = 0
+    for number, (size, part) in enumerate(zip(sizes, _parts(array, len(sizes)), strict=True)):
+        count = part.size // array.shape[-1]
+        first = number * count % array.shape[-2]
+        if rows is None or (first < rows.stop and rows.start < first + count):
+            CODEC.decode(streams[begin : begin + size], out=part)
+        begin += size
 
 
 def is_staged(staging: Storage, object_name: str) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.bands import GROUPS, MTF_NYQUIST
-from kernels.blending import WEIGHT_ONE, Blend, chip_window
+from kernels.blending import WEIGHT_ONE, Layer, blend, chip_window
 from kernels.consistency import back_project, observe, sensor_for_group, sensor_matrix
 from kernels.inpaint import fill_invalid
 from kernels.noise import ground_noise, philox4x32
@@ -86,25 +86,25 @@ def test_windows_of_neighbours_add_up_to_one(size, share, margin):
     assert (w[:margin] == 0).all()
 
 
-def _scattered_chips(rng, count=9, size=48, labels=2):
-    window = chip_window(size, 16, 2)
+def _scattered_chips(rng, count=9, size=48):
     for rank in range(count):
-        at = tuple(rng.integers(-30, 80, 2))
+        at = tuple(rng.integers(-30, 80, 2).tolist())
         values = rng.integers(1, 65535, (3, size, size)).astype(np.uint16)
-        marks = rng.integers(0, 9, (labels, size, size)).astype(np.uint16)
+        marks = rng.integers(0, 9, (2, size, size)).astype(np.uint16)
         valid = rng.random((size, size)) > 0.2
-        yield values, marks, window, valid, at, rank
+        yield Layer(values, marks, valid, at, rank)
+
+
+def _blended(layers, window, shape, labels):
+    values, marks = np.empty((layers[0].values.shape[0], *shape), np.uint16), np.empty((labels, *shape), np.uint16)
+    blend(layers, window, values, list(marks))
+    return values, marks
 
 
 def test_chips_blended_in_any_order_give_the_same_array():
     rng = np.random.default_rng(5)
-    chips = list(_scattered_chips(rng))
-    results = []
-    for _ in range(6):
-        blend = Blend.empty(3, 2, 96, 96)
-        for i in rng.permutation(len(chips)):
-            blend.add(*chips[i])
-        results.append(blend.result())
+    chips, window = list(_scattered_chips(rng)), chip_window(48, 16, 2)
+    results = [_blended([chips[i] for i in rng.permutation(len(chips))], window, (96, 96), 2) for _ in range(6)]
     for values, labels in results[1:]:
         assert np.array_equal(values, results[0][0])
         assert np.array_equal(labels, results[0][1])
@@ -115,11 +115,11 @@ def test_blending_equal_chips_changes_nothing_and_invalid_pixels_stay_empty():
     world = np.random.default_rng(0).integers(1, 20_000, (2, 48, 84)).astype(np.uint16)
     valid = np.ones((48, 84), bool)
     valid[20:24, 40:44] = False
-    blend = Blend.empty(2, 1, 48, 84)
-    for rank, col in enumerate((0, 36)):
-        cut = np.s_[:, col : col + 48]
-        blend.add(world[(slice(None), *cut)], np.zeros((1, 48, 48), np.uint16), window, valid[cut], (0, col), rank)
-    values, _ = blend.result()
+    layers = [
+        Layer(world[:, :, col : col + 48], (), valid[:, col : col + 48], (0, col), rank)
+        for rank, col in enumerate((0, 36))
+    ]
+    values, _ = _blended(layers, window, (48, 84), 0)
     inner = np.s_[2:-2, 2:-2]
     expected = np.where(valid, world, 0)
     assert np.array_equal(values[(slice(None), *inner)], expected[(slice(None), *inner)])

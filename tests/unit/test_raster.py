@@ -78,7 +78,7 @@ def test_no_more_files_are_kept_than_three_scenes_have(tmp_path, opens):
     assert [value(path) for path in paths] == list(range(1, 41))
     kept = list(reading._kept._files.values())
     assert len(kept) == reading._FILES_KEPT == 39
-    assert not any(file.closed for file in kept)
+    assert not any(held.file.closed for held in kept)
     assert value(paths[-1]) == 40
     assert opens.count("39.tif") == 1
     assert value(paths[0]) == 1  # used longest ago: closed, and opened again
