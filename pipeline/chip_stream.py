@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,7 +23,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from kernels.bands import GROUPS
 from pipeline.access import one_line
-from pipeline.actor import Batch, SuperResolver
+from pipeline.actor import Batch, Resolved, SuperResolver
 from pipeline.board import ATTEMPTS, Pin
 from pipeline.config import RunConfig
 from pipeline.errors import DifffusrError, StoreError
@@ -41,6 +42,9 @@ READ_CPUS, STAGE_CPUS, ACTOR_CPU_SHARE = 0.1, 0.1, 0.8
 
 #: Readers at work for each actor. Every one is a process: on a small machine starting them costs more than reading.
 READERS_PER_ACTOR = 2
+
+#: Calls that an actor has in hand: while the models are at one, the engine unpacks the next and packs the one before.
+CALLS_PER_ACTOR = 2
 
 #: What is to be done with a super-resolved chip; one that was staged before, or left alone, is none.
 TO_STAGE, STAGED, LEFT = 0, 1, 2
@@ -181,7 +185,13 @@ def chip_dataset(
         resolver or PinnedResolver,
         fn_constructor_args=(config, board, staging),
         batch_size=compute.batch,
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=most),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=least,
+            max_size=most,
+            initial_size=most,
+            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            enable_true_multi_threading=True,  # `PinnedResolver` has the models' calls wait for one another
+        ),
         num_cpus=ACTOR_CPU_SHARE * (1 if gpus else compute.cpus_per_actor),
         num_gpus=gpus,
         zero_copy_batch=True,
@@ -249,13 +259,22 @@ def _meters(run: str, period: str) -> Meters:
 
 
 class PinnedResolver(SuperResolver):
-    """The run's actor, which tells the board what it is at."""
+    """The run's actor, which tells the board what it is at.
+
+    Calls come two at a time. The models have a thread of their own, in which they are loaded and take one batch after
+    the other: that batch is what the board hears of. What is around them is done beside it, in the calls' own threads.
+    """
 
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
-        super().__init__(config)
-        self._pin, self._staging = Pin(board), staging
+        self.prepare(board, staging)
+        self._models.submit(SuperResolver.__init__, self, config).result()
         if ray.get_runtime_context().was_current_actor_reconstructed:
             _meters(config.name, config.period.label).actor_restarted("death")
+
+    def prepare(self, board: Any, staging: Storage) -> None:
+        """All that there is to an actor besides its models."""
+        self._pin, self._staging = Pin(board), staging
+        self._models = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
 
     def __call__(self, batch: Batch) -> Batch:
         """As `SuperResolver`; a chip that no actor survives is given up, and one that is staged is not computed again.
@@ -263,8 +282,16 @@ class PinnedResolver(SuperResolver):
         Ray repeats a task whose worker or node is lost, and with it chips that came through before.
 
         Returns:
-            besides what `SuperResolver` returns, `fate` (B,): of `TO_STAGE`, `STAGED`, `LEFT`.
+            besides what `SuperResolver` returns, `fate` (B,): of `TO_STAGE`, `STAGED`, `LEFT`, and `resolve_s` (B,),
+            the seconds that the models' thread had a chip.
         """
+        resolved, fate, seconds = self._models.submit(self._resolve, batch).result()
+        out = self.fetch(resolved)
+        out["error"] = np.where(fate == TO_STAGE, out["error"], "")
+        return {**out, "fate": fate, "resolve_s": np.full(len(fate), seconds / len(fate))}
+
+    def _resolve(self, batch: Batch) -> tuple[Resolved, NDArray[np.uint8], float]:
+        """In the models' thread: what was made of a batch, its chips' fates, the seconds that it took."""
         begun = time.perf_counter()
         names = [str(name) for name in batch["name"]]
         readable = [i for i, error in enumerate(batch["error"]) if not error]
@@ -278,11 +305,9 @@ class PinnedResolver(SuperResolver):
                 fate[i] = STAGED
             elif attempt > ATTEMPTS:
                 errors[i] = _given_up(attempt)
-        out = super().__call__({**batch, "error": np.where(fate == TO_STAGE, errors, "not to be computed")})
-        out["error"] = np.where(fate == TO_STAGE, out["error"], "")
+        resolved = self.resolve({**batch, "error": np.where(fate == TO_STAGE, errors, "not to be computed")})
         self._pin.done([names[i] for i in readable] if attempts else ())
-        seconds = (time.perf_counter() - begun) / len(names)
-        return {**out, "fate": fate, "resolve_s": np.full(len(names), seconds)}
+        return resolved, fate, time.perf_counter() - begun
 
 
 def _given_up(attempts: int) -> str:
