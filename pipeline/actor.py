@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.bands import GROUPS, SCALE
+from kernels.fusion import merge_groups
+from kernels.inpaint import fill_invalid
 from kernels.model import Sampling, load_model, shipped_sampling
 from kernels.noise import ground_noise
 from pipeline.config import RunConfig
@@ -58,7 +62,7 @@ class SuperResolver:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.batch = config.compute.batch
+        self.batch = 1 if config.compute.batch == "auto" else config.compute.batch
         self.seed = config.model.seed
         self.samples = config.model.uncertainty_samples
         model = config.model
@@ -74,14 +78,19 @@ class SuperResolver:
             the same without the native bands, with `dn`: (B, 12, 4n, 4n) uint16, reflectance × 10⁴ clipped to
             [1, 65535], all zero for a chip that failed or shows nothing; and, where the run asks for uncertainty,
             `std`: (B, 12, 4n, 4n) uint16, standard deviation of the samples' reflectance × `STD_SCALE` clipped to
-            [0, 65534].
+            [0, 65534]; 0 for a chip that was skipped: there is no chance in it.
         """
         return self.fetch(self.resolve(batch))
 
     def resolve(self, batch: Batch) -> Resolved:
-        """What of a call needs the device: in parts that fit its memory. A chip without a valid pixel needs none."""
-        readable = [i for i, error in enumerate(batch["error"]) if not error and batch["quality"][i].any()]
-        errors, parts = batch["error"].copy(), []
+        """What of a call needs the device: in parts that fit its memory.
+
+        A chip without a valid pixel needs none, and one that is to be skipped is only enlarged.
+        """
+        shows = [i for i, error in enumerate(batch["error"]) if not error and batch["quality"][i].any()]
+        skipped = {i for i in shows if "skipped" in batch and batch["skipped"][i]}
+        readable = [i for i in shows if i not in skipped]
+        errors, parts = batch["error"].copy(), [([i], self.enlarge(batch, i)) for i in sorted(skipped)]
         while readable:
             chosen = readable[: self.batch]
             try:
@@ -102,12 +111,13 @@ class SuperResolver:
         shape = count, len(GROUPS[10]) + len(GROUPS[20]) + len(GROUPS[60]), size, size
         out: Batch = {}
         for name in ("dn", "std") if self.samples else ("dn",):
-            if [len(chosen) for chosen, _ in parts] == [count]:
+            if [len(chosen) for chosen, made in parts if name in made] == [count]:
                 out[name] = self._on_host(parts[0][1][name])
                 continue
             out[name] = np.zeros(shape, np.uint16)
             for chosen, made in parts:
-                out[name][chosen] = self._on_host(made[name])
+                if name in made:
+                    out[name][chosen] = self._on_host(made[name])
         return {**kept, "error": resolved.errors, **out}
 
     def _halve(self) -> bool:
@@ -119,6 +129,29 @@ class SuperResolver:
         self.batch //= 2
         log.warning("out of memory on %s: from now on batches of %d (compute.batch)", self.device, self.batch)
         return True
+
+    def rate(self, size: int, chip_px: int) -> float | None:
+        """Chips a second in batches of a size, made of what is no image; None where the device's memory is not enough.
+
+        What the batch before was made into stays on the device meanwhile, as it does in a run.
+        """
+        rng, before = np.random.default_rng(0), self.batch
+        batch: Batch = {name: np.zeros(size, np.int64) for name in ("epsg", "pixel_row", "pixel_col")}
+        batch["quality"] = np.ones((size, chip_px, chip_px), np.uint8)
+        for gsd, bands in GROUPS.items():
+            n = chip_px * 10 // gsd
+            batch[f"dn{gsd}"] = rng.integers(1, 10_000, (size, len(bands), n, n)).astype(np.uint16)
+            batch[f"valid{gsd}"] = np.ones((size, n, n), np.uint8)
+        try:
+            self.batch = size
+            made = [self.super_resolve(batch, list(range(size)))]  # also whatever is done only once
+            begun = time.perf_counter()
+            made.append(self.super_resolve(batch, list(range(size))))
+            return size / (time.perf_counter() - begun)
+        except torch.OutOfMemoryError:
+            return None
+        finally:
+            self.batch = before
 
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Made:
         """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; returns when they are made.
@@ -139,9 +172,26 @@ class SuperResolver:
                 "dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535),
                 "std": _whole(std[: len(chosen)] * STD_SCALE, 0, STD_FILL - 1),
             }
+        self._finish()
+        return made
+
+    @torch.inference_mode()
+    def enlarge(self, batch: Batch, i: int) -> Made:
+        """`dn`, (1, 12, 4n, 4n), of one chip of a batch: every band bicubically, without the networks."""
+        side = batch["quality"].shape[-1] * SCALE
+        groups = {}
+        for gsd in GROUPS:
+            valid = self._on_device(batch[f"valid{gsd}"][[i]])[:, None] > 0
+            filled = fill_invalid(self._reflectance(batch[f"dn{gsd}"][[i]]), valid)
+            groups[gsd] = F.interpolate(filled, size=[side, side], mode="bicubic", align_corners=False)
+        made = {"dn": _whole(merge_groups(groups) * DN_SCALE, 1, 65535)}
+        self._finish()
+        return made
+
+    def _finish(self) -> None:
+        """Wait for what the device has been given: a failure belongs to the chips in hand, and copies need the end."""
         if self.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
-        return made
 
     def _reflectance(self, dn: NDArray[np.uint16]) -> Tensor:
         """DN as float32 reflectance on the device: what travels are two bytes a value."""
@@ -191,6 +241,14 @@ class SuperResolver:
                 for i in rows
             ]
         )
+
+
+def device_facts() -> tuple[str, int]:
+    """Name and bytes of memory of the device that a `SuperResolver` of this process uses; ("cpu", 0) without a GPU."""
+    if not torch.cuda.is_available():
+        return "cpu", 0
+    properties = torch.cuda.get_device_properties(0)
+    return str(properties.name), int(properties.total_memory)
 
 
 def _whole(values: Tensor, least: int, greatest: int) -> Tensor:
