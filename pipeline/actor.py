@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.bands import GROUPS, SCALE
+from kernels.fusion import merge_groups
+from kernels.inpaint import fill_invalid
 from kernels.model import Sampling, load_model, shipped_sampling
 from kernels.noise import ground_noise
 from pipeline.config import RunConfig
@@ -29,6 +34,24 @@ STD_SCALE, STD_FILL = 100_000, 65_535
 #: Rows of a batch, as Ray Data hands them over: column name → stacked arrays, one entry a chip.
 Batch = dict[str, NDArray[Any]]
 
+#: What the models made of some chips: whole numbers by name, on the device as int16 with the bits of uint16.
+Made = Mapping[str, Tensor | NDArray[np.uint16]]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A batch that the device is done with.
+
+    Attributes:
+        batch: as it was read.
+        errors: (B,) why a chip failed, else empty.
+        parts: positions of chips in the batch, and what was made of them.
+    """
+
+    batch: Batch
+    errors: NDArray[Any]
+    parts: list[tuple[list[int], Made]]
+
 
 class SuperResolver:
     """Loads both models once and super-resolves batch after batch; pinned to a GPU where the run has GPUs."""
@@ -39,7 +62,7 @@ class SuperResolver:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.batch = config.compute.batch
+        self.batch = 1 if config.compute.batch == "auto" else config.compute.batch
         self.seed = config.model.seed
         self.samples = config.model.uncertainty_samples
         model = config.model
@@ -53,27 +76,49 @@ class SuperResolver:
 
         Returns:
             the same without the native bands, with `dn`: (B, 12, 4n, 4n) uint16, reflectance × 10⁴ clipped to
-            [1, 65535], all zero for a chip that failed; and, where the run asks for uncertainty, `std`: (B, 12, 4n, 4n)
-            uint16, standard deviation of the samples' reflectance × `STD_SCALE` clipped to [0, 65534].
+            [1, 65535], all zero for a chip that failed or shows nothing; and, where the run asks for uncertainty,
+            `std`: (B, 12, 4n, 4n) uint16, standard deviation of the samples' reflectance × `STD_SCALE` clipped to
+            [0, 65534]; 0 for a chip that was skipped: there is no chance in it.
         """
-        count, size = len(batch["error"]), batch["quality"].shape[-1] * SCALE
-        shape = count, len(GROUPS[10]) + len(GROUPS[20]) + len(GROUPS[60]), size, size
-        out = {name: np.zeros(shape, np.uint16) for name in (("dn", "std") if self.samples else ("dn",))}
-        readable = [i for i in range(count) if not batch["error"][i]]
-        errors = batch["error"].copy()
+        return self.fetch(self.resolve(batch))
+
+    def resolve(self, batch: Batch) -> Resolved:
+        """What of a call needs the device: in parts that fit its memory.
+
+        A chip without a valid pixel needs none, and one that is to be skipped is only enlarged.
+        """
+        shows = [i for i, error in enumerate(batch["error"]) if not error and batch["quality"][i].any()]
+        skipped = {i for i in shows if "skipped" in batch and batch["skipped"][i]}
+        readable = [i for i in shows if i not in skipped]
+        errors, parts = batch["error"].copy(), [([i], self.enlarge(batch, i)) for i in sorted(skipped)]
         while readable:
             chosen = readable[: self.batch]
             try:
-                for name, values in self.super_resolve(batch, chosen).items():
-                    out[name][chosen] = values
+                parts.append((chosen, self.super_resolve(batch, chosen)))
             except torch.OutOfMemoryError as error:
                 if not self._halve():
                     errors[chosen] = f"super_resolve: {first_line(error)}; not even one chip fits: lower grid.chip_px"
                     readable = readable[len(chosen) :]
                 continue
             readable = readable[len(chosen) :]
+        return Resolved(batch, errors, parts)
+
+    def fetch(self, resolved: Resolved) -> Batch:
+        """The rest of a call: copies from the device, while it may be at the next batch."""
+        batch, parts = resolved.batch, resolved.parts
         kept = {name: column for name, column in batch.items() if not name.startswith(("dn", "valid"))}
-        return {**kept, "error": errors, **out}
+        count, size = len(batch["error"]), batch["quality"].shape[-1] * SCALE
+        shape = count, len(GROUPS[10]) + len(GROUPS[20]) + len(GROUPS[60]), size, size
+        out: Batch = {}
+        for name in ("dn", "std") if self.samples else ("dn",):
+            if [len(chosen) for chosen, made in parts if name in made] == [count]:
+                out[name] = self._on_host(parts[0][1][name])
+                continue
+            out[name] = np.zeros(shape, np.uint16)
+            for chosen, made in parts:
+                if name in made:
+                    out[name][chosen] = self._on_host(made[name])
+        return {**kept, "error": resolved.errors, **out}
 
     def _halve(self) -> bool:
         """From now on at most half as many chips at a time, for the device's memory is full; False where that is
@@ -85,24 +130,94 @@ class SuperResolver:
         log.warning("out of memory on %s: from now on batches of %d (compute.batch)", self.device, self.batch)
         return True
 
-    def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
-        """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n) uint16, of some chips of a batch.
+    def rate(self, size: int, chip_px: int) -> float | None:
+        """Chips a second in batches of a size, made of what is no image; None where the device's memory is not enough.
+
+        What the batch before was made into stays on the device meanwhile, as it does in a run.
+        """
+        rng, before = np.random.default_rng(0), self.batch
+        batch: Batch = {name: np.zeros(size, np.int64) for name in ("epsg", "pixel_row", "pixel_col")}
+        batch["quality"] = np.ones((size, chip_px, chip_px), np.uint8)
+        for gsd, bands in GROUPS.items():
+            n = chip_px * 10 // gsd
+            batch[f"dn{gsd}"] = rng.integers(1, 10_000, (size, len(bands), n, n)).astype(np.uint16)
+            batch[f"valid{gsd}"] = np.ones((size, n, n), np.uint8)
+        try:
+            self.batch = size
+            made = [self.super_resolve(batch, list(range(size)))]  # also whatever is done only once
+            begun = time.perf_counter()
+            made.append(self.super_resolve(batch, list(range(size))))
+            return size / (time.perf_counter() - begun)
+        except torch.OutOfMemoryError:
+            return None
+        finally:
+            self.batch = before
+
+    def super_resolve(self, batch: Batch, chosen: list[int]) -> Made:
+        """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; returns when they are made.
 
         A batch that is not full is filled up with copies: a network's last digits may depend on its batch size, and a
         chip must not depend on how chips happened to be grouped.
         """
         rows = chosen + [chosen[-1]] * (self.batch - len(chosen))
-        bands = {gsd: torch.from_numpy(batch[f"dn{gsd}"][rows].astype(np.float32) / DN_SCALE) for gsd in GROUPS}
-        valid = {gsd: torch.from_numpy(batch[f"valid{gsd}"][rows] > 0)[:, None] for gsd in GROUPS}
+        bands = {gsd: self._reflectance(batch[f"dn{gsd}"][rows]) for gsd in GROUPS}
+        valid = {gsd: self._on_device(batch[f"valid{gsd}"][rows])[:, None] > 0 for gsd in GROUPS}
         if not self.samples:
             reflectance = self.model(bands, valid, self.noise(batch, rows))
-            return {"dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535)}
-        noises = (self.noise(batch, rows, sample) for sample in range(self.samples))
-        reflectance, std = self.model.with_spread(bands, valid, noises)
-        return {
-            "dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535),
-            "std": _whole(std[: len(chosen)] * STD_SCALE, 0, STD_FILL - 1),
-        }
+            made = {"dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535)}
+        else:
+            noises = (self.noise(batch, rows, sample) for sample in range(self.samples))
+            reflectance, std = self.model.with_spread(bands, valid, noises)
+            made = {
+                "dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535),
+                "std": _whole(std[: len(chosen)] * STD_SCALE, 0, STD_FILL - 1),
+            }
+        self._finish()
+        return made
+
+    @torch.inference_mode()
+    def enlarge(self, batch: Batch, i: int) -> Made:
+        """`dn`, (1, 12, 4n, 4n), of one chip of a batch: every band bicubically, without the networks."""
+        side = batch["quality"].shape[-1] * SCALE
+        groups = {}
+        for gsd in GROUPS:
+            valid = self._on_device(batch[f"valid{gsd}"][[i]])[:, None] > 0
+            filled = fill_invalid(self._reflectance(batch[f"dn{gsd}"][[i]]), valid)
+            groups[gsd] = F.interpolate(filled, size=[side, side], mode="bicubic", align_corners=False)
+        made = {"dn": _whole(merge_groups(groups) * DN_SCALE, 1, 65535)}
+        self._finish()
+        return made
+
+    def _finish(self) -> None:
+        """Wait for what the device has been given: a failure belongs to the chips in hand, and copies need the end."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+
+    def _reflectance(self, dn: NDArray[np.uint16]) -> Tensor:
+        """DN as float32 reflectance on the device: what travels are two bytes a value."""
+        whole = self._on_device(dn.view(np.int16)).to(torch.int32).bitwise_and_(0xFFFF)
+        # By a tensor beside it: by a plain number CUDA does not divide but multiplies with the reciprocal.
+        return whole.to(torch.float32).div_(torch.tensor(float(DN_SCALE), device=self.device))
+
+    def _on_device(self, values: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _on_host(self, made: Tensor | NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """What the device has made as uint16 in this machine's memory. The device goes on meanwhile: the copy has a
+        stream of its own, and pinned memory to go to."""
+        if not isinstance(made, Tensor):
+            return made
+        if made.device.type == "cuda":
+            stream, pinned = torch.cuda.Stream(made.device), torch.empty_like(made, device="cpu", pin_memory=True)
+            with torch.cuda.stream(stream):
+                pinned.copy_(made, non_blocking=True)
+            stream.synchronize()
+            made = pinned
+        whole: NDArray[np.uint16] = made.numpy().view(np.uint16)
+        return whole
 
     def noise(self, batch: Batch, rows: list[int], sample: int = 0) -> Tensor:
         """(len(rows), 3, 4n, 4n) initial noise of some chips of a batch.
@@ -128,9 +243,17 @@ class SuperResolver:
         )
 
 
-def _whole(values: Tensor, least: int, greatest: int) -> NDArray[np.uint16]:
-    """Values as whole numbers within two limits, on the CPU."""
-    return values.round().clamp_(least, greatest).to(torch.int32).cpu().numpy().astype(np.uint16)
+def device_facts() -> tuple[str, int]:
+    """Name and bytes of memory of the device that a `SuperResolver` of this process uses; ("cpu", 0) without a GPU."""
+    if not torch.cuda.is_available():
+        return "cpu", 0
+    properties = torch.cuda.get_device_properties(0)
+    return str(properties.name), int(properties.total_memory)
+
+
+def _whole(values: Tensor, least: int, greatest: int) -> Tensor:
+    """Values as whole numbers within two limits: int16 with the bits of uint16, which not every device computes."""
+    return values.round().clamp_(least, greatest).to(torch.int32).to(torch.int16)
 
 
 def sampling_of(config: RunConfig) -> Sampling:

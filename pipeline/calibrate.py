@@ -94,14 +94,14 @@ def calibrate(
     machine at rest. What the engine (Ray Data) adds to a chip is less than can be told from noise, and not measured.
 
     Args:
-        batches: sizes to measure the model with, besides `compute.batch`.
+        batches: sizes to measure the model with, besides `compute.batch`, or 1 where that is 'auto'.
         plan: of this configuration; chips of it are read from its own scenes. Without it, from a scene made up here.
 
     Raises:
         DifffusrError: source, model, store or cluster cannot be used.
     """
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    sizes = sorted({config.compute.batch, *batches})
+    sizes = sorted({1 if config.compute.batch == "auto" else config.compute.batch, *batches})
     watch = progress or _Silent()
     watch.start("calibrate", 4 + len(sizes))
     with _scratch(config) as (scratch, folder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,14 +23,16 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from kernels.bands import GROUPS
 from pipeline.access import one_line
-from pipeline.actor import Batch, SuperResolver
+from pipeline.actor import Batch, Resolved, SuperResolver
+from pipeline.batch_size import with_batch
 from pipeline.board import ATTEMPTS, Pin
 from pipeline.config import RunConfig
 from pipeline.errors import DifffusrError, StoreError
 from pipeline.grid import ChipIndex, Grid
 from pipeline.plan import Plan
 from pipeline.planner import grid_of
-from pipeline.reader import read_chip
+from pipeline.raster import CLOUD_CLASSES, WATER_CLASSES
+from pipeline.reader import Quality, read_chip
 from pipeline.scene import Scene
 from pipeline.staging import StagedChip, is_staged, write_chip
 from pipeline.storage import Storage
@@ -41,6 +44,13 @@ READ_CPUS, STAGE_CPUS, ACTOR_CPU_SHARE = 0.1, 0.1, 0.8
 
 #: Readers at work for each actor. Every one is a process: on a small machine starting them costs more than reading.
 READERS_PER_ACTOR = 2
+
+#: Stagers at work for each actor, at most. One compresses chips as fast as a large GPU makes them, with little to
+#: spare; a store that is far away takes its own time for each.
+STAGERS_PER_ACTOR = 4
+
+#: Calls that an actor has in hand: while the models are at one, the engine unpacks the next and packs the one before.
+CALLS_PER_ACTOR = 2
 
 #: What is to be done with a super-resolved chip; one that was staged before, or left alone, is none.
 TO_STAGE, STAGED, LEFT = 0, 1, 2
@@ -69,6 +79,7 @@ class ChipTable:
         key: (n, 10) uint8, the part of the content key that a staged object's name holds.
         every_scene: the plan's scenes.
         grid, allow_cloudy: as the configuration says.
+        skip: classes of the scene classification; a chip that shows nothing else is spared the networks.
     """
 
     epsg: NDArray[np.int32]
@@ -79,14 +90,15 @@ class ChipTable:
     every_scene: tuple[Scene, ...]
     grid: Grid
     allow_cloudy: bool
+    skip: tuple[int, ...]
 
     @classmethod
     def of(cls, config: RunConfig, plan: Plan) -> ChipTable:
         """The table of a plan."""
-        c = plan.chips
-        return cls(
-            c.epsg, c.row, c.col, c.scenes, c.key[:, :10], plan.scenes, grid_of(config), config.scenes.allow_cloudy
-        )
+        c, key = plan.chips, plan.chips.key[:, :10]
+        skip = WATER_CLASSES * config.skip.water + CLOUD_CLASSES * config.skip.cloud
+        allow_cloudy = config.scenes.allow_cloudy
+        return cls(c.epsg, c.row, c.col, c.scenes, key, plan.scenes, grid_of(config), allow_cloudy, skip)
 
     def name(self, position: int) -> str:
         """As `ChipPlan.name`."""
@@ -109,16 +121,19 @@ class ChipTable:
         begun = time.perf_counter()
         index = ChipIndex(int(self.row[position]), int(self.col[position]))
         scenes = [self.every_scene[number] for number in self.scenes[position] if number >= 0]
-        row = {**self.facts(position), **read_row(self.grid, index, scenes, self.allow_cloudy)}
+        row = {**self.facts(position), **read_row(self.grid, index, scenes, self.allow_cloudy, self.skip)}
         return {**row, "read_s": time.perf_counter() - begun}
 
 
-def read_row(grid: Grid, index: ChipIndex, scenes: Sequence[Scene], allow_cloudy: bool) -> dict[str, Any]:
+def read_row(
+    grid: Grid, index: ChipIndex, scenes: Sequence[Scene], allow_cloudy: bool, skip: Sequence[int] = ()
+) -> dict[str, Any]:
     """Read one chip.
 
     Returns:
-        `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in `reader.Chip`, and `error`:
-        empty, or why the chip could not be read (the arrays then are zero).
+        `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in `reader.Chip`; `error`:
+        empty, or why the chip could not be read (the arrays then are zero); and `skipped`: whether it is to be spared
+        the networks, in which case `quality` says so.
     """
     window = grid.chip_window(index)
     error = ""
@@ -130,7 +145,11 @@ def read_row(grid: Grid, index: ChipIndex, scenes: Sequence[Scene], allow_cloudy
         error = f"{type(failure).__name__}: {one_line(failure)}"
     if error:
         chip = read_chip(window, [], allow_cloudy=False)
-    out: dict[str, Any] = {"error": error, "quality": chip.quality, "source": chip.source}
+    skipped, quality = chip.shows_only(skip), chip.quality
+    if skipped:
+        of_data = np.where(quality == Quality.CLOUDY, Quality.INTERPOLATED_CLOUD, Quality.INTERPOLATED)
+        quality = np.where(quality == Quality.NO_DATA, Quality.NO_DATA, of_data).astype(np.uint8)
+    out: dict[str, Any] = {"error": error, "quality": quality, "source": chip.source, "skipped": skipped}
     for gsd in GROUPS:
         out[f"dn{gsd}"] = chip.dn[gsd]
         out[f"valid{gsd}"] = chip.valid[gsd].astype(np.uint8)
@@ -163,14 +182,15 @@ def chip_dataset(
 
     Returns:
         a lazy dataset of one row a chip: `position`, `name`, `error`, why it failed, else empty, `fate`, which is
-        `LEFT` for a chip that a run asked to stop has not begun, and `read_s`, `resolve_s`, `stage_s`, the seconds of
-        each step.
+        `LEFT` for a chip that a run asked to stop has not begun, `skipped`, whether it was spared the networks, and
+        `read_s`, `resolve_s`, `stage_s`, the seconds of each step.
     """
-    compute = config.compute
-    gpus = gpus_per_actor(config)
-    least, most = actor_limits(config, gpus, math.ceil(len(positions) / compute.batch))
+    gpus, resolver = gpus_per_actor(config), resolver or PinnedResolver
+    config = with_batch(config, plan.manifest["model"], gpus, staging, resolver, board, staging)
+    compute, batch = config.compute, int(config.compute.batch)
+    least, most = actor_limits(config, gpus, math.ceil(len(positions) / batch))
     table = ray.put(ChipTable.of(config, plan))
-    read = ray.data.from_arrow(_blocks(positions, compute.batch, most)).map_batches(
+    read = ray.data.from_arrow(_blocks(positions, batch, most)).map_batches(
         read_chips,
         fn_kwargs={"table": table, "board": board},
         batch_size=None,
@@ -178,10 +198,16 @@ def chip_dataset(
         concurrency=compute.read_concurrency or most * READERS_PER_ACTOR,
     )
     resolved = read.map_batches(
-        resolver or PinnedResolver,
+        resolver,
         fn_constructor_args=(config, board, staging),
-        batch_size=compute.batch,
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=most),
+        batch_size=batch,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=least,
+            max_size=most,
+            initial_size=most,
+            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            enable_true_multi_threading=True,  # `PinnedResolver` has the models' calls wait for one another
+        ),
         num_cpus=ACTOR_CPU_SHARE * (1 if gpus else compute.cpus_per_actor),
         num_gpus=gpus,
         zero_copy_batch=True,
@@ -192,7 +218,7 @@ def chip_dataset(
         batch_size=None,
         zero_copy_batch=True,
         num_cpus=STAGE_CPUS,
-        concurrency=most,
+        concurrency=most * STAGERS_PER_ACTOR,
     )
 
 
@@ -249,13 +275,26 @@ def _meters(run: str, period: str) -> Meters:
 
 
 class PinnedResolver(SuperResolver):
-    """The run's actor, which tells the board what it is at."""
+    """The run's actor, which tells the board what it is at.
+
+    Calls come two at a time. The models have a thread of their own, in which they are loaded and take one batch after
+    the other: that batch is what the board hears of. What is around them is done beside it, in the calls' own threads.
+    """
 
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
-        super().__init__(config)
-        self._pin, self._staging = Pin(board), staging
+        self.prepare(board, staging)
+        self._models.submit(SuperResolver.__init__, self, config).result()
         if ray.get_runtime_context().was_current_actor_reconstructed:
             _meters(config.name, config.period.label).actor_restarted("death")
+
+    def prepare(self, board: Any, staging: Storage) -> None:
+        """All that there is to an actor besides its models."""
+        self._pin, self._staging = Pin(board), staging
+        self._models = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
+
+    def rate(self, size: int, chip_px: int) -> float | None:
+        """As `SuperResolver`, in the models' thread."""
+        return self._models.submit(SuperResolver.rate, self, size, chip_px).result()
 
     def __call__(self, batch: Batch) -> Batch:
         """As `SuperResolver`; a chip that no actor survives is given up, and one that is staged is not computed again.
@@ -263,8 +302,16 @@ class PinnedResolver(SuperResolver):
         Ray repeats a task whose worker or node is lost, and with it chips that came through before.
 
         Returns:
-            besides what `SuperResolver` returns, `fate` (B,): of `TO_STAGE`, `STAGED`, `LEFT`.
+            besides what `SuperResolver` returns, `fate` (B,): of `TO_STAGE`, `STAGED`, `LEFT`, and `resolve_s` (B,),
+            the seconds that the models' thread had a chip.
         """
+        resolved, fate, seconds = self._models.submit(self._resolve, batch).result()
+        out = self.fetch(resolved)
+        out["error"] = np.where(fate == TO_STAGE, out["error"], "")
+        return {**out, "fate": fate, "resolve_s": np.full(len(fate), seconds / len(fate))}
+
+    def _resolve(self, batch: Batch) -> tuple[Resolved, NDArray[np.uint8], float]:
+        """In the models' thread: what was made of a batch, its chips' fates, the seconds that it took."""
         begun = time.perf_counter()
         names = [str(name) for name in batch["name"]]
         readable = [i for i, error in enumerate(batch["error"]) if not error]
@@ -278,11 +325,9 @@ class PinnedResolver(SuperResolver):
                 fate[i] = STAGED
             elif attempt > ATTEMPTS:
                 errors[i] = _given_up(attempt)
-        out = super().__call__({**batch, "error": np.where(fate == TO_STAGE, errors, "not to be computed")})
-        out["error"] = np.where(fate == TO_STAGE, out["error"], "")
+        resolved = self.resolve({**batch, "error": np.where(fate == TO_STAGE, errors, "not to be computed")})
         self._pin.done([names[i] for i in readable] if attempts else ())
-        seconds = (time.perf_counter() - begun) / len(names)
-        return {**out, "fate": fate, "resolve_s": np.full(len(names), seconds)}
+        return resolved, fate, time.perf_counter() - begun
 
 
 def _given_up(attempts: int) -> str:
@@ -314,7 +359,7 @@ def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str])
             errors[i] = str(failure)
         seconds[i] = time.perf_counter() - begun
     pin.done()
-    kept = {name: batch[name] for name in ("position", "name", "fate", "read_s", "resolve_s")}
+    kept = {name: batch[name] for name in ("position", "name", "fate", "skipped", "read_s", "resolve_s")}
     for i in np.flatnonzero((batch["fate"] == TO_STAGE) & (np.array(errors) == "")).tolist():
         meters.chip("read", batch["read_s"][i])
         meters.chip("super_resolve", batch["resolve_s"][i])

@@ -351,6 +351,13 @@ class Scenes(_Section):
     allow_cloudy: Boolean = Field(default=True, description="true or false")
 
 
+class Skip(_Section):
+    """What the networks need not see: a chip that shows nothing else is enlarged bicubically, and flagged so."""
+
+    water: Boolean = Field(default=False, description="true or false (chips of open water alone)")
+    cloud: Boolean = Field(default=False, description="true or false (chips of cloud alone)")
+
+
 class Store(_Section):
     """Where the cube and the staged chips are kept."""
 
@@ -394,7 +401,9 @@ class Compute(_Section):
         default="auto", description="'auto', a share from 0 to 1, or a whole number of GPUs"
     )
     cpus_per_actor: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
-    batch: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
+    batch: Annotated[Integer, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, 1 on CPUs)"
+    )
     read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
 
@@ -460,6 +469,7 @@ class RunConfig(_Section):
     grid: Grid = Field(default_factory=Grid, description="a section with chip_px, overlap_px, …")
     model: Model = Field(default_factory=Model, description="a section with preset, stage1, fusion, …")
     scenes: Scenes = Field(default_factory=Scenes, description="a section with max_scenes, …")
+    skip: Skip = Field(default_factory=Skip, description="a section with water, cloud")
     store: Store = Field(description="a section with url")
     compute: Compute = Field(default_factory=Compute, description="a section with address, actors_min, …")
     failures: Failures = Field(
@@ -479,8 +489,10 @@ class RunConfig(_Section):
 
     def canonical(self) -> dict[str, Any]:
         """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
-        or the query strings of URLs."""
+        or the query strings of URLs. Without `skip` where nothing is skipped: as it was before there was a choice."""
         data = self.model_dump(mode="json", exclude={"store": {"storage_options"}})
+        if not any(data["skip"].values()):
+            del data["skip"]
         return {key: _without_secrets(value) for key, value in data.items()}
 
 

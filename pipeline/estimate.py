@@ -323,7 +323,7 @@ def _seconds(work: _Work, config: RunConfig, calibration: Calibration, cluster: 
 
 def _chip_seconds(work: _Work, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
     """Seconds that the actors take in rounds: whole ones, and one in which some have nothing left to do."""
-    batch = config.compute.batch
+    batch = _batch(config, calibration, cluster)
     looks = work.looks / work.chips
     calls = max(config.model.uncertainty_samples, 1)
     model = calibration.model[batch] * calls
@@ -340,6 +340,13 @@ def _chip_seconds(work: _Work, config: RunConfig, calibration: Calibration, clus
 
     rounds, rest = divmod(math.ceil(work.chips / batch), cluster.actors)
     return rounds * round_of(cluster.actors) + (round_of(rest) if rest else 0.0)
+
+
+def _batch(config: RunConfig, calibration: Calibration, cluster: Cluster) -> int:
+    """Chips of a batch. Where a run would look for the fastest size on a GPU, that is the fastest of those measured."""
+    if config.compute.batch != "auto":
+        return config.compute.batch
+    return min(calibration.model, key=lambda size: calibration.model[size]) if cluster.gpus else 1
 
 
 def _shared_out(seconds: NDArray[np.float64], workers: int) -> float:
@@ -519,9 +526,9 @@ def check_conditions(config: RunConfig, calibration: Calibration, cluster: Clust
     differs = [f"{name} {had[name]} instead of {wanted[name]}" for name in wanted if had[name] != wanted[name]]
     if calibration.gpu != (cluster.gpus > 0):
         differs.append("GPUs instead of none" if calibration.gpu else "no GPU instead of some")
-    if config.compute.batch not in calibration.model:
+    if (batch := _batch(config, calibration, cluster)) not in calibration.model:
         measured = ", ".join(map(str, sorted(calibration.model)))
-        differs.append(f"batch {measured} instead of {config.compute.batch}")
+        differs.append(f"batch {measured} instead of {batch}")
     if differs:
         raise ConfigError(
             f"costs.calibration: was measured with {'; '.join(differs)}; run `difffusr calibrate` again, with this "

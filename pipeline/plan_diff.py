@@ -28,16 +28,17 @@ class Reason(IntEnum):
     SEED = 3
     UNCERTAINTY = 4
     CLOUDY = 5
-    BASELINE = 6
-    VERSION = 7
-    NEW_SCENE = 8
-    LOST_SCENE = 9
-    ORDER = 10
-    OTHER = 11
-    AREA = 12
-    COVERED = 13
-    OUTSIDE = 14
-    UNCOVERED = 15
+    SKIPPED = 6
+    BASELINE = 7
+    VERSION = 8
+    NEW_SCENE = 9
+    LOST_SCENE = 10
+    ORDER = 11
+    OTHER = 12
+    AREA = 13
+    COVERED = 14
+    OUTSIDE = 15
+    UNCOVERED = 16
 
     @property
     def words(self) -> str:
@@ -52,6 +53,7 @@ _WORDS: Final[Mapping[Reason, str]] = {
     Reason.SEED: "another seed",
     Reason.UNCERTAINTY: "another number of uncertainty samples",
     Reason.CLOUDY: "clouds allowed or not",
+    Reason.SKIPPED: "other chips spared the networks",
     Reason.BASELINE: "scene has a new processing baseline",
     Reason.VERSION: "scene has a new version",
     Reason.NEW_SCENE: "new scene used",
@@ -66,13 +68,14 @@ _WORDS: Final[Mapping[Reason, str]] = {
 
 #: Settings that every chip depends on, by the reason they are.
 _SETTINGS: Final = {
-    Reason.SEED: ("model", "seed"),
-    Reason.UNCERTAINTY: ("model", "uncertainty_samples"),
-    Reason.CLOUDY: ("scenes", "allow_cloudy"),
+    Reason.SEED: ("model.seed",),
+    Reason.UNCERTAINTY: ("model.uncertainty_samples",),
+    Reason.CLOUDY: ("scenes.allow_cloudy",),
+    Reason.SKIPPED: ("skip.water", "skip.cloud"),
 }
 
 #: Sections of the configuration that decide what is planned; the others do not touch a pixel.
-_SECTIONS: Final = ("area", "period", "source", "grid", "model", "scenes")
+_SECTIONS: Final = ("area", "period", "source", "grid", "model", "scenes", "skip")
 
 
 @dataclass(frozen=True)
@@ -280,11 +283,11 @@ def _global_marks(old: StoredPlan, new: Plan | StoredPlan, chips: _Match, settin
         versions = f"{old.manifest['algorithm']} → {new.manifest['algorithm']}"
         marks.append(_Mark(Reason.ALGORITHM, changed, settings=(versions,)))
     if old.manifest["model"] != new.manifest["model"]:
-        own = {f"model.{_SETTINGS[reason][1]}" for reason in (Reason.SEED, Reason.UNCERTAINTY)}
+        own = {*_SETTINGS[Reason.SEED], *_SETTINGS[Reason.UNCERTAINTY]}
         how = tuple(text for text in settings if text.startswith("model.") and text.partition(":")[0] not in own)
         marks.append(_Mark(Reason.MODEL, changed, settings=how))
-    for reason, key in _SETTINGS.items():
-        if named := _named(settings, ".".join(key)):
+    for reason, keys in _SETTINGS.items():
+        if named := _named(settings, *keys):
             marks.append(_Mark(reason, changed, settings=named))
     return marks
 

@@ -248,6 +248,8 @@ class ContentKeys:
             "cloudy": config.scenes.allow_cloudy,
             "uncertainty": config.model.uncertainty_samples,
         }
+        if "skip" in config.canonical():
+            content["skip"] = config.canonical()["skip"]
         return cls(bytes.fromhex(digest(content)), tuple(bytes.fromhex(scene.version_key()) for scene in scenes))
 
     def table(self, places: NDArray[np.int32], scenes: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -67,6 +67,9 @@ Pixels = NDArray[np.unsignedinteger[Any]]
 #: unclassified, snow or ice. The rest are no data, saturated, cloud shadow and clouds.
 CLEAR_CLASSES = (2, 4, 5, 6, 7, 11)
 
+#: Open water; and clouds of medium and high probability, and thin cirrus.
+WATER_CLASSES, CLOUD_CLASSES = (6,), (8, 9, 10)
+
 
 def is_clear(classes: Pixels) -> NDArray[np.bool_]:
     """Which pixels of a scene classification show the ground: any shape, bool."""

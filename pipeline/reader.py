@@ -22,13 +22,18 @@ _CLEAR_CELL = 0.75
 
 
 class Quality(IntEnum):
-    """What a pixel of the cube is made of (`quality` variable, CF flag values)."""
+    """What a pixel of the cube is made of (`quality` variable, CF flag values).
+
+    The last two are of chips that were enlarged bicubically (`skip` in the configuration), of the ground and of cloud.
+    """
 
     NO_DATA = 0
     CLEAR = 1
     FILLED = 2
     CLOUDY = 3
     FAILED = 4
+    INTERPOLATED = 5
+    INTERPOLATED_CLOUD = 6
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,21 @@ class Chip:
         quality: (chip_px, chip_px) uint8 on the 10 m grid, values of `Quality`.
         source: (chip_px, chip_px) uint16 on the 10 m grid: which of the chip's scenes, 1 for the best, 0 where there is
             no data.
+        scl: (chip_px / 2, chip_px / 2) uint8 on the 20 m grid, what the scene classification of a pixel's scene says; 0
+            where there is no data, or no classification.
     """
 
     dn: Mapping[int, NDArray[np.uint16]]
     valid: Mapping[int, NDArray[np.bool_]]
     quality: NDArray[np.uint8]
     source: NDArray[np.uint16]
+    scl: NDArray[np.uint8]
+
+    def shows_only(self, classes: Sequence[int]) -> bool:
+        """Whether there is data, and all of it of some classes of the scene classification."""
+        size = self.scl.shape[0]
+        seen = self.quality.reshape(size, 2, size, 2).any(axis=(1, 3))
+        return bool(seen.any() and np.isin(self.scl[seen], classes).all())
 
 
 def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: bool) -> Chip:
@@ -72,7 +86,7 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: boo
     for rank, scene in enumerate(scenes):
         look = _read_scene(scene, window)
         if rank == 0 and (look.clear & look.whole).all():  # nothing to choose, nothing to copy
-            return Chip(look.dn, look.valid, look.quality(rank), np.ones(look.data.shape, np.uint16))
+            return Chip(look.dn, look.valid, look.quality(rank), np.ones(look.data.shape, np.uint16), look.scl)
         looks.append(look)
         missing &= ~_take(chip, look, missing & look.clear & look.whole, rank)
         if not missing.any():
@@ -93,6 +107,7 @@ class _Look:
         dn, valid: as in `Chip`.
         data: (chip_px, chip_px) pixels with data in every band.
         ground: (chip_px, chip_px) pixels with data that are not under cloud or shadow.
+        scl: as in `Chip`.
         whole, clear, some: (cells, cells) all pixels have data; most of those with data show the ground; any has data.
     """
 
@@ -100,6 +115,7 @@ class _Look:
     valid: Mapping[int, NDArray[np.bool_]]
     data: NDArray[np.bool_]
     ground: NDArray[np.bool_]
+    scl: NDArray[np.uint8]
     whole: NDArray[np.bool_]
     clear: NDArray[np.bool_]
     some: NDArray[np.bool_]
@@ -119,12 +135,13 @@ def _read_scene(scene: Scene, window: PixelWindow) -> _Look:
         offsets = [scene.assets[band].offset_dn for band in bands]
         dn[gsd] = _without(raw, offsets) if any(offsets) else raw
     data = valid[10] & _spread(valid[20], 2) & _spread(valid[60], 6)
-    ground = data
+    ground, scl = data, np.zeros(valid[20].shape, np.uint8)
     if scene.scl is not None:
-        ground = data & _spread(is_clear(read_window(scene, "SCL", window)), 2)
+        scl = read_window(scene, "SCL", window).astype(np.uint8)
+        ground = data & _spread(is_clear(scl), 2)
     with_data, with_ground = _count(data), _count(ground)
     clear = (with_data > 0) & (with_ground >= _CLEAR_CELL * with_data)
-    return _Look(dn, valid, data, ground, with_data == 36, clear, with_data > 0)
+    return _Look(dn, valid, data, ground, scl, with_data == 36, clear, with_data > 0)
 
 
 def _without(raw: NDArray[np.uint16], offsets: Sequence[int]) -> NDArray[np.uint16]:
@@ -142,6 +159,7 @@ def _take(chip: Chip, look: _Look, cells: NDArray[np.bool_], rank: int) -> NDArr
         # What is empty is 0. Bits are moved many times as fast as pixels are picked.
         chip.dn[gsd][...] |= look.dn[gsd] & np.negative(here.astype(np.uint16))
         chip.valid[gsd][...] |= look.valid[gsd] & here
+    chip.scl[...] |= look.scl * _spread(cells, 3)
     here = _spread(cells, 6) & look.data
     chip.quality[...] |= look.quality(rank) * here
     chip.source[...] |= here * np.uint16(rank + 1)
@@ -156,6 +174,7 @@ def _empty_chip(window: PixelWindow) -> Chip:
         {gsd: np.zeros(shape[gsd], bool) for gsd in GROUPS},
         np.zeros(shape[10], np.uint8),
         np.zeros(shape[10], np.uint16),
+        np.zeros(shape[20], np.uint8),
     )
 
 

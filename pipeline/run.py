@@ -68,6 +68,7 @@ class RunResult:
     Attributes:
         plan: what was to be done.
         computed, reused: chips computed now, and found done or no longer needed.
+        skipped: those of the computed chips that were spared the networks (`skip`).
         written, kept: shards written now, and found done.
         failed: reason by chip name; these chips are missing from the cube.
         reasons: why shards of a published period were written again: number of shards by reason.
@@ -79,6 +80,7 @@ class RunResult:
 
     plan: Plan
     computed: int = 0
+    skipped: int = 0
     reused: int = 0
     written: int = 0
     kept: int = 0
@@ -275,6 +277,8 @@ def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch
         if len(positions):
             dataset = chip_dataset(config, plan, positions, staging_of(config), board, watch.resolver)
             _run_engine(config, plan, dataset, shards, result, watch, meters, stop)
+        if result.skipped:
+            log.info("%d of %d chips were spared the networks (skip)", result.skipped, result.computed)
         result.seconds["chips"] = time.monotonic() - started
         started = time.monotonic()
         shards.use(1.0, cores)
@@ -359,6 +363,7 @@ def _run_engine(
             for step in ("read", "resolve", "stage"):
                 result.work[step] = result.work.get(step, 0.0) + float(batch[f"{step}_s"].sum())
             result.computed += int((~failed).sum())
+            result.skipped += int(batch["skipped"][~failed].sum())
             watch.pulse.chip_done(int((~failed).sum()))
             shards.staged(batch["position"][~failed])
             shards.failed(batch["position"][failed])
@@ -422,7 +427,12 @@ def _write_report(config: RunConfig, result: RunResult, reasons: dict[str, str] 
     report = {
         "name": config.name,
         "period": config.period.label,
-        "chips": {"computed": result.computed, "reused": result.reused, "failed": len(result.failed)},
+        "chips": {
+            "computed": result.computed,
+            "skipped": result.skipped,
+            "reused": result.reused,
+            "failed": len(result.failed),
+        },
         "shards": {"written": result.written, "kept": result.kept},
         "rewritten": reasons or {},
         "failed": result.failed,

@@ -18,7 +18,7 @@ from pipeline.actor import DN_SCALE
 from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, CubeReader, metadata, objects_of
 from pipeline.errors import StoreError
-from pipeline.grid import Grid
+from pipeline.grid import Grid, PixelWindow
 from pipeline.ledger import Ledger, read_entry, shard_digests
 from pipeline.places import cube_staging_of, staging_of, storage_of
 from pipeline.plan import ChipPlan, Plan
@@ -146,20 +146,25 @@ def _measure_bands(config: RunConfig, plan: Plan, grid: Grid, cube: CubeReader, 
     numbers = {facts["id"]: number for number, facts in draft.scenes.items()}
     planned = {(chip.epsg, chip.index) for chip in plan.chips}
 
+    def made(epsg: int, window: PixelWindow) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """Pixels and sources; none where nothing came out of the networks: it is not held against them."""
+        pixels, source, quality = (cube.read(epsg, name, window) for name in ("reflectance", "source", "quality"))
+        return pixels, np.where(quality >= Quality.INTERPOLATED, 0, source)
+
     def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
         window = grid.chip_window(chip.index)
         seams = []
         if (chip.epsg, chip.index._replace(col=chip.index.col - 1)) in planned:
             strip = window._replace(col=window.col - _STRIP_PX, width=grid.overlap_px * SCALE + 2 * _STRIP_PX)
-            pixels, source = (cube.read(chip.epsg, name, strip) for name in ("reflectance", "source"))
+            pixels, source = made(chip.epsg, strip)
             seams.append(_steps_across(pixels, source, grid))
         if (chip.epsg, chip.index._replace(row=chip.index.row - 1)) in planned:
             strip = window._replace(row=window.row - _STRIP_PX, height=grid.overlap_px * SCALE + 2 * _STRIP_PX)
-            pixels, source = (cube.read(chip.epsg, name, strip) for name in ("reflectance", "source"))
+            pixels, source = made(chip.epsg, strip)
             seams.append(_steps_across(pixels.swapaxes(1, 2), source.T, grid))
         measured = read_chip(window, [scenes[s] for s in chip.scenes], allow_cloudy=config.scenes.allow_cloudy)
         lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
-        pixels, source = (cube.read(chip.epsg, name, window) for name in ("reflectance", "source"))
+        pixels, source = made(chip.epsg, window)
         return seams, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
 
     seams: list[NDArray[np.float64]] = []

@@ -30,7 +30,7 @@ from pipeline.staging import done_chips
 _SCENES_ON_THREADS = 32
 
 #: Sections of the configuration that decide what a cube holds; the rest says where and with what it is made.
-_PIXEL_SECTIONS = ("area", "period", "source", "grid", "model", "scenes")
+_PIXEL_SECTIONS = ("area", "period", "source", "grid", "model", "scenes", "skip")
 
 
 def plan_run(config: RunConfig) -> Plan:
@@ -96,7 +96,7 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
     provenance = {
         "software": {name: version(name) for name in ("difffusr", "torch", "ray", "zarr")},
         "model": plan.manifest["model"],
-        "config": {name: plan.manifest["config"][name] for name in _PIXEL_SECTIONS},
+        "config": {name: plan.manifest["config"][name] for name in _PIXEL_SECTIONS if name in plan.manifest["config"]},
     }
     extents = {epsg: plan.extent(epsg, grid) for epsg in plan.zones()}
     period = config.period.start, config.period.end

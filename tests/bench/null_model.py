@@ -8,7 +8,6 @@ import numpy as np
 
 from kernels.bands import BANDS, GROUPS, SCALE
 from pipeline.actor import Batch
-from pipeline.board import Pin
 from pipeline.chip_stream import PinnedResolver
 from pipeline.config import RunConfig
 from pipeline.storage import Storage
@@ -19,7 +18,7 @@ class NullResolver(PinnedResolver):
 
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
         self.batch, self.samples = config.compute.batch, 0
-        self._pin, self._staging = Pin(board), staging
+        self.prepare(board, staging)
 
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
         """See `SuperResolver`."""

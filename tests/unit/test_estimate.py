@@ -177,7 +177,9 @@ def test_on_cores_reading_and_computing_add_up_on_gpus_they_overlap():
     on_cores = estimate(plan, CONFIG, calibration_of(CONFIG, read=slow), ON_CORES).seconds.chips
     assert on_cores == pytest.approx(10 + 20 * (8.0 + 4.0 + 0.1))
     on_gpus = calibration_of(CONFIG, read=slow, gpu=True)
-    assert estimate(plan, CONFIG, on_gpus, Cluster(2, 2, 16)).seconds.chips == pytest.approx(10 + 20 * 8.0)
+    one, gpus = config_of(compute={"batch": 1}), Cluster(2, 2, 16)
+    assert estimate(plan, one, on_gpus, gpus).seconds.chips == pytest.approx(10 + 20 * 8.0)
+    assert estimate(plan, CONFIG, on_gpus, gpus).seconds.chips == pytest.approx(10 + 5 * 4 * 7.0)  # the fastest batch
 
 
 def test_further_scenes_are_read_only_as_often_as_was_measured():

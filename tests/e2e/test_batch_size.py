@@ -1,0 +1,77 @@
+"""The batch of a run with GPUs: tried out once, remembered, the same for whoever resumes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray import cloudpickle
+
+from pipeline.actor import Batch
+from pipeline.batch_size import largest_batch, remembered_batch, with_batch
+from pipeline.board import put_up
+from pipeline.chip_stream import PinnedResolver
+from pipeline.storage import Storage
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Limited(PinnedResolver):
+    """Has room for five chips; a batch takes as long whatever its size. A file counts the batches that were tried."""
+
+    tried: str = ""
+
+    def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
+        with Path(self.tried).open("a") as file:
+            file.write(f"{len(chosen)} ")
+        if len(chosen) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        time.sleep(0.05)
+        return {"dn": np.zeros((len(chosen), 12, 8, 8), np.uint16)}
+
+
+@pytest.mark.usefixtures("_ray")
+def test_the_largest_batch_that_fits_is_found_once_and_remembered(loaded, tmp_path):
+    config, staging, board = loaded(), Storage(str(tmp_path / "staging")), put_up()
+    tried = tmp_path / "tried"
+    limited = type("Limited", (Limited,), {"tried": str(tried)})
+
+    def found(**sections: Any) -> int:
+        return remembered_batch(loaded(**sections), "f" * 64, 0.0, staging, limited, board, staging)
+
+    assert found() == 4
+    assert tried.read_text() == "1 1 2 2 4 4 8 "
+    (name,) = staging.names("batch")
+    assert name == "ffffffffffffffff_96px_0samples_cpu_0.json"
+    assert list(json.loads(staging.read(f"batch/{name}"))["chips_per_s"]) == ["1", "2", "4"]
+    assert found() == 4
+    assert tried.read_text() == "1 1 2 2 4 4 8 "  # not tried again
+    assert found(grid={"chip_px": 48, "overlap_px": 12}) == 4
+    assert len(staging.names("batch")) == 2  # another chip size has a batch of its own
+    assert config.compute.batch == "auto"
+
+
+def test_without_a_gpu_it_is_one_and_a_number_that_is_given_stays(loaded, tmp_path):
+    nobody: Any = None
+    chosen = with_batch(loaded(), "f", 0.0, Storage(str(tmp_path)), nobody)
+    assert chosen.compute.batch == 1
+    assert with_batch(loaded(compute={"batch": 3}), "f", 1.0, Storage(str(tmp_path)), nobody).compute.batch == 3
+
+
+@pytest.mark.parametrize(
+    ("rates", "batch"),
+    [
+        ({1: 10, 2: 18, 4: 30, 8: 31}, 4),  # eight give hardly more
+        ({1: 10, 2: 10.2}, 1),
+        ({1: 10, 2: 11}, 2),
+        ({}, 1),
+    ],
+)
+def test_a_batch_is_doubled_as_long_as_it_fits_and_pays(rates, batch):
+    assert largest_batch(rates.get)[0] == batch

@@ -1,0 +1,89 @@
+"""What of a batch reaches the models, in what form, and where what they make of it comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels.bands import BANDS, GROUPS, SCALE
+from pipeline.actor import Batch, SuperResolver
+
+PX = 12
+
+
+class Repeating:
+    """A model that repeats a chip's first 10 m band in every band, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Mapping[int, Tensor]] = []
+
+    def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor) -> Tensor:
+        self.given.append(bands)
+        first = bands[10][:, :1].repeat_interleave(SCALE, dim=2).repeat_interleave(SCALE, dim=3)
+        return first.expand(-1, len(BANDS), -1, -1)
+
+
+def actor(batch: int) -> Any:
+    made: Any = object.__new__(SuperResolver)
+    made.batch, made.samples, made.seed, made.device, made.model = batch, 0, 0, torch.device("cpu"), Repeating()
+    return made
+
+
+def read(chips: int) -> Batch:
+    """Chips with every DN that there is somewhere."""
+    batch: Batch = {
+        "error": np.array([""] * chips, object),
+        "epsg": np.full(chips, 32648),
+        "pixel_row": np.full(chips, -8_000),
+        "pixel_col": 4_000 + np.arange(chips) * PX * SCALE,
+        "quality": np.ones((chips, PX, PX), np.uint8),
+        "source": np.ones((chips, PX, PX), np.uint16),
+    }
+    rng = np.random.default_rng(1)
+    for gsd, bands in GROUPS.items():
+        n = PX * 10 // gsd
+        batch[f"dn{gsd}"] = rng.integers(1, 65536, (chips, len(bands), n, n)).astype(np.uint16)
+        batch[f"valid{gsd}"] = np.ones((chips, n, n), np.uint8)
+    batch["dn10"][:, 0, 0, :4] = 1, 32_767, 32_768, 65_535
+    return batch
+
+
+def enlarged(batch: Batch, i: int) -> np.ndarray:
+    return batch["dn10"][i, 0].repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+
+
+def test_dn_become_the_nearest_float32_reflectance_and_come_back_as_they_were():
+    resolver, batch = actor(2), read(2)
+    out = resolver(batch)
+    (given,) = resolver.model.given
+    for gsd in GROUPS:
+        assert given[gsd].dtype == torch.float32
+        assert np.array_equal(given[gsd].numpy(), batch[f"dn{gsd}"].astype(np.float32) / np.float32(1e4))
+    assert out["dn"].dtype == np.uint16
+    for i in range(2):
+        assert np.array_equal(out["dn"][i], np.broadcast_to(enlarged(batch, i), out["dn"][i].shape))
+
+
+def test_a_chip_that_shows_nothing_never_reaches_the_model_and_comes_out_empty():
+    resolver, batch = actor(2), read(4)
+    batch["quality"][1] = 0
+    out = resolver(batch)
+    assert sum(len(bands[10]) for bands in resolver.model.given) == 4  # three, and a copy that fills the last batch
+    assert np.array_equal(resolver.model.given[0][10][1].numpy(), batch["dn10"][2].astype(np.float32) / np.float32(1e4))
+    assert not out["dn"][1].any()
+    assert not any(out["error"])
+    for i in (0, 2, 3):
+        assert np.array_equal(out["dn"][i, 5], enlarged(batch, i)), i
+
+
+def test_where_no_chip_shows_anything_the_model_is_not_called():
+    resolver, batch = actor(2), read(3)
+    batch["quality"][:] = 0
+    out = resolver(batch)
+    assert not resolver.model.given
+    assert out["dn"].shape == (3, len(BANDS), PX * SCALE, PX * SCALE)
+    assert not out["dn"].any()
