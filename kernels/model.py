@@ -75,6 +75,7 @@ class SuperResolution:
 
     Attributes:
         fingerprint: hash of weights and sampling: two models with the same fingerprint compute the same.
+        execution: see `Execution`; the first call on chips of a shape then takes long.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class SuperResolution:
         self.fusion = fusion.to(self.device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.sampling = sampling
         self.fingerprint = fingerprint
+        self.execution = execution
         self._sensors: dict[tuple[int, int, tuple[int, ...]], Sensor] = {}
         if sampling.precision == "bfloat16":
             self.stage1.lower(torch.bfloat16)

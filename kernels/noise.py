@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -50,6 +49,7 @@ def ground_noise(
     *,
     stream: int = 0,
     device: torch.device | str = "cpu",
+    kernel: bool = False,
 ) -> Tensor:
     """Standard normal noise of a window of the ground, the same for every window that contains a pixel.
 
@@ -60,13 +60,14 @@ def ground_noise(
             southwards, so they are negative north of the equator).
         height, width: window size in 2.5 m pixels.
         stream: independent repetition (a second sample of the same ground).
+        kernel: compute it as one kernel of a GPU, by Triton.
 
     Returns:
         (3, height, width) float32. Computed in float64 and rounded once, so that a last-digit difference between two
-        devices' logarithms does not survive. On a GPU with Triton it is one kernel.
+        devices' logarithms does not survive.
     """
-    if torch.device(device).type == "cuda" and find_spec("triton"):
-        from kernels.noise_triton import ground_noise_kernel  # compiles for the device that it finds
+    if kernel:
+        from kernels.noise_triton import ground_noise_kernel  # Triton is there where there are GPUs
 
         return ground_noise_kernel(seed, zone, row, col, height, width, stream, device)
     rows = (torch.arange(row, row + height, dtype=torch.int64, device=device) & _MASK)[:, None]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from torch import Tensor
 from kernels.bands import GROUPS, SCALE
 from kernels.fusion import merge_groups
 from kernels.inpaint import fill_invalid
-from kernels.model import Sampling, load_model, shipped_sampling
+from kernels.model import Sampling, SuperResolution, load_model, shipped_sampling
 from kernels.noise import ground_noise
 from pipeline.config import RunConfig
+from pipeline.errors import DifffusrError
 from pipeline.storage import first_line
 
 log = logging.getLogger("difffusr.actor")
@@ -65,8 +67,7 @@ class SuperResolver:
         self.batch = 1 if config.compute.batch == "auto" else config.compute.batch
         self.seed = config.model.seed
         self.samples = config.model.uncertainty_samples
-        model = config.model
-        self.model = load_model(model.preset, model.stage1, model.fusion, sampling_of(config), self.device)
+        self.model = self._load(config)
 
     def __call__(self, batch: Batch) -> Batch:
         """Super-resolve the chips of a batch that were read; those that failed pass through.
@@ -120,6 +121,30 @@ class SuperResolver:
                     out[name][chosen] = self._on_host(made[name])
         return {**kept, "error": resolved.errors, **out}
 
+    def _load(self, config: RunConfig) -> SuperResolution:
+        """The models, run as `compute.execution` says.
+
+        Raises:
+            DifffusrError: they are to be compiled, and cannot be.
+        """
+        model, wanted = config.model, config.compute.execution
+        load = partial(load_model, model.preset, model.stage1, model.fusion, sampling_of(config), self.device)
+        if wanted == "eager" or (wanted == "auto" and self.device.type == "cpu"):
+            return load()
+        try:
+            self.model = load(execution="compiled")
+            self.super_resolve(no_image(self.batch, config.grid.chip_px), list(range(self.batch)))
+        except torch.OutOfMemoryError:
+            pass  # batches are made smaller when chips come
+        except (RuntimeError, ImportError) as error:  # no compiler, no Triton, a device that it does not know
+            if wanted == "compiled":
+                raise DifffusrError(
+                    f"the networks cannot be compiled here ({first_line(error)}); set compute.execution to 'eager'"
+                ) from error
+            log.warning("the networks cannot be compiled here, and run operation by operation: %s", first_line(error))
+            return load()
+        return self.model
+
     def _halve(self) -> bool:
         """From now on at most half as many chips at a time, for the device's memory is full; False where that is
         none."""
@@ -135,13 +160,7 @@ class SuperResolver:
 
         What the batch before was made into stays on the device meanwhile, as it does in a run.
         """
-        rng, before = np.random.default_rng(0), self.batch
-        batch: Batch = {name: np.zeros(size, np.int64) for name in ("epsg", "pixel_row", "pixel_col")}
-        batch["quality"] = np.ones((size, chip_px, chip_px), np.uint8)
-        for gsd, bands in GROUPS.items():
-            n = chip_px * 10 // gsd
-            batch[f"dn{gsd}"] = rng.integers(1, 10_000, (size, len(bands), n, n)).astype(np.uint16)
-            batch[f"valid{gsd}"] = np.ones((size, n, n), np.uint8)
+        before, batch = self.batch, no_image(size, chip_px)
         try:
             self.batch = size
             made = [self.super_resolve(batch, list(range(size)))]  # also whatever is done only once
@@ -166,7 +185,8 @@ class SuperResolver:
             reflectance = self.model(bands, valid, self.noise(batch, rows))
             made = {"dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535)}
         else:
-            noises = (self.noise(batch, rows, sample) for sample in range(self.samples))
+            fields = (self.noise(batch, rows, sample) for sample in range(self.samples))
+            noises = (field for field in fields if field is not None)
             reflectance, std = self.model.with_spread(bands, valid, noises)
             made = {
                 "dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535),
@@ -219,12 +239,14 @@ class SuperResolver:
         whole: NDArray[np.uint16] = made.numpy().view(np.uint16)
         return whole
 
-    def noise(self, batch: Batch, rows: list[int], sample: int = 0) -> Tensor:
-        """(len(rows), 3, 4n, 4n) initial noise of some chips of a batch.
+    def noise(self, batch: Batch, rows: list[int], sample: int = 0) -> Tensor | None:
+        """(len(rows), 3, 4n, 4n) initial noise of some chips of a batch; None where the models start from none.
 
         Sample i of a run is stream i of its seed's ground noise (`kernels.noise`), and sample 0 is the result itself.
         Every sample's noise belongs to the ground: chips that overlap agree on their spread as on their pixels.
         """
+        if self.model.sampling.solver == "none":
+            return None
         side = batch["quality"].shape[-1] * SCALE
         return torch.stack(
             [
@@ -237,10 +259,23 @@ class SuperResolver:
                     side,
                     stream=sample,
                     device=self.device,
+                    kernel=self.device.type == "cuda" and self.model.execution == "compiled",
                 )
                 for i in rows
             ]
         )
+
+
+def no_image(size: int, chip_px: int) -> Batch:
+    """Columns of a batch of chips that show noise."""
+    rng = np.random.default_rng(0)
+    batch: Batch = {name: np.zeros(size, np.int64) for name in ("epsg", "pixel_row", "pixel_col")}
+    batch["quality"] = np.ones((size, chip_px, chip_px), np.uint8)
+    for gsd, bands in GROUPS.items():
+        n = chip_px * 10 // gsd
+        batch[f"dn{gsd}"] = rng.integers(1, 10_000, (size, len(bands), n, n)).astype(np.uint16)
+        batch[f"valid{gsd}"] = np.ones((size, n, n), np.uint8)
+    return batch
 
 
 def device_facts() -> tuple[str, int]:

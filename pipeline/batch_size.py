@@ -48,8 +48,8 @@ def with_batch(
     return _sized(config, batch)
 
 
-def _sized(config: RunConfig, batch: int) -> RunConfig:
-    return config.model_copy(update={"compute": config.compute.model_copy(update={"batch": batch})})
+def _sized(config: RunConfig, batch: int, **more: Any) -> RunConfig:
+    return config.model_copy(update={"compute": config.compute.model_copy(update={"batch": batch, **more})})
 
 
 def remembered_batch(
@@ -61,6 +61,8 @@ def remembered_batch(
     *more: Any,
 ) -> int:
     """As large a batch as pays on the device of the cluster's actors; tried out if that was not done before.
+
+    It is tried operation by operation: compiling for every size would take longer than all else, and saves memory.
 
     Args:
         as for `with_batch`.
@@ -77,7 +79,7 @@ def remembered_batch(
     name = f"batch/{'_'.join(facts)}.json"
     if staging.exists(name):
         return int(json.loads(staging.read(name))["batch"])
-    actor = ray.remote(**there)(resolver).remote(_sized(config, 1), *more)
+    actor = ray.remote(**there)(resolver).remote(_sized(config, 1, execution="eager"), *more)
     try:
         batch, rates = largest_batch(lambda size: ray.get(actor.rate.remote(size, config.grid.chip_px)))
     finally:

@@ -406,6 +406,9 @@ class Compute(_Section):
     )
     read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
+    execution: Literal["auto", "eager", "compiled"] = Field(
+        default="auto", description="'auto' (compiled on a GPU where that works), 'eager' or 'compiled'"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Compute:

@@ -21,6 +21,9 @@ from kernels.fusion import PUBLISHED_V1, PUBLISHED_V2, FusionConfig, build_fusio
 from kernels.fusion import SMALL as SMALL_FUSION
 from kernels.model import Sampling, SuperResolution, load_model, shipped_sampling
 from kernels.stage1 import SMALL, Stage1
+from pipeline.actor import SuperResolver
+from pipeline.config import load_config
+from pipeline.errors import DifffusrError
 
 #: Side of the test chips in metres.
 SIDE_M = 960
@@ -106,9 +109,8 @@ def test_the_noise_kernel_gives_the_ground_the_same_noise():
     program = """
 import torch
 from kernels.noise import ground_noise
-from kernels.noise_triton import ground_noise_kernel
 for seed, zone, row, col, stream in ((7, 32632, -2119680, 160, 0), ((1 << 61) + (1 << 35) + 5, 32748, 12, -40, 3)):
-    kernel = ground_noise_kernel(seed, zone, row, col, 41, 53, stream, "cpu")
+    kernel = ground_noise(seed, zone, row, col, 41, 53, stream=stream, kernel=True)
     assert torch.equal(kernel, ground_noise(seed, zone, row, col, 41, 53, stream=stream)), (seed, zone)
 print("same")
 """
@@ -141,3 +143,23 @@ def test_after_the_first_chip_nothing_is_made_on_the_cpu_and_no_value_is_looked_
     monkeypatch.setattr(Tensor, "new_tensor", refused)
     monkeypatch.setattr(Tensor, "__getitem__", by_slices)
     assert model(bands, valid, noise).shape == (2, 12, 384, 384)  # a value looked at raises on this device
+
+
+def test_networks_that_cannot_be_compiled_run_as_they_are_unless_compiling_is_asked_for(monkeypatch, tmp_path):
+    def without_compiler(function: Any) -> Any:
+        raise RuntimeError("no compiler\nfound here")
+
+    monkeypatch.setattr("kernels.model.compiled", without_compiler)
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "area: {bbox: [5, 49, 6, 50]}\nperiod: {start: 2024-06-01, end: 2024-06-30}\n"
+        "source: {static_catalog: catalog.json}\nstore: {url: cube.zarr}\ngrid: {chip_px: 48, overlap_px: 12}\n"
+    )
+    config = load_config(path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert SuperResolver(config).model.execution == "eager"
+    asked = config.model_copy(update={"compute": config.compute.model_copy(update={"execution": "compiled"})})
+    with pytest.raises(
+        DifffusrError, match=r"cannot be compiled here \(no compiler\); set compute.execution to 'eager'"
+    ):
+        SuperResolver(asked)
