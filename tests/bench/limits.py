@@ -54,7 +54,7 @@ READ_SIDE, MADE_SIDE = 15, 3
 #: A scene classification's codes for vegetation and for high cloud of great probability.
 VEGETATION, CLOUD = 4, 9
 
-TURNS = 5
+TURNS = 7
 
 
 def measure(folder: Path) -> list[dict[str, Any]]:
