@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import dask
 import numpy as np
@@ -64,16 +64,17 @@ def blend_shard(
     shard: ShardIndex,
     chips: list[ChipSource],
     staging: Storage,
-    strip_px: int = 256,
+    strip_px: int = 512,
     *,
     with_std: bool = False,
     gaps: Sequence[ChipIndex] = (),
 ) -> ShardData:
     """Blend the chips that touch a shard.
 
-    The graph has one task to load each chip and one to blend each strip of rows into its place; chips are let go of as
-    soon as the last strip that needs them is blended. In memory at once: the shard, 27 bytes a pixel (51 with the
-    standard deviation), the chips of about two strips, 24 bytes a pixel (48), and one chip's object as it is decoded.
+    The graph has one task to load each chip, of which it decodes the rows that have weight here, and one to blend each
+    strip of rows into its place; chips are let go of as soon as the last strip that needs them is blended. In memory at
+    once: the shard, 27 bytes a pixel (51 with the standard deviation), the chips of two or three of their rows, 24
+    bytes a pixel (48), and one chip's object as it is decoded.
 
     The blended standard deviation is the weighted mean of the chips' own, Σ w·σ / Σ w. That is the most that the
     blended samples can vary, and what they do vary where chips agree: overlapping chips share their noise.
@@ -95,16 +96,17 @@ def blend_shard(
         np.empty((side, side), np.uint16),
         np.empty(spectral, np.uint16) if with_std else None,
     )
-    load = dask.delayed(_load, pure=False)
+    # Dask does not look into what is bound to a function; it would search arguments for collections, which takes long.
     loaded = {
-        chip.index: load(staging, chip, grid, window, with_std) for chip in sorted(chips, key=lambda chip: chip.index)
+        chip.index: dask.delayed(partial(_load, staging, chip, grid, window, with_std), pure=False)()
+        for chip in sorted(chips, key=lambda chip: chip.index)
     }
     strips = []
     for top in range(0, side, strip_px):
         strip = PixelWindow(window.row + top, window.col, min(strip_px, side - top), side)
         here = [index for index in loaded if grid.chip_window(index).overlaps(strip)]
-        part = blended.rows(top, top + strip.height)
-        strips.append(dask.delayed(_blend_strip)(part, grid, strip, here, [loaded[index] for index in here]))
+        blend_strip = partial(_blend_strip, blended.rows(top, top + strip.height), grid, strip, here)
+        strips.append(dask.delayed(blend_strip, pure=False)([loaded[index] for index in here]))
     dask.compute(*strips, scheduler="threads", num_workers=1)
     for gap in gaps:
         place = grid.chip_window(gap)

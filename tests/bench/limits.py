@@ -54,7 +54,7 @@ READ_SIDE, MADE_SIDE = 15, 3
 #: A scene classification's codes for vegetation and for high cloud of great probability.
 VEGETATION, CLOUD = 4, 9
 
-TURNS = 5
+TURNS = 7
 
 
 def measure(folder: Path) -> list[dict[str, Any]]:
@@ -121,12 +121,20 @@ def against(what: str, megabytes: float, limit: Callable[[], Any], work: Callabl
 
 
 def _core_seconds(work: Callable[[], Any]) -> float:
-    """In a thread of its own: readers keep files open in theirs, and nobody shall find them open."""
-    thread = threading.Thread(target=work)
     begun = time.process_time()
-    thread.start()
-    thread.join()
+    work()
     return time.process_time() - begun
+
+
+def _in_a_thread(work: Callable[[], Any]) -> Callable[[], None]:
+    """Readers keep files open in their thread; in a new one they find none open."""
+
+    def run() -> None:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    return run
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -159,7 +167,7 @@ def reading(what: str, folder: Path, table: ChipTable, *, scenes: int) -> dict[s
             read_chip(window, found, allow_cloudy=True)
 
     megabytes = sum(window.width * window.height * 2 for _, window in reads) / 1e6
-    return against(what, megabytes, limit, work)
+    return against(what, megabytes, _in_a_thread(limit), _in_a_thread(work))
 
 
 def _files(scene: Scene) -> list[Asset]:
