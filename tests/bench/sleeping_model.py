@@ -1,0 +1,233 @@
+"""A model that takes a GPU's time and none of a core's, and a diary of what its actor is at meanwhile.
+
+A device computes beside the cores and writes what it made straight into pinned memory. Sleeping for as long, and then
+handing out arrays that were made before, costs the cores as little as that does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from textured_world import super_resolved
+
+from pipeline.actor import Batch
+from pipeline.chip_stream import PinnedResolver
+from pipeline.config import RunConfig
+from pipeline.storage import Storage
+
+HERE = Path(__file__).resolve().parent
+
+#: What a call of the actor is at, in the order in which a chip meets it.
+MODEL = "model"
+STATES = (
+    "waiting for input", "input to arrays", "waiting for the model", MODEL,
+    "after the model", "building blocks", "storing",
+)  # fmt: skip
+
+
+#: Reads, resolves and stages chips of a plan; no shards are written. Prints what a chip took.
+_DRIVER = """
+import json, sys
+from contextlib import suppress
+import numpy as np, psutil, ray
+from ray import cloudpickle
+sys.path.insert(0, {here!r})
+import sleeping_model, textured_world
+from pipeline.board import put_up
+from pipeline.chip_stream import chip_dataset, in_squares
+from pipeline.config import load_config
+from pipeline.places import staging_of
+from pipeline.work import plan_run
+for module in (sleeping_model, textured_world):
+    cloudpickle.register_pickle_by_value(module)
+config = load_config({path!r})
+plan = plan_run(config)
+ray.init(address="local", num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, logging_level="error")
+Resolver = type("Resolver", (sleeping_model.SleepingResolver,), dict(folder={folder!r}, chip_s={chip_s}))
+positions = in_squares(plan, np.ones(len(plan.chips), bool))[:{chips}]
+dataset = chip_dataset(config, plan, positions, staging_of(config), put_up(), Resolver)
+def core_seconds(process):
+    with suppress(psutil.Error):  # it has just ended
+        return sum(process.cpu_times()[:2])
+    return 0.0
+told, used, me = [], [], psutil.Process()
+for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+    assert not any(batch["error"]), batch["error"]
+    told.append([len(batch["error"]), float(batch["read_s"].sum()), float(batch["stage_s"].sum())])
+    used.append(sum(core_seconds(process) for process in (me, *me.children(recursive=True))))
+chips, read_s, stage_s = np.sum(told, axis=0)
+# Of cores what was used once everything had started.
+core_s = (used[-1] - used[0]) / np.sum(told[1:], axis=0)[0]
+print(json.dumps(dict(chips=int(chips), core_s=core_s, read_s=read_s / chips, stage_s=stage_s / chips)))
+"""
+
+
+def run(
+    path: Path, folder: Path, *, chips: int, gpus: int, cpus: int, chip_s: float
+) -> tuple[dict[str, Any], list[Days]]:
+    """Chips of a job through the engine in a process of its own: what it told, and each actor's diary.
+
+    Args:
+        chips: at most so many of the plan's.
+        gpus, cpus: that Ray believes there are.
+    """
+    folder.mkdir()
+    code = _DRIVER.format(
+        here=str(HERE), path=str(path), folder=str(folder), chips=chips, gpus=gpus, cpus=cpus, chip_s=chip_s
+    )
+    said = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=path.parent)
+    told: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
+    return told, [Days.read(file) for file in sorted(folder.glob("*.jsonl"))]
+
+
+class SleepingResolver(PinnedResolver):
+    """The run's actor but for its networks."""
+
+    chip_s: ClassVar[float] = 0.08
+    folder: ClassVar[str] = ""
+
+    def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
+        self.batch, self.samples = config.compute.batch, 0
+        self.prepare(board, staging)
+        self.callers: dict[int, int] = {}
+        self.made = np.stack([super_resolved(seed) for seed in range(max(self.batch, 2))])
+        self.diary = Diary(Path(self.folder) / f"{os.getpid()}.jsonl")
+        keep_diary(self.diary)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """See `PinnedResolver`."""
+        self.callers[int(batch["position"][0])] = threading.get_native_id()
+        self.diary.note("waiting for the model")
+        out = super().__call__(batch)
+        self.diary.note("building blocks")
+        return out
+
+    def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
+        """See `SuperResolver`."""
+        caller = self.callers.pop(int(batch["position"][0]))
+        self.diary.note(MODEL, caller)
+        time.sleep(self.chip_s * self.batch)  # a batch that is not full takes as long
+        self.diary.note("after the model", caller, chips=len(chosen))
+        return {"dn": self.made[: len(chosen)]}
+
+
+class Diary:
+    """Lines of [thread, state, when it began, chips that have just come through the model]; one file an actor."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._lock = path.open("a", buffering=1), threading.Lock()
+
+    def note(self, state: str, thread: int | None = None, chips: int = 0) -> None:
+        """What a thread, by default the calling one, is at from now on."""
+        with self._lock:
+            self._file.write(json.dumps([thread or threading.get_native_id(), state, time.time(), chips]) + "\n")
+
+
+def keep_diary(diary: Diary) -> None:
+    """Have Ray Data's worker tell what its threads are at around the calls: it has no hooks for that."""
+    from ray.data._internal.execution.operators import actor_pool_map_operator as pool
+    from ray.data._internal.execution.operators.map_transformer import BatchMapTransformFn
+
+    run_task, batches_of = pool._map_task, BatchMapTransformFn._pre_process
+
+    def told_task(*args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
+        diary.note("input to arrays")
+        task, answer = run_task(*args, **kwargs), None
+        while True:
+            try:
+                item = task.send(answer)
+            except StopIteration:
+                diary.note("waiting for input")
+                return
+            diary.note("storing")
+            answer = yield item  # how long that took
+            diary.note("building blocks")
+
+    def told_batches(self: Any, blocks: Any) -> Iterator[Any]:
+        batches = iter(batches_of(self, blocks))
+        while True:
+            diary.note("input to arrays")
+            batch = next(batches, None)
+            diary.note("building blocks")
+            if batch is None:
+                return
+            yield batch
+
+    pool._map_task = told_task
+    BatchMapTransformFn._pre_process = told_batches
+
+
+class Span(NamedTuple):
+    """A stretch of time that a thread was at something."""
+
+    thread: int
+    state: str
+    begun: float
+    ended: float
+
+
+class Days(NamedTuple):
+    """What one actor did, from its first chip's begin to its last one's end, and how many chips the model made."""
+
+    spans: list[Span]
+    chips: int
+
+    @classmethod
+    def read(cls, path: Path) -> Days:
+        """An actor's diary."""
+        notes = [json.loads(line) for line in path.read_text().splitlines()]
+        first = min(when for _, state, when, _ in notes if state == MODEL)
+        last = max(when for _, state, when, _ in notes if state == "after the model")
+        spans = []
+        for thread in sorted({note[0] for note in notes}):
+            mine = [(state, when) for who, state, when, _ in notes if who == thread]
+            for (state, begun), (_, ended) in pairwise([*mine, ("", last)]):
+                if ended > first and begun < last:
+                    spans.append(Span(thread, state, max(begun, first), min(ended, last)))
+        return cls(spans, sum(note[3] for note in notes))
+
+    @property
+    def model(self) -> list[Span]:
+        """When the model was at work."""
+        return sorted((span for span in self.spans if span.state == MODEL), key=lambda span: span.begun)
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds from begin to end."""
+        return self.model[-1].ended - self.model[0].begun
+
+    @property
+    def busy(self) -> float:
+        """The share of them that the model was at work."""
+        return sum(span.ended - span.begun for span in self.model) / self.seconds
+
+    def made(self, begun: float, ended: float) -> float:
+        """Calls of the model between two times; one that lies there in part counts in part."""
+        parts = [(min(span.ended, ended) - max(span.begun, begun)) / (span.ended - span.begun) for span in self.model]
+        return sum(part for part in parts if part > 0)
+
+    def idle(self) -> dict[str, float]:
+        """Why the model was not at work: shares of the wall time, by what the thread was at that next had a chip."""
+        out = {state: 0.0 for state in STATES if state != MODEL}
+        for before, after in pairwise(self.model):
+            for span in self.spans:
+                if span.thread == after.thread and span.begun < after.begun and span.ended > before.ended:
+                    out[span.state] += min(span.ended, after.begun) - max(span.begun, before.ended)
+        return {state: seconds / self.seconds for state, seconds in out.items()}
+
+    def of_a_chip(self) -> dict[str, float]:
+        """Seconds that a chip's threads were at each thing, whatever else went on meanwhile."""
+        out = dict.fromkeys(STATES, 0.0)
+        for span in self.spans:
+            out[span.state] += span.ended - span.begun
+        return {state: seconds / self.chips for state, seconds in out.items()}
