@@ -35,7 +35,7 @@ Solver = Literal["ddim", "multistep", "none"]
 #: The ways to sample that a user chooses from by name: solver and steps of each.
 SAMPLERS: Final[Mapping[str, tuple[Solver, int]]] = {
     "reference": ("ddim", 20),
-    "fast": ("multistep", 5),
+    "fast": ("multistep", 4),
     "draft": ("none", 0),
 }
 

@@ -136,7 +136,7 @@ def _sampling(stage1: Stage1, sampler: str | None, steps: int | None, temperatur
         raise ConfigError(f"--sampler: {sampler!r} is neither 'reference' nor 'fast' (draft is the context encoder)")
     chosen = own if sampler is None else own.by(sampler)
     if steps is not None and chosen.solver == "ddim" and 1000 % steps:
-        raise ConfigError(f"--steps: {steps} does not divide 1000")
+        raise ConfigError(f"--steps: {steps} is not a number from 2 that divides 1000")
     return replace(
         chosen,
         steps=chosen.steps if steps is None else steps,

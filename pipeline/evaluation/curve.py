@@ -115,7 +115,7 @@ def draw(curves: Mapping[float, Sequence[Point]], path: Path) -> None:
             axes.set(xlabel="evaluations of the network", xlim=(-1, 20), xticks=[0, 3, 5, 10, 15, 19])
             axes.grid(True, alpha=0.3)
         panels[0].set(ylabel=f"temperature {temperature:g}\nPSNR (dB)")
-        panels[1].set(ylabel="distance against reference (%)", ylim=(-11, 11))
+        panels[1].set(ylabel="distance against reference (%)", ylim=(-12, 17))
         panels[1].set_title(f"draft: SWD {draft['swd']:+.0%}, SWD-E {draft['swd_scaled']:+.0%}", fontsize=9)
         panels[2].set(ylabel="residual (0.001 reflectance)")
     labels = dict(zip(*reversed(rows[0][1].get_legend_handles_labels()), strict=True))
