@@ -189,7 +189,7 @@ def chip_dataset(
     config = with_batch(config, plan.manifest["model"], gpus, staging, resolver, board, staging)
     compute, batch = config.compute, int(config.compute.batch)
     least, most = actor_limits(config, gpus, math.ceil(len(positions) / batch))
-    table = ray.put(ChipTable.of(config, plan))
+    table, cores = ray.put(ChipTable.of(config, plan)), int(ray.cluster_resources().get("CPU", 1))
     read = ray.data.from_arrow(_blocks(positions, batch, most)).map_batches(
         read_chips,
         fn_kwargs={"table": table, "board": board},
@@ -218,7 +218,7 @@ def chip_dataset(
         batch_size=None,
         zero_copy_batch=True,
         num_cpus=STAGE_CPUS,
-        concurrency=most * STAGERS_PER_ACTOR,
+        concurrency=max(most, min(most * STAGERS_PER_ACTOR, cores)),
     )
 
 

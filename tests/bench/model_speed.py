@@ -246,9 +246,9 @@ def sampling(models: str, preset: str, precision: Precision) -> Sampling:
 def on_cpu() -> dict[str, list[dict[str, Any]]]:
     """Published sizes at a small chip against the plain run, the shipped models at the usual chip, and threads."""
     cpu = torch.device("cpu")
-    cases = [case_of("published", "reference", precision, "eager", 1, 96) for precision in get_args(Precision)]
+    cases = [case_of("published", "reference", precision, "eager", 1, 48) for precision in get_args(Precision)]
     compared, plain_run = compare_with_plain(cases, cpu)
-    title = f"published sizes, 96 px chip, 20 steps; the plain run takes {plain_run['seconds_per_chip']:.1f} s"
+    title = f"published sizes, 48 px chip, 20 steps; the plain run takes {plain_run['seconds_per_chip']:.1f} s"
     peaks = {precision: matrix_peak(_DTYPES[precision], cpu) for precision in get_args(Precision)}
     shipped = [
         measure(case_of("small", preset, precision, "eager", batch, 192), cpu, None, peaks[precision])

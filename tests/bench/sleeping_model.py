@@ -53,7 +53,8 @@ for module in (sleeping_model, textured_world):
 config = load_config({path!r})
 plan = plan_run(config)
 ray.init(
-    address="local", num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, logging_level="error", log_to_driver=False
+    address="local", num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, logging_level="error",
+    log_to_driver=False,
 )
 Resolver = type("Resolver", (sleeping_model.SleepingResolver,), dict(folder={folder!r}, chip_s={chip_s}))
 positions = in_squares(plan, np.ones(len(plan.chips), bool))[:{chips}]

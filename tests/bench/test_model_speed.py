@@ -16,7 +16,7 @@ def lowered_cpu() -> bool:
 @pytest.mark.skipif(not lowered_cpu(), reason="this processor does not multiply bfloat16")
 def test_on_a_cpu_the_reference_is_half_as_fast_again_as_a_plain_run_and_equal():
     cases = [
-        model_speed.case_of("published", "reference", precision, "eager", 1, 96)
+        model_speed.case_of("published", "reference", precision, "eager", 1, 48)
         for precision in ("float32", "bfloat16")
     ]
     (exact, lowered), _ = model_speed.compare_with_plain(cases, torch.device("cpu"))
