@@ -22,6 +22,7 @@ from kernels.model import Sampling, SuperResolution, load_model, shipped_samplin
 from kernels.noise import ground_noise
 from pipeline.config import RunConfig
 from pipeline.errors import DifffusrError
+from pipeline.memory import keep_freed_memory
 from pipeline.storage import first_line
 
 log = logging.getLogger("difffusr.actor")
@@ -59,6 +60,7 @@ class SuperResolver:
     """Loads both models once and super-resolves batch after batch; pinned to a GPU where the run has GPUs."""
 
     def __init__(self, config: RunConfig) -> None:
+        keep_freed_memory()
         torch.set_num_threads(config.compute.cpus_per_actor)
         # The same chip must come out the same on every actor: no algorithm may be picked by timing.
         torch.backends.cudnn.benchmark = False

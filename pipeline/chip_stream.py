@@ -29,6 +29,7 @@ from pipeline.board import ATTEMPTS, Pin
 from pipeline.config import RunConfig
 from pipeline.errors import DifffusrError, StoreError
 from pipeline.grid import ChipIndex, Grid
+from pipeline.memory import keep_freed_memory
 from pipeline.plan import Plan
 from pipeline.planner import grid_of
 from pipeline.raster import CLOUD_CLASSES, WATER_CLASSES
@@ -236,6 +237,7 @@ def read_chips(batch: Batch, table: Any, board: Any) -> Iterator[Batch]:
         batch: `position` (n,).
         table: reference to the `ChipTable`.
     """
+    keep_freed_memory()
     chips, pin = _fetched(table), _pin(board)
     rows: list[dict[str, Any]] = []
     size = 0
@@ -343,6 +345,7 @@ def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str])
     Args:
         run: name and period, for the meters.
     """
+    keep_freed_memory()
     pin, meters = _pin(board), _meters(*run)
     errors = [str(error) for error in batch["error"]]
     seconds = np.zeros(len(errors))

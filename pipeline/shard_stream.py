@@ -22,6 +22,7 @@ from pipeline.assemble import ChipSource, blend_shard
 from pipeline.errors import DifffusrError
 from pipeline.grid import ChipIndex, Grid, ShardIndex
 from pipeline.ledger import Entry, Ledger, shard_digest, write_entry
+from pipeline.memory import keep_freed_memory
 from pipeline.plan import Plan, Shards
 from pipeline.publication import Receipt, ShardWriter, Target
 from pipeline.staging import delete_chip
@@ -271,6 +272,7 @@ def write_shard(
     Raises:
         StoreError: a staged chip or the store fails.
     """
+    keep_freed_memory()
     begun = time.process_time()
     data = blend_shard(grid, index, chips, staging, with_std=with_std, gaps=gaps)
     receipt = writer.write(epsg, index, data)

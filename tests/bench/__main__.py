@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +21,40 @@ from rich.console import Console
 from rich.table import Table
 
 Rows = list[dict[str, Any]]
+Tables = Iterator[tuple[str, Rows]]
 
 HERE = Path(__file__).resolve().parent
 
 
-def models(folder: Path) -> dict[str, Rows]:
+def models(folder: Path) -> Tables:
     """See `model_speed`."""
     import model_speed
 
     return model_speed.on_gpu() if torch.cuda.is_available() else model_speed.on_cpu()
 
 
-def limits(folder: Path) -> dict[str, Rows]:
+def limits(folder: Path) -> Tables:
     """See `limits`."""
     import limits as module
 
-    return {"limits: MB of pixels a core second": module.measure(folder)}
+    yield "limits: MB of pixels a core second", module.measure(folder)
 
 
-def busy(folder: Path) -> dict[str, Rows]:
+def busy(folder: Path) -> Tables:
     """See `test_busy`."""
     import test_busy
 
-    return {"busy: one actor, the model's time slept": [test_busy.measure(folder)]}
+    yield "busy: one actor, the model's time slept", [test_busy.measure(folder)]
 
 
-def scaling(folder: Path) -> dict[str, Rows]:
+def scaling(folder: Path) -> Tables:
     """See `test_scaling`."""
     import test_scaling
 
-    return {"scaling: logical GPUs, the model's time slept": test_scaling.measure(folder)}
+    yield "scaling: logical GPUs, the model's time slept", test_scaling.measure(folder)
 
 
-PARTS: Mapping[str, Callable[[Path], dict[str, Rows]]] = {
+PARTS: Mapping[str, Callable[[Path], Tables]] = {
     "models": models,
     "limits": limits,
     "busy": busy,
@@ -70,16 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     facts = machine()
     console.print(*(f"{name} {value}" for name, value in facts.items()), sep=", ", highlight=False)
-    found: dict[str, Rows] = {}
+    before = json.loads(args.json.read_text()) if args.json.exists() else {}
+    found: dict[str, Rows] = before.get("tables", {}) if before.get("machine") == facts else {}
     for part in args.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            tables = PARTS[part](Path(folder))
-        for title, rows in tables.items():
-            console.print(table_of(title, rows))
-        found |= tables
-        before = json.loads(args.json.read_text()) if args.json.exists() else {}
-        kept = before.get("tables", {}) if before.get("machine") == facts else {}
-        args.json.write_text(json.dumps({"machine": facts, "tables": kept | found}, indent=1) + "\n")
+            for title, rows in PARTS[part](Path(folder)):
+                console.print(table_of(title, rows))
+                found[title] = rows
+                args.json.write_text(json.dumps({"machine": facts, "tables": found}, indent=1) + "\n")
     console.print(f"written: {args.json}")
 
 

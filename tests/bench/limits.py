@@ -40,6 +40,7 @@ from pipeline.config import RunConfig, load_config
 from pipeline.cube import draft_cube, open_store
 from pipeline.demo_world import write_demo_world
 from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from pipeline.memory import keep_freed_memory
 from pipeline.reader import read_chip
 from pipeline.scene import Asset, Scene
 from pipeline.staging import StagedChip, write_chip
@@ -60,6 +61,7 @@ TURNS = 7
 def measure(folder: Path) -> list[dict[str, Any]]:
     """Measure in an empty folder: of each kind of work `what`, `mb_per_s` and `limit_mb_per_s` of pixels a core second,
     `ratio`, how many times the limit's seconds it takes, and `pixels`, where they come from."""
+    keep_freed_memory()  # as in every worker of a run: what is measured against has the same
     config, pixels = job(folder)
     table = ChipTable.of(config, decide(config))
     made = super_resolved(config, table)

@@ -29,7 +29,7 @@ def test_on_a_cpu_the_reference_is_half_as_fast_again_as_a_plain_run_and_equal()
 @pytest.mark.bench
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_a_quarter_of_its_peak_and_four_times_a_plain_run():
-    tables = model_speed.on_gpu()
+    tables = dict(model_speed.on_gpu())
     by_batch = tables["published sizes by batch"]
     assert max(row["share_of_peak"] for row in by_batch) >= 0.25
     compared = next(rows for title, rows in tables.items() if "plain run" in title)
