@@ -1,4 +1,4 @@
-"""Memory that a worker has freed stays its own: chips come and go by the second, and fresh pages cost as much as work."""
+"""Memory that a worker has freed stays its own: chips come and go, and fresh pages cost as much as work."""
 
 from __future__ import annotations
 

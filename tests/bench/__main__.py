@@ -44,7 +44,14 @@ def busy(folder: Path) -> Tables:
     """See `test_busy`."""
     import test_busy
 
-    yield "busy: one actor, the model's time slept", [test_busy.measure(folder)]
+    found = test_busy.measure(folder)
+    states = [
+        {"what": state, "share": share, "ms_of_a_call_thread": found["thread_ms_of_a_chip"][state]}
+        for state, share in {"model": found["busy"], **found["idle"]}.items()
+    ]
+    steps = [{"what": f"{step}", "ms": found[f"{step}_ms_of_a_chip"]} for step in ("read", "stage", "core")]
+    yield f"busy: one actor, the model sleeps {found['model_ms']} ms a chip", states
+    yield "busy: core ms of a chip", steps
 
 
 def scaling(folder: Path) -> Tables:
