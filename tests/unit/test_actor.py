@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.bands import BANDS, GROUPS, SCALE
+from kernels.model import Sampling
 from pipeline.actor import Batch, SuperResolver
 
 PX = 12
@@ -17,6 +18,8 @@ PX = 12
 
 class Repeating:
     """A model that repeats a chip's first 10 m band in every band, and keeps what it was given."""
+
+    sampling, execution = Sampling(), "eager"
 
     def __init__(self) -> None:
         self.given: list[Mapping[int, Tensor]] = []
