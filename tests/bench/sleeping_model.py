@@ -89,7 +89,7 @@ def run(
         here=str(HERE), path=str(path), folder=str(folder), chips=chips, gpus=gpus, cpus=cpus, chip_s=chip_s
     )
     said = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=path.parent)
-    told: dict[str, Any] = json.loads(said.stdout.splitlines()[-1])
+    told: dict[str, Any] = json.loads(next(line for line in reversed(said.stdout.splitlines()) if line.startswith("{")))
     return told, [Days.read(file) for file in sorted(folder.glob("*.jsonl"))]
 
 
