@@ -184,11 +184,11 @@ class SuperResolver:
         bands = {gsd: self._reflectance(batch[f"dn{gsd}"][rows]) for gsd in GROUPS}
         valid = {gsd: self._on_device(batch[f"valid{gsd}"][rows])[:, None] > 0 for gsd in GROUPS}
         if not self.samples:
-            reflectance = self.model(bands, valid, self.noise(batch, rows))
+            start = None if self.model.sampling.solver == "none" else self.noise(batch, rows)
+            reflectance = self.model(bands, valid, start)
             made = {"dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535)}
         else:
-            fields = (self.noise(batch, rows, sample) for sample in range(self.samples))
-            noises = (field for field in fields if field is not None)
+            noises = (self.noise(batch, rows, sample) for sample in range(self.samples))
             reflectance, std = self.model.with_spread(bands, valid, noises)
             made = {
                 "dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535),
@@ -241,14 +241,12 @@ class SuperResolver:
         whole: NDArray[np.uint16] = made.numpy().view(np.uint16)
         return whole
 
-    def noise(self, batch: Batch, rows: list[int], sample: int = 0) -> Tensor | None:
-        """(len(rows), 3, 4n, 4n) initial noise of some chips of a batch; None where the models start from none.
+    def noise(self, batch: Batch, rows: list[int], sample: int = 0) -> Tensor:
+        """(len(rows), 3, 4n, 4n) initial noise of some chips of a batch.
 
         Sample i of a run is stream i of its seed's ground noise (`kernels.noise`), and sample 0 is the result itself.
         Every sample's noise belongs to the ground: chips that overlap agree on their spread as on their pixels.
         """
-        if self.model.sampling.solver == "none":
-            return None
         side = batch["quality"].shape[-1] * SCALE
         return torch.stack(
             [

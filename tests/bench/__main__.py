@@ -72,9 +72,11 @@ PARTS: Mapping[str, Callable[[Path], Tables]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python tests/bench", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them if none is given")
     parser.add_argument("--json", type=Path, default=HERE / "speed.json", help="where the figures go")
     args = parser.parse_args(argv)
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no part is called {min(unknown)}; there are {', '.join(PARTS)}")
     console = Console()
     facts = machine()
     console.print(*(f"{name} {value}" for name, value in facts.items()), sep=", ", highlight=False)

@@ -91,7 +91,7 @@ def model_of(case: Case, device: torch.device, networks: tuple[Stage1, Any] | No
     """A fresh model; `networks` are copied, where the case is of their sizes."""
     if case.models == "small":
         return load_model("small", sampling=case.sampling, device=device, execution=case.execution)
-    stage1, fusion = copy.deepcopy(networks)  # type: ignore[misc]
+    stage1, fusion = copy.deepcopy(networks)
     return SuperResolution(stage1, fusion, case.sampling, device=device, execution=case.execution)
 
 
@@ -157,7 +157,7 @@ def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
     best = 0.0
     for side in _PEAK_SIDES[device.type]:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        best = max(best, 2 * side**3 / seconds(lambda a=a, b=b: a @ b, device, 5))  # type: ignore[misc]
+        best = max(best, 2 * side**3 / seconds(lambda a=a, b=b: a @ b, device, 5))
     return best
 
 
@@ -218,7 +218,7 @@ def compare_with_plain(
         plain_s.append(seconds(lambda: plain(stage1, fusion, bands, noise), device, 1, warm_up=False))
         for label, (case, model) in models.items():
             batch = _repeated(given, case.batch)
-            took = seconds(lambda m=model, b=batch: m(*b), device, 1, warm_up=False)  # type: ignore[misc]
+            took = seconds(lambda m=model, b=batch: m(*b), device, 1, warm_up=False)
             ours[label].append(took / case.batch)
     out = [
         {"what": label, "seconds_per_chip": statistics.median(ours[label]), **rows[label],

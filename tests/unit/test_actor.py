@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -90,3 +91,10 @@ def test_where_no_chip_shows_anything_the_model_is_not_called():
     assert not resolver.model.given
     assert out["dn"].shape == (3, len(BANDS), PX * SCALE, PX * SCALE)
     assert not out["dn"].any()
+
+
+def test_without_diffusion_no_noise_is_made(monkeypatch):
+    resolver, batch = actor(1), read(1)
+    resolver.model.sampling = Sampling(solver="none")
+    monkeypatch.setattr(resolver, "noise", lambda *_: pytest.fail("noise for nobody"))
+    assert resolver(batch)["dn"].any()
