@@ -19,7 +19,7 @@ from textured_world import textured_world
 HERE = Path(__file__).resolve().parent
 
 #: Seconds of the model a chip, actors, and chips that each of them gets.
-CHIP_S, ACTORS, CHIPS = 0.64, (1, 2, 4, 8), 20
+CHIP_S, ACTORS, CHIPS = 0.64, (1, 2, 4, 8), 80
 
 #: Least share of n times one actor's rate that n actors reach.
 EFFICIENCY = 0.9
