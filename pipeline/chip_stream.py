@@ -53,6 +53,9 @@ STAGERS_PER_ACTOR = 4
 #: Calls that an actor has in hand: while the models are at one, the engine unpacks the next and packs the one before.
 CALLS_PER_ACTOR = 2
 
+#: Utilization of the actors, which is 0 at least, below which the engine lets some go.
+NEVER = -1.0
+
 #: What is to be done with a super-resolved chip; one that was staged before, or left alone, is none.
 TO_STAGE, STAGED, LEFT = 0, 1, 2
 
@@ -191,7 +194,10 @@ def chip_dataset(
     compute, batch = config.compute, int(config.compute.batch)
     least, most = actor_limits(config, gpus, math.ceil(len(positions) / batch))
     table, cores = ray.put(ChipTable.of(config, plan)), int(ray.cluster_resources().get("CPU", 1))
-    read = ray.data.from_arrow(_blocks(positions, batch, most)).map_batches(
+    blocks = ray.data.from_arrow(_blocks(positions, batch, most))
+    # An actor that has nothing to do for a while is kept: its models would have to be loaded again.
+    blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
+    read = blocks.map_batches(
         read_chips,
         fn_kwargs={"table": table, "board": board},
         batch_size=None,
