@@ -172,18 +172,25 @@ def _mix(pieces: list[_Piece], values: NDArray[np.uint16], fill: int) -> None:
         values[...] = fill
         return
     dtype = np.uint32 if most <= 2 * WEIGHT_ONE else np.uint64
-    # A divisor that is the same everywhere is a scalar: much faster, and what most rectangles have.
+    # A divisor that is the same everywhere is a scalar, and a shift where windows add up to one: what most rectangles
+    # have, and much faster.
     divisor = dtype(most) if least == most else np.maximum(summed, 1).astype(dtype)
-    half = (summed // 2).astype(dtype)
+    shift = most.bit_length() - 1 if least == most and most.bit_count() == 1 else None
+    half: Any = np.floor_divide(divisor, 2, dtype=dtype)
     weights = [np.ascontiguousarray(piece.weight, dtype) for piece in pieces]
-    total, product = np.empty_like(half), np.empty_like(half)
+    total, product = np.empty(summed.shape, dtype), np.empty(summed.shape, dtype)
     for band, out in enumerate(values):
-        total[...] = half
-        for piece, weight in zip(pieces, weights, strict=True):
+        total[...] = pieces[0].values[band]
+        total *= weights[0]
+        for piece, weight in zip(pieces[1:], weights[1:], strict=True):
             product[...] = piece.values[band]
             product *= weight
             total += product
-        total //= divisor
+        total += half
+        if shift is None:
+            total //= divisor
+        else:
+            total >>= dtype(shift)
         out[...] = total
     if least == 0:
         values[:, summed == 0] = fill
