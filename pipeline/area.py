@@ -53,13 +53,17 @@ _MALFORMED = (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, Inde
 
 
 def area_geometry(config: RunConfig) -> BaseGeometry | list[str]:
-    """Where the run computes: a valid polygon or multipolygon in EPSG:4326 (x = longitude within ±180, y = latitude,
+    """Where the run computes, as `geometry_of`."""
+    return geometry_of(config.area)
+
+
+def geometry_of(area: Area) -> BaseGeometry | list[str]:
+    """What an area covers: a valid polygon or multipolygon in EPSG:4326 (x = longitude within ±180, y = latitude,
     degrees; cut at 180° where it crosses), or the list of MGRS tile ids when the area is given as tiles.
 
     Raises ConfigError, in one line with key and file, when the file cannot be read, holds no polygon, has no CRS, or
     its coordinates do not fit its CRS.
     """
-    area = config.area
     if area.tiles is not None:
         return list(area.tiles)
     if area.bbox is not None:

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
-from pipeline.cube_commands import show_history, show_rollback
+from pipeline.cube_commands import show_export, show_history, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
 from pipeline.places import cube_staging_of, storage_of
@@ -185,6 +185,48 @@ def verify(
     _show_report(report)
     if not report.clean:
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def export(
+    cube: Annotated[
+        str,
+        typer.Argument(
+            metavar="CUBE", help="URL of a cube, or the YAML file of a run that writes one.", show_default=False
+        ),
+    ],
+    cog: Annotated[
+        str, typer.Option("--cog", metavar="FOLDER", help="Folder or URL for the files.", show_default=False)
+    ],
+    area: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Polygons (GeoJSON, GeoPackage, …); else the whole cube.")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", help="A box in degrees instead of --area.")] = None,
+    period: Annotated[
+        list[str] | None, typer.Option(help="A period such as 2024-07; again for more. All of them by default.")
+    ] = None,
+    variable: Annotated[
+        list[str] | None, typer.Option(help="A variable; again for more. By default reflectance and quality.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    scratch: Annotated[Path | None, typer.Option(help="A folder with room for a draft of the largest file.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write Cloud Optimized GeoTIFFs of an area, one for each zone, period and variable.
+
+    Each shows the area's bounding box in its zone, with band names, wavelengths, scale and overviews.
+    """
+    _set_up_logging(verbose)
+    show_export(
+        cube,
+        cog,
+        area=area,
+        box_degrees=bbox,
+        periods=period or (),
+        variables=variable or (),
+        overwrite=overwrite,
+        scratch=scratch,
+    )
 
 
 @app.command()

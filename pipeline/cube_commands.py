@@ -1,12 +1,22 @@
-"""What `history` and `rollback` say."""
+"""What `history`, `rollback` and `export` say."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from rich import box
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
+from shapely.geometry.base import BaseGeometry
 
+from pipeline.area import geometry_of
+from pipeline.config import Area, load_config
+from pipeline.errors import ConfigError
+from pipeline.export import USUAL, Cube, export_cogs, exports_of
 from pipeline.lease import Lease
+from pipeline.places import storage_of
 from pipeline.publishing import history, rollback
 from pipeline.storage import Storage
 
@@ -60,3 +70,75 @@ def show_rollback(storage: Storage, staging: Storage, to: int | None) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def cube_at(name: str) -> Storage:
+    """Where a cube is: its URL, or that of a run's configuration.
+
+    Raises:
+        ConfigError: the configuration is not valid.
+    """
+    return storage_of(load_config(Path(name))) if name.endswith((".yaml", ".yml")) else Storage(name)
+
+
+def show_export(
+    cube: str,
+    folder: str,
+    *,
+    area: str | None,
+    box_degrees: str | None,
+    periods: Sequence[str],
+    variables: Sequence[str],
+    overwrite: bool,
+    scratch: Path | None,
+) -> None:
+    """Write COGs of a part of a cube, and say where.
+
+    Args:
+        cube: as `cube_at`.
+        area: a file with polygons.
+        box_degrees: west,south,east,north.
+        periods: labels; all if there are none.
+        variables: the usual ones if there are none.
+
+    Raises:
+        DifffusrError: as `export_cogs`; the area is not valid.
+    """
+    if scratch is not None and not scratch.is_dir():
+        raise ConfigError(f"--scratch: {scratch} is no folder; choose one with room for the largest file")
+    where = _chosen_area(area, box_degrees)
+    opened = Cube(cube_at(cube))
+    exports = exports_of(opened, where, periods, variables or USUAL)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("exporting", total=len(exports))
+        written = export_cogs(
+            opened,
+            exports,
+            Storage(folder),
+            overwrite=overwrite,
+            scratch=scratch,
+            told=lambda export: progress.advance(task),
+        )
+    for url, export in zip(written, exports, strict=True):
+        size = f"{export.window.width:,} × {export.window.height:,} px"
+        console.print(f"{url}  {size}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
+    if file is not None and degrees is not None:
+        raise ConfigError("--area and --bbox: give one of them")
+    if degrees is not None:
+        try:
+            west, south, east, north = (float(part) for part in degrees.split(","))
+            chosen = Area(bbox=(west, south, east, north))
+        except ValueError:
+            raise ConfigError(
+                f"--bbox: found {degrees}, expected west,south,east,north in degrees, such as 6.0,49.5,6.2,49.7"
+            ) from None
+    elif file is not None:
+        chosen = Area(geojson=file) if file.lower().endswith((".geojson", ".json")) else Area(file=file)
+    else:
+        return None
+    geometry = geometry_of(chosen)
+    assert not isinstance(geometry, list)
+    return geometry

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import fsspec
 from aiohttp import ClientError
@@ -74,6 +75,24 @@ class Storage:
                 _replace_file(Path(path), data)
             else:
                 fs.pipe_file(path, data)
+        except STORE_FAILURES as error:
+            raise StoreError(
+                f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
+            ) from None
+
+    def put(self, name: str, file: Path) -> None:
+        """Write one object atomically, of a file on this machine.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        path = f"{root}/{name}"
+        try:
+            if isinstance(fs, LocalFileSystem):
+                _replace_file(Path(path), file)
+            else:
+                fs.put_file(str(file), path)
         except STORE_FAILURES as error:
             raise StoreError(
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
@@ -164,7 +183,7 @@ def _is_partial(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(".partial-")
 
 
-def _replace_file(path: Path, data: bytes) -> None:
+def _replace_file(path: Path, data: bytes | Path) -> None:
     partial = _written_beside(path, data)
     try:
         os.replace(partial, path)
@@ -184,13 +203,22 @@ def _create_file(path: Path, data: bytes) -> bool:
     return True
 
 
-def _written_beside(path: Path, data: bytes) -> Path:
+def _written_beside(path: Path, data: bytes | Path) -> Path:
+    """Data, or a copy of a file, under a name of its own.
+
+    With the rights of any new file: what `tempfile` makes is its owner's alone, and a cube is there to be read.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+    partial = path.parent / f".partial-{uuid4().hex}"
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file, 16 << 20)
+            else:
+                file.write(data)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
-    return Path(name)
+    return partial
