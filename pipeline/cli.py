@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
-from pipeline.cube_commands import show_export, show_history, show_rollback
+from pipeline.cube_commands import show_export, show_history, show_records, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
 from pipeline.places import cube_staging_of, storage_of
@@ -227,6 +227,30 @@ def export(
         overwrite=overwrite,
         scratch=scratch,
     )
+
+
+@app.command()
+def stac(
+    cube: Annotated[
+        str,
+        typer.Argument(
+            metavar="CUBE", help="URL of a cube, or the YAML file of a run that writes one.", show_default=False
+        ),
+    ],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder or URL for the documents.", show_default=False)
+    ],
+    name: Annotated[
+        str | None, typer.Option("--id", help="The collection's id; else the last part of the cube's URL.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Describe a published cube as STAC: a collection, an item for each zone and period, and a stac-geoparquet.
+
+    Run it again after each publication: documents are replaced.
+    """
+    _set_up_logging(verbose)
+    show_records(cube, folder, name)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What `history`, `rollback` and `export` say."""
+"""What `history`, `rollback`, `export` and `stac` say."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from shapely.geometry.base import BaseGeometry
 from pipeline.area import geometry_of
 from pipeline.config import Area, load_config
 from pipeline.errors import ConfigError
-from pipeline.export import USUAL, Cube, export_cogs, exports_of
+from pipeline.export import USUAL, export_cogs, exports_of
 from pipeline.lease import Lease
 from pipeline.places import storage_of
+from pipeline.published import Cube
 from pipeline.publishing import history, rollback
+from pipeline.stac_records import write_records
 from pipeline.storage import Storage
 
 console = Console()
@@ -122,6 +124,22 @@ def show_export(
     for url, export in zip(written, exports, strict=True):
         size = f"{export.window.width:,} × {export.window.height:,} px"
         console.print(f"{url}  {size}", soft_wrap=True, highlight=False, markup=False)
+
+
+def show_records(cube: str, folder: str, name: str | None) -> None:
+    """Write a cube's STAC documents, and say where.
+
+    Args:
+        cube: as `cube_at`.
+        name: the collection's id, if another than the cube's name.
+
+    Raises:
+        DifffusrError: as `write_records`.
+    """
+    written = write_records(Cube(cube_at(cube)), Storage(folder), name)
+    items = f"{len(written) - 2:,} item{'s' if len(written) > 3 else ''}"
+    console.print(f"{written[-1]}  collection of {items}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{written[-2]}  the same items as stac-geoparquet", soft_wrap=True, highlight=False, markup=False)
 
 
 def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:

@@ -17,7 +17,9 @@ from kernels.bands import BANDS
 from pipeline import cli
 from pipeline.assemble import ShardData
 from pipeline.cube import draft_cube
+from pipeline.export import export_cogs, exports_of
 from pipeline.grid import PixelWindow, ShardIndex
+from pipeline.published import Cube
 from pipeline.publishing import open_target
 from pipeline.storage import Storage
 
@@ -172,8 +174,6 @@ def test_what_is_no_cube_is_said(export, tmp_path, what):
 
 
 def test_files_go_to_an_object_store(cube, bucket, s3_options):
-    from pipeline.export import Cube, export_cogs, exports_of
-
     opened, folder = Cube(Storage(str(cube))), Storage(f"s3://{bucket}/cogs", s3_options)
     written = export_cogs(opened, exports_of(opened, None, ["2023-01"], ["quality"]), folder)
     assert written == [f"s3://{bucket}/cogs/{EPSG}_2023-01_quality.tif"]
