@@ -396,7 +396,7 @@ class _RichProgress:
     def __init__(self) -> None:
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:8}"),
+            TextColumn("{task.description:9}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,8 +18,10 @@ from pipeline.catalog import find_scenes
 from pipeline.cluster import cluster
 from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, draft_cube
-from pipeline.errors import WeightsError
+from pipeline.errors import StoreError, WeightsError
+from pipeline.grid import ShardIndex
 from pipeline.ledger import Ledger, chips_needed, shard_digests
+from pipeline.overviews import Overviews, Place, plan_overviews
 from pipeline.places import cube_staging_of, staging_of, storage_of
 from pipeline.plan import Plan, write_plan
 from pipeline.planner import grid_of, make_plan
@@ -118,6 +121,7 @@ class Work:
         staged: (chips,) bool, chips that are staged.
         wanted: (chips,) bool, chips to compute: those that a shard to write needs and that are not staged.
         gone: names of shards that readers see and the plan does not have any more.
+        lost: shards of overviews that readers should see and whose objects are gone.
         revises: whether this changes a period that readers see.
         complete: whether readers see all of this already.
     """
@@ -131,6 +135,7 @@ class Work:
     staged: NDArray[np.bool_]
     wanted: NDArray[np.bool_]
     gone: tuple[str, ...]
+    lost: AbstractSet[Place]
     revises: bool
     complete: bool
 
@@ -152,7 +157,10 @@ def find_work(config: RunConfig, plan: Plan) -> Work:
     changed = todo = _unwritten(plan, draft, target, ledger, digests)
     gone = _no_longer_planned(plan, target, ledger)
     seen = [epsg for epsg in plan.zones() if target.published(epsg)]
+    overviews = plan_overviews(draft, target, staging, dict(zip(places_of(plan), digests, strict=True)))
+    lost = overviews.lost
     touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {int(name.split("/")[0]) for name in gone}
+    touched |= {epsg for epsg, _ in overviews.todo | lost}
     zones = draft.zones
     revise = {
         epsg: revision_to_come(storage, cube_staging, draft, epsg)
@@ -166,9 +174,30 @@ def find_work(config: RunConfig, plan: Plan) -> Work:
     staged = np.isin(plan.chips.object_names(), list(done_chips(staging)))
     wanted = chips_needed(plan.chips, plan.shards, todo) & ~staged
     complete = not touched and len(seen) == len(plan.zones())
-    return Work(
-        draft, target, ledger, changed, todo, numbers, staged, wanted, gone, bool(touched.intersection(seen)), complete
-    )
+    revises = bool(touched.intersection(seen))
+    return Work(draft, target, ledger, changed, todo, numbers, staged, wanted, gone, lost, revises, complete)
+
+
+def places_of(plan: Plan) -> list[tuple[int, ShardIndex]]:
+    """Zone and place of every shard of a plan."""
+    return [(int(epsg), plan.shards.place(i)) for i, epsg in enumerate(plan.shards.epsg)]
+
+
+def find_overviews(config: RunConfig, plan: Plan, work: Work) -> Overviews:
+    """The overviews over the shards as the ledger has them now: all of them are written.
+
+    Raises:
+        StoreError: the store or the staging folder cannot be read, or the ledger lacks a shard.
+    """
+    staging = staging_of(config)
+    ledger, lineages = Ledger.read(staging), {epsg: work.target.lineage(epsg) for epsg in plan.zones()}
+    digests = {}
+    for name, place in zip(plan.shards.names(), places_of(plan), strict=True):
+        entry = ledger.latest(name, lineages[place[0]])
+        if entry is None:
+            raise StoreError(f"{staging.url}: nothing is entered of shard {name} any more; run again")
+        digests[place] = entry.digest
+    return plan_overviews(work.draft, work.target, staging, digests, work.lost)
 
 
 def numbers_of(plan: Plan, draft: CubeDraft) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ import shapely
 import xarray as xr
 from pystac_client import Client
 from shapely.geometry import shape
-from small_cubes import GRID, label, month, write
+from small_cubes import GRID, finish, label, month, write
 from stac_geoparquet.arrow import stac_table_to_items
 
 from kernels.bands import BANDS
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shards = [ShardIndex(first.row + i, first.col + j) for i in (0, 1) for j in (0, 1)]
             write(target, 10 * number, shards, [epsg])
             planned |= {(epsg, shard) for shard in shards}
-        target.settle(planned, planned)
+        finish(target, staging, planned, planned)
         target.publish(shards_written=len(planned), keep=1)
     assert describe(home / "laos.zarr", home / "out") == 0
     return home / "out"
