@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.checkpoints import WeightsError as KernelWeightsError
-from kernels.model import model_fingerprint
+from kernels.model import fingerprint, weights_sha256
 from pipeline.actor import sampling_of
 from pipeline.catalog import find_scenes
 from pipeline.cluster import cluster
@@ -55,22 +55,23 @@ def decide(config: RunConfig) -> Plan:
     Raises:
         DifffusrError: catalogue or weights cannot be used.
     """
-    fingerprint = fingerprint_of(config)
+    weights = weights_of(config)
     scenes = find_scenes(config)
     # Starting Ray takes longer than a handful of reads.
     with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
-        return make_plan(config, scenes, fingerprint)
+        plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights))
+    return replace(plan, manifest={**plan.manifest, "weights": weights})
 
 
-def fingerprint_of(config: RunConfig) -> str:
-    """What identifies weights and sampling.
+def weights_of(config: RunConfig) -> dict[str, str]:
+    """sha256 of the weights of both stages.
 
     Raises:
         WeightsError: the weights cannot be used.
     """
     model = config.model
     try:
-        return model_fingerprint(model.preset, model.stage1, model.fusion, sampling_of(config))
+        return weights_sha256(model.preset, model.stage1, model.fusion)
     except KernelWeightsError as error:
         raise WeightsError(str(error)) from None
 
@@ -99,6 +100,8 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
     provenance = {
         "software": {name: version(name) for name in ("difffusr", "torch", "ray", "zarr")},
         "model": plan.manifest["model"],
+        "weights": plan.manifest.get("weights", {}),
+        "sampling": asdict(sampling_of(config)),
         "config": {name: plan.manifest["config"][name] for name in _PIXEL_SECTIONS if name in plan.manifest["config"]},
     }
     extents = {epsg: plan.extent(epsg, grid) for epsg in plan.zones()}
