@@ -506,8 +506,8 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
         {
             "asset": str(level),
             **({"derived_from": str(level - 1)} if level else {}),
-            # Of (y, x), from the level that it is made of: both have the same top left corner.
-            "transform": {"scale": [2.0, 2.0] if level else [1.0, 1.0], "translation": [0.0, 0.0]},
+            # A scale would be one of all axes of an array, and arrays have three or four: shape and place say it all.
+            "transform": {},
             **{key: spatial[key] for key in ("spatial:shape", "spatial:transform")},
         }
         for level, spatial in enumerate(levels)
@@ -537,7 +537,11 @@ def _spatial(zone: Zone, level: int) -> dict[str, Any]:
 
 
 def _draft_level(root: zarr.Group, grid: Grid, zone: Zone, level: int, spatial: Mapping[str, Any]) -> None:
-    """Create the group of a level, its arrays and coordinates."""
+    """Create the group of a level, its arrays and coordinates.
+
+    Where it lies is an attribute of each array with pixels, not of the group: time's bounds are in it, too, and GDAL
+    3.13 looks for y and x in whatever the group holds.
+    """
     own = {
         "difffusr:window": list(zone.window),
         "difffusr:grid": [grid.shard_px, grid.chunk_px],
@@ -546,9 +550,7 @@ def _draft_level(root: zarr.Group, grid: Grid, zone: Zone, level: int, spatial: 
         "difffusr:overviews": zone.overviews,
         **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
     }
-    group = root.create_group(
-        zone.level_path(level), attributes={**spatial, "Conventions": "CF-1.11", **({} if level else own)}
-    )
+    group = root.create_group(zone.level_path(level), attributes={"Conventions": "CF-1.11", **({} if level else own)})
     height, width = zone.level_shape(level)
     steps = len(zone.periods)
     codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
@@ -576,6 +578,7 @@ def _draft_level(root: zarr.Group, grid: Grid, zone: Zone, level: int, spatial: 
                 "grid_mapping": "spatial_ref",
                 "coordinates": "wavelength",
                 **attributes,
+                **spatial,
             },
         )
 
@@ -623,6 +626,7 @@ def _draft_level(root: zarr.Group, grid: Grid, zone: Zone, level: int, spatial: 
                 **attributes,
                 "grid_mapping": "spatial_ref",
                 **({"cell_methods": "area: mode"} if level else {}),
+                **spatial,
             },
         )
     _draft_coordinates(group, zone, level)

@@ -115,9 +115,9 @@ def test_a_level_lies_where_the_one_below_lies(ragged, number):
         assert abs(step) == 2.5 * 2**number
         pairs = below[axis].values.reshape(-1, 2).mean(axis=1)
         assert np.array_equal(here[axis].values, pairs)
-    left, _, right, top = here.attrs["spatial:bbox"]
+    left, _, right, top = here.reflectance.attrs["spatial:bbox"]
     assert float(here.x[0]) - left == right - float(here.x[-1]) == top - float(here.y[0]) == 1.25 * 2**number
-    assert here.attrs["proj:code"] == f"EPSG:{EPSG}"
+    assert here.quality.attrs["proj:code"] == f"EPSG:{EPSG}"
     assert here.reflectance.attrs["cell_methods"] == "area: mean"
     assert {"time", "time_bnds", "wavelength", "spatial_ref", "band"} <= set(here.variables)
 
