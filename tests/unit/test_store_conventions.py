@@ -149,3 +149,18 @@ def test_gdal_finds_pixels_place_and_overviews(cube, name):
     # It takes the levels for what they are, and grumbles at nothing: that would be told on standard error.
     levels = json.loads(gdal("gdalmdiminfo", str(cube)))["groups"][str(EPSG)]["groups"]
     assert [name in level["arrays"] for level in levels.values()] == [True, True]
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_rioxarray_knows_where_a_level_lies(cube, level):
+    import rioxarray  # noqa: F401  (it is the accessor)
+
+    left, bottom, right, top = WINDOW.bounds_m(EPSG)
+    size = 2.5 * 2**level
+    with xr.open_zarr(cube, group=f"{EPSG}/{level}", decode_coords="all") as data:
+        band = data.reflectance.sel(band="B08").isel(time=0)
+        assert band.rio.crs.to_epsg() == EPSG
+        assert tuple(band.rio.transform())[:6] == (size, 0.0, left, 0.0, -size, top)
+        assert band.rio.bounds() == (left, bottom, right, top)
+        in_degrees = band.rio.reproject("EPSG:4326")
+        assert np.isfinite(in_degrees).any()
