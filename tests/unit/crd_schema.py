@@ -1,4 +1,4 @@
-"""What a Kubernetes API server says of an object by its CRD, and more: a field that it would drop unsaid is an error."""
+"""What an API server says of a custom resource by its CRD, and more: a field that it would drop unsaid is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is applied to Kubernetes is what its operator reads: no field is dropped, no secret is in it, the head is spared."""
+"""What is applied to Kubernetes is what its operator reads; no field is dropped, no secret is in it."""
 
 from __future__ import annotations
 
