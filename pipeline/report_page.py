@@ -53,15 +53,17 @@ def to_page(report: CubeReport) -> str:
     if len(report.periods) > 1:
         shown = "main:has(#p{0}:checked) .period:not(.p{0}){{display:none}}"
         rules += [shown.format(i) for i in range(len(report.periods))]
-    page = _filled(
-        _TEMPLATE.read_text(encoding="utf-8"),
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    styled = "\n".join(rules)
+    return _filled(
+        template,
+        POLICY=_policy(_filled(template, RULES=styled)),
         TITLE=escape(_name(report)),
-        RULES="\n".join(rules),
+        RULES=styled,
         HEAD=_head(report),
         PERIODS="".join(_period(report, i, maps[i]) for i in range(len(report.periods))),
         CUBE=_cube(report),
     )
-    return _filled(page, POLICY=_policy(page))
 
 
 def _filled(template: str, **parts: str) -> str:
@@ -69,11 +71,11 @@ def _filled(template: str, **parts: str) -> str:
     return re.sub(r"%(" + "|".join(parts) + r")%", lambda found: parts[found[1]], template)
 
 
-def _policy(page: str) -> str:
-    """Nothing may be loaded; of styles and scripts only those that the page was made with count."""
+def _policy(template: str) -> str:
+    """Nothing may be loaded; of styles and scripts only the template's own count."""
 
     def digest(name: str) -> str:
-        inside = page.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
+        inside = template.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
         return f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'"
 
     allowed = f"img-src data:; style-src {digest('style')}; script-src {digest('script')}"
@@ -378,7 +380,7 @@ def _picture(pixels: NDArray[np.float32], like: NDArray[np.float32], kind: str) 
     picture = Image.fromarray(np.round(255 * bright).astype(np.uint8).transpose(1, 2, 0))
     buffer = io.BytesIO()
     coarse = pixels.shape[-1] < like.shape[-1]
-    picture.save(buffer, "WEBP", lossless=coarse, quality=100 if coarse else 82, method=6)
+    picture.save(buffer, "WEBP", lossless=coarse, quality=80, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

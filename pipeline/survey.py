@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from kernels.bands import BANDS, RGB
 from pipeline.cube import BASE_LEVEL, metadata, open_store
+from pipeline.errors import StoreError
 from pipeline.grid import PixelWindow, ShardIndex
 from pipeline.published import Cube
 from pipeline.reader import Quality
+from pipeline.storage import STORE_FAILURES, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -352,7 +354,12 @@ def _padded(array: Any, step: int, window: PixelWindow, whole: PixelWindow) -> N
     lead = array.shape[1:-2]
     if r0 >= r1 or c0 >= c1:
         return np.full((*lead, window.height, window.width), array.fill_value, array.dtype)
-    inside = np.asarray(array[(step, ..., slice(r0, r1), slice(c0, c1))])
+    try:
+        inside = np.asarray(array[(step, ..., slice(r0, r1), slice(c0, c1))])
+    except (*STORE_FAILURES, RuntimeError) as error:  # the last one: of a codec
+        raise StoreError(
+            f"{array.store_path}: cannot be read ({first_line(error)}); `difffusr verify` names damaged shards"
+        ) from None
     missing = [*[(0, 0)] * len(lead), (r0 - row, row + window.height - r1), (c0 - col, col + window.width - c1)]
     return np.pad(inside, missing, constant_values=array.fill_value)
 
