@@ -12,7 +12,7 @@ from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.area import geometry_of
-from pipeline.config import Area, Store, load_config
+from pipeline.config import Area, load_config, staging_beside
 from pipeline.errors import ConfigError, StoreError
 from pipeline.export import USUAL, export_cogs, exports_of
 from pipeline.lease import Lease
@@ -161,7 +161,7 @@ def show_report(cube: str, path: Path, *, periods: Sequence[str], with_scenes: b
     config = load_config(Path(cube)) if cube.endswith((".yaml", ".yml")) else None
     storage = Storage(cube) if config is None else storage_of(config)
     opened = Cube(storage)
-    staging = Storage(Store(url=cube).staging) if config is None else cube_staging_of(config)
+    staging = Storage(staging_beside(cube)) if config is None else cube_staging_of(config)
     with console.status("looking at the cube …"):
         page = to_page(collect(opened, staging, config, periods, with_scenes=with_scenes)).encode()
     try:

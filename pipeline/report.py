@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pyproj import CRS, Transformer
 
 from kernels.bands import BANDS, GROUPS, SCALE
+from pipeline.access import bare_href
 from pipeline.catalog import Scene, find_scenes
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, DifffusrError, StoreError
@@ -202,7 +203,14 @@ def collect(
     told = [_period(cube, staging, config, label, seen, len(chosen), with_scenes) for label in chosen]
     zones = tuple(_zone(cube, epsg) for epsg in sorted(cube.zones))
     return CubeReport(
-        cube.storage.url, cube.attributes, zones, _stored_bytes(cube.storage), tuple(labels), tuple(told), seen, notes
+        bare_href(cube.storage.url),
+        cube.attributes,
+        zones,
+        _stored_bytes(cube.storage),
+        tuple(labels),
+        tuple(told),
+        seen,
+        notes,
     )
 
 
@@ -283,7 +291,7 @@ def _history(staging: Storage) -> tuple[tuple[Publication, ...], tuple[str, ...]
     seen, note = _tried(lambda: tuple(history(staging)))
     if seen:
         return seen, ()
-    return (), (f"The history of publications is not at {staging.url}{f' ({note})' if note else ''}.",)
+    return (), (f"The history of publications is not at {bare_href(staging.url)}{f' ({note})' if note else ''}.",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +310,7 @@ class _Kept:
         there, why = _tried(lambda: folder.exists("published/manifest.json"))
         plan = None
         if not there:
-            notes.append(f"The plan is not at {folder.url}{f' ({why})' if why else ''}.")
+            notes.append(f"The plan is not at {bare_href(folder.url)}{f' ({why})' if why else ''}.")
         elif _is_rolled_back(publications, f"{days[0]} – {days[1]}"):
             notes.append(
                 "Readers see an earlier publication than the one whose plan was kept: the plan is not told of."

@@ -30,6 +30,9 @@ _STEPS: Final = 11
 #: Size of the map and greatest side of a cell, in pixels; below is room for the scale.
 _WIDTH, _HEIGHT, _CELL, _FOOT = 900, 660, 150, 34
 
+#: Side of a cell in pixels below which what lies between cells would hide them.
+_FINE: Final = 12
+
 #: Metres of a degree of latitude.
 _DEGREE_M: Final = 111_195.0
 
@@ -78,11 +81,12 @@ class PeriodMap:
             title = escape(self.told(cell))
             kinds = f"{'' if day is None else f'd{day} '}{shares}"
             paths.append(f'<path class="{kinds}" d="{drawn}"><title>{title}</title></path>')
+        fine = " fine" if np.ptp(corners[0, :, 1]) < _FINE else ""
         kind = "shards" if all(cell.shards == 1 for cell in self.cells) else "squares of shards"
         label = f"Map of {len(self.cells)} {kind}; arrow keys move, and the table below says the same"
         return (
             f'<svg viewBox="0 0 {frame.width} {frame.height + _FOOT}" tabindex="0" role="application" '
-            f'aria-label="{label}"><g class="cells">{"".join(paths)}</g>'
+            f'aria-label="{label}"><g class="cells{fine}">{"".join(paths)}</g>'
             f"{_zone_names(self.cells, corners)}{_scale_bar(frame)}</svg>"
         )
 
