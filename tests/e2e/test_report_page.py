@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browser import Page, in_browser, needs_chromium
 
 from pipeline.config import load_config
-from pipeline.places import staging_of
+from pipeline.places import cube_staging_of, staging_of, storage_of
+from pipeline.published import Cube
+from pipeline.report import collect
+from pipeline.report_page import to_page
+from pipeline.survey import Survey
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +117,37 @@ def test_slider_and_map_are_worked_by_keys_and_by_pointer(reported):
         middle = "(() => { const b = document.querySelector('.cells path').getBoundingClientRect(); return "
         await page.hover(*await page.find(middle + "[b.x + b.width / 2, b.y + b.height / 2]; })()"))
         assert not (await page.find(told))[0]
+
+    in_browser(use)
+
+
+@needs_chromium
+def test_thousands_of_shards_open_at_once_and_answer(finished_run, tmp_path):
+    """A page that measures its cells one after another while it changes them takes minutes."""
+    config = load_config(finished_run)
+    cube = Cube(storage_of(config))
+    told = collect(cube, cube_staging_of(config), config, with_scenes=False)
+    (period,) = told.periods
+    one = period.survey.cells[0]
+    cells = tuple(
+        replace(one, window=one.window._replace(row=one.window.row + 512 * row, col=one.window.col + 512 * col))
+        for row in range(50)
+        for col in range(60)
+    )
+    seen = period.survey
+    large = replace(period, survey=Survey(cells, seen.seen_m, seen.scenes, seen.bands, seen.places))
+    path = tmp_path / "large.html"
+    path.write_text(to_page(replace(told, periods=(large,))))
+
+    async def use(page: Page) -> None:
+        await page.open(path.as_uri(), 1000)
+        assert await page.find("performance.timing.loadEventEnd - performance.timing.navigationStart") < 10_000
+        await page.find("document.querySelector('.stage svg').focus()")
+        for _ in range(4):
+            await page.press("ArrowRight")
+        col = (cells[0].window.col // 512) + 4  # the focus itself shows the first one
+        told = await page.find("document.querySelector('.tip').textContent")
+        assert told.splitlines()[0].endswith(f"_{col}")
 
     in_browser(use)
 
