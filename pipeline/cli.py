@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
-from pipeline.cube_commands import show_export, show_history, show_records, show_rollback
+from pipeline.cube_commands import show_export, show_history, show_records, show_report, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
 from pipeline.places import cube_staging_of, storage_of
@@ -263,6 +263,32 @@ def stac(
     """
     _set_up_logging(verbose)
     show_records(cube, folder, name)
+
+
+@app.command()
+def report(
+    cube: Annotated[
+        str,
+        typer.Argument(
+            metavar="CUBE", help="URL of a cube, or the YAML file of a run that writes one.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    period: Annotated[
+        list[str] | None, typer.Option(help="A period such as 2024-07; again for more. The latest by default.")
+    ] = None,
+    scenes: Annotated[
+        bool, typer.Option("--scenes/--no-scenes", help="Compare with the source scenes, which takes reading them.")
+    ] = True,
+    verbose: Verbose = False,
+) -> None:
+    """Write one self-contained HTML page about a published cube.
+
+    Shards by date and quality on a map, seams and residual by band, crops before and after, histograms, what the run
+    took. However large the cube, only a bounded part of it is read, and the page stays small.
+    """
+    _set_up_logging(verbose)
+    show_report(cube, output, periods=period or (), with_scenes=scenes)
 
 
 @app.command()

@@ -385,6 +385,12 @@ class Skip(_Section):
     cloud: Boolean = Field(default=False, description="true or false (chips of cloud alone)")
 
 
+def staging_beside(url: str) -> str:
+    """Where the staging folder of a cube is unless `store.staging` says otherwise."""
+    place = url.removeprefix(ICECHUNK).rstrip("/")
+    return place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"
+
+
 class Store(_Section):
     """Where the cube and the staged chips are kept."""
 
@@ -404,8 +410,7 @@ class Store(_Section):
     @classmethod
     def _default_staging(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("url"), str) and data.get("staging") is None:
-            place = data["url"].removeprefix(ICECHUNK).rstrip("/")
-            return {**data, "staging": place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"}
+            return {**data, "staging": staging_beside(data["url"])}
         return data
 
     @model_validator(mode="after")
