@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +18,11 @@ from pipeline.catalog import Scene, find_scenes
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, DifffusrError, StoreError
 from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
-from pipeline.plan import ChipPlan, StoredPlan, read_plan
+from pipeline.kept import Kept, publications_of
+from pipeline.plan import ChipPlan, StoredPlan
 from pipeline.publication import Publication
 from pipeline.published import Cube
-from pipeline.publishing import history
-from pipeline.pulse import Progress, read_progress
+from pipeline.pulse import Progress
 from pipeline.reader import Quality, read_chip
 from pipeline.repository import is_repository
 from pipeline.seams import seam_ratios, steps_at_shard
@@ -49,7 +48,8 @@ _RANKS = (0.0, 0.15, 0.4, 0.7)
 #: Shards whose borders are measured, and how many borders it takes to judge: of a few the standard error is a guess.
 _SHARDS, FEW_BORDERS = 32, 8
 
-T = TypeVar("T")
+#: Shards of a cube whose objects are listed to add up their sizes.
+_MOST_LISTED = 20_000
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class CubeReport:
         url: the cube's.
         attributes: of its root group.
         zones: by EPSG code.
-        stored_bytes: of all its objects, earlier revisions included; None where the store does not list them.
+        stored_bytes: of all its objects, earlier revisions included; None where they are not listed.
         labels: of all its periods.
         periods: those that are told of, in order.
         publications: the newest first; empty where the history is gone.
@@ -199,14 +199,14 @@ def collect(
     if len(set(periods)) > MOST_PERIODS:
         raise ConfigError(f"--period: given {len(set(periods))} times, expected at most {MOST_PERIODS}")
     chosen = [label for label in labels if label in periods] if periods else labels[-MOST_PERIODS:]
-    seen, notes = _history(staging)
+    seen, notes = publications_of(staging)
     told = [_period(cube, staging, config, label, seen, len(chosen), with_scenes) for label in chosen]
     zones = tuple(_zone(cube, epsg) for epsg in sorted(cube.zones))
     return CubeReport(
         bare_href(cube.storage.url),
         cube.attributes,
         zones,
-        _stored_bytes(cube.storage),
+        _stored_bytes(cube),
         tuple(labels),
         tuple(told),
         seen,
@@ -223,9 +223,9 @@ def _period(
     periods: int,
     with_scenes: bool,
 ) -> PeriodReport:
-    kept = _Kept.of(staging.child(f"runs/{label}"), label, publications, _days(cube, label))
+    kept = Kept.of(staging.child(f"runs/{label}"), _days(cube, label), publications)
     notes = list(kept.notes)
-    planned = None if kept.plan is None else _planned(kept.plan)
+    planned = kept.planned_shards
     survey = look_over(cube, label, max(MOST_CELLS // periods, 1), planned)
     scenes: Mapping[str, Scene] = {}
     if kept.plan is None:
@@ -238,7 +238,7 @@ def _period(
     source = _Source(cube, label, kept.plan, _grid(cube, kept.plan), scenes)
     seams, why = _seams(source, survey)
     crops, more = _crops(source, survey, max(min(_CROPS_EACH, MOST_CROPS // periods), 1))
-    size = shard_px(cube, next(iter(cube.zones)))
+    size = _size(cube)
     whole = all(cell.shards == 1 and cell.looked_at == size**2 for cell in survey.cells)
     return PeriodReport(
         label,
@@ -271,10 +271,12 @@ def _zone(cube: Cube, epsg: int) -> ZoneFacts:
     return ZoneFacts(epsg, window, (west, south, east, north), shards)
 
 
-def _stored_bytes(storage: Storage) -> int | None:
-    if is_repository(storage):
-        return None  # its objects are of all snapshots
-    fs, path = storage.filesystem()
+def _stored_bytes(cube: Cube) -> int | None:
+    """By listing all objects: not of a repository, whose objects are of all snapshots, and not of a million of them."""
+    shards = sum(_zone(cube, epsg).shards * len(cube.periods(epsg)) for epsg in cube.zones)
+    if is_repository(cube.storage) or shards > _MOST_LISTED:
+        return None
+    fs, path = cube.storage.filesystem()
     try:
         return int(fs.du(path))
     except (*STORE_FAILURES, NotImplementedError):
@@ -282,76 +284,8 @@ def _stored_bytes(storage: Storage) -> int | None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The staging folder
+# The scenes
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _history(staging: Storage) -> tuple[tuple[Publication, ...], tuple[str, ...]]:
-    """The publications, and why there are none."""
-    seen, note = _tried(lambda: tuple(history(staging)))
-    if seen:
-        return seen, ()
-    return (), (f"The history of publications is not at {bare_href(staging.url)}{f' ({note})' if note else ''}.",)
-
-
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    """What the folder of a run still holds: the plan that the period was made by, and how its last run went."""
-
-    plan: StoredPlan | None
-    run: Mapping[str, Any]
-    progress: Progress | None
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, folder: Storage, label: str, publications: Sequence[Publication], days: tuple[date, date]) -> _Kept:
-        """Read a folder, which may be gone."""
-        notes = []
-        there, why = _tried(lambda: folder.exists("published/manifest.json"))
-        plan = None
-        if not there:
-            notes.append(f"The plan is not at {bare_href(folder.url)}{f' ({why})' if why else ''}.")
-        elif _is_rolled_back(publications, f"{days[0]} – {days[1]}"):
-            notes.append(
-                "Readers see an earlier publication than the one whose plan was kept: the plan is not told of."
-            )
-        else:
-            plan, why = _tried(lambda: read_plan(folder, "published"))
-            notes += [f"The plan cannot be read: {why}"] if why else []
-        run, why = _tried(lambda: json.loads(folder.read("report.json")) if folder.exists("report.json") else {})
-        notes += [f"What the last run did cannot be read: {why}"] if why else []
-        progress, why = _tried(lambda: read_progress(folder))
-        notes += [f"What the last run took cannot be read: {why}"] if why else []
-        return cls(plan, run if isinstance(run, dict) else {}, progress, tuple(notes))
-
-
-def _is_rolled_back(publications: Sequence[Publication], period: str) -> bool:
-    """Whether readers see another publication of a period than its latest; `publications`: the newest first."""
-    states: dict[int, dict[str, int]] = {}
-    state: dict[str, int] = {}
-    latest = 0
-    for record in reversed(publications):
-        if record.restores is not None:
-            state = dict(states.get(record.restores, {}))
-        else:
-            state = {**state, record.period: record.number}
-            latest = record.number if record.period == period else latest
-        states[record.number] = state
-    return bool(publications) and state.get(period, 0) != latest
-
-
-def _tried(do: Callable[[], T]) -> tuple[T | None, str]:
-    """What it gives, or why it does not."""
-    try:
-        return do(), ""
-    except (StoreError, ValueError) as error:
-        return None, str(error)
-
-
-def _planned(plan: StoredPlan) -> list[tuple[int, ShardIndex]]:
-    shards = plan.shards
-    places = zip(shards.epsg.tolist(), shards.row.tolist(), shards.col.tolist(), strict=True)
-    return [(epsg, ShardIndex(row, col)) for epsg, row, col in places]
 
 
 def _config(given: RunConfig | None, label: str, manifest: Mapping[str, Any]) -> RunConfig | None:

@@ -75,7 +75,7 @@ class PeriodMap:
         days = {day: i for i, day in enumerate(self.days)}
         paths = []
         for cell, xy in zip(self.cells, corners, strict=True):
-            shares = " ".join(f"{kind[0]}{_step(share)}" for kind, share in shares_of(cell).items())
+            shares = " ".join(f"{kind}{_step(share)}" for kind, share in shares_of(cell).items())
             day = days.get(self.day(cell))
             drawn = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in xy) + "Z"
             title = escape(self.told(cell))
@@ -105,7 +105,7 @@ class PeriodMap:
             chosen = f".{self.name}:has([value={kind}]:checked)"
             colours = ramp(stops, np.linspace(0, 1, _STEPS))
             rules.append(f"{chosen} .cells path{{fill:var(--bare)}}")
-            rules += [f"{chosen} .cells .{kind[0]}{i}{{fill:{_hex(c)}}}" for i, c in enumerate(colours)]
+            rules += [f"{chosen} .cells .{kind}{i}{{fill:{_hex(c)}}}" for i, c in enumerate(colours)]
             rules.append(f"{chosen} .key-date{{display:none}}{chosen} .key-{kind}{{display:flex}}")
         return "\n".join(rules)
 

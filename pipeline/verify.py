@@ -19,11 +19,11 @@ from pipeline.catalog import Scene
 from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, CubeReader, metadata, objects_of
 from pipeline.errors import StoreError
-from pipeline.grid import Grid
+from pipeline.grid import ChipIndex, Grid
 from pipeline.ledger import OVERVIEWS, Ledger, read_entry, shard_digests
 from pipeline.overviews import overview_name, plan_overviews
 from pipeline.places import cube_staging_of, staging_of, storage_of
-from pipeline.plan import ChipPlan, Plan
+from pipeline.plan import ChipPlan, Chips, Plan
 from pipeline.planner import grid_of
 from pipeline.publication import Target
 from pipeline.publishing import open_target
@@ -202,7 +202,7 @@ def measure_bands(
     Raises:
         ReadError: a scene cannot be read.
     """
-    planned = {(chip.epsg, chip.index) for chip in chips}
+    planned = _places(chips)
 
     def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
         steps = steps_at_chip(read, grid, chip.epsg, chip.index, planned)
@@ -222,6 +222,14 @@ def measure_bands(
             residuals += residual
     ratios, errors = seam_ratios(seams)
     return [_judged(i, ratios[i], errors[i], residuals[i]) for i in range(len(BANDS))]
+
+
+def _places(chips: Sequence[ChipPlan]) -> set[tuple[int, ChipIndex]]:
+    """Zone and place of every chip; of a table of millions without making a `ChipPlan` of each."""
+    if not isinstance(chips, Chips):
+        return {(chip.epsg, chip.index) for chip in chips}
+    columns = zip(chips.epsg.tolist(), chips.row.tolist(), chips.col.tolist(), strict=True)
+    return {(epsg, ChipIndex(row, col)) for epsg, row, col in columns}
 
 
 def _judged(i: int, seam_ratio: float, seam_error: float, residual: NDArray[np.float64]) -> BandReport:

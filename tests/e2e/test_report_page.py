@@ -12,8 +12,10 @@ from browser import Page, in_browser, needs_chromium
 
 from pipeline.config import load_config
 from pipeline.places import cube_staging_of, staging_of, storage_of
+from pipeline.plan_map import CLEAR_RAMP, rgb
 from pipeline.published import Cube
 from pipeline.report import collect
+from pipeline.report_map import COLOURINGS
 from pipeline.report_page import to_page
 from pipeline.survey import Survey
 
@@ -128,7 +130,7 @@ def test_thousands_of_shards_open_at_once_and_answer(finished_run, tmp_path):
     cube = Cube(storage_of(config))
     told = collect(cube, cube_staging_of(config), config, with_scenes=False)
     (period,) = told.periods
-    one = period.survey.cells[0]
+    one = replace(period.survey.cells[0], flags=(0, 512 * 512, 0, 0, 0, 0, 0))
     cells = tuple(
         replace(one, window=one.window._replace(row=one.window.row + 512 * row, col=one.window.col + 512 * col))
         for row in range(50)
@@ -148,6 +150,10 @@ def test_thousands_of_shards_open_at_once_and_answer(finished_run, tmp_path):
         col = (cells[0].window.col // 512) + 4  # the focus itself shows the first one
         told = await page.find("document.querySelector('.tip').textContent")
         assert told.splitlines()[0].endswith(f"_{col}")
+        fill = "getComputedStyle(document.querySelector('.cells path')).fill"
+        for kind, colour in (("clear", CLEAR_RAMP[-1]), ("cloudy", COLOURINGS["cloudy"][2][0])):
+            await page.find(f"document.querySelector('[value={kind}]').click()")
+            assert await page.find(fill) == f"rgb{rgb(colour)}"
 
     in_browser(use)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -15,18 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from small_cubes import EPSG, label, month
+from small_cubes import EPSG, finish, label, month
 
 from kernels.bands import BANDS
 from pipeline import cli, survey
 from pipeline.assemble import ShardData
 from pipeline.cube import draft_cube
 from pipeline.grid import Grid, PixelWindow, ShardIndex
+from pipeline.kept import is_rolled_back
 from pipeline.publication import Publication
 from pipeline.published import Cube
 from pipeline.publishing import open_target
+from pipeline.pulse import Progress
 from pipeline.reader import Quality
-from pipeline.report import CubeReport, _is_rolled_back, collect
+from pipeline.report import CubeReport, collect
 from pipeline.report_page import to_page
 from pipeline.storage import Storage
 from pipeline.survey import Cell, look_over
@@ -76,7 +77,7 @@ def publish(folder: Path, reflectance: np.ndarray, months: tuple[int, ...] = (1,
             done.append(writer.write(EPSG, shard, data))
         target.accept(done)
         planned = {(EPSG, shard) for shard in SHARDS}
-        target.settle(planned, planned)
+        finish(target, staging, planned, planned)
         target.publish(shards_written=len(SHARDS), keep=1)
     return Cube(storage)
 
@@ -150,29 +151,21 @@ def test_figures_of_reflectance_are_those_of_the_pixels_that_hold_data(told):
 def test_of_a_large_cube_a_bounded_part_is_read_spread_over_every_shard(cube, monkeypatch):
     monkeypatch.setattr(survey, "MOST_CHUNKS", 12)
     monkeypatch.setattr(survey, "MOST_SAMPLED", 5)
+    monkeypatch.setattr(survey, "_levels", lambda *_: [])  # a cube without overviews
     seen = look_over(cube, label(1), 100, None)
     assert sum(cell.looked_at for cell in seen.cells) == 12 * 96**2
     assert {cell.looked_at for cell in seen.cells} == {2 * 96**2}
     assert seen.bands.chunks == 5
 
 
-def test_an_overview_is_read_instead_where_there_is_one(tmp_path, monkeypatch):
-    cube = publish(tmp_path, REFLECTANCE)
-    overview = QUALITY[::2, ::2]
-    path = Path(cube.storage.url) / str(EPSG)
-    group = zarr.open_group(path / "1", mode="w", zarr_format=3)
-    for name, values in (("quality", overview), ("source", SOURCE[::2, ::2])):
-        group.create_array(name, shape=(1, *overview.shape), chunks=(1, 96, 96), dtype=values.dtype)[0] = values
-    document = json.loads((path / "zarr.json").read_text())
-    layout = document["attributes"]["multiscales"]["layout"]
-    transform = layout[0]["spatial:transform"]
-    layout.append({"asset": "1", "spatial:transform": [5.0, 0.0, transform[2], 0.0, -5.0, transform[5]]})
-    (path / "zarr.json").write_text(json.dumps(document))
+def test_an_overview_is_read_instead_where_there_is_one(cube, monkeypatch):
+    overview = cube.zones[EPSG].store
+    quality = np.asarray(zarr.open_array(overview, path=f"{EPSG}/1/quality", mode="r")[0])
     monkeypatch.setattr(survey, "MOST_CHUNKS", 12)
-    seen = look_over(Cube(cube.storage), label(1), 100, None)
+    seen = look_over(cube, label(1), 100, None)
     assert seen.seen_m == 5
-    assert sum(cell.looked_at for cell in seen.cells) == overview.size
-    assert seen.flags == {flag: pytest.approx((overview == flag).mean()) for flag in Quality}
+    assert sum(cell.looked_at for cell in seen.cells) == quality.size
+    assert seen.flags == {flag: pytest.approx((quality == flag).mean()) for flag in Quality}
     assert seen.bands.pixels == HOLDS.sum()  # reflectance is that of 2.5 m all the same
 
 
@@ -182,18 +175,18 @@ def test_many_shards_share_a_cell(cube):
     assert sum(cell.looked_at for cell in seen.cells) == QUALITY.size
 
 
-def test_a_step_along_the_borders_of_shards_or_chips_is_found_where_it_is(tmp_path):
-    ratios = {}
-    for name, offset, step in (("none", 0, 1 << 20), ("shards", 0, 192), ("chips", 12, 72)):
+def test_a_step_along_the_borders_of_shards_or_chips_is_found_where_it_is(told, tmp_path):
+    seams = {"none": told.periods[0].seams}
+    for name, offset, step in (("shards", 0, 192), ("chips", 12, 72)):
         cols = WINDOW.col + np.arange(WINDOW.width)
         raised = ((cols - offset) // step % 2 * 3000).astype(np.uint16)
         cube = publish(tmp_path / name, REFLECTANCE + raised)
-        seams = collect(cube, staging_of(cube), None, [label(1)]).periods[0].seams
-        ratios[name] = np.array([band.seam_ratio for band in seams.bands]), seams.shard_ratio
-    assert np.abs(ratios["none"][0] - 1).max() < 0.1
-    assert np.abs(ratios["none"][1] - 1).max() < 0.2
-    assert ratios["shards"][1].min() > 1.3
-    assert ratios["chips"][0].min() > 1.2
+        seams[name] = collect(cube, staging_of(cube), None, [label(1)]).periods[0].seams
+    chips = {name: np.array([band.seam_ratio for band in found.bands]) for name, found in seams.items()}
+    assert np.abs(chips["none"] - 1).max() < 0.1
+    assert np.abs(seams["none"].shard_ratio - 1).max() < 0.2
+    assert seams["shards"].shard_ratio.min() > 1.3
+    assert chips["chips"].min() > 1.2
 
 
 def test_pictures_show_clear_ground_and_its_average(told):
@@ -241,12 +234,27 @@ def test_a_plan_that_readers_do_not_see_any_more_is_not_told_of():
         return Publication(number, "", kind, period, {}, {}, 0, restores)
 
     first, revised, back = published(1, "Jan"), published(2, "Jan"), published(3, "Jan", restores=1)
-    assert not _is_rolled_back([], "Jan")
-    assert not _is_rolled_back([revised, first], "Jan")
-    assert _is_rolled_back([back, revised, first], "Jan")
-    assert _is_rolled_back([published(4, "Feb"), back, revised, first], "Jan")
-    assert not _is_rolled_back([published(5, "Jan"), published(4, "Feb"), back, revised, first], "Jan")
-    assert not _is_rolled_back([published(4, "Feb"), back, revised, first], "Feb")
+    assert not is_rolled_back([], "Jan")
+    assert not is_rolled_back([revised, first], "Jan")
+    assert is_rolled_back([back, revised, first], "Jan")
+    assert is_rolled_back([published(4, "Feb"), back, revised, first], "Jan")
+    assert not is_rolled_back([published(5, "Jan"), published(4, "Feb"), back, revised, first], "Jan")
+    assert not is_rolled_back([published(4, "Feb"), back, revised, first], "Feb")
+
+
+def test_cost_and_failures_are_those_of_the_run_and_a_price_that_is_missing_is_said(told):
+    progress = Progress("r", "2023-01", "published", gpu_hours=3.5, cpu_hours=40.25, cost=1234.5, currency="<EUR>")
+    run = {"chips": {"computed": 1200, "failed": 40}, "seconds": {"publish": 1.0, "chips": 3.0}}
+    run["failed"] = {f"32648/0_{i:02d}": "<b>no pixels</b>" for i in range(40)}
+    page = to_page(replace(told, periods=(replace(told.periods[0], progress=progress, run=run),)))
+    assert "1,234.50 &lt;EUR&gt;, by costs.prices for GPUs and cores" in page
+    assert "3.50 GPU-hours, 40.25 core-hours" in page
+    assert "1,200 computed, 0 reused, 0 skipped, 40 failed" in page
+    assert page.count("&lt;b&gt;no pixels&lt;/b&gt;") == 30
+    assert "And 10 more chips." in page
+    assert page.index(">chips</th><td>3.00</td><td>75.0 %") < page.index(">publish</th><td>1.00</td><td>25.0 %")
+    unpriced = replace(told.periods[0], progress=replace(progress, cost=0.0))
+    assert "not known: the configuration has no prices" in to_page(replace(told, periods=(unpriced,)))
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
