@@ -1,4 +1,4 @@
-"""The image: what it is built of is pinned, what runs is small and nobody's root, and its steps work one after another."""
+"""The image: what it is built of is pinned, what runs is small and not root, and its steps work one after another."""
 
 from __future__ import annotations
 
@@ -87,13 +87,7 @@ def test_the_image_says_what_it_is():
 
 def test_the_builder_is_sent_the_package_and_nothing_else():
     sent = {str(path.relative_to(ROOT)) for path in context(ROOT)}
-    assert {
-        "pyproject.toml",
-        "constraints.txt",
-        "infra/locked.txt",
-        "pipeline/cli.py",
-        "pipeline/plan_page.html",
-    } <= sent
+    assert {"infra/locked.txt", "pipeline/cli.py", "pipeline/plan_page.html"} <= sent
     assert "kernels/weights/small-stage1.safetensors" in sent
     assert {name.partition("/")[0] for name in sent} == {
         *("pyproject.toml", "README.md", "LICENSE", "constraints.txt"),
@@ -176,10 +170,7 @@ def test_the_steps_of_the_image_work_one_after_another(base, tmp_path, capsys):
     assert "9 (about" in run("difffusr plan run.yaml")
     run("python -c 'import ray.autoscaler._private.kuberay.run_autoscaler'")  # the head's second container
     assert "publication 1" in run("RAY_TMPDIR=/tmp difffusr run run.yaml")
-    missing = (
-        "for tool in gcc pip; do test ! -e /opt/difffusr/bin/$tool; ! command -v $tool; done; ls -A /var/lib/apt/lists"
-    )
-    assert run(missing).split() in ([], ["lock", "partial"]) or "pip" not in run(missing)
+    assert run("for tool in gcc make pip; do command -v $tool || true; done") == ""
 
     builder.built("base-cuda")
     assert "12.2" in builder.run("base-cuda", "gcc --version")
