@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from pipeline.cli import app
+from pipeline.errors import ConfigError
 from pipeline.telemetry import METRICS
 
 INFRA = Path(__file__).parents[2] / "infra"
@@ -159,6 +163,37 @@ def test_prometheus_takes_its_configuration_and_the_rules():
 
 
 @needs_promtool
+def test_prometheus_takes_its_configuration_for_kubernetes(tmp_path):
+    """Debian's Prometheus knows no Kubernetes: pods are found in a file instead, all else stays."""
+    config = yaml.safe_load((PROMETHEUS / "kubernetes.yaml").read_text())
+    for scraped in config["scrape_configs"]:
+        assert scraped.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+        scraped["file_sd_configs"] = [{"files": ["pods.json"]}]
+    (tmp_path / "kubernetes.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(PROMETHEUS / "alerts.yaml", tmp_path)
+    promtool("check", "config", tmp_path / "kubernetes.yaml")
+
+
+def test_in_kubernetes_every_pod_of_the_cluster_is_asked_once():
+    cluster = yaml.safe_load((INFRA / "kuberay" / "base" / "raycluster.yaml").read_text())["spec"]
+    pods = [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+    (scraped,) = yaml.safe_load((PROMETHEUS / "kubernetes.yaml").read_text())["scrape_configs"]
+    wanted = {
+        rule["source_labels"][0].removeprefix("__meta_kubernetes_pod_"): rule["regex"]
+        for rule in scraped["relabel_configs"]
+        if rule.get("action") == "keep"
+    }
+    port = wanted.pop("container_port_name")
+    for pod in pods:
+        assert [one["name"] for one in pod["spec"]["containers"][0]["ports"]].count(port) == 1
+        for kind in ("label", "annotation"):
+            said = {re.sub(r"\W", "_", f"{kind}_{k}"): v for k, v in pod["metadata"][f"{kind}s"].items()}
+            asked = {name: value for name, value in wanted.items() if name.startswith(kind)}
+            assert asked
+            assert asked.items() <= said.items()
+
+
+@needs_promtool
 def test_every_expression_of_the_dashboard_is_promql(tmp_path):
     rules = [
         {"record": f"panel:{i}", "expr": expression.replace("$__rate_interval", "5m")}
@@ -263,3 +298,50 @@ def check_alerts(folder: Path, series: dict[str, str], at: str, expected: dict[s
     }
     (folder / "played.yaml").write_text(yaml.safe_dump(played))
     promtool("test", "rules", folder / "played.yaml")
+
+
+# ---- the runbook ----------------------------------------------------------------------------------------------------
+
+
+def commands() -> list[str]:
+    """The indented lines of the runbook that are typed."""
+    typed = (
+        "difffusr ",
+        "docker ",
+        "kubectl ",
+        "ray ",
+        "RAY_",
+        "sbatch ",
+        "scancel ",
+        "promtool ",
+        "prometheus ",
+        "(printf",
+    )
+    return [line.strip() for line in README.splitlines() if line.startswith("    ") and line.strip().startswith(typed)]
+
+
+def test_what_the_runbook_names_is_there():
+    assert len(commands()) > 15
+    named = {path for line in commands() for path in re.findall(r"\binfra/[\w./-]+", line)}
+    named |= {f"infra/{link}" for link in re.findall(r"\]\((?!http)([^)#]+)\)", README)}
+    assert {"infra/Dockerfile", "infra/kuberay/overlays/aws-monthly", "infra/slurm/difffusr.sbatch"} <= named
+    for path in named:
+        assert (INFRA.parent / path).exists(), path
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("difffusr ")])
+def test_the_runbook_s_commands_are_understood(line):
+    """Each is called; there is no such file, which is the first thing that it can complain of."""
+    ran = CliRunner().invoke(app, [*shlex.split(line, comments=True)[1:]])
+    assert isinstance(ran.exception, ConfigError), ran.output
+    assert "run.yaml: cannot be read" in str(ran.exception)
+
+
+def test_the_rules_become_a_prometheus_rule():
+    (line,) = [line for line in commands() if line.startswith("(printf")]
+    made = subprocess.run(
+        ["sh", "-c", line.removesuffix(" | kubectl apply -f -")], cwd=INFRA.parent, capture_output=True, text=True
+    )
+    rule = yaml.safe_load(made.stdout)
+    assert rule["kind"] == "PrometheusRule"
+    assert rule["spec"] == yaml.safe_load((PROMETHEUS / "alerts.yaml").read_text())
