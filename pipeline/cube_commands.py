@@ -142,6 +142,36 @@ def show_records(cube: str, folder: str, name: str | None) -> None:
     console.print(f"{written[-2]}  the same items as stac-geoparquet", soft_wrap=True, highlight=False, markup=False)
 
 
+def show_map(
+    cube: str, *, host: str, port: int, browser: bool, maplibre: Path | None, cache: Path | None = None
+) -> None:
+    """Serve the map of a cube, say where, and end when told to.
+
+    Args:
+        cube: as `cube_at`.
+        browser: open it there.
+        maplibre: see `pipeline.view.maplibre.maplibre_files`.
+        cache: a folder of this program's own; the user's cache folder by default.
+
+    Raises:
+        ConfigError: what the map needs is not installed.
+        DifffusrError: as `pipeline.view.serve.serve_map`.
+    """
+    try:
+        from platformdirs import user_cache_path
+
+        from pipeline.view.serve import serve_map
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"view: needs the package {error.name}; pip install 'difffusr[view]'") from None
+
+    def told(url: str) -> None:
+        console.print(f"{url}  (Ctrl-C ends it)", soft_wrap=True, highlight=False, markup=False)
+
+    more = {} if browser else {"browse": None}
+    folder = cache or user_cache_path("difffusr")
+    serve_map(cube_at(cube), host=host, port=port, maplibre=maplibre, cache=folder, told=told, **more)
+
+
 def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
     if file is not None and degrees is not None:
         raise ConfigError("--area and --bbox: give one of them")
