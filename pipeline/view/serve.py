@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import signal
 import socket
 import threading
@@ -15,7 +16,7 @@ import uvicorn
 
 from pipeline.errors import ConfigError
 from pipeline.published import Cube
-from pipeline.storage import Storage
+from pipeline.storage import Storage, first_line
 from pipeline.view.levels import map_cube
 from pipeline.view.maplibre import maplibre_files
 from pipeline.view.server import map_app
@@ -97,7 +98,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        said = getattr(error, "strerror", None) or str(error)
+        # Python adds the address to the system's own words.
+        said = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else first_line(error)
         raise ConfigError(
             f"{host}, port {port}: cannot be listened at ({said}); choose another --port, or 0 for any that is free"
         ) from None

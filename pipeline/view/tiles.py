@@ -7,8 +7,9 @@ finer. That is 2048 pixels a side, 81 chunks of 256 pixels; of a full pyramid ha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -36,8 +37,12 @@ ZOOMS: Final = range(23)
 #: Tiles whose numbers are kept, so that other colours need no reading; each takes up to 2.3 MB.
 _KEPT: Final = 96
 
-#: Half the side of the square of web Mercator in metres, and the latitude that it reaches.
-_HALF_M: Final = math.pi * 6_378_137
+#: Locks that readings share.
+_TURNS: Final = 64
+
+#: Web Mercator's radius of the Earth and half the side of its square in metres, and the latitude that it reaches.
+_RADIUS_M: Final = 6_378_137
+_HALF_M: Final = math.pi * _RADIUS_M
 _MOST_LAT: Final = 85.05
 
 
@@ -62,6 +67,8 @@ class Tiles:
     def __init__(self, cube: MappedCube) -> None:
         self.cube = cube
         self._kept = lru_cache(maxsize=_KEPT)(self._read)
+        # Both sides of a map may ask for the same numbers at once: they are read once.
+        self._turns = [Lock() for _ in range(_TURNS)]
 
     def tile(self, look: Look, zoom: int, col: int, row: int, low: float, high: float) -> bytes:
         """A tile as PNG, transparent where there is nothing.
@@ -77,7 +84,11 @@ class Tiles:
         """
         side = 2 * _HALF_M / 2**zoom
         west, north = col * side - _HALF_M, _HALF_M - row * side
-        stored = self._kept(look, (west, north - side, west + side, north))
+        bounds = (west, north - side, west + side, north)
+        if _ground_m(bounds) >= GSD_10_M:
+            look = replace(look, averaged=False)
+        with self._turns[hash((look, bounds)) % _TURNS]:
+            stored = self._kept(look, bounds)
         colours, seen = self._colours(look.layer, stored, low, high)
         picture = ImageData(np.ma.MaskedArray(colours, mask=np.broadcast_to(~seen, colours.shape)))
         return bytes(picture.render(img_format="PNG", zlevel=1))
@@ -111,10 +122,11 @@ class Tiles:
         """The first zoom at which every tile can be made, and the last that shows more than the one before."""
         zones = self.cube.zones.values()
         coarsest, finest = min(zone.levels[-1].gsd_m for zone in zones), min(zone.levels[0].gsd_m for zone in zones)
-        lat = min(abs(edge) for zone in zones for edge in zone.extent[1::2])
-        ground = {zoom: 2 * _HALF_M / TILE_PX / 2**zoom * math.cos(math.radians(lat)) for zoom in ZOOMS}
-        first = next(zoom for zoom in ZOOMS if ground[zoom] <= coarsest * MOST_RATIO)
-        last = next((zoom for zoom in ZOOMS if ground[zoom] <= finest / 3), ZOOMS[-1])
+        # Ground pixels are largest where the cube is nearest to the equator; a tile may reach a little nearer.
+        lat = min(0.0 if zone.extent[1] < 0 < zone.extent[3] else min(map(abs, zone.extent[1::2])) for zone in zones)
+        side = [2 * _HALF_M / TILE_PX / 2**z * math.cos(math.radians(max(lat - 180 / 2**z, 0))) for z in ZOOMS]
+        first = next(zoom for zoom in ZOOMS if side[zoom] <= coarsest * MOST_RATIO)
+        last = next((zoom for zoom in ZOOMS if side[zoom] <= finest / 3), ZOOMS[-1])
         return first, last
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -125,26 +137,25 @@ class Tiles:
         """(bands, h, w) masked array of numbers as stored within bounds of web Mercator in metres, the longer side of
         `TILE_PX` pixels."""
         west, south, east, north = bounds
-        lon, lat = _degrees((west + east) / 2, (south + north) / 2)
         step = max(east - west, north - south) / TILE_PX
         shape = max(1, round((north - south) / step)), max(1, round((east - west) / step))
-        zones = [zone for zone in self.cube.zones_near(utm_epsg(lon, lat)) if look.period in zone.steps]
-        ground_m = step * math.cos(math.radians(lat))
+        home = utm_epsg(*_degrees((west + east) / 2, (south + north) / 2))
+        zones = [zone for zone in self.cube.zones_near(home) if look.period in zone.steps]
+        read = partial(self._of_zone, look, bounds=bounds, shape=shape)
         try:
             with reading(self.cube.url):
-                image, _ = mosaic_reader(
-                    zones, partial(self._of_zone, look, bounds=bounds, shape=shape, ground_m=ground_m), threads=0
-                )
+                image, _ = mosaic_reader(zones, read, threads=0)
         except EmptyMosaicError:
             raise NothingThereError("the cube has nothing there") from None
         return image.array
 
-    def _of_zone(self, look: Look, zone: Zone, *, bounds: Bounds, shape: tuple[int, int], ground_m: float) -> ImageData:
-        """What one zone has there; `ground_m` is the side of a drawn pixel on the ground.
+    def _of_zone(self, look: Look, zone: Zone, *, bounds: Bounds, shape: tuple[int, int]) -> ImageData:
+        """What one zone has there.
 
         Raises:
             TileOutsideBounds: nothing.
         """
+        ground_m = _ground_m(bounds)
         name, spectral = look.layer.variable, look.layer.variable.startswith("reflectance")
         fine = look.averaged and spectral and ground_m < GSD_10_M
         level = _level_of_10_m(zone) if fine else zone.level_for(ground_m)
@@ -198,6 +209,12 @@ class Tiles:
         return table
 
 
+def _ground_m(bounds: Bounds) -> float:
+    """Side on the ground of a drawn pixel in the middle of bounds of web Mercator, in metres."""
+    west, south, east, north = bounds
+    return max(east - west, north - south) / TILE_PX / math.cosh((south + north) / 2 / _RADIUS_M)
+
+
 def _level_of_10_m(zone: Zone) -> Level:
     """The level that is 10 m already, else the finest."""
     return next((level for level in zone.levels if level.gsd_m == GSD_10_M), zone.levels[0])
@@ -213,11 +230,11 @@ def _block_means(part: xr.Dataset, name: str, factor: int, fill: int) -> xr.Data
 
 def _degrees(x: float, y: float) -> tuple[float, float]:
     """Longitude, within half a turn of 0, and latitude of metres of web Mercator."""
-    lon = math.degrees(x / 6_378_137)
-    return (lon + 180) % 360 - 180, math.degrees(math.atan(math.sinh(y / 6_378_137)))
+    lon = math.degrees(x / _RADIUS_M)
+    return (lon + 180) % 360 - 180, math.degrees(math.atan(math.sinh(y / _RADIUS_M)))
 
 
 def _metres(lon: float, lat: float) -> tuple[float, float]:
     """Metres of web Mercator of degrees."""
     lat = math.radians(min(max(lat, -_MOST_LAT), _MOST_LAT))
-    return math.radians(lon) * 6_378_137, math.asinh(math.tan(lat)) * 6_378_137
+    return math.radians(lon) * _RADIUS_M, math.asinh(math.tan(lat)) * _RADIUS_M

@@ -23,6 +23,8 @@ export class Sides {
     this.after.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");
     this.after.addControl(new maplibregl.ScaleControl({ unit: "metric" }), "bottom-left");
     this.after.addControl(new maplibregl.AttributionControl({ compact: true, customAttribution: credit }), "bottom-right");
+    const credits = elements.after.querySelector(".maplibregl-ctrl-attrib");
+    if (elements.after.clientWidth < 760) { credits.classList.remove("maplibregl-compact-show"); credits.removeAttribute("open"); }
     this.before.getCanvas().tabIndex = -1;
     this.after.on("move", () => this.follow());
     this.after.on("move", () => this.drawDegrees());
@@ -123,6 +125,14 @@ export class Sides {
         coordinates: [[west, south], [east, south], [east, north], [west, north], [west, south]] },
     }));
     ready(this.after, () => this.after.getSource("extent").setData({ type: "FeatureCollection", features }));
+  }
+
+  /** Move a marked pixel out from under what covers a part of the stage, a DOMRect; `up` or to the left. */
+  uncover(place, rect, up) {
+    const stage = this.elements.after.getBoundingClientRect(), { x, y } = this.after.project(middle(place.outline));
+    const [left, top] = [stage.left + x, stage.top + y], room = 40;
+    const covered = left > rect.left - room && left < rect.right + room && top > rect.top - room && top < rect.bottom + room;
+    if (covered) this.after.panBy(up ? [0, top - (stage.top + rect.top) / 2] : [left - (stage.left + rect.left) / 2, 0]);
   }
 
   /** Move so that an extent fits. */

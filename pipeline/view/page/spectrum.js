@@ -11,8 +11,8 @@ export function tell(cube, place, state, names) {
   const now = place.periods.find(period => period.label === state.period) ?? place.periods[0];
   $("spectrum-title").textContent = place.periods.length > 1 || names.size > 1 ? `Spectrum, ${names.get(now.label)}` : "Spectrum";
   const [lon, lat] = [0, 1].map(side => (place.outline[0][side] + place.outline[2][side]) / 2);
-  $("place").textContent = `${lat.toFixed(6)}, ${lon.toFixed(6)} · ${place.easting.toFixed(2)} E ${place.northing.toFixed(2)} N, `
-    + `EPSG:${place.epsg}`;
+  $("place").textContent = `${lat.toFixed(6)}, ${lon.toFixed(6)}\n`
+    + `EPSG:${place.epsg}: ${place.easting.toFixed(2)} E, ${place.northing.toFixed(2)} N`;
   drawSpectrum(cube, now);
   drawSeries(cube, place, state, names);
   listFacts(cube, now);
@@ -55,7 +55,8 @@ function drawSeries(cube, place, state, names) {
 
 function listFacts(cube, now) {
   const facts = [["Quality", WORDS[now.quality.meaning] ?? now.quality.meaning.replaceAll("_", " ")]];
-  if (now.scene) facts.push(["Scene", `${now.scene.id ?? `number ${now.scene.number}`}${now.scene.datetime ? `, ${now.scene.datetime.slice(0, 10)}` : ""}`]);
+  if (now.scene) facts.push(["Scene", now.scene.id ?? `number ${now.scene.number}`]);
+  if (now.scene?.datetime) facts.push(["Taken", `${now.scene.datetime.slice(0, 16).replace("T", " ")} UTC`]);
   for (const layer of cube.layers.filter(one => one.index)) {
     const value = now.indices[layer.name];
     if (value !== null) facts.push([layer.title.split(",")[0], value.toFixed(3).replace("-", "−")]);

@@ -11,6 +11,7 @@ const WAIT_MS = 250;                 // that a slider must rest before tiles are
 
 const cube = await (await fetch("cube.json")).json();
 const layers = new Map(cube.layers.map(layer => [layer.name, layer]));
+const narrow = matchMedia("(max-width: 760px)");
 const names = new Map(cube.periods.map(period => [period.label, nameOf(period)]));
 const usual = { layer: cube.layers[0].name, period: cube.periods.at(-1).label, compare: TEN, at: 0.5, low: null, high: null, pin: null };
 const state = { ...usual };
@@ -139,7 +140,6 @@ function fillControls() {
   $("name").textContent = cube.name;
   $("facts").textContent = [`${cube.zones.length > 1 ? "UTM zones" : "UTM zone"} ${cube.zones.map(zone => zone.name).join(", ")}`,
     cube.periods.length > 1 ? `${cube.periods.length} periods` : names.get(cube.periods[0].label)].join(" · ");
-  $("credit").textContent = cube.credit;
   for (const [group, members] of Map.groupBy(cube.layers, layer => layer.group)) {
     $("layer").append(element("optgroup", { label: group }, members.map(({ name, title }) => new Option(title, name))));
   }
@@ -149,8 +149,8 @@ function fillControls() {
   }
   $("period").max = cube.periods.length - 1;
   $("time").hidden = cube.periods.length < 2;
-  $("zone").append(new Option("Whole cube", ""), ...(cube.zones.length > 1 ? cube.zones.map(zone => new Option(`Zone ${zone.name}`, zone.epsg)) : []));
-  $("zone").selectedIndex = -1;
+  $("zones").hidden = cube.zones.length < 2;
+  $("zone").append(new Option("Go to …", ""), ...cube.zones.map(zone => new Option(zone.name, zone.epsg)));
 }
 
 function listen() {
@@ -172,9 +172,11 @@ function listen() {
   });
   $("usual").addEventListener("click", () => change({ low: null, high: null }));
   $("fit").addEventListener("click", fitRange);
+  $("all").addEventListener("click", () => sides.fit(whole));
   $("zone").addEventListener("change", () => {
-    sides.fit($("zone").value ? cube.zones.find(zone => String(zone.epsg) === $("zone").value).extent : whole);
-    $("zone").selectedIndex = -1;
+    const chosen = cube.zones.find(zone => String(zone.epsg) === $("zone").value);
+    if (chosen) sides.fit(chosen.extent);
+    $("zone").value = "";
   });
   $("toggle").addEventListener("click", () => {
     const open = $("toggle").getAttribute("aria-expanded") !== "true";
@@ -198,7 +200,6 @@ function listen() {
     if (state.pin) ask(...state.pin);
     else dismiss();
   });
-  const narrow = matchMedia("(max-width: 760px)");
   const arrange = () => openSheet(!narrow.matches);
   narrow.addEventListener("change", arrange);
   arrange();
@@ -226,9 +227,10 @@ async function ask(lat, lon) {
   state.pin = [lat, lon];
   $("spectrum").hidden = false;
   $("spectrum").scrollTop = 0;
-  if (matchMedia("(max-width: 760px)").matches) openSheet(false);
+  if (narrow.matches) openSheet(false);
   $("said").textContent = tell(cube, place, state, names);
   sides.mark(place);
+  sides.uncover(place, $("spectrum").getBoundingClientRect(), narrow.matches);
   remember();
 }
 
