@@ -223,7 +223,7 @@ def load_model(
         Stage1.from_weights(first_weights),
         fusion_from_weights(second_weights),
         sampling,
-        fingerprint=_fingerprint(sampling, first_weights.sha256, second_weights.sha256),
+        fingerprint=fingerprint(sampling, {"stage1": first_weights.sha256, "fusion": second_weights.sha256}),
         device=device,
         execution=execution,
     )
@@ -235,10 +235,19 @@ def model_fingerprint(preset: Preset, stage1: str | None, fusion: str | None, sa
     Raises:
         WeightsError: as `load_model`.
     """
+    return fingerprint(sampling, weights_sha256(preset, stage1, fusion))
+
+
+def weights_sha256(preset: Preset, stage1: str | None, fusion: str | None) -> dict[str, str]:
+    """sha256 of the files of both stages, `stage1` and `fusion`; checks that they can be used.
+
+    Raises:
+        WeightsError: as `load_model`.
+    """
     first, second = (load_weights(source) for source in weight_sources(preset, stage1, fusion))
     Stage1.from_weights(first)
     fusion_from_weights(second)
-    return _fingerprint(sampling, first.sha256, second.sha256)
+    return {"stage1": first.sha256, "fusion": second.sha256}
 
 
 def weight_sources(preset: Preset, stage1: str | None, fusion: str | None) -> tuple[str, str]:
@@ -282,6 +291,7 @@ def shipped_sampling(name: str = "small") -> Sampling:
     return Sampling(**index[name].get("sampling", {}))
 
 
-def _fingerprint(sampling: Sampling, *sha256: str) -> str:
-    content = [*sha256, *astuple(sampling)]
+def fingerprint(sampling: Sampling, sha256: Mapping[str, str]) -> str:
+    """What identifies weights, given by their `weights_sha256`, and sampling."""
+    content = [sha256["stage1"], sha256["fusion"], *astuple(sampling)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

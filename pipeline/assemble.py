@@ -55,7 +55,11 @@ class ShardData:
 
     def rows(self, start: int, stop: int) -> ShardData:
         """A strip of rows, as views."""
-        here = np.s_[..., start:stop, :]
+        return self.part(slice(start, stop), slice(None))
+
+    def part(self, rows: slice, cols: slice) -> ShardData:
+        """A rectangle, as views."""
+        here = np.s_[..., rows, cols]
         std = None if self.std is None else self.std[here]
         return ShardData(self.reflectance[here], self.quality[here], self.source[here], std)
 

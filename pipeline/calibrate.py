@@ -36,6 +36,7 @@ from pipeline.errors import DifffusrError, StoreError
 from pipeline.estimate import (
     Calibration,
     Cluster,
+    OverviewWriting,
     Publishing,
     Reading,
     ShardWriting,
@@ -45,7 +46,8 @@ from pipeline.estimate import (
     conditions_of,
     load_calibration,
 )
-from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from pipeline.grid import ChipIndex, Grid, OverviewIndex, PixelWindow, ShardIndex
+from pipeline.overviews import halve_shards
 from pipeline.places import staging_of, storage_of
 from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
@@ -116,11 +118,11 @@ def calibrate(
             model = _measure_model(scratch, machine, sample, sizes, watch)
             staged, staging = _measure_staging(scratch, model.chips)
             watch.advance("calibrate")
-            shard, publish = _measure_shards(scratch, machine, sample, staged)
+            shard, overview, publish = _measure_shards(scratch, machine, sample, staged)
             watch.advance("calibrate")
     gpu = machine.gpus > 0
     return Calibration(
-        version=1,
+        version=2,
         measured=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         machine=f"{machine.cpus} cores" + (f", {machine.gpus:g} × {torch.cuda.get_device_name()}" if gpu else ""),
         gpu=gpu,
@@ -133,6 +135,7 @@ def calibrate(
         read=reading,
         stage=staging,
         shard=shard,
+        overview=overview,
         publish=publish,
     )
 
@@ -483,7 +486,8 @@ def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Written:
-    """What a shard took and came to: seconds, chips, bytes of its objects, pixels with data."""
+    """What a shard took and came to: seconds, chips (or shards) that it is made of, bytes of its objects, pixels with
+    data."""
 
     seconds: float
     chips: int
@@ -493,7 +497,7 @@ class _Written:
 
 def _measure_shards(
     config: RunConfig, machine: Cluster, sample: _Sample, staged: Sequence[tuple[ChipPlan, str]]
-) -> tuple[ShardWriting, Publishing]:
+) -> tuple[ShardWriting, OverviewWriting, Publishing]:
     grid, count = sample.grid, min(machine.cpus, _SHARDS)
     draft, shards = _scratch_cube(config, sample, count)
     staging = staging_of(config)
@@ -508,10 +512,34 @@ def _measure_shards(
 
     together(1)  # the first time prepares the rest
     least, full = together(1), together(None)
+    overview = _measure_overviews(draft, shards)
     with _Stopwatch() as watch:
         PlainTarget(draft.storage, staging, draft, "calibration").publish(shards_written=count, keep=1)
-    publish = Publishing(seconds=watch.seconds, objects=len(draft.objects))
-    return _shard_figures(full, least), publish
+    ((_, zone),) = draft.zones.items()
+    publish = Publishing(seconds=watch.seconds, objects=round(len(draft.objects) / len(zone.levels)))
+    return _shard_figures(full, least), overview, publish
+
+
+def _measure_overviews(draft: CubeDraft, shards: Sequence[ShardIndex]) -> OverviewWriting:
+    """Overviews of the written shards, one a core: where there are more cores than those, some make the same one."""
+    ((_, zone),) = draft.zones.items()
+    parents: dict[OverviewIndex, list[OverviewIndex]] = {}
+    for shard in shards:
+        place = zone.position(shard, draft.grid)
+        parents.setdefault(place.parent, []).append(place)
+    write, shared = ray.remote(_write_overview).options(num_cpus=1), ray.put(draft)
+
+    def together() -> list[_Written]:
+        chosen = islice(cycle(parents.items()), len(shards))
+        ended: list[_Written] = ray.get([write.remote(shared, at, children) for at, children in chosen])
+        return ended
+
+    together()  # the first time prepares the rest
+    done = together()
+    return OverviewWriting(
+        seconds_per_shard=sum(written.seconds for written in done) / sum(written.chips for written in done),
+        bytes_per_pixel=sum(written.bytes for written in done) / max(sum(written.pixels for written in done), 1),
+    )
 
 
 def _shard_figures(full: Sequence[_Written], least: Sequence[_Written]) -> ShardWriting:
@@ -574,3 +602,13 @@ def _write_shard(draft: CubeDraft, shard: ShardIndex, sources: list[ChipSource],
         objects = draft.write_shard(epsg, shard, data)
     size = sum(len(draft.storage.read(name)) for name in objects)
     return _Written(watch.seconds, len(sources), size, int((data.quality > 0).sum()))
+
+
+def _write_overview(draft: CubeDraft, at: OverviewIndex, children: list[OverviewIndex]) -> _Written:
+    """Make and write one shard of an overview, as `overviews.write_overview` does."""
+    ((epsg, _),) = draft.zones.items()
+    with _Stopwatch() as watch:
+        data = halve_shards(draft, draft.store, epsg, children)
+        objects = draft.write_shard(epsg, at, data)
+    size = sum(len(draft.storage.read(name)) for name in objects)
+    return _Written(watch.seconds, len(children), size, int((data.quality > 0).sum()))

@@ -426,7 +426,7 @@ class _RichProgress:
     def __init__(self) -> None:
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:8}"),
+            TextColumn("{task.description:9}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -487,7 +487,7 @@ def _show_report(report: Report) -> None:
         return "[green]ok[/]" if ok else "[red]off[/]"
 
     whole = Table(title="shards", title_justify="left", show_header=False)
-    whole.add_row("planned", f"{report.shards:,}", "")
+    whole.add_row("planned", f"{report.shards:,}, {report.overviews:,} of overviews", "")
     for label, names in (
         ("never written", report.missing), ("damaged", report.damaged), ("without some chips", report.incomplete),
     ):  # fmt: skip

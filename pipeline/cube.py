@@ -34,13 +34,16 @@ from kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
 from pipeline.actor import DN_SCALE, STD_FILL, STD_SCALE
 from pipeline.assemble import ShardData
 from pipeline.errors import ConfigError, StoreError
-from pipeline.grid import Grid, PixelWindow, ShardIndex
+from pipeline.grid import Grid, OverviewIndex, PixelWindow, ShardIndex
 from pipeline.reader import Quality
 from pipeline.repository import MAIN, failures_of, is_repository, open_repository
 from pipeline.storage import STORE_FAILURES, Storage, first_line
 
 #: Path of the 2.5 m level inside a zone's group.
 BASE_LEVEL = "0"
+
+#: A zone is halved until its longer side has no more chunks than this.
+_SMALLEST_CHUNKS = 2
 
 #: Bytes of a shard that are read back at a time.
 _READ_BACK = 16 << 20
@@ -69,6 +72,10 @@ _CONVENTIONS: list[dict[str, str]] = [
 ]
 
 
+#: A shard of the 2.5 m level or of an overview.
+AnyShard = ShardIndex | OverviewIndex
+
+
 @dataclass(frozen=True)
 class Zone:
     """One zone's part of a cube, as a run is about to publish it.
@@ -78,6 +85,7 @@ class Zone:
         window: what its arrays cover, whole shards, in absolute 2.5 m pixels.
         periods: (start, end) of each step of the time axis, both days inclusive.
         step: position of the run's period on that axis.
+        overviews: levels above 2.5 m, each half as fine as the one before.
         uncertainty_samples: how many samples `reflectance_std` is made of; 0 in a zone without that variable.
         lineage: revisions that led to this state, this one last: what was not written anew in one is as in those
             before.
@@ -89,6 +97,7 @@ class Zone:
     window: PixelWindow
     periods: tuple[tuple[date, date], ...]
     step: int
+    overviews: int = 0
     uncertainty_samples: int = 0
     lineage: tuple[int, ...] = (0,)
     seen: tuple[int, ...] = ()
@@ -112,11 +121,28 @@ class Zone:
     @property
     def path(self) -> str:
         """Path of the 2.5 m level's group."""
-        return f"{self.epsg}/{BASE_LEVEL}"
+        return self.level_path(0)
 
-    def shard_position(self, shard: ShardIndex, grid: Grid) -> tuple[int, int]:
-        """(row, col) of a shard in this zone's arrays, in shards."""
-        return shard.row - self.window.row // grid.shard_px, shard.col - self.window.col // grid.shard_px
+    @property
+    def levels(self) -> range:
+        """All levels, the 2.5 m one first."""
+        return range(1 + self.overviews)
+
+    def level_path(self, level: int) -> str:
+        """Path of a level's group."""
+        return f"{self.epsg}/{level}"
+
+    def level_shape(self, level: int) -> tuple[int, int]:
+        """(height, width) of a level's arrays in its own pixels."""
+        return -(-self.window.height >> level), -(-self.window.width >> level)
+
+    def position(self, shard: AnyShard, grid: Grid) -> OverviewIndex:
+        """Level of a shard, and its row and column in that level's arrays, in shards."""
+        if isinstance(shard, OverviewIndex):
+            return shard
+        return OverviewIndex(
+            0, shard.row - self.window.row // grid.shard_px, shard.col - self.window.col // grid.shard_px
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +168,7 @@ class CubeDraft:
         """The cube's Zarr store; of an Icechunk repository use a session's."""
         return open_store(self.storage, read_only=False)
 
-    def write_shard(self, epsg: int, shard: ShardIndex, data: ShardData, store: Store | None = None) -> dict[str, str]:
+    def write_shard(self, epsg: int, shard: AnyShard, data: ShardData, store: Store | None = None) -> dict[str, str]:
         """Write one whole shard of every variable and read it back.
 
         A shard is encoded in memory, so that its object is put in place by one request that asks nothing of what was
@@ -158,7 +184,7 @@ class CubeDraft:
             StoreError: the store refuses, or returns other bytes than were written.
         """
         zone = self.zones[epsg]
-        place = zone.step, *zone.shard_position(shard, self.grid)
+        level, *place = zone.position(shard, self.grid)
         store = store or self.store
         keys = dict(zip(zone.variables, self.shard_objects(epsg, shard), strict=True))
         variables: dict[str, NDArray[Any]] = {
@@ -171,7 +197,7 @@ class CubeDraft:
         checksums = {}
         for name, values in variables.items():
             key = keys[name]
-            encoded = self._encoded(f"{zone.path}/{name}", key, place, values)
+            encoded = self._encoded(f"{zone.level_path(level)}/{name}", key, (zone.step, *place), values)
             try:
                 sync(store.set(key, encoded))
                 whole = _holds(store, key, encoded)
@@ -184,22 +210,25 @@ class CubeDraft:
             checksums[key] = hashlib.sha256(encoded.as_buffer_like()).hexdigest()
         return checksums
 
-    def _encoded(self, path: str, key: str, place: tuple[int, int, int], values: NDArray[Any]) -> Buffer:
-        """A shard's object as the array at `path` has it at `key`; `place` is (time, row, col), in shards."""
+    def _encoded(self, path: str, key: str, place: Sequence[int], values: NDArray[Any]) -> Buffer:
+        """A shard's object as the array at `path` has it at `key`; `place` is (time, row, col), in shards. What lies
+        past the array's edge is left out."""
         time, row, col = place
         size = self.grid.shard_px
         here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
         bands = (slice(None),) * (values.ndim - 2)
         objects: dict[str, Buffer] = {}
-        self.array(MemoryStore(objects), path)[(slice(time, time + 1), *bands, *here)] = values[None]
+        array = self.array(MemoryStore(objects), path)
+        height, width = (min(size, length - at * size) for length, at in zip(array.shape[-2:], (row, col), strict=True))
+        array[(slice(time, time + 1), *bands, *here)] = values[None, ..., :height, :width]
         return objects[key]
 
-    def shard_objects(self, epsg: int, shard: ShardIndex) -> list[str]:
+    def shard_objects(self, epsg: int, shard: AnyShard) -> list[str]:
         """Paths of a shard's objects, one a variable, in the order of `Zone.variables`."""
         zone = self.zones[epsg]
-        row, col = zone.shard_position(shard, self.grid)
+        level, row, col = zone.position(shard, self.grid)
         return [
-            f"{zone.path}/{name}/{chunk_key(zone.revision, (zone.step, *index, row, col))}"
+            f"{zone.level_path(level)}/{name}/{chunk_key(zone.revision, (zone.step, *index, row, col))}"
             for name, index in zip(zone.variables, ((0,), (), (), (0,)), strict=False)
         ]
 
@@ -392,7 +421,8 @@ def draft_cube(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata is not in the Zarr v3 core specification
         for zone in zones.values():
-            zarr.consolidate_metadata(memory, path=zone.path)
+            for level in zone.levels:
+                zarr.consolidate_metadata(memory, path=zone.level_path(level))
             zarr.consolidate_metadata(memory, path=str(zone.epsg))
         own = _contents(memory)
         for path, document in published_documents(storage).items():
@@ -429,7 +459,8 @@ def _next_zone(
         metadata(storage, f"{path}/zarr.json") if is_repository(storage) else published_documents(storage).get(path)
     )
     if existing is None:
-        return Zone(epsg, window, (period,), 0, samples, (revision or 0,), (), revision is not None)
+        overviews = overviews_over(window, grid)
+        return Zone(epsg, window, (period,), 0, overviews, samples, (revision or 0,), (), revision is not None)
     attributes = existing["attributes"]
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
@@ -452,53 +483,80 @@ def _next_zone(
         periods.append(period)
     if revision is not None:
         lineage = (*lineage, revision)
-    return Zone(epsg, window, tuple(periods), periods.index(period), samples, lineage, seen, revision is not None)
+    # A cube keeps the levels that it began with.
+    overviews = attributes.get("difffusr:overviews", 0)
+    step, revised = periods.index(period), revision is not None
+    return Zone(epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised)
+
+
+def overviews_over(window: PixelWindow, grid: Grid) -> int:
+    """How many overviews a zone has: as many as it takes until its longer side is two chunks or less."""
+    if grid.shard_px % 2:
+        return 0  # no shard would be a whole part of another
+    longer, levels = max(window.height, window.width), 0
+    while -(-longer >> levels) > _SMALLEST_CHUNKS * grid.chunk_px:
+        levels += 1
+    return levels
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
     """Create a zone's groups, arrays and coordinates."""
-    left, bottom, right, top = zone.window.bounds_m(zone.epsg)
-    transform = [TARGET_GSD_M, 0.0, left, 0.0, -TARGET_GSD_M, top]
-    height, width = zone.window.height, zone.window.width
-    spatial: dict[str, Any] = {
+    levels = [_spatial(zone, level) for level in zone.levels]
+    layout = [
+        {
+            "asset": str(level),
+            **({"derived_from": str(level - 1)} if level else {}),
+            # A scale would be one of all axes of an array, and arrays have three or four: shape and place say it all.
+            "transform": {},
+            **{key: spatial[key] for key in ("spatial:shape", "spatial:transform")},
+        }
+        for level, spatial in enumerate(levels)
+    ]
+    multiscales = {"layout": layout, "resampling_method": "average"}
+    root.create_group(
+        str(zone.epsg), attributes={**levels[0], "zarr_conventions": _CONVENTIONS, "multiscales": multiscales}
+    )
+    for level, spatial in enumerate(levels):
+        _draft_level(root, grid, zone, level, spatial)
+
+
+def _spatial(zone: Zone, level: int) -> dict[str, Any]:
+    """Where a level lies, by the `proj:` and `spatial:` conventions."""
+    left, _, _, top = zone.window.bounds_m(zone.epsg)
+    height, width = zone.level_shape(level)
+    gsd = TARGET_GSD_M * 2**level
+    return {
         "zarr_conventions": _CONVENTIONS[:2],
         "proj:code": f"EPSG:{zone.epsg}",
         "spatial:dimensions": ["y", "x"],
-        "spatial:bbox": [left, bottom, right, top],
-        "spatial:transform": transform,
+        "spatial:bbox": [left, top - height * gsd, left + width * gsd, top],
+        "spatial:transform": [gsd, 0.0, left, 0.0, -gsd, top],
         "spatial:shape": [height, width],
         "spatial:registration": "pixel",
     }
-    root.create_group(
-        str(zone.epsg),
-        attributes={
-            **spatial,
-            "zarr_conventions": _CONVENTIONS,
-            "multiscales": {
-                "layout": [
-                    {"asset": BASE_LEVEL, "transform": {"scale": [1.0, 1.0], "translation": [0.0, 0.0]},
-                     "spatial:shape": [height, width], "spatial:transform": transform}
-                ],
-                "resampling_method": "average",
-            },
-        },
-    )  # fmt: skip
-    group = root.create_group(
-        zone.path,
-        attributes={
-            **spatial,
-            "Conventions": "CF-1.11",
-            "difffusr:window": list(zone.window),
-            "difffusr:grid": [grid.shard_px, grid.chunk_px],
-            "difffusr:periods": [[a.isoformat(), b.isoformat()] for a, b in zone.periods],
-            "difffusr:lineage": list(zone.lineage),
-            **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
-        },
-    )
+
+
+def _draft_level(root: zarr.Group, grid: Grid, zone: Zone, level: int, spatial: Mapping[str, Any]) -> None:
+    """Create the group of a level, its arrays and coordinates.
+
+    Where it lies is an attribute of each array with pixels, not of the group: time's bounds are in it, too, and GDAL
+    3.13 looks for y and x in whatever the group holds.
+    """
+    own = {
+        "difffusr:window": list(zone.window),
+        "difffusr:grid": [grid.shard_px, grid.chunk_px],
+        "difffusr:periods": [[a.isoformat(), b.isoformat()] for a, b in zone.periods],
+        "difffusr:lineage": list(zone.lineage),
+        "difffusr:overviews": zone.overviews,
+        **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
+    }
+    group = root.create_group(zone.level_path(level), attributes={"Conventions": "CF-1.11", **({} if level else own)})
+    height, width = zone.level_shape(level)
     steps = len(zone.periods)
     codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
     shard, chunk = grid.shard_px, grid.chunk_px
     encoding = _encoding(zone.revision)
+    averaged = {"cell_methods": "area: mean"} if level else {}
 
     def spectral(name: str, scale: int, fill: int, long_name: str, attributes: Mapping[str, Any]) -> None:
         group.create_array(
@@ -520,18 +578,19 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
                 "grid_mapping": "spatial_ref",
                 "coordinates": "wavelength",
                 **attributes,
+                **spatial,
             },
         )
 
     beside = "quality source reflectance_std" if zone.uncertainty_samples else "quality source"
-    spectral("reflectance", DN_SCALE, 0, "surface reflectance", {"ancillary_variables": beside})
+    spectral("reflectance", DN_SCALE, 0, "surface reflectance", {"ancillary_variables": beside, **averaged})
     if zone.uncertainty_samples:
         spectral(
             "reflectance_std",
             STD_SCALE,
             STD_FILL,
             f"standard deviation of surface reflectance among {zone.uncertainty_samples} samples of super-resolution",
-            {"cell_methods": "realization: standard_deviation"},
+            {"cell_methods": "realization: standard_deviation" + (" area: mean" if level else "")},
         )
     flags = list(Quality)
     labels: dict[str, tuple[str, dict[str, Any]]] = {
@@ -563,9 +622,14 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
             compressors=codec,
             chunk_key_encoding=encoding,
             dimension_names=("time", "y", "x"),
-            attributes={**attributes, "grid_mapping": "spatial_ref"},
+            attributes={
+                **attributes,
+                "grid_mapping": "spatial_ref",
+                **({"cell_methods": "area: mode"} if level else {}),
+                **spatial,
+            },
         )
-    _draft_coordinates(group, zone)
+    _draft_coordinates(group, zone, level)
 
 
 def _encoding(revision: int) -> Any:
@@ -573,8 +637,10 @@ def _encoding(revision: int) -> Any:
     return {"name": name, "configuration": {"separator": separator}}
 
 
-def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
+def _draft_coordinates(group: zarr.Group, zone: Zone, level: int) -> None:
     left, _, _, top = zone.window.bounds_m(zone.epsg)
+    height, width = zone.level_shape(level)
+    gsd = TARGET_GSD_M * 2**level
     crs = CRS.from_epsg(zone.epsg)
     days = [((a - _EPOCH).days, (b - _EPOCH).days + 1) for a, b in zone.periods]
 
@@ -609,7 +675,7 @@ def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
     coordinate("time_bnds", np.array(days, np.int64).reshape(-1, 2), ("time", "bnds"), calendar)
     coordinate(
         "x",
-        left + TARGET_GSD_M * (np.arange(zone.window.width) + 0.5),
+        left + gsd * (np.arange(width) + 0.5),
         ("x",),
         {
             "standard_name": "projection_x_coordinate",
@@ -620,7 +686,7 @@ def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
     )
     coordinate(
         "y",
-        top - TARGET_GSD_M * (np.arange(zone.window.height) + 0.5),
+        top - gsd * (np.arange(height) + 0.5),
         ("y",),
         {
             "standard_name": "projection_y_coordinate",
@@ -641,7 +707,7 @@ def _draft_coordinates(group: zarr.Group, zone: Zone) -> None:
         ("band",),
         {"long_name": "Sentinel-2 band", "difffusr:native_gsd_m": [GSD_M[band] for band in BANDS]},
     )
-    geo_transform = f"{left} {TARGET_GSD_M} 0 {top} 0 {-TARGET_GSD_M}"
+    geo_transform = f"{left} {gsd} 0 {top} 0 {-gsd}"
     coordinate(
         "spatial_ref",
         np.array(0, np.int64),

@@ -20,8 +20,10 @@ from kernels.bands import SCALE
 from pipeline.access import bare_href
 from pipeline.actor import sampling_of
 from pipeline.config import RunConfig
+from pipeline.cube import overviews_over
 from pipeline.errors import ConfigError, DifffusrError
 from pipeline.plan import Plan, Shards
+from pipeline.planner import grid_of
 from pipeline.storage import STORE_FAILURES, first_line
 
 #: Bytes of a gigabyte as stores and price lists count.
@@ -57,18 +59,20 @@ class Seconds:
         start_up: until the cluster answers.
         chips: from there until the last chip is staged, with what the actors take to begin.
         shards: until the last shard is written.
+        overviews: until the last shard of an overview is.
         publish: until readers see it.
     """
 
     start_up: float
     chips: float
     shards: float
+    overviews: float
     publish: float
 
     @property
     def total(self) -> float:
         """All stages, one after the other."""
-        return self.start_up + self.chips + self.shards + self.publish
+        return self.start_up + self.chips + self.shards + self.overviews + self.publish
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,8 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
     - Actors compute in rounds. A round lasts as long as its slowest part: an actor's batch; the readers' work, at so
       many readers an actor; the seconds of core that computing (without GPUs), reading and staging need, over all
       cores. With GPUs reading thus goes on beside computing; without them all shares the cores, and the times add up.
-    - Shards are written one a core, each by the chips that it is blended from; start-up takes what it took.
+    - Shards are written one a core, each by the chips that it is blended from; those of overviews, level by level, by
+      the shards that they are made of; start-up takes what it took.
     - The cluster is paid from start-up to publishing, all GPUs and cores of it.
 
     Args:
@@ -254,12 +259,14 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
 
 @dataclass(frozen=True)
 class _Work:
-    """What a plan leaves to do: chips to compute, looks at scenes, (shards,) seconds of each, bytes, objects."""
+    """What a plan leaves to do: chips to compute, looks at scenes, (shards,) seconds of each, by level of how many
+    shards each of an overview is made, bytes, objects."""
 
     chips: int
     chips_by_scenes: Mapping[int, int]
     looks: float
     shard_seconds: NDArray[np.float64]
+    overviews: list[NDArray[np.int64]]
     bytes_read: float
     bytes_staged: float
     bytes_cube: float
@@ -279,17 +286,40 @@ class _Work:
         pairs = np.diff(plan.shards.first)
         zones = len(plan.zones())
         variables = 4 if config.model.uncertainty_samples else 3
+        pixels = _pixels(plan.shards, config)
+        overviews = _overviews(plan, config)
+        levels = sum(1 + overviews_over(plan.extent(epsg, grid_of(config)), grid_of(config)) for epsg in plan.zones())
+        shards = len(plan.shards) + sum(map(len, overviews))
         return cls(
             chips,
             by_scenes,
             looks,
             shard.seconds + shard.seconds_per_chip * pairs,
+            overviews,
             looks * read.bytes,
             chips * calibration.stage.bytes + left * calibration.stage.bytes_covered * float(plan.chips.covered.sum()),
-            len(plan.shards) * shard.bytes + shard.bytes_per_pixel * _pixels(plan.shards, config),
-            chips + len(plan.shards) * (variables + 1) + zones * calibration.publish.objects + _OBJECTS_PER_RUN,
+            # A level has a quarter of the pixels of the one below.
+            shards * shard.bytes
+            + shard.bytes_per_pixel * pixels
+            + calibration.overview.bytes_per_pixel * pixels * sum(0.25 ** (1 + n) for n in range(len(overviews))),
+            chips + shards * (variables + 1) + levels * calibration.publish.objects + _OBJECTS_PER_RUN,
             zones,
         )
+
+
+def _overviews(plan: Plan, config: RunConfig) -> list[NDArray[np.int64]]:
+    """By level of overviews, the number of shards below that each of its shards is made of."""
+    grid, shards = grid_of(config), plan.shards
+    levels: list[list[NDArray[np.int64]]] = []
+    for epsg in plan.zones():
+        extent, here = plan.extent(epsg, grid), shards.epsg == epsg
+        places = np.stack([shards.row[here], shards.col[here]]).astype(np.int64)
+        places -= np.array([[extent.row], [extent.col]]) // grid.shard_px
+        for level in range(overviews_over(extent, grid)):
+            places, children = np.unique(places // 2, axis=1, return_counts=True)
+            levels += [[]] if level == len(levels) else []
+            levels[level].append(children.astype(np.int64))
+    return [np.concatenate(of_zones) for of_zones in levels]
 
 
 def _pixels(shards: Shards, config: RunConfig) -> float:
@@ -318,7 +348,9 @@ def _seconds(work: _Work, config: RunConfig, calibration: Calibration, cluster: 
     start = calibration.start_up
     chips = start.actors + _chip_seconds(work, config, calibration, cluster) if work.chips else 0.0
     shards = _shared_out(work.shard_seconds, cluster.cpus) if len(work.shard_seconds) else 0.0
-    return Seconds(start.ray, chips, shards, work.zones * calibration.publish.seconds)
+    each = calibration.overview.seconds_per_shard
+    overviews = math.fsum(_shared_out(children * each, cluster.cpus) for children in work.overviews)
+    return Seconds(start.ray, chips, shards, overviews, work.zones * calibration.publish.seconds)
 
 
 def _chip_seconds(work: _Work, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
@@ -349,7 +381,7 @@ def _batch(config: RunConfig, calibration: Calibration, cluster: Cluster) -> int
     return min(calibration.model, key=lambda size: calibration.model[size]) if cluster.gpus else 1
 
 
-def _shared_out(seconds: NDArray[np.float64], workers: int) -> float:
+def _shared_out(seconds: NDArray[np.floating], workers: int) -> float:
     """Wall clock of tasks begun in their order, each by the first worker that is free."""
     free = [0.0] * min(workers, len(seconds))
     for task in seconds.tolist():
@@ -419,8 +451,16 @@ class ShardWriting(_Figures):
     bytes_per_pixel: Figure
 
 
+class OverviewWriting(_Figures):
+    """One shard of an overview made and written with all cores at it: seconds for each shard that it is made of, bytes
+    for each of its pixels with data."""
+
+    seconds_per_shard: Figure
+    bytes_per_pixel: Figure
+
+
 class Publishing(_Figures):
-    """Publishing one zone: seconds, and objects of metadata and coordinates."""
+    """Publishing one zone: seconds, and objects of metadata and coordinates of each of its levels."""
 
     seconds: Figure
     objects: int
@@ -440,10 +480,10 @@ class Calibration(_Figures):
         source: whether chips were read from the configuration's own scenes or from generated ones on this machine.
         conditions: what the figures hold for.
         model: seconds per chip and call of the model by batch, in one actor while all compute.
-        start_up, read, stage, shard, publish: the parts.
+        start_up, read, stage, shard, overview, publish: the parts.
     """
 
-    version: Literal[1]
+    version: Literal[2]
     measured: str
     machine: str
     gpu: bool
@@ -456,6 +496,7 @@ class Calibration(_Figures):
     read: Reading
     stage: Staging
     shard: ShardWriting
+    overview: OverviewWriting
     publish: Publishing
 
     def to_json(self) -> str:
@@ -555,6 +596,7 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
         ("start-up", _span(seconds.start_up)),
         ("chips", _span(seconds.chips)),
         ("shards written", _span(seconds.shards)),
+        ("overviews", _span(seconds.overviews)),
         ("publish", _span(seconds.publish)),
         ("wall clock", _span(seconds.total)),
         ("GPU-hours", f"{made.gpu_hours:,.2f}"),
@@ -581,6 +623,7 @@ def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
         ("read", _moved(found.read.bytes, found.read.seconds, "a scene and chip")),
         ("stage", _moved(found.stage.bytes + found.stage.bytes_covered, found.stage.seconds, "a whole chip")),
         ("shard", f"{found.shard.seconds:.2f} s and {found.shard.seconds_per_chip:.2f} s a chip"),
+        ("overview", f"{found.overview.seconds_per_shard:.2f} s a shard below"),
         ("publish", f"{found.publish.seconds:.2f} s a zone"),
     ]
     if found.load > 0.3:

@@ -50,6 +50,29 @@ class ShardIndex(NamedTuple):
     col: int
 
 
+class OverviewIndex(NamedTuple):
+    """A shard of a level of a zone: 0 for 2.5 m, 1 for 5 m …, and (row, col) counted from the zone's top left corner in
+    shards. It is made of the four of the level below at (2 row … 2 row + 1, 2 col … 2 col + 1)."""
+
+    level: int
+    row: int
+    col: int
+
+    @property
+    def children(self) -> list[OverviewIndex]:
+        """The shards that it is made of, by rows; some may lie past the level's edge."""
+        return [
+            OverviewIndex(self.level - 1, 2 * self.row + down, 2 * self.col + right)
+            for down in (0, 1)
+            for right in (0, 1)
+        ]
+
+    @property
+    def parent(self) -> OverviewIndex:
+        """The shard of the next level that it is part of."""
+        return OverviewIndex(self.level + 1, self.row // 2, self.col // 2)
+
+
 class PixelWindow(NamedTuple):
     """A window of a zone in absolute 2.5 m pixels: first row and column, and size."""
 

@@ -1,6 +1,7 @@
 """The ledger of a run: which shards are written, by the names of small objects alone.
 
-An entry's name is ``shards/{epsg}/{row}_{col}-{digest}.{state}.json``. The digest is of everything a shard's pixels
+An entry's name is ``shards/{epsg}/{row}_{col}-{digest}.{state}.json``, that of a shard of an overview
+``overviews/{epsg}/{level}/{row}_{col}-{digest}.{state}.json``. The digest is of everything a shard's pixels
 depend on, the state names what of the cube it was written to (a revision, a snapshot). So one listing tells what is
 done, and an entry of a state that did not lead to the one at hand counts for nothing.
 """
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from pipeline.plan import Chips, Shards
 from pipeline.storage import Storage
 
-_FOLDER = "shards"
+SHARDS = "shards"
+OVERVIEWS = "overviews"
 
 #: Hexadecimal digits of a digest that a name holds.
-_DIGITS = 20
+DIGITS = 20
 
 
 #: The states that led to one, each with its place among them: what was not written anew in a later one is as it was.
@@ -31,16 +33,17 @@ Lineage = Mapping[str, int]
 
 
 class Entry(NamedTuple):
-    """What the name of an entry tells: shard (as `ShardPlan.name`), digest, state."""
+    """What the name of an entry tells: shard (as `ShardPlan.name`), digest, state; and the folder that it lies in."""
 
     shard: str
     digest: str
     state: str
+    folder: str = SHARDS
 
     @property
     def object_name(self) -> str:
         """Its object in the run's folder."""
-        return f"{_FOLDER}/{self.shard}-{self.digest}.{self.state}.json"
+        return f"{self.folder}/{self.shard}-{self.digest}.{self.state}.json"
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,14 @@ class Ledger:
     entries: Mapping[str, Sequence[Entry]]
 
     @classmethod
-    def read(cls, staging: Storage) -> Ledger:
-        """The ledger in a run's folder."""
+    def read(cls, staging: Storage, folder: str = SHARDS) -> Ledger:
+        """The ledger in a run's folder: that of its shards, or of its overviews."""
         found: dict[str, list[Entry]] = defaultdict(list)
-        for name in staging.names(_FOLDER):
+        for name in staging.names(folder):
             shard, _, rest = name.removesuffix(".json").rpartition("-")
             digest, _, state = rest.partition(".")
             if shard and state:
-                found[shard].append(Entry(shard, digest, state))
+                found[shard].append(Entry(shard, digest, state, folder))
         return cls(found)
 
     def latest(self, shard: str, lineage: Lineage) -> Entry | None:
@@ -90,7 +93,7 @@ def shard_digest(shards: Shards, i: int, numbers: NDArray[np.int32], failed: NDA
     members = shards.members[shards.first[i] : shards.first[i + 1]]
     scenes = shards.chips.scenes[members]
     content = shards.key[i].tobytes() + np.where(scenes >= 0, numbers[scenes], 0).astype("<i4").tobytes()
-    return hashlib.sha256(content + failed[members].tobytes()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(content + failed[members].tobytes()).hexdigest()[:DIGITS]
 
 
 def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> None:

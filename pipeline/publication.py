@@ -1,8 +1,7 @@
 """Publishing: what readers see changes all at once, is remembered, and can be taken back.
 
 Two kinds of store have it: a plain Zarr store (`revisions`) and an Icechunk repository (`snapshots`). Of both, every
-    publication
-leaves a document in the staging folder.
+publication leaves a document in the staging folder.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from zarr.abc.store import Store
+
 from pipeline.assemble import ShardData
-from pipeline.cube import ENCODINGS, CubeDraft
+from pipeline.cube import ENCODINGS, AnyShard, CubeDraft
 from pipeline.errors import StoreError
-from pipeline.grid import ShardIndex
 from pipeline.storage import Storage
 
 _FOLDER = "history"
@@ -37,9 +37,19 @@ class Receipt:
 
 
 class ShardWriter(Protocol):
-    """Writes shards from wherever it is sent to."""
+    """Writes shards from wherever it is sent to.
 
-    def write(self, epsg: int, shard: ShardIndex, data: ShardData) -> Receipt:
+    Attributes:
+        draft: the cube as it will be.
+    """
+
+    @property
+    def draft(self) -> CubeDraft: ...
+
+    def store(self) -> Store:
+        """What was in place when the writer was made, to read from; its arrays are `draft.array`'s."""
+
+    def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
         """Write one whole shard, and read it back.
 
         Raises:
@@ -78,13 +88,11 @@ class Target(Protocol):
     def present(self) -> AbstractSet[str]:
         """Paths of the objects of the draft's period that are there."""
 
-    def settle(
-        self, planned: Collection[tuple[int, ShardIndex]], rewritten: Collection[tuple[int, ShardIndex]]
-    ) -> None:
+    def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
         """Bring over what stays as readers see it, and drop what is no longer planned. May be done again.
 
         Args:
-            planned: zone and place of every shard of the period.
+            planned: zone and place of every shard of the period, those of overviews, too.
             rewritten: those of them that were written for this state.
         """
 

@@ -11,14 +11,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
+from zarr.abc.store import Store
 
 from pipeline.assemble import ShardData
-from pipeline.cube import ENCODINGS, CubeDraft, Zone, chunk_index, chunk_key, in_order, published_documents
+from pipeline.cube import (
+    ENCODINGS,
+    AnyShard,
+    CubeDraft,
+    Zone,
+    chunk_index,
+    chunk_key,
+    in_order,
+    open_store,
+    published_documents,
+)
 from pipeline.errors import StoreError
-from pipeline.grid import ShardIndex
+from pipeline.grid import OverviewIndex
 from pipeline.publication import Publication, Receipt, keep, new_publication, records
 from pipeline.storage import STORE_FAILURES, Storage, first_line
 
@@ -35,9 +46,27 @@ class PlainWriter:
 
     draft: CubeDraft
 
-    def write(self, epsg: int, shard: ShardIndex, data: ShardData) -> Receipt:
+    def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
         """See `publication.ShardWriter`."""
         return Receipt(self.draft.write_shard(epsg, shard, data))
+
+    def store(self) -> Store:
+        """See `publication.ShardWriter`."""
+        return open_store(self.draft.storage)
+
+
+class _Object(NamedTuple):
+    """A shard's object.
+
+    Attributes:
+        path: in the store.
+        chunk: index in its array.
+        place: level, row and column of its shard.
+    """
+
+    path: str
+    chunk: tuple[int, ...]
+    place: OverviewIndex
 
 
 @dataclass(frozen=True)
@@ -75,7 +104,7 @@ class PlainTarget:
             self._forget(epsg, {zone.revision - n for n in range(len(ENCODINGS), zone.revision + 1, len(ENCODINGS))})
             # In a revision of its own every key, else those of its place in time.
             there = self._objects(zone, zone.revision)
-            self._delete(path for path, at in there if zone.revised or at[0] == zone.step)
+            self._delete(found.path for found in there if zone.revised or found.chunk[0] == zone.step)
             claims[str(epsg)] = claim
             self._note(claims)
 
@@ -102,26 +131,24 @@ class PlainTarget:
         """See `publication.Target`."""
         claims = self._claims()
         return {
-            path
+            found.path
             for epsg, zone in self.draft.zones.items()
             if not _is_written(zone) or claims.get(str(epsg)) == self._claim(zone)
-            for path, index in self._objects(zone, zone.revision)
-            if index[0] == zone.step
+            for found in self._objects(zone, zone.revision)
+            if found.chunk[0] == zone.step
         }
 
-    def settle(
-        self, planned: Collection[tuple[int, ShardIndex]], rewritten: Collection[tuple[int, ShardIndex]]
-    ) -> None:
+    def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
         """See `publication.Target`."""
         for epsg, zone in self.draft.zones.items():
-            here = {zone.shard_position(shard, self.draft.grid) for at, shard in planned if at == epsg}
-            new = {zone.shard_position(shard, self.draft.grid) for at, shard in rewritten if at == epsg}
+            here = {zone.position(shard, self.draft.grid) for at, shard in planned if at == epsg}
+            new = {zone.position(shard, self.draft.grid) for at, shard in rewritten if at == epsg}
             if zone.revised and len(zone.lineage) > 1:
                 self._bring_over(zone, zone.lineage[-2], here - new)
             self._delete(
-                path
-                for path, index in self._objects(zone, zone.revision)
-                if index[0] == zone.step and index[-2:] not in here
+                found.path
+                for found in self._objects(zone, zone.revision)
+                if found.chunk[0] == zone.step and found.place not in here
             )
 
     def publish(self, *, shards_written: int, keep: int) -> Publication:
@@ -157,7 +184,7 @@ class PlainTarget:
             for revision in by_last_seen[1 + keep :]:
                 self._forget(epsg, {revision})
                 if revision % len(ENCODINGS) not in spaces:
-                    self._delete(path for path, _ in self._objects(zone, revision))
+                    self._delete(found.path for found in self._objects(zone, revision))
 
     def _forget(self, epsg: int, revisions: Collection[int]) -> None:
         """Note of publications of a zone's revisions that their objects are being deleted, before they are."""
@@ -180,21 +207,22 @@ class PlainTarget:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _objects(self, zone: Zone, revision: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Path and index of every shard object of a zone in a revision, all periods."""
-        for name in zone.variables:
-            folder = f"{zone.path}/{name}"
-            for key in self.storage.names(folder):
-                index = chunk_index(revision, key)
-                if index is not None:
-                    yield f"{folder}/{key}", index
+    def _objects(self, zone: Zone, revision: int) -> Iterator[_Object]:
+        """Every shard object of a zone in a revision: all levels, all periods."""
+        for level in zone.levels:
+            for name in zone.variables:
+                folder = f"{zone.level_path(level)}/{name}"
+                for key in self.storage.names(folder):
+                    index = chunk_index(revision, key)
+                    if index is not None:
+                        yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]))
 
-    def _bring_over(self, zone: Zone, revision: int, kept: Collection[tuple[int, int]]) -> None:
+    def _bring_over(self, zone: Zone, revision: int, kept: Collection[OverviewIndex]) -> None:
         """Put every object of another revision under this one's keys, too, except those of the run's period that are
         not `kept`."""
         pairs = []
-        for path, index in self._objects(zone, revision):
-            if index[0] != zone.step or index[-2:] in kept:
+        for path, index, place in self._objects(zone, revision):
+            if index[0] != zone.step or place in kept:
                 folder = "/".join(path.split("/")[:3])
                 pairs.append((path, f"{folder}/{chunk_key(zone.revision, index)}"))
         copy = self._copier()

@@ -25,6 +25,7 @@ from pipeline.config import ICECHUNK, RunConfig
 from pipeline.errors import EXIT_DONE, EXIT_INCOMPLETE, DifffusrError
 from pipeline.estimate import enforce_budget
 from pipeline.lease import Lease
+from pipeline.overviews import write_overviews
 from pipeline.places import cube_staging_of, staging_of
 from pipeline.plan import Plan, copy_plan, read_plan
 from pipeline.plan_diff import compare
@@ -36,7 +37,7 @@ from pipeline.shard_stream import ShardStream, ShardWork
 from pipeline.staging import delete_chip, done_chips
 from pipeline.storage import Storage, first_line
 from pipeline.telemetry import Meters
-from pipeline.work import Work, find_work, plan_run
+from pipeline.work import Work, find_overviews, find_work, places_of, plan_run
 
 log = logging.getLogger("difffusr.run")
 
@@ -70,6 +71,7 @@ class RunResult:
         computed, reused: chips computed now, and found done or no longer needed.
         skipped: those of the computed chips that were spared the networks (`skip`).
         written, kept: shards written now, and found done.
+        overviews: shards of overviews written now.
         failed: reason by chip name; these chips are missing from the cube.
         reasons: why shards of a published period were written again: number of shards by reason.
         seconds: wall time by stage.
@@ -84,6 +86,7 @@ class RunResult:
     reused: int = 0
     written: int = 0
     kept: int = 0
+    overviews: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -164,25 +167,21 @@ def _execute(config: RunConfig, watch: _Watch) -> RunResult:
         return result
     reasons = _say_why(config, plan, work, result)
     stop = _Stop()
-    if work.todo.any():
-        # Published before the cluster is left: what is told of it goes out with Ray's metrics.
-        with cluster(config), stop.on_signals():
-            watch.lease.on_lost(stop.request)
+    meters = None
+    # Published before the cluster is left: what is told of it goes out with Ray's metrics.
+    with cluster(config), stop.on_signals():
+        watch.lease.on_lost(stop.request)
+        if work.todo.any():
             enforce_budget(config, plan, result.reused)
             work.target.begin()
             meters = _compute(config, plan, work, result, watch, stop)
-            watch.lease.check()
-            _judge_failures(config, plan, result, stop)
-            if stop.requested:
-                result.stopped = True
-                return result
-            _publish(config, plan, work, result, watch.progress)
-            if result.publication is not None:
-                meters.published()
-    else:
+        _judge_failures(config, plan, result, stop)
+        result.stopped = stop.requested or not _published(config, plan, work, result, watch, stop)
         watch.lease.check()
-        _publish(config, plan, work, result, watch.progress)
-    _write_report(config, result, reasons)
+        if meters is not None and result.publication is not None:
+            meters.published()
+    if not result.stopped:
+        _write_report(config, result, reasons)
     return result
 
 
@@ -403,24 +402,38 @@ def _judge_failures(config: RunConfig, plan: Plan, result: RunResult, stop: _Sto
         )
 
 
-def _publish(config: RunConfig, plan: Plan, work: Work, result: RunResult, progress: Progress) -> None:
-    """Bring over what stays as it is, and put the new state before readers."""
-    started = time.monotonic()
-    progress.start("publish", 1)
-    staging = staging_of(config)
-    if work.changed.any() or work.gone or not work.revises:
+def _published(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch: _Watch, stop: _Stop) -> bool:
+    """Bring over what stays as it is, make the overviews, and put the new state before readers; False where a stop was
+    requested meanwhile."""
+    watch.lease.check()
+    started, staging = time.monotonic(), staging_of(config)
+    overviews = find_overviews(config, plan, work)
+    if work.changed.any() or work.gone or overviews.changed or not work.revises:
         work.target.begin()
-        rewritten = {(int(plan.shards.epsg[i]), plan.shards.place(i)) for i in np.flatnonzero(work.changed).tolist()}
-        work.target.settle({(int(e), plan.shards.place(i)) for i, e in enumerate(plan.shards.epsg)}, rewritten)
+        places = places_of(plan)
+        rewritten = {place for place, changed in zip(places, work.changed, strict=True) if changed}
+        work.target.settle({*places, *overviews.made_of}, {*rewritten, *overviews.changed})
+        result.overviews = len(overviews.todo)
+        watch.progress.start("overviews", len(overviews.made_of), len(overviews.made_of) - result.overviews)
+        done = write_overviews(
+            overviews, work.target, staging, lambda: watch.progress.advance("overviews"), lambda: stop.requested
+        )
+        result.seconds["overviews"] = time.monotonic() - started
+        if not done:
+            return False
+        watch.lease.check()
+        started = time.monotonic()
+        watch.progress.start("publish", 1)
         seen = [epsg for epsg in plan.zones() if work.target.published(epsg)]
         written = int((work.changed | ~np.isin(plan.shards.epsg, seen)).sum())
         result.publication = work.target.publish(shards_written=written, keep=config.store.keep_revisions)
         copy_plan(staging, "published")
+        watch.progress.advance("publish")
     if not (result.failed or config.store.keep_chips):
         for name in done_chips(staging):
             delete_chip(staging, name)
-    progress.advance("publish")
     result.seconds["publish"] = time.monotonic() - started
+    return True
 
 
 def _write_report(config: RunConfig, result: RunResult, reasons: dict[str, str] | None = None) -> None:
@@ -433,7 +446,7 @@ def _write_report(config: RunConfig, result: RunResult, reasons: dict[str, str] 
             "reused": result.reused,
             "failed": len(result.failed),
         },
-        "shards": {"written": result.written, "kept": result.kept},
+        "shards": {"written": result.written, "kept": result.kept, "overviews": result.overviews},
         "rewritten": reasons or {},
         "failed": result.failed,
         "seconds": {stage: round(seconds, 2) for stage, seconds in result.seconds.items()},

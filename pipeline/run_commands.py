@@ -54,7 +54,8 @@ def result_table(config: RunConfig, result: RunResult) -> Table:
     """Chips, shards, seconds and where the cube is."""
     table = Table(title=f"{config.name} · {config.period.label}", title_justify="left", show_header=False)
     table.add_row("chips", f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed")
-    table.add_row("shards", f"{result.written:,} written, {result.kept:,} found done")
+    made = f", {result.overviews:,} of overviews made" if result.overviews else ""
+    table.add_row("shards", f"{result.written:,} written, {result.kept:,} found done{made}")
     for reason, shards in result.reasons.items():
         table.add_row("written again", f"{shards:,}: {escape(reason)}")
     table.add_row("seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items()))

@@ -10,13 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 import icechunk
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from pipeline.assemble import ShardData
-from pipeline.cube import ENCODINGS, CubeDraft, Zone, chunk_key
+from pipeline.cube import ENCODINGS, AnyShard, CubeDraft, Zone, chunk_key
 from pipeline.errors import StoreError
-from pipeline.grid import ShardIndex
+from pipeline.grid import OverviewIndex
 from pipeline.publication import Publication, Receipt, keep, new_publication, records
 from pipeline.repository import MAIN, failures_of, open_repository
 from pipeline.storage import Storage
@@ -37,7 +38,11 @@ class IcechunkWriter:
     draft: CubeDraft
     fork: icechunk.ForkSession
 
-    def write(self, epsg: int, shard: ShardIndex, data: ShardData) -> Receipt:
+    def store(self) -> Store:
+        """See `publication.ShardWriter`."""
+        return self.fork.store
+
+    def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
         """See `publication.ShardWriter`. The receipt's token is a fork that holds this shard alone."""
         fork: icechunk.ForkSession = pickle.loads(pickle.dumps(self.fork))
         with failures_of(self.draft.storage):
@@ -99,10 +104,9 @@ class IcechunkTarget:
             seen = self._repository.readonly_session(MAIN)
             coming = self._repository.readonly_session(self._branch) if self._attempt else seen
             return {
-                f"{zone.path}/{name}/{chunk_key(0, index)}"
+                f"{array}/{chunk_key(0, index)}"
                 for zone in self.draft.zones.values()
-                for name in zone.variables
-                for index in _chunks(coming if self._is_written(zone) else seen, zone, name)
+                for array, index, _ in _chunks(coming if self._is_written(zone) else seen, zone)
             }
 
     @staticmethod
@@ -152,20 +156,17 @@ class IcechunkTarget:
                 session.merge(*tokens)
                 session.commit(f"{len(tokens)} shards", self._told())
 
-    def settle(
-        self, planned: Collection[tuple[int, ShardIndex]], rewritten: Collection[tuple[int, ShardIndex]]
-    ) -> None:
+    def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
         """Drop what is no longer planned. What stays is on the branch already."""
         with failures_of(self._storage):
             session = self._session()
             for epsg, zone in self.draft.zones.items():
                 if not self._is_written(zone):
                     continue
-                here = {zone.shard_position(shard, self.draft.grid) for at, shard in planned if at == epsg}
-                for name in zone.variables:
-                    for index in _chunks(session, zone, name):
-                        if index[-2:] not in here:
-                            sync(session.store.delete(f"{zone.path}/{name}/{chunk_key(0, index)}"))
+                here = {zone.position(shard, self.draft.grid) for at, shard in planned if at == epsg}
+                for array, index, place in _chunks(session, zone):
+                    if place not in here:
+                        sync(session.store.delete(f"{array}/{chunk_key(0, index)}"))
             if session.has_uncommitted_changes:
                 session.commit("shards that are no longer planned", self._told())
 
@@ -303,16 +304,18 @@ def _attempt_on(repository: icechunk.Repository, branch: str, base: str) -> str:
     return str(facts["attempt"]) if facts.get("base") == base else ""
 
 
-def _chunks(session: icechunk.Session, zone: Zone, name: str) -> list[tuple[int, ...]]:
-    """Indices of the shards of a variable that are there at a zone's step; none where the array is not there."""
+def _chunks(session: icechunk.Session, zone: Zone) -> list[tuple[str, tuple[int, ...], OverviewIndex]]:
+    """Array, chunk's index and place of all that is there of shards at a zone's step, of all levels."""
 
-    async def found() -> list[tuple[int, ...]]:
-        return [index async for index in session.chunk_coordinates(f"/{zone.path}/{name}") if index[0] == zone.step]
+    async def found(array: str) -> list[tuple[int, ...]]:
+        return [index async for index in session.chunk_coordinates(f"/{array}") if index[0] == zone.step]
 
-    if _get(session, f"{zone.path}/{name}/zarr.json") is None:
-        return []
-    indices: list[tuple[int, ...]] = sync(found())
-    return indices
+    out = []
+    for level in zone.levels:
+        for array in (f"{zone.level_path(level)}/{name}" for name in zone.variables):
+            if _get(session, f"{array}/zarr.json") is not None:
+                out += [(array, index, OverviewIndex(level, *index[-2:])) for index in sync(found(array))]
+    return out
 
 
 def _get(session: icechunk.Session, path: str) -> bytes | None:

@@ -1,11 +1,12 @@
-"""A published cube as STAC: a collection, an item for each zone and period, and all items as one stac-geoparquet."""
+"""A published cube as STAC: a collection, an item for each zone and period, all items as one stac-geoparquet, and an
+item for the model that made them."""
 
 from __future__ import annotations
 
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
-from kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
+from kernels.bands import BANDS, GROUPS, GSD_M, SCALE, TARGET_GSD_M, WAVELENGTH_NM
+from pipeline.access import bare_href
 from pipeline.cube import BASE_LEVEL
 from pipeline.errors import ConfigError
 from pipeline.grid import territory
@@ -32,6 +34,14 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/datacube/v2.2.0/schema.json",
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
 ]
+
+_MODEL_EXTENSIONS = [
+    "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+]
+
+#: How a multihash begins that is a sha256 (multicodec 0x12, 32 bytes).
+_SHA256 = "1220"
 
 #: Media types: the one that STAC catalogues use for Zarr, and those of STAC's own documents.
 _ZARR, _GEOJSON, _JSON, _PARQUET = (
@@ -53,7 +63,8 @@ _ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def write_records(cube: Cube, folder: Storage, name: str | None = None) -> list[str]:
-    """Write `collection.json`, `<item>.json` for each zone and period, and `items.parquet`; returns their URLs.
+    """Write `collection.json`, `<item>.json` for each zone and period, `items.parquet`, and `model.json` where the cube
+    says with which weights it was made; returns their URLs.
 
     The same cube gives the same bytes; documents of items that are there already are replaced.
 
@@ -72,6 +83,7 @@ def write_records(cube: Cube, folder: Storage, name: str | None = None) -> list[
     documents = {
         **{f"{item['id']}.json": _json(item) for item in items},
         "items.parquet": _parquet(items),
+        **({"model.json": _json(model_of(cube, name, items))} if _weights(cube) else {}),
         "collection.json": _json(collection_of(cube, name, items)),  # last: it names all others
     }
     for file, data in documents.items():
@@ -124,8 +136,97 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
             {"rel": "root", "href": "./collection.json", "type": _JSON},
             {"rel": "license", "href": _LEGAL_NOTICE, "type": "application/pdf", "title": "Sentinel data legal notice"},
             *({"rel": "item", "href": f"./{item['id']}.json", "type": _GEOJSON} for item in items),
+            *_link_to_model(cube),
         ],
     }  # fmt: skip
+
+
+def model_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The document of the model: networks, weights and sampling, by the MLM extension.
+
+    It is valid where and when the cube is. Weights that ship with the package have no address but the package's; those
+    of other files the one that the run's configuration gave.
+
+    Args:
+        name: the collection's id.
+        items: those of `items_of`.
+    """
+    made = cube.attributes["difffusr:provenance"]
+    boxes = [item["bbox"] for item in items]
+    whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
+    chip, own = made["config"]["grid"]["chip_px"], made["config"]["model"]
+    properties = {
+        "title": f"DiffFuSR, weights {own['preset']}",
+        "description": (
+            "Super-resolution of all 12 Sentinel-2 L2A bands to 2.5 m: a blind diffusion model for red, green and blue "
+            "and a fusion network for all bands (arXiv 2506.11764)"
+        ),
+        "datetime": None,
+        "start_datetime": min(item["properties"]["start_datetime"] for item in items),
+        "end_datetime": max(item["properties"]["end_datetime"] for item in items),
+        "mlm:name": "DiffFuSR",
+        "mlm:architecture": "DDPM and fusion network",
+        "mlm:tasks": ["super-resolution"],
+        "mlm:framework": "pytorch",
+        "mlm:framework_version": made["software"]["torch"],
+        "mlm:pretrained": True,
+        "mlm:hyperparameters": {"seed": own["seed"], **made["sampling"]},
+        "mlm:input": [_tensor(f"{gsd} m", list(bands), chip * 10 // gsd, "input") for gsd, bands in GROUPS.items()],
+        "mlm:output": [
+            {
+                **_tensor("2.5 m", list(BANDS), chip * SCALE, "result"),
+                "tasks": ["super-resolution"],
+                "classification:classes": [],
+            }
+        ],
+    }
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": _MODEL_EXTENSIONS,
+        "id": f"{name}_model",
+        "geometry": mapping(shapely.box(*whole)),
+        "bbox": whole,
+        "properties": properties,
+        "assets": {stage: _weights_asset(made, stage, sha256) for stage, sha256 in _weights(cube).items()},
+        "links": [{"rel": "about", "href": "https://arxiv.org/abs/2506.11764", "type": "text/html"}],
+    }
+
+
+def _tensor(name: str, bands: list[str], size: int, kind: str) -> dict[str, Any]:
+    structure = {
+        "shape": [-1, len(bands), size, size],
+        "dim_order": ["batch", "bands", "height", "width"],
+        "data_type": "float32",
+    }
+    return {"name": name, "description": "surface reflectance", "bands": bands, kind: structure}
+
+
+def _weights_asset(made: Mapping[str, Any], stage: str, sha256: str) -> dict[str, Any]:
+    given = made["config"]["model"].get(stage)
+    shipped = f"pkg:pypi/difffusr@{made['software']['difffusr']}#kernels/weights/{made['config']['model']['preset']}"
+    href = bare_href(given) if given else f"{shipped}-{stage}.safetensors"
+    kind = "safetensors" if href.endswith(".safetensors") else "torch.save"
+    return {
+        "href": href,
+        "type": "application/octet-stream",
+        "title": {"stage1": "diffusion model of red, green and blue", "fusion": "fusion network"}[stage],
+        "roles": ["mlm:model", "mlm:weights"],
+        "mlm:artifact_type": kind,
+        "file:checksum": f"{_SHA256}{sha256}",
+    }
+
+
+def _weights(cube: Cube) -> dict[str, str]:
+    """sha256 of both stages' weights; empty where the cube does not say."""
+    weights: dict[str, str] = cube.attributes.get("difffusr:provenance", {}).get("weights", {})
+    return weights
+
+
+def _link_to_model(cube: Cube) -> list[dict[str, Any]]:
+    title = "the model that made it"
+    model = {"rel": "derived_from", "href": "./model.json", "type": _GEOJSON, "title": title}
+    return [{**model, "mlm:name": "DiffFuSR"}] if _weights(cube) else []
 
 
 def items_of(cube: Cube, name: str) -> Iterator[dict[str, Any]]:
@@ -203,6 +304,7 @@ def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date])
                 for rel in ("root", "parent", "collection")
             ),
             *({"rel": "derived_from", "type": _GEOJSON, **scene} for scene in scenes),
+            *({key: link[key] for key in ("rel", "href", "type", "title")} for link in _link_to_model(cube)),
         ],
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,13 +19,15 @@ from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, CubeReader, metadata, objects_of
 from pipeline.errors import StoreError
 from pipeline.grid import Grid, PixelWindow
-from pipeline.ledger import Ledger, read_entry, shard_digests
+from pipeline.ledger import OVERVIEWS, Ledger, read_entry, shard_digests
+from pipeline.overviews import overview_name, plan_overviews
 from pipeline.places import cube_staging_of, staging_of, storage_of
 from pipeline.plan import ChipPlan, Plan
 from pipeline.planner import grid_of
+from pipeline.publication import Target
 from pipeline.publishing import open_target
 from pipeline.reader import Quality, read_chip
-from pipeline.work import decide, draft_of, numbers_of
+from pipeline.work import decide, draft_of, numbers_of, places_of
 
 #: What a clean cube keeps: seam ratio by band, mean absolute residual in reflectance of 10 m bands and of the others.
 SEAM_RANGE = (0.9, 1.1)
@@ -65,6 +67,7 @@ class Report:
 
     Attributes:
         shards: planned.
+        overviews: shards of overviews over them; their names have the level in the middle.
         missing, damaged, incomplete: names of shards never written, not as the ledger says, written without some chip.
         valid_share: share of the planned chips' pixels that hold data.
         bands: figures by band; empty when the shards are not readable.
@@ -72,6 +75,7 @@ class Report:
     """
 
     shards: int
+    overviews: int
     missing: list[str]
     damaged: list[str]
     incomplete: list[str]
@@ -100,23 +104,29 @@ def verify_run(config: RunConfig) -> Report:
         raise StoreError(f"{storage.url}: there is no cube to verify; `difffusr run` writes it")
     plan = decide(config)
     draft = draft_of(config, plan)
-    missing, damaged, incomplete = _check_shards(config, plan, draft)
+    target = open_target(draft.storage, cube_staging_of(config), draft, config.period.label)
+    missing, damaged, incomplete = _check_shards(config, plan, draft, target)
+    overviews, *lacking = _check_overviews(config, plan, draft, target)
     grid = grid_of(config)
     cube = CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
     valid = 1.0 - flags["no_data"]
     bands = [] if damaged else _measure_bands(config, plan, grid, cube, draft)
-    return Report(len(plan.shards), missing, damaged, incomplete, round(valid, 4), flags, bands)
+    missing, damaged = missing + lacking[0], damaged + lacking[1]
+    return Report(len(plan.shards), overviews, missing, damaged, incomplete, round(valid, 4), flags, bands)
 
 
-def _check_shards(config: RunConfig, plan: Plan, draft: CubeDraft) -> tuple[list[str], list[str], list[str]]:
+def _check_shards(
+    config: RunConfig, plan: Plan, draft: CubeDraft, target: Target
+) -> tuple[list[str], list[str], list[str]]:
     """Names of shards that are missing, damaged, incomplete."""
     staging = staging_of(config)
     ledger = Ledger.read(staging)
-    target = open_target(draft.storage, cube_staging_of(config), draft, config.period.label)
     digests = shard_digests(plan.shards, numbers_of(plan, draft), np.zeros(len(plan.chips), bool))
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
-    missing, damaged, incomplete = [], [], []
+    missing: list[str] = []
+    damaged: list[str] = []
+    incomplete: list[str] = []
     read = objects_of(draft.storage)
     for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
         entry = ledger.latest(name, seen[int(plan.shards.epsg[i])])
@@ -126,12 +136,43 @@ def _check_shards(config: RunConfig, plan: Plan, draft: CubeDraft) -> tuple[list
             continue
         if facts["missing"]:
             incomplete.append(name)
-        found = {path: read(path) for path in facts["objects"]}
-        if any(data is None for data in found.values()):
-            missing.append(name)
-        elif any(hashlib.sha256(data or b"").hexdigest() != facts["objects"][path] for path, data in found.items()):
-            damaged.append(name)
+        if lacks := _lacks(facts["objects"], read):
+            (missing if lacks == "missing" else damaged).append(name)
     return missing, damaged, incomplete
+
+
+def _check_overviews(
+    config: RunConfig, plan: Plan, draft: CubeDraft, target: Target
+) -> tuple[int, list[str], list[str]]:
+    """How many shards of overviews there are to be over the shards that readers see, and names of those that are
+    missing or not made of these, and damaged."""
+    staging = staging_of(config)
+    ledger, tops = Ledger.read(staging), Ledger.read(staging, OVERVIEWS)
+    seen = {epsg: target.published(epsg) for epsg in plan.zones()}
+    entries = {
+        place: entry
+        for name, place in zip(plan.shards.names(), places_of(plan), strict=True)
+        if (entry := ledger.latest(name, seen[place[0]])) is not None
+    }
+    overviews = plan_overviews(draft, target, staging, {place: entry.digest for place, entry in entries.items()})
+    missing = [overview_name(*place) for place in sorted(overviews.changed)]
+    damaged: list[str] = []
+    read = objects_of(draft.storage)
+    for place in overviews.digests.keys() - overviews.changed:
+        entry = tops.latest(overview_name(*place), seen[place[0]])
+        assert entry is not None
+        if lacks := _lacks(read_entry(staging, entry)["objects"], read):
+            (missing if lacks == "missing" else damaged).append(overview_name(*place))
+    return len(overviews.digests), missing, sorted(damaged)
+
+
+def _lacks(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> str:
+    """What is wrong with some objects, given their sha256 by path: `missing`, `damaged`, or nothing."""
+    found = {path: read(path) for path in objects}
+    if any(data is None for data in found.values()):
+        return "missing"
+    right = all(hashlib.sha256(data or b"").hexdigest() == objects[path] for path, data in found.items())
+    return "" if right else "damaged"
 
 
 def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.checkpoints import WeightsError as KernelWeightsError
-from kernels.model import model_fingerprint
+from kernels.model import fingerprint, weights_sha256
 from pipeline.actor import sampling_of
 from pipeline.catalog import find_scenes
 from pipeline.cluster import cluster
 from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, draft_cube
-from pipeline.errors import WeightsError
+from pipeline.errors import StoreError, WeightsError
+from pipeline.grid import ShardIndex
 from pipeline.ledger import Ledger, chips_needed, shard_digests
+from pipeline.overviews import Overviews, Place, plan_overviews
 from pipeline.places import cube_staging_of, staging_of, storage_of
 from pipeline.plan import Plan, write_plan
 from pipeline.planner import grid_of, make_plan
@@ -52,22 +55,23 @@ def decide(config: RunConfig) -> Plan:
     Raises:
         DifffusrError: catalogue or weights cannot be used.
     """
-    fingerprint = fingerprint_of(config)
+    weights = weights_of(config)
     scenes = find_scenes(config)
     # Starting Ray takes longer than a handful of reads.
     with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
-        return make_plan(config, scenes, fingerprint)
+        plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights))
+    return replace(plan, manifest={**plan.manifest, "weights": weights})
 
 
-def fingerprint_of(config: RunConfig) -> str:
-    """What identifies weights and sampling.
+def weights_of(config: RunConfig) -> dict[str, str]:
+    """sha256 of the weights of both stages.
 
     Raises:
         WeightsError: the weights cannot be used.
     """
     model = config.model
     try:
-        return model_fingerprint(model.preset, model.stage1, model.fusion, sampling_of(config))
+        return weights_sha256(model.preset, model.stage1, model.fusion)
     except KernelWeightsError as error:
         raise WeightsError(str(error)) from None
 
@@ -96,6 +100,8 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
     provenance = {
         "software": {name: version(name) for name in ("difffusr", "torch", "ray", "zarr")},
         "model": plan.manifest["model"],
+        "weights": plan.manifest.get("weights", {}),
+        "sampling": asdict(sampling_of(config)),
         "config": {name: plan.manifest["config"][name] for name in _PIXEL_SECTIONS if name in plan.manifest["config"]},
     }
     extents = {epsg: plan.extent(epsg, grid) for epsg in plan.zones()}
@@ -118,6 +124,7 @@ class Work:
         staged: (chips,) bool, chips that are staged.
         wanted: (chips,) bool, chips to compute: those that a shard to write needs and that are not staged.
         gone: names of shards that readers see and the plan does not have any more.
+        lost: shards of overviews that readers should see and whose objects are gone.
         revises: whether this changes a period that readers see.
         complete: whether readers see all of this already.
     """
@@ -131,6 +138,7 @@ class Work:
     staged: NDArray[np.bool_]
     wanted: NDArray[np.bool_]
     gone: tuple[str, ...]
+    lost: AbstractSet[Place]
     revises: bool
     complete: bool
 
@@ -152,7 +160,10 @@ def find_work(config: RunConfig, plan: Plan) -> Work:
     changed = todo = _unwritten(plan, draft, target, ledger, digests)
     gone = _no_longer_planned(plan, target, ledger)
     seen = [epsg for epsg in plan.zones() if target.published(epsg)]
+    overviews = plan_overviews(draft, target, staging, dict(zip(places_of(plan), digests, strict=True)))
+    lost = overviews.lost
     touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {int(name.split("/")[0]) for name in gone}
+    touched |= {epsg for epsg, _ in overviews.todo | lost}
     zones = draft.zones
     revise = {
         epsg: revision_to_come(storage, cube_staging, draft, epsg)
@@ -166,9 +177,30 @@ def find_work(config: RunConfig, plan: Plan) -> Work:
     staged = np.isin(plan.chips.object_names(), list(done_chips(staging)))
     wanted = chips_needed(plan.chips, plan.shards, todo) & ~staged
     complete = not touched and len(seen) == len(plan.zones())
-    return Work(
-        draft, target, ledger, changed, todo, numbers, staged, wanted, gone, bool(touched.intersection(seen)), complete
-    )
+    revises = bool(touched.intersection(seen))
+    return Work(draft, target, ledger, changed, todo, numbers, staged, wanted, gone, lost, revises, complete)
+
+
+def places_of(plan: Plan) -> list[tuple[int, ShardIndex]]:
+    """Zone and place of every shard of a plan."""
+    return [(int(epsg), plan.shards.place(i)) for i, epsg in enumerate(plan.shards.epsg)]
+
+
+def find_overviews(config: RunConfig, plan: Plan, work: Work) -> Overviews:
+    """The overviews over the shards as the ledger has them now: all of them are written.
+
+    Raises:
+        StoreError: the store or the staging folder cannot be read, or the ledger lacks a shard.
+    """
+    staging = staging_of(config)
+    ledger, lineages = Ledger.read(staging), {epsg: work.target.lineage(epsg) for epsg in plan.zones()}
+    digests = {}
+    for name, place in zip(plan.shards.names(), places_of(plan), strict=True):
+        entry = ledger.latest(name, lineages[place[0]])
+        if entry is None:
+            raise StoreError(f"{staging.url}: nothing is entered of shard {name} any more; run again")
+        digests[place] = entry.digest
+    return plan_overviews(work.draft, work.target, staging, digests, work.lost)
 
 
 def numbers_of(plan: Plan, draft: CubeDraft) -> NDArray[np.int32]:

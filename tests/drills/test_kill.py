@@ -38,6 +38,7 @@ VICTIMS = {
     "raylet": "raylet/raylet",
     "writer": "ray::write_shard",
     "reader": "ray::MapBatches(read_chips)",
+    "overview": "ray::write_overview",
 }
 
 #: Seconds that a round may take, kills included.

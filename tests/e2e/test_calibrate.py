@@ -71,7 +71,7 @@ def test_the_command_writes_what_a_budget_is_held_against(difffusr, configure, t
     ended = difffusr("calibrate", path, "--output", tmp_path / "calibration.json")
     assert ended.code == 0, ended.err
     found = load_calibration(str(tmp_path / "calibration.json"))
-    assert json.loads(found.to_json())["version"] == 1
+    assert json.loads(found.to_json())["version"] == 2
     costs = {"calibration": str(tmp_path / "calibration.json"), "prices": {"cpu_hour": 1000.0}}
     refused = difffusr("run", configure(costs=costs, budget=0.01))
     assert refused.code == 1

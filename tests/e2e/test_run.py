@@ -47,10 +47,15 @@ def test_verify_finds_a_shard_that_was_never_written_and_one_that_changed(difffu
     first, second = [path for path in shards if path.is_file()][:2]
     first.unlink()
     second.write_bytes(second.read_bytes()[:-1] + b"x")
+    zone = finished.with_suffix(".zarr") / GROUP.split("/")[0]
+    (zone / "1" / "quality" / "c" / "0" / "0" / "0").unlink()
+    coarse = zone / "2" / "source" / "c" / "0" / "0" / "0"
+    coarse.write_bytes(coarse.read_bytes()[:-1] + b"x")
     checked = difffusr("verify", finished, "--json", tmp_path / "report.json")
     assert checked.code == 1
     report = json.loads((tmp_path / "report.json").read_text())
-    assert (len(report["missing"]), len(report["damaged"])) == (1, 1)
+    assert (len(report["missing"]), len(report["damaged"])) == (2, 2)
+    assert (report["missing"][1], report["damaged"][1]) == (f"{zone.name}/1/0_0", f"{zone.name}/2/0_0")
 
 
 def test_the_cube_opens_with_xarray_alone_and_says_what_it_holds(finished_run):

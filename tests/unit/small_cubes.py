@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from kernels.bands import BANDS
 from pipeline.assemble import ShardData
 from pipeline.cube import CubeDraft, draft_cube
 from pipeline.grid import Grid, PixelWindow, ShardIndex
+from pipeline.overviews import plan_overviews, write_overview
 from pipeline.publication import Publication, Target
 from pipeline.publishing import open_target
 from pipeline.storage import Storage
@@ -76,8 +77,18 @@ def published(
     target = open_target(storage, staging, drafted(storage, number, revise=revise, zones=zones), label(number))
     write(target, value, shards, zones)
     planned = {(zone, shard) for zone in zones for shard in SHARDS}
-    target.settle(planned, {(zone, shard) for zone in zones for shard in shards})
+    finish(target, staging, planned, {(zone, shard) for zone in zones for shard in shards})
     return target.publish(shards_written=len(shards) * len(zones), keep=keep)
+
+
+def finish(
+    target: Target, staging: Storage, planned: Set[tuple[int, ShardIndex]], rewritten: Set[tuple[int, ShardIndex]]
+) -> None:
+    """Bring over what stays, and make all overviews anew, here and now."""
+    overviews = plan_overviews(target.draft, target, staging, dict.fromkeys(planned, "as by this test"))
+    target.settle(planned | overviews.made_of.keys(), rewritten | overviews.made_of.keys())
+    for (zone, at), children in overviews.made_of.items():
+        target.accept([write_overview(target.writer(), zone, at, children)])
 
 
 def seen(cube: xr.Dataset) -> dict[str, set[int]]:

@@ -19,6 +19,7 @@ from pipeline.estimate import (
     Calibration,
     Cluster,
     Conditions,
+    OverviewWriting,
     Publishing,
     Reading,
     ShardWriting,
@@ -55,7 +56,7 @@ def config_of(**sections: Any) -> RunConfig:
 
 def calibration_of(config: RunConfig, **figures: Any) -> Calibration:
     content: dict[str, Any] = {
-        "version": 1,
+        "version": 2,
         "measured": "2026-01-01T00:00:00+00:00",
         "machine": "2 cores",
         "gpu": False,
@@ -68,6 +69,7 @@ def calibration_of(config: RunConfig, **figures: Any) -> Calibration:
         "read": Reading(seconds=0.05, cpu_seconds=0.03, bytes=500_000, further_share=0.5),
         "stage": Staging(seconds=0.1, cpu_seconds=0.1, bytes=1_000_000, bytes_covered=7_000_000),
         "shard": ShardWriting(seconds=1.5, seconds_per_chip=0.1, bytes=100_000, bytes_per_pixel=15.0),
+        "overview": OverviewWriting(seconds_per_shard=0.5, bytes_per_pixel=18.0),
         "publish": Publishing(seconds=0.01, objects=19),
     }
     return Calibration(**{**content, **figures})
@@ -194,8 +196,30 @@ def test_a_cube_has_the_bytes_of_the_ground_that_the_chips_cover():
     plan = plan_of(100)
     ground_px = 100 * (168 * 4) ** 2
     made = estimate(plan, CONFIG, CALIBRATION, ON_CORES)
-    assert made.bytes_cube == pytest.approx(ground_px * 15 + len(plan.shards) * 100_000)
-    assert made.objects == 100 + 4 * len(plan.shards) + 19 + 13
+    tops = overview_shards(plan)
+    of_levels = ground_px * 18 * sum(0.25**level for level in range(1, 1 + len(tops)))
+    assert made.bytes_cube == pytest.approx(ground_px * 15 + of_levels + (len(plan.shards) + sum(tops)) * 100_000)
+
+
+def overview_shards(plan: Plan) -> list[int]:
+    """Shards of overviews of a plan of one zone, by level, until one shard of four chunks holds it."""
+    places = {(int(row), int(col)) for row, col in zip(plan.shards.row, plan.shards.col, strict=True)}
+    top, left = (min(place[axis] for place in places) for axis in (0, 1))
+    places = {(row - top, col - left) for row, col in places}
+    side, counts = 2048 * (1 + max(max(place) for place in places)), []
+    while side > 512:
+        places, side = {(row // 2, col // 2) for row, col in places}, side / 2
+        counts.append(len(places))
+    return counts
+
+
+def test_overviews_take_as_long_as_the_shards_that_they_are_made_of():
+    plan = plan_of(100)
+    made = estimate(plan, CONFIG, CALIBRATION, Cluster(actors=1, gpus=0, cpus=1))
+    below = [len(plan.shards), *overview_shards(plan)[:-1]]
+    assert made.seconds.overviews == pytest.approx(0.5 * sum(below))
+    shards = len(plan.shards) + sum(overview_shards(plan))
+    assert made.objects == 100 + 4 * shards + 19 * (1 + len(overview_shards(plan))) + 13
 
 
 def test_samples_of_uncertainty_take_the_time_of_the_model_as_often():
@@ -237,7 +261,7 @@ def test_figures_of_cores_say_nothing_of_gpus():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: {**data, "version": 2}, "version"),
+        (lambda data: {**data, "version": 1}, "version"),
         (lambda data: {**data, "more": 1}, "more"),
         (lambda data: {**data, "model": {}}, "model"),
         (lambda data: {**data, "load": -1}, "load"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from pyproj import Transformer
-from small_cubes import EPSG, GRID, label, month
+from small_cubes import EPSG, GRID, finish, label, month
 
 from kernels.bands import BANDS
 from pipeline import cli
@@ -51,7 +51,7 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
             done.append(writer.write(EPSG, shard, ShardData(REFLECTANCE[:, *here] * number, quality, quality * 1)))
         target.accept(done)
         planned = {(EPSG, shard) for shard in SHARDS}
-        target.settle(planned, planned)
+        finish(target, staging, planned, planned)
         target.publish(shards_written=len(SHARDS), keep=1)
     return Path(storage.url)
 

@@ -19,12 +19,13 @@ import pystac.validation
 import pytest
 import shapely
 import xarray as xr
+from pystac.extensions.mlm import MLMExtension, TaskType
 from pystac_client import Client
 from shapely.geometry import shape
-from small_cubes import GRID, label, month, write
+from small_cubes import GRID, finish, label, month, published, write
 from stac_geoparquet.arrow import stac_table_to_items
 
-from kernels.bands import BANDS
+from kernels.bands import BANDS, GROUPS
 from pipeline import cli
 from pipeline.cube import draft_cube
 from pipeline.grid import PixelWindow, ShardIndex
@@ -38,8 +39,18 @@ ZONES = {
     32648: (PixelWindow(-720_000, 200_000, 128, 128), "48PWC", "one"),
     32749: (PixelWindow(704_000, 200_000, 128, 128), "49KDA", "two"),
 }
-CONFIG = {"source": {"stac_api": "https://example.com/v1/"}}
-PROVENANCE = {"software": {"difffusr": "0.1.0"}, "model": "abc123", "config": CONFIG}
+CONFIG = {
+    "source": {"stac_api": "https://example.com/v1/"},
+    "grid": {"chip_px": 192},
+    "model": {"preset": "small", "seed": 3, "stage1": "https://example.com/last.ckpt?sig=secret", "fusion": None},
+}
+PROVENANCE = {
+    "software": {"difffusr": "0.1.0", "torch": "2.13.0+cpu"},
+    "model": "abc123",
+    "weights": {"stage1": "ab" * 32, "fusion": "cd" * 32},
+    "sampling": {"solver": "ddim", "steps": 10, "temperature": 0.25},
+    "config": CONFIG,
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shards = [ShardIndex(first.row + i, first.col + j) for i in (0, 1) for j in (0, 1)]
             write(target, 10 * number, shards, [epsg])
             planned |= {(epsg, shard) for shard in shards}
-        target.settle(planned, planned)
+        finish(target, staging, planned, planned)
         target.publish(shards_written=len(planned), keep=1)
     assert describe(home / "laos.zarr", home / "out") == 0
     return home / "out"
@@ -92,7 +103,8 @@ def valid(document: dict[str, Any]) -> list[Any]:
 
 def test_documents_are_valid(folder):
     found = documents(folder)
-    assert sorted(found) == ["laos", *(f"laos_{epsg}_{label(number)}" for epsg in ZONES for number in (1, 2))]
+    items = [f"laos_{epsg}_{label(number)}" for epsg in ZONES for number in (1, 2)]
+    assert sorted(found) == ["laos", *items, "laos_model"]
     assert all(valid(document) for document in found.values())
 
 
@@ -137,7 +149,7 @@ def test_item_is_true_to_the_cube(folder, epsg):
     )
     assert (properties["proj:code"], properties["proj:shape"]) == (f"EPSG:{epsg}", [128, 128])
     assert properties["proj:bbox"] == list(window.bounds_m(epsg))
-    assert properties["processing:software"] == {"difffusr": "0.1.0"}
+    assert properties["processing:software"] == {"difffusr": "0.1.0", "torch": "2.13.0+cpu"}
     # Opened at the asset's address, the store says the same.
     with xr.open_zarr(item.assets["zarr"].href) as group:
         described = properties["cube:variables"]
@@ -151,8 +163,35 @@ def test_item_is_true_to_the_cube(folder, epsg):
         days = [str(day)[:10] for day in group.time.values]
         assert [day[:10] for day in properties["cube:dimensions"]["time"]["values"]] == days
     assert [band["name"] for band in item.assets["zarr"].extra_fields["bands"]] == list(BANDS)
-    sources = [(link.href, link.title) for link in item.links if link.rel == "derived_from"]
+    sources = [(link.href, link.title) for link in item.links if link.rel == "derived_from"][:-1]
     assert sources == [(f"https://example.com/v1/collections/l2a/items/{name}2", f"{name}2")]
+
+
+def test_the_model_is_described_and_linked_from_what_it_made(folder):
+    item = pystac.Item.from_file(str(folder / "laos_32648_2023-02.json"))
+    assert [link.href for link in item.links if link.rel == "derived_from"][-1] == "./model.json"
+    model = pystac.Item.from_file(str(folder / "model.json"))
+    assert valid(model.to_dict())
+    told = MLMExtension.ext(model)
+    assert (told.mlm_name, told.framework, told.tasks) == ("DiffFuSR", "pytorch", [TaskType.SUPER_RESOLUTION])
+    assert told.hyperparameters.to_dict() == {"seed": 3, **PROVENANCE["sampling"]}
+    assert [entry.input.shape for entry in told.input] == [[-1, 4, 192, 192], [-1, 6, 96, 96], [-1, 2, 32, 32]]
+    assert [band for entry in told.input for band in entry.bands] == [
+        band for bands in GROUPS.values() for band in bands
+    ]
+    assert told.output[0].result.shape == [-1, 12, 768, 768]
+    fusion = model.assets["fusion"]
+    assert fusion.href == "pkg:pypi/difffusr@0.1.0#kernels/weights/small-fusion.safetensors"
+    assert fusion.extra_fields["file:checksum"] == "1220" + "cd" * 32
+    assert model.assets["stage1"].href == "https://example.com/last.ckpt"  # its signature is no part of an address
+
+
+def test_a_cube_that_does_not_say_its_weights_has_no_model(tmp_path):
+    storage, staging = Storage(str(tmp_path / "old.zarr")), Storage(str(tmp_path / "old.staging"))
+    published(storage, staging, 1, 5)
+    assert describe(tmp_path / "old.zarr", tmp_path / "out") == 0
+    assert not (tmp_path / "out" / "model.json").exists()
+    assert "model" not in (tmp_path / "out" / "collection.json").read_text()
 
 
 def test_a_footprint_at_180_degrees_stays_on_its_side():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,9 @@ from pipeline.storage import Storage
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "schemas" / "zarr-conventions"
 
-#: By schema, the groups that name its convention.
-GROUPS = {
-    "geo-proj": (str(EPSG), GROUP),
-    "spatial": (str(EPSG), GROUP),
-    "multiscales": (str(EPSG),),
-}
+#: By schema, what names its convention: a zone's group, and every array with pixels.
+PLACED = (str(EPSG), *(f"{EPSG}/{level}/{name}" for level in (0, 1) for name in ("reflectance", "quality", "source")))
+NAMED = {"geo-proj": PLACED, "spatial": PLACED, "multiscales": (str(EPSG),)}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +50,8 @@ def check(schema: str, document: dict[str, Any]) -> None:
         draft(json.loads(file.read_text())).validate(document)
 
 
-@pytest.mark.parametrize(("schema", "path"), [(schema, path) for schema in GROUPS for path in GROUPS[schema]])
-def test_groups_follow_the_conventions_that_they_name(cube, schema, path):
+@pytest.mark.parametrize(("schema", "path"), [(schema, path) for schema in NAMED for path in NAMED[schema]])
+def test_what_names_a_convention_follows_it(cube, schema, path):
     check(schema, group(cube, path))
 
 
@@ -76,7 +75,7 @@ def one_dimension(attributes: dict[str, Any]) -> None:
     attributes["spatial:dimensions"] = ["y"]
 
 
-def unscaled(attributes: dict[str, Any]) -> None:
+def without_layout(attributes: dict[str, Any]) -> None:
     """Levels of no layout."""
     attributes["multiscales"] = {"resampling_method": "average"}
 
@@ -90,7 +89,7 @@ def unscaled(attributes: dict[str, Any]) -> None:
         ("spatial", bent),
         ("spatial", renamed),
         ("multiscales", without("multiscales")),
-        ("multiscales", unscaled),
+        ("multiscales", without_layout),
         ("multiscales", renamed),
     ],
 )
@@ -124,3 +123,44 @@ def test_attributes_are_those_of_cf(cube):
         flags = data.quality.attrs
         assert flags["flag_values"] == [int(flag) for flag in Quality]
         assert len(flags["flag_meanings"].split()) == len(flags["flag_values"])
+
+
+def gdal(*words: str) -> str:
+    """What a program of GDAL prints."""
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"{words[0]} is not installed")
+    told = subprocess.run(["gdalinfo", "--version"], capture_output=True, text=True, check=True).stdout
+    if tuple(map(int, told.split()[1].strip(",").split(".")[:2])) < (3, 13):
+        pytest.skip(f"GDAL reads sharded Zarr from 3.13 on, this is {told.split(',')[0]}")
+    ended = subprocess.run(words, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize("name", ["quality", "reflectance"])
+def test_gdal_finds_pixels_place_and_overviews(cube, name):
+    top = WINDOW.bounds_m(EPSG)[3]
+    index = ":0" if name == "quality" else ":0:3"
+    told = json.loads(gdal("gdalinfo", "-json", "-mm", f'ZARR:"{cube}":/{GROUP}/{name}{index}'))
+    assert told["size"] == [WINDOW.width, WINDOW.height]
+    assert told["geoTransform"] == [WINDOW.bounds_m(EPSG)[0], 2.5, 0.0, top, 0.0, -2.5]
+    assert told["stac"]["proj:epsg"] == EPSG
+    assert (told["bands"][0]["computedMin"], told["bands"][0]["computedMax"]) == (11, 11)
+    # It takes the levels for what they are, and grumbles at nothing: that would be told on standard error.
+    levels = json.loads(gdal("gdalmdiminfo", str(cube)))["groups"][str(EPSG)]["groups"]
+    assert [name in level["arrays"] for level in levels.values()] == [True, True]
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_rioxarray_knows_where_a_level_lies(cube, level):
+    import rioxarray  # noqa: F401  (it is the accessor)
+
+    left, bottom, right, top = WINDOW.bounds_m(EPSG)
+    size = 2.5 * 2**level
+    with xr.open_zarr(cube, group=f"{EPSG}/{level}", decode_coords="all") as data:
+        band = data.reflectance.sel(band="B08").isel(time=0)
+        assert band.rio.crs.to_epsg() == EPSG
+        assert tuple(band.rio.transform())[:6] == (size, 0.0, left, 0.0, -size, top)
+        assert band.rio.bounds() == (left, bottom, right, top)
+        in_degrees = band.rio.reproject("EPSG:4326")
+        assert np.isfinite(in_degrees).any()
