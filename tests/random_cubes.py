@@ -12,10 +12,14 @@ from kernels.bands import BANDS
 from pipeline.assemble import ShardData
 from pipeline.cube import draft_cube
 from pipeline.grid import Grid, PixelWindow
+from pipeline.overviews import plan_overviews, write_overview
 from pipeline.publishing import open_target
 from pipeline.storage import Storage
 
 GRID = Grid(24, 6, 64, 32)
+
+#: One whose cubes of two by two shards have no overviews.
+FLAT = Grid(24, 6, 64, 64)
 
 
 def window_around(epsg: int, lon: float, lat: float, shards: tuple[int, int] = (2, 3)) -> PixelWindow:
@@ -27,7 +31,11 @@ def window_around(epsg: int, lon: float, lat: float, shards: tuple[int, int] = (
 
 
 def random_cube(
-    storage: Storage, windows: Mapping[int, PixelWindow], months: Sequence[int] = (1, 2), high: int = 6_000
+    storage: Storage,
+    windows: Mapping[int, PixelWindow],
+    months: Sequence[int] = (1, 2),
+    grid: Grid = GRID,
+    high: int = 6_000,
 ) -> None:
     """Publish months of 2023: reflectance of noise around a slope, quality and source of stripes; a hole without data
     of 20 × 20 pixels in the upper left corner of every zone.
@@ -35,6 +43,8 @@ def random_cube(
     Args:
         storage: where to; staging lies beside it.
         windows: of whole shards, by zone.
+        months: their numbers.
+        grid: with shards of the size of `GRID`'s.
         high: no DN is above.
     """
     rng = np.random.default_rng(3)
@@ -43,16 +53,19 @@ def random_cube(
         first = dt.date(2023, month, 1)
         last = (first + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
         scenes = [{"id": f"scene-{month}-{n}", "datetime": f"2023-{month:02d}-{n:02d}T10:30:00Z"} for n in (1, 2)]
-        draft = draft_cube(storage, GRID, windows, (first, last), scenes, {"made": "by a test"})
+        draft = draft_cube(storage, grid, windows, (first, last), scenes, {"made": "by a test"})
         target = open_target(storage, staging, draft, f"2023-{month:02d}")
         target.begin()
         writer = target.writer()
-        planned = [(epsg, shard) for epsg, window in windows.items() for shard in GRID.shards_touching(window)]
-        corners = {next(GRID.shards_touching(window)) for window in windows.values()}
+        planned = [(epsg, shard) for epsg, window in windows.items() for shard in grid.shards_touching(window)]
+        corners = {next(grid.shards_touching(window)) for window in windows.values()}
         target.accept(
             [writer.write(epsg, shard, _pixels(rng, shard in corners, month, high)) for epsg, shard in planned]
         )
-        target.settle(set(planned), set(planned))
+        overviews = plan_overviews(draft, target, staging, dict.fromkeys(planned, f"of month {month}"))
+        target.settle({*planned, *overviews.made_of}, {*planned, *overviews.made_of})
+        for (epsg, at), children in overviews.made_of.items():
+            target.accept([write_overview(target.writer(), epsg, at, children)])
         target.publish(shards_written=len(planned), keep=1)
 
 
