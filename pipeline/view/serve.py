@@ -98,8 +98,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        # Python adds the address to the system's own words.
-        said = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else first_line(error)
+        # Python adds the address to the system's own words; what names mean has numbers of its own, below 0.
+        code = getattr(error, "errno", None) or 0
+        said = os.strerror(code) if code > 0 else first_line(error)
         raise ConfigError(
             f"{host}, port {port}: cannot be listened at ({said}); choose another --port, or 0 for any that is free"
         ) from None

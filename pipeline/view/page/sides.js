@@ -12,6 +12,8 @@ export class Sides {
     this.cube = cube;
     this.elements = elements;
     this.urls = new Map();
+    this.drawing = new Set();                       // maps whose newest tiles are not all there
+    this.changed = changed;
     this.count = 0;
     const usual = { attributionControl: false, dragRotate: false, pitchWithRotate: false, touchPitch: false,
       maxPitch: 0, maxZoom: 20, fadeDuration: 0, ...view };
@@ -40,7 +42,8 @@ export class Sides {
   }
 
   get settled() {
-    return this.after.loaded() && this.after.areTilesLoaded() && (this.elements.before.hidden || this.before.areTilesLoaded());
+    const shown = this.elements.before.hidden ? [this.after] : [this.after, this.before];
+    return shown.every(map => !this.drawing.has(map) && map.areTilesLoaded());
   }
 
   get view() {
@@ -75,6 +78,8 @@ export class Sides {
   draw(map, url) {
     if (this.urls.get(map) === url) return;
     this.urls.set(map, url);
+    this.drawing.add(map);
+    this.changed(true);
     ready(map, () => {
       if (this.urls.get(map) !== url) return;
       const id = `tiles-${++this.count}`, [minzoom, maxzoom] = this.cube.zooms;
@@ -82,11 +87,14 @@ export class Sides {
       map.addSource(id, { type: "raster", tiles: [url], tileSize: SHARP ? 256 : 512, minzoom, maxzoom, bounds: this.reach });
       map.addLayer({ id, type: "raster", source: id,
         paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } }, "graticule");
-      map.once("idle", () => older.forEach(name => {
-        if (!map.getLayer(name)) return;
-        map.removeLayer(name);
-        map.removeSource(name);
-      }));
+      map.once("idle", () => {
+        for (const name of older.filter(name => map.getLayer(name))) {
+          map.removeLayer(name);
+          map.removeSource(name);
+        }
+        if (this.urls.get(map) === url) this.drawing.delete(map);
+        this.changed(!this.settled);
+      });
     });
   }
 

@@ -247,7 +247,7 @@ function dismiss() {
 /** Of what an address says, what this cube has. */
 function valid({ view, ...found }) {
   const known = { ...found };
-  if (!layers.has(known.layer)) for (const name of ["layer", "low", "high"]) delete known[name];
+  if ("layer" in known && !layers.has(known.layer)) for (const name of ["layer", "low", "high"]) delete known[name];
   if (!names.has(known.period)) delete known.period;
   if (![NONE, TEN, ...names.keys()].includes(known.compare)) delete known.compare;
   if (known.low !== undefined && known.high !== undefined && known.low >= known.high) { delete known.low; delete known.high; }
