@@ -203,6 +203,7 @@ def test_spectrum_is_what_xarray_reads(opened, cube):
     assert page.locator("#series-chart circle").count() == 2
     assert page.locator("#pixel dd").nth(1).inner_text().startswith("scene-2-")
     # The address leads there again.
+    page.wait_for_url("**pin=*")
     shared = opened(DESKTOP, page.url[page.url.index("#") :])
     shared.wait_for_selector("#spectrum", state="visible")
     assert table(shared) == table(page)

@@ -24,8 +24,14 @@ export function divider(element, stage, moved) {
   element.addEventListener("keydown", event => {
     const step = event.shiftKey ? 0.1 : 0.02;
     const next = {
-      ArrowLeft: at - step, ArrowDown: at - step, ArrowRight: at + step, ArrowUp: at + step,
-      PageDown: at - 0.1, PageUp: at + 0.1, Home: 0, End: 1,
+      ArrowLeft: at - step,
+      ArrowDown: at - step,
+      ArrowRight: at + step,
+      ArrowUp: at + step,
+      PageDown: at - 0.1,
+      PageUp: at + 0.1,
+      Home: 0,
+      End: 1,
     }[event.key];
     if (next === undefined) return;
     event.preventDefault();

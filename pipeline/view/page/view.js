@@ -1,30 +1,56 @@
 // What the map shows: the state, its controls, and its address.
 
 import * as address from "./address.js";
+import { $, element, round, said } from "./dom.js";
+import { legend } from "./legend.js";
+import { nameOf } from "./periods.js";
 import { Sides } from "./sides.js";
 import { tell } from "./spectrum.js";
 import { divider } from "./swipe.js";
 
-const $ = id => document.getElementById(id);
-const NONE = "nothing", TEN = "10m";
-const WAIT_MS = 250;                 // that a slider must rest before tiles are asked for
+const NONE = "nothing",
+  TEN = "10m";
+const WAIT_MS = 250; // that a slider must rest before tiles are asked for
 
 const cube = await (await fetch("cube.json")).json();
 const layers = new Map(cube.layers.map(layer => [layer.name, layer]));
 const narrow = matchMedia("(max-width: 760px)");
 const names = new Map(cube.periods.map(period => [period.label, nameOf(period)]));
-const usual = { layer: cube.layers[0].name, period: cube.periods.at(-1).label, compare: TEN, at: 0.5, low: null, high: null, pin: null };
+const usual = {
+  layer: cube.layers[0].name,
+  period: cube.periods.at(-1).label,
+  compare: TEN,
+  at: 0.5,
+  low: null,
+  high: null,
+  pin: null,
+};
 const state = { ...usual };
 
-let place = null, noticeUntil = 0;
-const asked = valid(address.read(location.hash));
-Object.assign(state, asked.state);
+let place = null; // what the server said of the pin
+let asked = 0; // how often it was asked
+let noticeUntil = 0;
+let waiting, remembering; // timers
+const given = valid(address.read(location.hash));
+Object.assign(state, given.state);
 
 const whole = extentOf(cube.zones);
-const start = asked.view ? { center: [asked.view.lon, asked.view.lat], zoom: asked.view.zoom }
+const start = given.view
+  ? { center: [given.view.lon, given.view.lat], zoom: given.view.zoom }
   : { bounds: whole, fitBoundsOptions: { padding: 24, maxZoom: 17 } };
-const sides = new Sides(cube, { after: $("after"), before: $("before"), degrees: $("degrees") }, start, cube.credit, busy);
-const putDivider = divider($("swipe"), $("stage"), at => { state.at = Math.round(at * 1000) / 1000; sides.cut(at); sideNames(); remember(); });
+const sides = new Sides(
+  cube,
+  { after: $("after"), before: $("before"), degrees: $("degrees") },
+  start,
+  cube.credit,
+  busy,
+);
+const putDivider = divider($("swipe"), $("stage"), at => {
+  state.at = Math.round(at * 1000) / 1000;
+  sides.cut(at);
+  sideNames();
+  remember();
+});
 
 fillControls();
 listen();
@@ -35,7 +61,7 @@ if (state.pin) ask(...state.pin);
 // ---- from the state to the page -------------------------------------------------------------------------------------
 
 function apply() {
-  const layer = layers.get(state.layer), labels = layer.kind === "labels";
+  const layer = layers.get(state.layer);
   $("layer").value = state.layer;
   $("compare").value = state.compare;
   $("period").value = cube.periods.findIndex(period => period.label === state.period);
@@ -43,13 +69,16 @@ function apply() {
   $("period").setAttribute("aria-valuetext", names.get(state.period));
   $("earlier").disabled = $("period").value === "0";
   $("later").disabled = Number($("period").value) === cube.periods.length - 1;
-  $("range").hidden = labels;
+  $("range").hidden = layer.kind === "labels";
   $("summary").textContent = `${layer.title} · ${names.get(state.period)}`;
   showRange(layer);
-  showLegend(layer);
+  $("legend").replaceChildren(...legend(layer, ...rangeOf(layer), cube.bands));
   if (place) tell(cube, place, state, names);
   const compared = state.compare !== NONE;
-  sides.show(urlOf(state.period, false), compared ? (state.compare === TEN ? urlOf(state.period, true) : urlOf(state.compare, false)) : null);
+  sides.show(
+    urlOf(state.period, false),
+    compared ? (state.compare === TEN ? urlOf(state.period, true) : urlOf(state.compare, false)) : null,
+  );
   for (const id of ["swipe", "left-name", "right-name"]) $(id).hidden = !compared;
   putDivider(state.at);
   notices();
@@ -62,55 +91,33 @@ function urlOf(period, averaged) {
   return `${new URL(path, location.href)}/{z}/{x}/{y}.png?${query}`;
 }
 
-function rangeOf(layer) { return [state.low ?? layer.low, state.high ?? layer.high]; }
+function rangeOf(layer) {
+  return [state.low ?? layer.low, state.high ?? layer.high];
+}
 
 function showRange(layer) {
-  const [low, high] = rangeOf(layer), step = (layer.limits[1] - layer.limits[0]) / 200;
-  for (const [id, value] of [["low", low], ["high", high]]) {
+  const [low, high] = rangeOf(layer),
+    step = (layer.limits[1] - layer.limits[0]) / 200;
+  for (const [id, value] of [
+    ["low", low],
+    ["high", high],
+  ]) {
     Object.assign($(id), { min: layer.limits[0], max: layer.limits[1], step });
     $(id).value = value;
     $(`${id}-said`).textContent = said(value);
   }
 }
 
-function showLegend(layer) {
-  const [low, high] = rangeOf(layer), parts = [];
-  if (layer.kind === "labels") parts.push(labelsOf(layer));
-  else {
-    const bands = [...new Set(layer.bands)];
-    if (layer.kind === "colour" && bands.length === 3) parts.push(channels(bands));
-    else {
-      const ramp = element("div", { className: "ramp" });
-      ramp.style.background = `linear-gradient(to right, ${(layer.colours.length ? layer.colours : ["#000", "#fff"]).join(", ")})`;
-      const ends = element("div", { className: "ends" }, [low, (low + high) / 2, high].map(value => element("span", { textContent: said(value) })));
-      parts.push(ramp, ends, element("p", { className: "note", textContent: layer.index ? layer.formula : bands.length === 1 ? "Reflectance" : `Standard deviation, ${layer.formula}` }));
-    }
-  }
-  $("legend").replaceChildren(...parts);
-}
-
-function channels(bands) {
-  const nm = new Map(cube.bands.map(band => [band.name, `${Math.round(band.nm)} nm`]));
-  return element("ul", { className: "keys" }, bands.map((band, i) => element("li", {}, [
-    element("i", { className: `swatch ${["red", "green", "blue"][i]}` }),
-    element("span", { textContent: `${["Red", "Green", "Blue"][i]} is ${band}, ${nm.get(band)}` })])));
-}
-
-function labelsOf(layer) {
-  return element("ul", { className: "keys" }, layer.labels.map(({ colour, name, day, value }) => {
-    const swatch = element("i", { className: value === 0 ? "swatch empty" : "swatch" });
-    if (value !== 0) swatch.style.background = colour;
-    return element("li", {}, [swatch, element("span", { textContent: name }), element("small", { textContent: day })]);
-  }));
-}
-
 function sideNames() {
   const compared = state.compare !== TEN ? state.compare : null;
-  $("left-name").textContent = compared ? names.get(compared) ?? "" : "Averaged to 10 m";
+  $("left-name").textContent = compared ? (names.get(compared) ?? "") : "Averaged to 10 m";
   $("right-name").textContent = compared ? names.get(state.period) : "2.5 m";
   if (layers.get(state.layer).kind === "labels" && !compared) $("left-name").textContent = "2.5 m";
   const at = Math.round(state.at * 100);
-  $("swipe").setAttribute("aria-valuetext", `${at} % ${$("left-name").textContent}, ${100 - at} % ${$("right-name").textContent}`);
+  $("swipe").setAttribute(
+    "aria-valuetext",
+    `${at} % ${$("left-name").textContent}, ${100 - at} % ${$("right-name").textContent}`,
+  );
 }
 
 function notices() {
@@ -131,21 +138,39 @@ function busy(now) {
   document.documentElement.dataset.map = now ? "busy" : "settled";
 }
 
-function remember() { history.replaceState(null, "", address.write(state, sides.view)); }
+/** Browsers count how often an address changes: only what rests is written down. */
+function remember() {
+  clearTimeout(remembering);
+  remembering = setTimeout(() => history.replaceState(null, "", address.write(state, sides.view)), 100);
+}
 
 // ---- from people to the state ---------------------------------------------------------------------------------------
 
 function fillControls() {
   document.title = `${cube.name} · map`;
   $("name").textContent = cube.name;
-  $("facts").textContent = [`${cube.zones.length > 1 ? "UTM zones" : "UTM zone"} ${cube.zones.map(zone => zone.name).join(", ")}`,
-    cube.periods.length > 1 ? `${cube.periods.length} periods` : names.get(cube.periods[0].label)].join(" · ");
+  $("facts").textContent = [
+    `${cube.zones.length > 1 ? "UTM zones" : "UTM zone"} ${cube.zones.map(zone => zone.name).join(", ")}`,
+    cube.periods.length > 1 ? `${cube.periods.length} periods` : names.get(cube.periods[0].label),
+  ].join(" · ");
   for (const [group, members] of Map.groupBy(cube.layers, layer => layer.group)) {
-    $("layer").append(element("optgroup", { label: group }, members.map(({ name, title }) => new Option(title, name))));
+    $("layer").append(
+      element(
+        "optgroup",
+        { label: group },
+        members.map(({ name, title }) => new Option(title, name)),
+      ),
+    );
   }
   $("compare").append(new Option("Nothing", NONE), new Option("Averaged to 10 m", TEN));
   if (cube.periods.length > 1) {
-    $("compare").append(element("optgroup", { label: "Another period" }, cube.periods.map(({ label }) => new Option(names.get(label), label))));
+    $("compare").append(
+      element(
+        "optgroup",
+        { label: "Another period" },
+        cube.periods.map(({ label }) => new Option(names.get(label), label)),
+      ),
+    );
   }
   $("period").max = cube.periods.length - 1;
   $("time").hidden = cube.periods.length < 2;
@@ -154,22 +179,30 @@ function fillControls() {
 }
 
 function listen() {
-  const change = (more, delay = 0) => { Object.assign(state, more); later(apply, delay); };
+  const change = (more, delay = 0) => {
+    Object.assign(state, more);
+    later(apply, delay);
+  };
   $("layer").addEventListener("change", () => change({ layer: $("layer").value, low: null, high: null }));
   $("compare").addEventListener("change", () => change({ compare: $("compare").value }));
   $("period").addEventListener("input", () => change({ period: cube.periods[$("period").value].label }));
-  for (const [id, by] of [["earlier", -1], ["later", 1]]) {
+  for (const [id, by] of [
+    ["earlier", -1],
+    ["later", 1],
+  ]) {
     $(id).addEventListener("click", () => change({ period: cube.periods[Number($("period").value) + by].label }));
   }
-  for (const id of ["low", "high"]) $(id).addEventListener("input", () => {
-    const layer = layers.get(state.layer), step = Number($(id).step);
-    if (id === "low") $("low").value = Math.min(Number($("low").value), rangeOf(layer)[1] - step);
-    else $("high").value = Math.max(Number($("high").value), rangeOf(layer)[0] + step);
-    state[id] = round(Number($(id).value));
-    showRange(layer);
-    showLegend(layer);
-    later(apply, WAIT_MS);
-  });
+  for (const id of ["low", "high"])
+    $(id).addEventListener("input", () => {
+      const layer = layers.get(state.layer),
+        step = Number($(id).step);
+      if (id === "low") $("low").value = Math.min(Number($("low").value), rangeOf(layer)[1] - step);
+      else $("high").value = Math.max(Number($("high").value), rangeOf(layer)[0] + step);
+      state[id] = round(Number($(id).value));
+      showRange(layer);
+      $("legend").replaceChildren(...legend(layer, ...rangeOf(layer), cube.bands));
+      later(apply, WAIT_MS);
+    });
   $("usual").addEventListener("click", () => change({ low: null, high: null }));
   $("fit").addEventListener("click", fitRange);
   $("all").addEventListener("click", () => sides.fit(whole));
@@ -183,15 +216,23 @@ function listen() {
     openSheet(open);
     if (open) dismiss();
   });
-  $("close").addEventListener("click", () => { dismiss(); sides.after.getCanvas().focus(); });
-  document.addEventListener("keydown", event => { if (event.key === "Escape" && !$("spectrum").hidden) dismiss(); });
+  $("close").addEventListener("click", () => {
+    dismiss();
+    sides.after.getCanvas().focus();
+  });
+  document.addEventListener("keydown", event => {
+    if (event.key === "Escape" && !$("spectrum").hidden) dismiss();
+  });
   sides.after.getCanvas().addEventListener("keydown", event => {
     if (event.key !== "Enter") return;
     const { lat, lon } = sides.view;
     ask(lat, lon);
   });
   sides.after.on("click", event => ask(event.lngLat.lat, event.lngLat.lng));
-  sides.after.on("moveend", () => { remember(); notices(); });
+  sides.after.on("moveend", () => {
+    remember();
+    notices();
+  });
   addEventListener("hashchange", () => {
     const next = valid(address.read(location.hash));
     Object.assign(state, usual, next.state);
@@ -212,18 +253,21 @@ function openSheet(open) {
 
 async function fitRange() {
   const [west, south, east, north] = sides.bounds;
-  const answer = await fetch(`range/${encodeURIComponent(state.layer)}/${encodeURIComponent(state.period)}?${new URLSearchParams({ west, south, east, north })}`);
-  if (!answer.ok) return notify((await answer.text()).trim());
-  const { low, high } = await answer.json(), [least, most] = layers.get(state.layer).limits;
-  state.low = Math.max(least, round(low));
-  state.high = Math.min(most, Math.max(round(high), state.low + 0.001));
+  const path = `range/${encodeURIComponent(state.layer)}/${encodeURIComponent(state.period)}`;
+  const found = await get(`${path}?${new URLSearchParams({ west, south, east, north })}`);
+  if (found === null) return;
+  const [least, most] = layers.get(state.layer).limits;
+  state.low = Math.max(least, round(found.low));
+  state.high = Math.min(most, Math.max(round(found.high), state.low + 0.001));
   apply();
 }
 
+/** Mark a place and tell what it is. */
 async function ask(lat, lon) {
-  const answer = await fetch(`spectrum?${new URLSearchParams({ lat, lon })}`);
-  if (!answer.ok) return notify((await answer.text()).trim());
-  place = await answer.json();
+  const number = ++asked;
+  const found = await get(`spectrum?${new URLSearchParams({ lat, lon })}`);
+  if (found === null || number !== asked) return;
+  place = found;
   state.pin = [lat, lon];
   $("spectrum").hidden = false;
   $("spectrum").scrollTop = 0;
@@ -234,7 +278,20 @@ async function ask(lat, lon) {
   remember();
 }
 
+/** What the server answers; null, and said why, where it does not. */
+async function get(path) {
+  try {
+    const answer = await fetch(path);
+    if (answer.ok) return await answer.json();
+    notify((await answer.text()).trim());
+  } catch {
+    notify("The server does not answer any more; start difffusr view again");
+  }
+  return null;
+}
+
 function dismiss() {
+  asked++;
   place = null;
   state.pin = null;
   $("spectrum").hidden = true;
@@ -245,46 +302,30 @@ function dismiss() {
 // ---- helpers --------------------------------------------------------------------------------------------------------
 
 /** Of what an address says, what this cube has. */
-function valid({ view, ...found }) {
-  const known = { ...found };
+function valid({ view, ...known }) {
   if ("layer" in known && !layers.has(known.layer)) for (const name of ["layer", "low", "high"]) delete known[name];
   if (!names.has(known.period)) delete known.period;
   if (![NONE, TEN, ...names.keys()].includes(known.compare)) delete known.compare;
-  if (known.low !== undefined && known.high !== undefined && known.low >= known.high) { delete known.low; delete known.high; }
+  const layer = layers.get(known.layer ?? usual.layer);
+  if ((known.low ?? layer.low) >= (known.high ?? layer.high)) for (const name of ["low", "high"]) delete known[name];
   return { view, state: known };
 }
 
+/** West, south, east, north of all zones. */
 function extentOf(zones) {
   const [first, ...others] = zones.map(zone => zone.extent);
   return others.reduce((union, [west, south, east, north]) => {
-    const turn = Math.round((union[0] - west) / 360) * 360;         // next to it, on whichever side of 180°
-    return [Math.min(union[0], west + turn), Math.min(union[1], south), Math.max(union[2], east + turn), Math.max(union[3], north)];
+    const turn = Math.round((union[0] - west) / 360) * 360; // next to it, on whichever side of 180°
+    return [
+      Math.min(union[0], west + turn),
+      Math.min(union[1], south),
+      Math.max(union[2], east + turn),
+      Math.max(union[3], north),
+    ];
   }, first);
 }
 
-function nameOf({ start, end }) {
-  const format = (text, options) => new Date(`${text}T00:00Z`).toLocaleDateString("en-GB", { timeZone: "UTC", ...options });
-  const [first, last] = [start, end].map(text => new Date(`${text}T00:00Z`));
-  const next = new Date(last.getTime() + 86400e3), wholeMonths = first.getUTCDate() === 1 && next.getUTCDate() === 1;
-  const month = { month: "long", year: "numeric" };
-  if (!wholeMonths) return `${format(start, { dateStyle: "medium" })} – ${format(end, { dateStyle: "medium" })}`;
-  if (start.slice(0, 7) === end.slice(0, 7)) return format(start, month);
-  if (start.slice(5) === "01-01" && end.slice(5) === "12-31" && start.slice(0, 4) === end.slice(0, 4)) return start.slice(0, 4);
-  return `${format(start, start.slice(0, 4) === end.slice(0, 4) ? { month: "long" } : month)} – ${format(end, month)}`;
-}
-
-let waiting;
 function later(act, delay) {
   clearTimeout(waiting);
   waiting = setTimeout(act, delay);
-}
-
-function round(value) { return Math.round(value * 1000) / 1000; }
-
-function said(value) { return String(round(value)).replace("-", "−"); }
-
-function element(name, properties = {}, children = []) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
 }
