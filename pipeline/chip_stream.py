@@ -6,9 +6,10 @@ driver is a chip's number; everything else lies in one table in the object store
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +40,8 @@ from pipeline.staging import StagedChip, is_staged, write_chip
 from pipeline.storage import Storage
 from pipeline.telemetry import Meters
 
+log = logging.getLogger("difffusr.chips")
+
 #: Shares of a core that the steps around the actors ask for, and the share of its cores that an actor leaves to them:
 #: actors that held every core would starve the tasks that feed them.
 READ_CPUS, STAGE_CPUS, ACTOR_CPU_SHARE = 0.1, 0.1, 0.8
@@ -55,6 +58,9 @@ CALLS_PER_ACTOR = 2
 
 #: Utilization of the actors, which is 0 at least, below which the engine lets some go.
 NEVER = -1.0
+
+#: Seconds between two looks at whether a node has come.
+_LOOK_S = 2.0
 
 #: What is to be done with a super-resolved chip; one that was staged before, or left alone, is none.
 TO_STAGE, STAGED, LEFT = 0, 1, 2
@@ -215,8 +221,7 @@ def chip_dataset(
             max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
             enable_true_multi_threading=True,  # `PinnedResolver` has the models' calls wait for one another
         ),
-        num_cpus=ACTOR_CPU_SHARE * (1 if gpus else compute.cpus_per_actor),
-        num_gpus=gpus,
+        **actor_share(config, gpus),
         zero_copy_batch=True,
     )
     return resolved.map_batches(
@@ -397,14 +402,59 @@ def gpus_per_actor(config: RunConfig) -> float:
     return float(wanted)
 
 
+def actor_share(config: RunConfig, gpus: float) -> dict[str, float]:
+    """What an actor asks for, as Ray's options."""
+    cpus = ACTOR_CPU_SHARE * (1 if gpus else config.compute.cpus_per_actor)
+    return {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def await_node(config: RunConfig, stopping: Callable[[], bool]) -> None:
+    """Wait until the cluster has a node that holds an actor; at once where nothing is to be waited for.
+
+    What is asked for is a task as large as an actor: an autoscaler sees it pending, and forgets it if this driver dies.
+
+    Raises:
+        DifffusrError: there is none after `compute.wait_minutes`.
+    """
+    minutes = config.compute.wait_minutes
+    if not minutes:
+        return
+    share = actor_share(config, gpus_per_actor(config))
+    room = ray.remote(**share)(_nothing).remote()
+    until, told = time.monotonic() + minutes * 60, False
+    while not ray.wait([room], timeout=_LOOK_S)[0]:
+        if stopping() or time.monotonic() > until:
+            ray.cancel(room)
+            break
+        if not told:
+            log.warning("no node holds an actor yet: waiting up to %g minutes for the cluster to start one", minutes)
+            told = True
+    else:
+        return
+    if not stopping():
+        asked = " and ".join(f"{amount:g} {name[4:-1].upper()}" for name, amount in share.items() if amount)
+        raise DifffusrError(
+            f"no node of the cluster has {asked} for an actor, and none was started within compute.wait_minutes = "
+            f"{minutes:g}; look at the autoscaler's log and at quotas, then run again"
+        )
+
+
+def _nothing() -> None:
+    """Only that there is room for it matters."""
+
+
 def actor_limits(config: RunConfig, gpus: float, batches: int) -> tuple[int, int]:
     """Least and greatest number of actors: as many as the cluster's GPUs, or else its cores, can hold.
+
+    Where nodes are waited for, `compute.actors_max`: what is not there yet cannot be counted.
 
     Raises:
         DifffusrError: an actor asks for more GPUs than there are.
     """
     resources: Mapping[str, float] = ray.cluster_resources()
-    if gpus:
+    if config.compute.wait_minutes and config.compute.actors_max:
+        fit = config.compute.actors_max  # pending actors are what an autoscaler starts nodes for
+    elif gpus:
         fit = int(resources.get("GPU", 0) / gpus)
         if fit < 1:
             raise DifffusrError(

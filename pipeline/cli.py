@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
-from pipeline.cube_commands import show_export, show_history, show_map, show_records, show_rollback
+from pipeline.cube_commands import show_export, show_history, show_map, show_records, show_report, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
 from pipeline.places import cube_staging_of, storage_of
@@ -59,6 +59,15 @@ errors = Console(stderr=True)
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the run.", show_default=False)
 ]
+OfPeriod = Annotated[
+    str | None,
+    typer.Option(
+        "--period",
+        metavar="PERIOD",
+        help="Another period than the file's: 2024-07, 2024, 2024-07-05_2024-08-04 or last-month.",
+        show_default=False,
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is merely informative.")]
 
 
@@ -72,13 +81,14 @@ def plan(
     diff: plan_commands.Diff = False,
     map_path: plan_commands.MapPath = None,
     json_path: plan_commands.JsonPath = None,
+    period: OfPeriod = None,
     verbose: Verbose = False,
 ) -> None:
     """Show what a run would do, and write the plan as GeoParquet below the staging folder.
 
     Nothing is computed. Open plan/chips.parquet in QGIS or geopandas to see where.
     """
-    settings = _load(config, verbose)
+    settings = _load(config, verbose, period)
     plan_commands.show_plan(
         settings,
         with_estimate=estimate,
@@ -110,6 +120,7 @@ def run(
     json_log: Annotated[
         Path | None, typer.Option("--json-log", help="Also log to this file, one JSON object a line.")
     ] = None,
+    period: OfPeriod = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a configuration from catalogue to published cube.
@@ -117,12 +128,12 @@ def run(
     An interrupted run continues where it was: start it again. Asked to stop (SIGTERM, Ctrl-C), it finishes what is in
     flight. Readers see the new cube only once it is complete.
     """
-    settings = _load(config, verbose)
+    settings = _load(config, verbose, period)
     if json_log is not None:
         lines = json_lines(json_log, f"{settings.name}, {settings.period.label}")
         lines.hide(secret_values(settings.store.storage_options))
         logging.getLogger("difffusr").addHandler(lines)
-    again = f"difffusr run {config}"
+    again = _run_command(config, period)
     try:
         with _RichProgress() as progress:
             result = execute(settings, progress)
@@ -134,9 +145,9 @@ def run(
 
 
 @app.command()
-def status(config: ConfigPath, verbose: Verbose = False) -> None:
+def status(config: ConfigPath, period: OfPeriod = None, verbose: Verbose = False) -> None:
     """Show how far a run is, from its staging folder alone: from any machine that can read the store."""
-    show_status(_load(config, verbose), f"difffusr run {config}")
+    show_status(_load(config, verbose, period), _run_command(config, period))
 
 
 @app.command()
@@ -162,6 +173,7 @@ def verify(
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Also write the figures as JSON to this file.")
     ] = None,
+    period: OfPeriod = None,
     verbose: Verbose = False,
 ) -> None:
     """Check that a cube is whole, seamless, and true to its source scenes.
@@ -170,7 +182,7 @@ def verify(
     compare with steps inside chips (1 is perfect), the residual how far the cube, seen through the sensor, is from the
     scenes. Exit code 1 when something is off.
     """
-    settings = _load(config, verbose)
+    settings = _load(config, verbose, period)
     if json_path is not None and not json_path.parent.is_dir():
         raise StoreError(f"{json_path}: cannot be written (no such folder); choose another --json")
     with console.status("verifying …"):
@@ -251,6 +263,32 @@ def stac(
     """
     _set_up_logging(verbose)
     show_records(cube, folder, name)
+
+
+@app.command()
+def report(
+    cube: Annotated[
+        str,
+        typer.Argument(
+            metavar="CUBE", help="URL of a cube, or the YAML file of a run that writes one.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    period: Annotated[
+        list[str] | None, typer.Option(help="A period such as 2024-07; again for more. The latest by default.")
+    ] = None,
+    scenes: Annotated[
+        bool, typer.Option("--scenes/--no-scenes", help="Compare with the source scenes, which takes reading them.")
+    ] = True,
+    verbose: Verbose = False,
+) -> None:
+    """Write one self-contained HTML page about a published cube.
+
+    Shards by date and quality on a map, seams and residual by band, crops before and after, histograms, what the run
+    took. However large the cube, only a bounded part of it is read, and the page stays small.
+    """
+    _set_up_logging(verbose)
+    show_report(cube, output, periods=period or (), with_scenes=scenes)
 
 
 @app.command()
@@ -394,9 +432,14 @@ def main() -> None:
         sys.exit(130)
 
 
-def _load(path: Path, verbose: bool) -> RunConfig:
+def _load(path: Path, verbose: bool, period: str | None = None) -> RunConfig:
     _set_up_logging(verbose)
-    return load_config(path)
+    return load_config(path, {} if period is None else {"period": period})
+
+
+def _run_command(config: Path, period: str | None) -> str:
+    """What is to be typed to begin or continue a run."""
+    return f"difffusr run {config}" + (f" --period {period}" if period else "")
 
 
 class _Lines(logging.Handler):

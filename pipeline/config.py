@@ -37,12 +37,13 @@ _TILE = re.compile(r"T?(0?[1-9]|[1-5]\d|60)([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
 TILE_COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")
 
 
-def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> RunConfig:
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None, today: dt.date | None = None) -> RunConfig:
     """The configuration in a YAML file, checked.
 
     `overrides` replaces values after the file is read: nested (`{"period": {"start": …}}`) or dotted
     (`{"period.start": …}`). Overriding one key of `area` or `source` drops the other choices of that section.
-    Relative paths, those of overrides too, are resolved against the file's folder.
+    Relative paths, those of overrides too, are resolved against the file's folder. `today` is the day that
+    `period: last-month` is reckoned from, by default the current one in UTC.
 
     Raises ConfigError with one line naming every wrong key, the value found and what is allowed.
     """
@@ -52,7 +53,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Ru
     data = {key: {} if value is None and key not in ("name", "budget") else value for key, value in data.items()}
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "run")
     try:
-        return RunConfig.model_validate(data, context={"folder": file.resolve().parent})
+        return RunConfig.model_validate(data, context={"folder": file.resolve().parent, "today": today})
     except ValidationError as error:
         raise ConfigError(f"{file.name}: {_explain(error)}") from None
 
@@ -213,10 +214,18 @@ class Area(_Section):
 
 
 class Period(_Section):
-    """When: first and last day, both included, UTC."""
+    """When: first and last day, both included, UTC; a file may give its label instead, or `last-month`."""
 
     start: Date = Field(description="a date such as 2023-06-01")
     end: Date = Field(description="a date such as 2023-06-30")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any, info: ValidationInfo) -> Any:
+        if isinstance(data, str | int) and not isinstance(data, bool):
+            today = (info.context or {}).get("today") or dt.datetime.now(dt.UTC).date()
+            return _days_of(str(data).strip(), today) or data
+        return data
 
     @model_validator(mode="after")
     def _check(self) -> Period:
@@ -235,6 +244,24 @@ class Period(_Section):
             if months == 12 and self.start.month == 1:
                 return f"{self.start:%Y}"
         return f"{self.start}_{self.end}"
+
+
+def _days_of(name: str, today: dt.date) -> dict[str, dt.date] | None:
+    """First and last day of `2023`, `2023-06`, `2023-06-05_2023-07-04` or `last-month`; None for any other name."""
+    day = dt.timedelta(days=1)
+    if name == "last-month":
+        name = f"{today.replace(day=1) - day:%Y-%m}"
+    try:
+        if re.fullmatch(r"\d{4}", name):
+            return {"start": dt.date(int(name), 1, 1), "end": dt.date(int(name), 12, 31)}
+        if re.fullmatch(r"\d{4}-\d\d", name):
+            first = dt.date.fromisoformat(f"{name}-01")
+            return {"start": first, "end": (first + 31 * day).replace(day=1) - day}
+        if match := re.fullmatch(r"(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)", name):
+            return {"start": dt.date.fromisoformat(match[1]), "end": dt.date.fromisoformat(match[2])}
+    except (ValueError, OverflowError):  # no such year, month or day
+        return None
+    return None
 
 
 class Source(_Section):
@@ -358,6 +385,12 @@ class Skip(_Section):
     cloud: Boolean = Field(default=False, description="true or false (chips of cloud alone)")
 
 
+def staging_beside(url: str) -> str:
+    """Where the staging folder of a cube is unless `store.staging` says otherwise."""
+    place = url.removeprefix(ICECHUNK).rstrip("/")
+    return place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"
+
+
 class Store(_Section):
     """Where the cube and the staged chips are kept."""
 
@@ -377,8 +410,7 @@ class Store(_Section):
     @classmethod
     def _default_staging(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("url"), str) and data.get("staging") is None:
-            place = data["url"].removeprefix(ICECHUNK).rstrip("/")
-            return {**data, "staging": place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"}
+            return {**data, "staging": staging_beside(data["url"])}
         return data
 
     @model_validator(mode="after")
@@ -405,6 +437,9 @@ class Compute(_Section):
         default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, 1 on CPUs)"
     )
     read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
+    wait_minutes: Number = Field(
+        default=0.0, ge=0, description="a number ≥ 0 (minutes for the cluster to start nodes that it does not have yet)"
+    )
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
     execution: Literal["auto", "eager", "compiled"] = Field(
         default="auto", description="'auto' (compiled on a GPU where that works), 'eager' or 'compiled'"
@@ -417,6 +452,10 @@ class Compute(_Section):
         gpus = self.gpus_per_actor
         if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
             raise _bad("gpus_per_actor", gpus, str(type(self).model_fields["gpus_per_actor"].description))
+        if self.wait_minutes and (gpus == "auto" or self.actors_max is None):
+            # What is not there yet cannot be counted.
+            expected = "0, or compute.gpus_per_actor and compute.actors_max as numbers beside it"
+            raise _bad("wait_minutes", self.wait_minutes, expected)
         return self
 
 
@@ -467,7 +506,9 @@ class RunConfig(_Section):
         description="letters, digits, '.', '_' and '-', beginning with a letter or digit",
     )
     area: Area = Field(description="a section with one of geojson, file, bbox, tiles")
-    period: Period = Field(description="a section with start and end")
+    period: Period = Field(
+        description="a section with start and end, a month such as 2023-06, a year such as 2023, or last-month"
+    )
     source: Source = Field(description="a section with one of stac_api, static_catalog, items")
     grid: Grid = Field(default_factory=Grid, description="a section with chip_px, overlap_px, …")
     model: Model = Field(default_factory=Model, description="a section with preset, stage1, fusion, …")

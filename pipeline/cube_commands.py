@@ -1,7 +1,8 @@
-"""What `history`, `rollback`, `export` and `stac` say."""
+"""What `history`, `rollback`, `export`, `stac`, `view` and `report` say."""
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
 from pipeline.area import geometry_of
-from pipeline.config import Area, load_config
-from pipeline.errors import ConfigError
+from pipeline.config import Area, load_config, staging_beside
+from pipeline.errors import ConfigError, StoreError
 from pipeline.export import USUAL, export_cogs, exports_of
 from pipeline.lease import Lease
-from pipeline.places import storage_of
+from pipeline.places import cube_staging_of, storage_of
 from pipeline.published import Cube
 from pipeline.publishing import history, rollback
+from pipeline.report import collect
+from pipeline.report_page import to_page
 from pipeline.stac_records import write_records
 from pipeline.storage import Storage
 
@@ -142,16 +145,13 @@ def show_records(cube: str, folder: str, name: str | None) -> None:
     console.print(f"{written[-2]}  the same items as stac-geoparquet", soft_wrap=True, highlight=False, markup=False)
 
 
-def show_map(
-    cube: str, *, host: str, port: int, browser: bool, maplibre: Path | None, cache: Path | None = None
-) -> None:
+def show_map(cube: str, *, host: str, port: int, browser: bool, maplibre: Path | None) -> None:
     """Serve the map of a cube, say where, and end when told to.
 
     Args:
         cube: as `cube_at`.
         browser: open it there.
         maplibre: see `pipeline.view.maplibre.maplibre_files`.
-        cache: a folder of this program's own; the user's cache folder by default.
 
     Raises:
         ConfigError: what the map needs is not installed.
@@ -167,9 +167,42 @@ def show_map(
     def told(url: str) -> None:
         console.print(f"{url}  (Ctrl-C ends it)", soft_wrap=True, highlight=False, markup=False)
 
-    more = {} if browser else {"browse": None}
-    folder = cache or user_cache_path("difffusr")
-    serve_map(cube_at(cube), host=host, port=port, maplibre=maplibre, cache=folder, told=told, **more)
+    serve_map(
+        cube_at(cube),
+        host=host,
+        port=port,
+        maplibre=maplibre,
+        cache=user_cache_path("difffusr"),
+        told=told,
+        browse=webbrowser.open if browser else None,
+    )
+
+
+def show_report(cube: str, path: Path, *, periods: Sequence[str], with_scenes: bool) -> None:
+    """Write a page about a cube, and say where.
+
+    Args:
+        cube: as `cube_at`.
+        path: of the page, replaced if it exists.
+        periods: labels; the latest ones if there are none.
+        with_scenes: whether the source scenes may be read.
+
+    Raises:
+        DifffusrError: as `collect`; the page cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: cannot be written (no such folder); choose another --output")
+    config = load_config(Path(cube)) if cube.endswith((".yaml", ".yml")) else None
+    storage = Storage(cube) if config is None else storage_of(config)
+    opened = Cube(storage)
+    staging = Storage(staging_beside(cube)) if config is None else cube_staging_of(config)
+    with console.status("looking at the cube …"):
+        page = to_page(collect(opened, staging, config, periods, with_scenes=with_scenes)).encode()
+    try:
+        path.write_bytes(page)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); choose another --output") from None
+    console.print(f"{path}  {len(page) / 1e6:.2f} MB", soft_wrap=True, highlight=False, markup=False)
 
 
 def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:

@@ -47,6 +47,9 @@ _REQUESTS = 8
 #: Seconds between two looks at what has ended.
 _POLL_S = 0.2
 
+#: So many shards are asked for at a time, however few cores there are.
+_LEAST_AHEAD = 4
+
 #: A shard of a zone's overview.
 Place = tuple[int, OverviewIndex]
 
@@ -171,12 +174,13 @@ def write_overviews(
 def _level_written(
     level: Sequence[Place], overviews: Overviews, target: Target, stopped: Callable[[], bool]
 ) -> Iterator[list[tuple[Place, Receipt]]]:
-    """Write shards of one level, as many at a time as there are cores; receipts as they come."""
+    """Write shards of one level, as many at a time as there are cores for; receipts as they come."""
     writer = ray.put(target.writer())
     task = ray.remote(write_overview).options(num_cpus=1, max_retries=5)
-    limit = max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting, running = deque(level), dict[Any, Place]()
     while running or (waiting and not stopped()):
+        # More than there are cores: an autoscaler starts nodes for what waits.
+        limit = max(_LEAST_AHEAD, int(2 * ray.cluster_resources().get("CPU", 1)))
         while waiting and len(running) < limit and not stopped():
             place = waiting.popleft()
             running[task.remote(writer, *place, overviews.made_of[place])] = place

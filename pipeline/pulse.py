@@ -113,10 +113,13 @@ class Pulse:
         self._thread.start()
 
     def holds(self, gpus: float, cpus: float, gpu_hour: float, cpu_hour: float, currency: str) -> None:
-        """The run now holds so much of a cluster, at these prices an hour."""
+        """The run from now on holds so much of a cluster, at these prices an hour."""
         with self._lock:
             self._prices = gpu_hour, cpu_hour
-            self._since = time.monotonic()
+            now = time.monotonic()
+            self._gpu_hours += (now - self._since) / 3600 * self.now.gpus
+            self._cpu_hours += (now - self._since) / 3600 * self.now.cpus
+            self._since = now
             self.now = replace(self.now, gpus=gpus, cpus=cpus, currency=currency)
 
     def watch(self, watcher: Callable[[Progress], None]) -> None:

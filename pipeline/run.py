@@ -19,7 +19,7 @@ import ray
 import ray.data
 
 from pipeline.board import Watchdog, put_up
-from pipeline.chip_stream import LEFT, PinnedResolver, chip_dataset, gpus_per_actor, in_squares
+from pipeline.chip_stream import LEFT, PinnedResolver, await_node, chip_dataset, gpus_per_actor, in_squares
 from pipeline.cluster import cluster
 from pipeline.config import ICECHUNK, RunConfig
 from pipeline.errors import EXIT_DONE, EXIT_INCOMPLETE, DifffusrError
@@ -43,6 +43,9 @@ log = logging.getLogger("difffusr.run")
 
 #: A run never stops for fewer failed chips than this, however few it has in all.
 _FEW_FAILED = 10
+
+#: Seconds between two looks at what the cluster has: an autoscaler adds nodes, and takes them away.
+_FOLLOW_S = 10.0
 
 #: The share of the cluster's cores that may write shards while chips are computed.
 _SHARD_SHARE = 0.25
@@ -257,9 +260,6 @@ class _Stop:
 def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch: _Watch, stop: _Stop) -> Meters:
     """Chips through the engine, shards behind them; returns what tells Ray's metrics of them."""
     started = time.monotonic()
-    resources, prices = ray.cluster_resources(), config.costs.prices
-    gpus, cores = resources.get("GPU", 0.0), max(1, int(resources.get("CPU", 1)))
-    watch.pulse.holds(gpus, cores, prices.gpu_hour, prices.cpu_hour, config.costs.currency)
     positions = in_squares(plan, work.wanted)
     board = put_up()
     meters = _metered(config, watch, result)
@@ -269,18 +269,29 @@ def _compute(config: RunConfig, plan: Plan, work: Work, result: RunResult, watch
     shards = _shard_stream(config, plan, work, watch)
     # Beside actors that fill the cores a shard's task must not ask for one of its own.
     beside = 1.0 if gpus_per_actor(config) else 0.1
-    shards.use(beside, max(1, int(cores * _SHARD_SHARE)))
+
+    def follow() -> int:
+        """Take note of what the cluster has now; returns its cores."""
+        resources, prices = ray.cluster_resources(), config.costs.prices
+        gpus, cores = resources.get("GPU", 0.0), max(1, int(resources.get("CPU", 1)))
+        watch.pulse.holds(gpus, cores, prices.gpu_hour, prices.cpu_hour, config.costs.currency)
+        shards.use(beside, max(1, int(cores * _SHARD_SHARE)))
+        return cores
+
+    follow()
     for tell in (board.stop.remote, shards.halt):
         stop.then(tell)
     try:
         if len(positions):
+            await_node(config, lambda: stop.requested)
+        if len(positions) and not stop.requested:
             dataset = chip_dataset(config, plan, positions, staging_of(config), board, watch.resolver)
-            _run_engine(config, plan, dataset, shards, result, watch, meters, stop)
+            _run_engine(config, plan, dataset, shards, result, watch, meters, stop, _now_and_then(follow))
         if result.skipped:
             log.info("%d of %d chips were spared the networks (skip)", result.skipped, result.computed)
         result.seconds["chips"] = time.monotonic() - started
         started = time.monotonic()
-        shards.use(1.0, cores)
+        shards.use(1.0, follow())
     finally:
         watchdog.stop()
         ray.kill(board)  # workers that wait for other work would hold on to it
@@ -347,6 +358,7 @@ def _run_engine(
     watch: _Watch,
     meters: Meters,
     stop: _Stop,
+    follow: Callable[[], None],
 ) -> None:
     """Pull chips through the engine and pass on what became of each."""
     limit = max(config.failures.max_failed * len(plan.chips), _FEW_FAILED)
@@ -368,6 +380,7 @@ def _run_engine(
             shards.failed(batch["position"][failed])
             for _ in failed:
                 watch.progress.advance("chips")
+            follow()
             if len(result.failed) > limit:
                 stop.request(_too_many(config, plan, result))
     except ray.exceptions.RayError as error:
@@ -375,6 +388,19 @@ def _run_engine(
         raise DifffusrError(
             f"the cluster could not go on ({first_line(error)}); what is staged is kept: run again to continue"
         ) from None
+
+
+def _now_and_then(do: Callable[[], object]) -> Callable[[], None]:
+    """Do it at most once in `_FOLLOW_S`, however often it is called."""
+    last = time.monotonic()
+
+    def call() -> None:
+        nonlocal last
+        if time.monotonic() - last >= _FOLLOW_S:
+            last = time.monotonic()
+            do()
+
+    return call
 
 
 def _too_many(config: RunConfig, plan: Plan, result: RunResult) -> DifffusrError:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from kernels.bands import BANDS, GROUPS, GSD_M, SCALE
 from kernels.consistency import observe, sensor_for_group
 from pipeline.actor import DN_SCALE
+from pipeline.catalog import Scene
 from pipeline.config import RunConfig
 from pipeline.cube import CubeDraft, CubeReader, metadata, objects_of
 from pipeline.errors import StoreError
-from pipeline.grid import Grid, PixelWindow
+from pipeline.grid import Grid
 from pipeline.ledger import OVERVIEWS, Ledger, read_entry, shard_digests
 from pipeline.overviews import overview_name, plan_overviews
 from pipeline.places import cube_staging_of, staging_of, storage_of
@@ -27,6 +28,7 @@ from pipeline.planner import grid_of
 from pipeline.publication import Target
 from pipeline.publishing import open_target
 from pipeline.reader import Quality, read_chip
+from pipeline.seams import Read, made, seam_ratios, steps_at_chip
 from pipeline.work import decide, draft_of, numbers_of, places_of
 
 #: What a clean cube keeps: seam ratio by band, mean absolute residual in reflectance of 10 m bands and of the others.
@@ -35,12 +37,6 @@ RESIDUAL_LIMIT = {10: 0.003, 20: 0.005, 60: 0.005}
 
 #: Chips whose residual and seams are measured when a cube has more: evenly spread, always the same ones.
 _SAMPLE = 200
-
-#: The phase in which upsampled bands repeat: steps are compared only with steps of the same phase.
-_PERIOD_PX = 24
-
-#: How far inside the chips on both sides of a boundary steps are measured, in 2.5 m pixels.
-_STRIP_PX = 4 * _PERIOD_PX
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,10 @@ def verify_run(config: RunConfig) -> Report:
     cube = CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
     valid = 1.0 - flags["no_data"]
-    bands = [] if damaged else _measure_bands(config, plan, grid, cube, draft)
+    scenes = {scene.id: scene for scene in plan.scenes}
+    numbers = {str(facts["id"]): number for number, facts in draft.scenes.items()}
+    cloudy = config.scenes.allow_cloudy
+    bands = [] if damaged else measure_bands(plan.chips, cube.read, grid, scenes, numbers, allow_cloudy=cloudy)
     missing, damaged = missing + lacking[0], damaged + lacking[1]
     return Report(len(plan.shards), overviews, missing, damaged, incomplete, round(valid, 4), flags, bands)
 
@@ -177,105 +176,67 @@ def _lacks(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> s
 
 def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
-    for chip in _sample(plan.chips):
+    for chip in sample_of(plan.chips):
         counts += np.bincount(cube.read(chip.epsg, "quality", grid.chip_window(chip.index)).ravel(), minlength=256)
     return {flag.name.lower(): round(float(counts[flag] / counts.sum()), 4) for flag in Quality}
 
 
-def _measure_bands(config: RunConfig, plan: Plan, grid: Grid, cube: CubeReader, draft: CubeDraft) -> list[BandReport]:
-    scenes = {scene.id: scene for scene in plan.scenes}
-    numbers = {facts["id"]: number for number, facts in draft.scenes.items()}
-    planned = {(chip.epsg, chip.index) for chip in plan.chips}
+def measure_bands(
+    chips: Sequence[ChipPlan],
+    read: Read,
+    grid: Grid,
+    scenes: Mapping[str, Scene],
+    numbers: Mapping[str, int],
+    *,
+    allow_cloudy: bool,
+) -> list[BandReport]:
+    """Seams of chips, and residual against their scenes, by band: of all chips, or of `sample_of` them.
 
-    def made(epsg: int, window: PixelWindow) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        """Pixels and sources; none where nothing came out of the networks: it is not held against them."""
-        pixels, source, quality = (cube.read(epsg, name, window) for name in ("reflectance", "source", "quality"))
-        return pixels, np.where(quality >= Quality.INTERPOLATED, 0, source)
+    Args:
+        chips: planned ones; where two of them meet a seam is looked for.
+        read: gives the cube's pixels.
+        scenes: by id; a chip of which one is not here has no residual.
+        numbers: the cube's number of each scene, by id.
+        allow_cloudy: whether the run let cloud fill what nothing clear covers.
+
+    Raises:
+        ReadError: a scene cannot be read.
+    """
+    planned = {(chip.epsg, chip.index) for chip in chips}
 
     def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        steps = steps_at_chip(read, grid, chip.epsg, chip.index, planned)
+        if not chip.scenes or not all(scene in scenes for scene in chip.scenes):
+            return steps, np.zeros((len(BANDS), 2))
         window = grid.chip_window(chip.index)
-        seams = []
-        if (chip.epsg, chip.index._replace(col=chip.index.col - 1)) in planned:
-            strip = window._replace(col=window.col - _STRIP_PX, width=grid.overlap_px * SCALE + 2 * _STRIP_PX)
-            pixels, source = made(chip.epsg, strip)
-            seams.append(_steps_across(pixels, source, grid))
-        if (chip.epsg, chip.index._replace(row=chip.index.row - 1)) in planned:
-            strip = window._replace(row=window.row - _STRIP_PX, height=grid.overlap_px * SCALE + 2 * _STRIP_PX)
-            pixels, source = made(chip.epsg, strip)
-            seams.append(_steps_across(pixels.swapaxes(1, 2), source.T, grid))
-        measured = read_chip(window, [scenes[s] for s in chip.scenes], allow_cloudy=config.scenes.allow_cloudy)
+        measured = read_chip(window, [scenes[s] for s in chip.scenes], allow_cloudy=allow_cloudy)
         lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
-        pixels, source = made(chip.epsg, window)
-        return seams, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
+        pixels, source = made(read, chip.epsg, window)
+        return steps, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
 
     seams: list[NDArray[np.float64]] = []
     residuals = np.zeros((len(BANDS), 2))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for found, residual in pool.map(measure, _sample(plan.chips)):
+        for found, residual in pool.map(measure, sample_of(chips)):
             seams.extend(found)
             residuals += residual
-    ratios, errors = _seam_ratios(seams)
-    reports = []
-    for i, band in enumerate(BANDS):
-        residual_of_band = float(residuals[i, 0] / residuals[i, 1]) if residuals[i, 1] else float("nan")
-        low, high = ratios[i] - 2 * errors[i], ratios[i] + 2 * errors[i]
-        seamless = np.isnan(ratios[i]) or (low <= SEAM_RANGE[1] and high >= SEAM_RANGE[0])
-        true_to_scenes = np.isnan(residual_of_band) or residual_of_band <= RESIDUAL_LIMIT[GSD_M[band]]
-        ratio, error = round(float(ratios[i]), 4), round(float(errors[i]), 4)
-        ok = bool(seamless and true_to_scenes)
-        reports.append(BandReport(band, ratio, error, round(residual_of_band, 6), ok))
-    return reports
+    ratios, errors = seam_ratios(seams)
+    return [_judged(i, ratios[i], errors[i], residuals[i]) for i in range(len(BANDS))]
 
 
-def _seam_ratios(seams: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seam ratio of each band and its standard error, by the jackknife over chip edges; NaN without edges."""
-
-    def ratio(total: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result: NDArray[np.float64] = (total[..., 0] / total[..., 1]) / (total[..., 2] / total[..., 3])
-        return result
-
-    edges = np.array([seam for seam in seams if seam[0, 1] > 0 and seam[0, 3] > 0])
-    if not len(edges):
-        return np.full(len(BANDS), np.nan), np.full(len(BANDS), np.nan)
-    whole = ratio(edges.sum(axis=0))
-    if len(edges) == 1:
-        return whole, np.full(len(BANDS), np.inf)
-    without = ratio(edges.sum(axis=0) - edges)  # (edges, bands)
-    n = len(edges)
-    return whole, np.sqrt((n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
+def _judged(i: int, seam_ratio: float, seam_error: float, residual: NDArray[np.float64]) -> BandReport:
+    """The figures of the i-th band; `residual`: sum and count."""
+    band = BANDS[i]
+    mean = float(residual[0] / residual[1]) if residual[1] else float("nan")
+    true_to_scenes = np.isnan(mean) or mean <= RESIDUAL_LIMIT[GSD_M[band]]
+    ok = bool(is_seamless(seam_ratio, seam_error) and true_to_scenes)
+    return BandReport(band, round(float(seam_ratio), 4), round(float(seam_error), 4), round(mean, 6), ok)
 
 
-def _steps_across(pixels: NDArray[np.uint16], source: NDArray[np.uint16], grid: Grid) -> NDArray[np.float64]:
-    """Absolute steps between neighbouring columns where the chip on the left ends, and inside the chips beside.
-
-    Boundaries are the columns at which a chip's weight begins, reaches a half, and reaches one. Each is compared with
-    columns of the same phase inside the chip on the left and inside the chip on the right.
-
-    Args:
-        pixels: (bands, h, overlap + 2·_STRIP_PX) uint16, the overlap in the middle.
-        source: (h, overlap + 2·_STRIP_PX) uint16.
-
-    Returns:
-        (bands, 4): sum and count at boundaries, sum and count inside.
-    """
-    overlap, margin = grid.overlap_px * SCALE, grid.margin_px * SCALE
-    out = np.zeros((len(BANDS), 4))
-    for boundary in (margin, overlap // 2, overlap - margin):
-        phase = (_STRIP_PX + boundary) % _PERIOD_PX
-        columns = range(phase or _PERIOD_PX, pixels.shape[-1], _PERIOD_PX)
-        inside = [c for c in columns if c <= _STRIP_PX or c > _STRIP_PX + overlap]
-        out[:, :2] += _step_sum(pixels, source, _STRIP_PX + boundary)
-        for column in inside:
-            out[:, 2:] += _step_sum(pixels, source, column)
-    return out
-
-
-def _step_sum(pixels: NDArray[np.uint16], source: NDArray[np.uint16], col: int) -> NDArray[np.float64]:
-    """(bands, 2): sum and count of |step| between columns col − 1 and col within one scene."""
-    same = (source[:, col - 1] == source[:, col]) & (source[:, col] > 0)
-    steps = np.abs(pixels[:, :, col].astype(np.float64) - pixels[:, :, col - 1])
-    return np.stack([steps[:, same].sum(axis=1), np.full(len(pixels), float(same.sum()))], axis=1)
+def is_seamless(seam_ratio: float, seam_error: float) -> bool:
+    """Whether a seam ratio is in its range, or less than two standard errors off; so is one that is not known."""
+    low, high = seam_ratio - 2 * seam_error, seam_ratio + 2 * seam_error
+    return bool(np.isnan(seam_ratio) or (low <= SEAM_RANGE[1] and high >= SEAM_RANGE[0]))
 
 
 def _residual(
@@ -315,8 +276,8 @@ def _eroded(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     return out & padded
 
 
-def _sample(chips: Sequence[ChipPlan]) -> list[ChipPlan]:
-    """All chips, or `_SAMPLE` of them spread evenly."""
+def sample_of(chips: Sequence[ChipPlan]) -> list[ChipPlan]:
+    """All chips, or 200 of them spread evenly: always the same ones."""
     if len(chips) <= _SAMPLE:
         return list(chips)
     return [chips[int(i)] for i in np.linspace(0, len(chips) - 1, _SAMPLE)]

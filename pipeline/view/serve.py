@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import threading
-import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def serve_map(
     maplibre: Path | None,
     cache: Path,
     told: Callable[[str], None],
-    browse: Callable[[str], object] | None = webbrowser.open,
+    browse: Callable[[str], object] | None,
 ) -> None:
     """Serve the map of a cube until SIGINT or SIGTERM.
 

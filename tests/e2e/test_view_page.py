@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import uvicorn
 import xarray as xr
+from browser import CHROMIUM, needs_chromium
 from numpy.typing import NDArray
 from PIL import Image
 from platformdirs import user_cache_path
@@ -29,6 +29,8 @@ from pipeline.view.maplibre import maplibre_files
 from pipeline.view.server import map_app
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with difffusr[test]")
+
+pytestmark = needs_chromium
 
 EPSG, LON, LAT = 32648, 105.02, 16.04
 SETTLED = "html[data-map=settled]"
@@ -72,11 +74,8 @@ def url(cube: Storage) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine")
     with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
         running.close()
 

@@ -98,7 +98,7 @@ def test_staging_lies_beside_the_cube(tmp_path: Path, url: str, staging: str) ->
     assert load_config(written(tmp_path, store={"url": url})).store.staging == staging
 
 
-@pytest.mark.parametrize(
+labelled = pytest.mark.parametrize(
     ("start", "end", "label"),
     [
         ("2023-06-01", "2023-06-30", "2023-06"),
@@ -107,6 +107,45 @@ def test_staging_lies_beside_the_cube(tmp_path: Path, url: str, staging: str) ->
         ("2023-06-05", "2023-06-05", "2023-06-05_2023-06-05"),
     ],
 )
+
+
+@labelled
+def test_a_period_is_found_by_its_name(tmp_path: Path, start: str, end: str, label: str) -> None:
+    named, dated = (
+        load_config(written(tmp_path, period=period)).period for period in (label, {"start": start, "end": end})
+    )
+    assert named == dated
+
+
+@pytest.mark.parametrize(
+    ("today", "label"),
+    [
+        ("2026-11-05", "2026-10"),
+        ("2026-11-30", "2026-10"),
+        ("2026-01-01", "2025-12"),
+        ("2024-03-31", "2024-02"),
+    ],
+)
+def test_last_month_is_the_whole_month_before_the_current_one(tmp_path: Path, today: str, label: str) -> None:
+    file = written(tmp_path, period="last-month")
+    assert load_config(file, today=dt.date.fromisoformat(today)).period.label == label
+
+
+def test_last_month_is_reckoned_from_the_clock(tmp_path: Path) -> None:
+    now = dt.datetime.now(dt.UTC).date()
+    assert load_config(written(tmp_path, period="last-month")).period.end in (
+        now.replace(day=1) - dt.timedelta(days=1),
+        (now + dt.timedelta(days=1)).replace(day=1) - dt.timedelta(days=1),
+    )
+
+
+def test_the_period_of_a_file_is_replaced_by_name(tmp_path: Path) -> None:
+    file = written(tmp_path, period="last-month")
+    assert load_config(file, {"period": "2023-06"}).period.label == "2023-06"
+    assert load_config(written(tmp_path, period=2023)).period.label == "2023"
+
+
+@labelled
 def test_a_period_has_a_name_that_sorts(tmp_path: Path, start: str, end: str, label: str) -> None:
     assert load_config(written(tmp_path, period={"start": start, "end": end})).period.label == label
 
@@ -147,7 +186,8 @@ def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
 def test_missing_sections_are_all_named_in_one_line(tmp_path: Path) -> None:
     message = refused(tmp_path, "name: x\narea: {bbox: [1, 2, 3, 4]}\nstore: {}\n")
     assert message == (
-        "config.yaml: period: missing, expected a section with start and end; "
+        "config.yaml: period: missing, expected a section with start and end, a month such as 2023-06, a year such as "
+        "2023, or last-month; "
         "source: missing, expected a section with one of stac_api, static_catalog, items; "
         "store.url: missing, expected a path or URL such as s3://bucket/cube.zarr"
     )
@@ -189,6 +229,21 @@ def test_missing_sections_are_all_named_in_one_line(tmp_path: Path) -> None:
             "period.end: found '2023-06-01', expected a date not before",
         ),
         ({"period": {"start": "June", "end": "2023-06-01"}}, "period.start: found 'June', expected a date such as"),
+        ({"period": "2023-13"}, "period: found '2023-13', expected a section with start and end, a month such as"),
+        ({"period": "next-month"}, "period: found 'next-month', expected a section with start and end, a month"),
+        ({"period": True}, "period: found true, expected a section with start and end, a month"),
+        (
+            {"period": "2023-07-04_2023-06-05"},
+            "period.end: found '2023-06-05', expected a date not before period.start = 2023-07-04",
+        ),
+        (
+            {"compute": {"wait_minutes": 20, "actors_max": 4}},
+            "compute.wait_minutes: found 20.0, expected 0, or compute.gpus_per_actor and compute.actors_max as numbers",
+        ),
+        (
+            {"compute": {"wait_minutes": 20, "gpus_per_actor": 1}},
+            "compute.wait_minutes: found 20.0, expected 0, or compute.gpus_per_actor and compute.actors_max as numbers",
+        ),
         ({"grid": {"chip_px": 200}}, "grid.chip_px: found 200, expected a positive multiple of 6"),
         ({"grid": {"overlap_px": 96}}, "grid.overlap_px: found 96, expected less than half of grid.chip_px = 192"),
         ({"grid": {"shard_px": 2000}}, "grid.shard_px: found 2000, expected a multiple of grid.chunk_px = 256"),
