@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline import plan_commands
 from pipeline.config import RunConfig, load_config
-from pipeline.cube_commands import show_export, show_history, show_records, show_report, show_rollback
+from pipeline.cube_commands import show_export, show_history, show_map, show_records, show_report, show_rollback
 from pipeline.errors import EXIT_FAILED, DifffusrError, StoreError
 from pipeline.evaluation.commands import evaluate
 from pipeline.places import cube_staging_of, storage_of
@@ -289,6 +289,36 @@ def report(
     """
     _set_up_logging(verbose)
     show_report(cube, output, periods=period or (), with_scenes=scenes)
+
+
+@app.command()
+def view(
+    cube: Annotated[
+        str,
+        typer.Argument(
+            metavar="CUBE", help="URL of a cube, or the YAML file of a run that writes one.", show_default=False
+        ),
+    ],
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes any that is free.", min=0, max=65535)] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. Anybody who reaches another than this one can see the cube.")
+    ] = "127.0.0.1",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+    maplibre: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Folder or tarball of the npm package maplibre-gl, where npm is out of reach."
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Look at a published cube on a map in the browser. Needs [bold]pip install 'difffusr\\[view]'[/].
+
+    2.5 m beside 10 m, band combinations, indices, periods, quality, and the spectrum of any pixel. MapLibre GL JS is
+    fetched once from the npm registry; the page itself loads nothing from elsewhere.
+    """
+    _set_up_logging(verbose)
+    show_map(cube, host=host, port=port, browser=not no_browser, maplibre=maplibre)
 
 
 @app.command()

@@ -1,7 +1,8 @@
-"""What `history`, `rollback`, `export`, `stac` and `report` say."""
+"""What `history`, `rollback`, `export`, `stac`, `view` and `report` say."""
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,6 +143,39 @@ def show_records(cube: str, folder: str, name: str | None) -> None:
     items = f"{len(written) - 2:,} item{'s' if len(written) > 3 else ''}"
     console.print(f"{written[-1]}  collection of {items}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"{written[-2]}  the same items as stac-geoparquet", soft_wrap=True, highlight=False, markup=False)
+
+
+def show_map(cube: str, *, host: str, port: int, browser: bool, maplibre: Path | None) -> None:
+    """Serve the map of a cube, say where, and end when told to.
+
+    Args:
+        cube: as `cube_at`.
+        browser: open it there.
+        maplibre: see `pipeline.view.maplibre.maplibre_files`.
+
+    Raises:
+        ConfigError: what the map needs is not installed.
+        DifffusrError: as `pipeline.view.serve.serve_map`.
+    """
+    try:
+        from platformdirs import user_cache_path
+
+        from pipeline.view.serve import serve_map
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"view: needs the package {error.name}; pip install 'difffusr[view]'") from None
+
+    def told(url: str) -> None:
+        console.print(f"{url}  (Ctrl-C ends it)", soft_wrap=True, highlight=False, markup=False)
+
+    serve_map(
+        cube_at(cube),
+        host=host,
+        port=port,
+        maplibre=maplibre,
+        cache=user_cache_path("difffusr"),
+        told=told,
+        browse=webbrowser.open if browser else None,
+    )
 
 
 def show_report(cube: str, path: Path, *, periods: Sequence[str], with_scenes: bool) -> None:

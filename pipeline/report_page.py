@@ -151,6 +151,8 @@ def _cube(report: CubeReport) -> str:
         ("Source", str(report.attributes.get("source", _NONE))),
         ("Software", software or "not told by the cube"),
         ("Weights and sampling", f"sha256 {told['model']}" if told.get("model") else "not told by the cube"),
+        *((f"Weights, {stage}", f"sha256 {sha256}") for stage, sha256 in told.get("weights", {}).items()),
+        *((f"Sampling, {name}", str(value)) for name, value in told.get("sampling", {}).items()),
     ]
     zones = [_zone_row(zone) for zone in report.zones]
     heads = ("zone", "EPSG", "west", "south", "east", "north", "pixels of 2.5 m", "shards")
