@@ -43,6 +43,7 @@ FLAGS = [
 ]  # fmt: skip
 
 DESKTOP = {"viewport": {"width": 1440, "height": 900}}
+SMALL = {"viewport": {"width": 900, "height": 600}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
 
 
@@ -142,7 +143,7 @@ def table(page: Any) -> dict[str, float]:
 def test_pixels_are_where_and_what_they_are(opened, cube):
     data = stored(cube)
     lon, lat = middle_of_pixel(data, LON, LAT)
-    page = opened(DESKTOP, f"#map=19/{lat:.8f}/{lon:.8f}&compare=nothing&low=0&high=0.6")
+    page = opened(SMALL, f"#map=19/{lat:.8f}/{lon:.8f}&compare=nothing&low=0&high=0.6")
     drawn = picture(page)
     middle = drawn[drawn.shape[0] // 2 - 2 : drawn.shape[0] // 2 + 2, drawn.shape[1] // 2 - 2 : drawn.shape[1] // 2 + 2]
     own = at(data, lon, lat).isel(time=1).reflectance.sel(band=["B04", "B03", "B02"]).values
@@ -247,7 +248,7 @@ def widths(page: Any) -> list[int]:
 
 
 def test_dark_is_dark_and_every_control_is_reached_by_the_tabulator(opened):
-    page = opened({"viewport": {"width": 900, "height": 600}, "color_scheme": "dark"}, f"#map=14/{LAT}/{LON}")
+    page = opened({**SMALL, "color_scheme": "dark"}, f"#map=14/{LAT}/{LON}")
     assert picture(page)[5, 5].max() < 80
     reached = set()
     for _ in range(20):
