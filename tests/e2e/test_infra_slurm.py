@@ -114,6 +114,15 @@ def submitted(slurm, folder: Path) -> str:
     return said.split()[-1]
 
 
+def wait_for_a_chip(slurm, job: str, folder: Path) -> None:
+    def staged() -> bool:
+        log = folder / f"difffusr-{job}.log"
+        assert state(slurm, job) not in ("FAILED", "COMPLETED"), log.read_text()
+        return any((folder / "cube.staging").rglob("*.chip"))
+
+    wait_for(staged, 300)
+
+
 def state(slurm, job: str) -> str:
     return re.search(r"JobState=(\w+)", slurm("scontrol", "show", "job", job))[1]
 
@@ -126,10 +135,10 @@ def report(folder: Path) -> dict:
 @pytest.mark.slow
 @needs_slurm
 def test_a_job_that_nears_its_time_limit_is_queued_again_and_publishes(slurm, world, tmp_path):
-    write_run(tmp_path, world, model={"sampler_steps": 50})
+    write_run(tmp_path, world, model={"sampler_steps": 25})
     job = submitted(slurm, tmp_path)
     log = tmp_path / f"difffusr-{job}.log"
-    wait_for(lambda: list((tmp_path / "cube.staging").rglob("*.chip")), 240)
+    wait_for_a_chip(slurm, job, tmp_path)
     assert not (tmp_path / "cube.zarr" / "zarr.json").exists()
     token = tmp_path / f".difffusr-{job}.token"
     assert token.stat().st_mode & 0o777 == 0o600
@@ -152,9 +161,9 @@ def test_a_job_that_nears_its_time_limit_is_queued_again_and_publishes(slurm, wo
 @pytest.mark.slow
 @needs_slurm
 def test_a_job_that_is_told_to_stop_is_not_queued_again(slurm, world, tmp_path):
-    write_run(tmp_path, world, model={"sampler_steps": 50})
+    write_run(tmp_path, world, model={"sampler_steps": 25})
     job = submitted(slurm, tmp_path)
-    wait_for(lambda: list((tmp_path / "cube.staging").rglob("*.chip")), 240)
+    wait_for_a_chip(slurm, job, tmp_path)
     slurm("scancel", "--batch", "--signal=TERM", job)
     wait_for(lambda: state(slurm, job) == "COMPLETED", 240)
     assert "stopped as asked" in (tmp_path / f"difffusr-{job}.log").read_text()
