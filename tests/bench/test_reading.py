@@ -73,7 +73,11 @@ LAYOUTS = (
 
 #: What is read: its index into (time, band, y, x), from two random places.
 PATTERNS: dict[str, Callable[[int, int], tuple[Any, ...]]] = {
-    "patch on the chunks": lambda y, x: (0, slice(None), *(slice(a // 256 * 256, a // 256 * 256 + 256) for a in (y, x))),
+    "patch on the chunks": lambda y, x: (
+        0,
+        slice(None),
+        *(slice(a // 256 * 256, a // 256 * 256 + 256) for a in (y, x)),
+    ),
     "patch anywhere": lambda y, x: (0, slice(None), slice(y, y + 256), slice(x, x + 256)),
     "RGB patch anywhere": lambda y, x: (0, slice(1, 4), slice(y, y + 256), slice(x, x + 256)),
     "pixel, 6 periods": lambda y, x: (slice(None), slice(None), y, x),
@@ -174,7 +178,9 @@ def opened(folder: Path, layout: Layout, client: str, bucket: FileBucket) -> zar
     name = layout.folder
     stores = {
         "local files": lambda: LocalStore(folder / "bucket" / name, read_only=True),
-        "s3fs": lambda: FsspecStore.from_url(f"s3://bucket/{name}", storage_options=bucket.s3fs_options, read_only=True),
+        "s3fs": lambda: FsspecStore.from_url(
+            f"s3://bucket/{name}", storage_options=bucket.s3fs_options, read_only=True
+        ),
         "obstore": lambda: ObjectStore(S3Store("bucket", prefix=name, **bucket.obstore_options), read_only=True),
     }
     return zarr.open_array(stores[client](), mode="r", zarr_format=3)
@@ -183,7 +189,9 @@ def opened(folder: Path, layout: Layout, client: str, bucket: FileBucket) -> zar
 def show(rows: list[dict[str, Any]]) -> None:
     """The rows as tables, one a pattern."""
     for pattern in PATTERNS:
-        print(f"\n{pattern:30}{'objects/Gpx':>12}{'requests':>9}{'MB':>8}" + "".join(f"{c + '/s':>15}" for c in CLIENTS))
+        print(
+            f"\n{pattern:30}{'objects/Gpx':>12}{'requests':>9}{'MB':>8}" + "".join(f"{c + '/s':>15}" for c in CLIENTS)
+        )
         for layout in LAYOUTS:
             by = {row["client"]: row for row in rows if (row["layout"], row["pattern"]) == (layout.name, pattern)}
             cost = by["obstore"]
@@ -210,6 +218,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     panels[0].set_yticks(places, [layout.name for layout in LAYOUTS])
     panels[0].invert_yaxis()
     picture.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    picture.suptitle(f"{READERS} readers at a time; a request takes {LATENCY_MS:g} ms + 1 s per {MB_PER_S:g} MB", fontsize=10)
+    picture.suptitle(
+        f"{READERS} readers at a time; a request takes {LATENCY_MS:g} ms + 1 s per {MB_PER_S:g} MB", fontsize=10
+    )
     picture.savefig(path, dpi=90)
     plt.close(picture)
