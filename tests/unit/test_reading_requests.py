@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import xarray as xr
 import zarr
@@ -38,8 +37,8 @@ def test_one_document_describes_the_whole_cube(bucket, cube):
     asked = bucket.counted().requests
     documents = [request for request in asked if request.endswith("zarr.json")]
     assert documents == ["GET /maps/cube.zarr/zarr.json"]
-    read = {request.removeprefix(f"GET /maps/cube.zarr/{GROUP}/").split("/")[0] for request in asked} - set(documents)
-    assert read - {"GET "} == {"time", "time_bnds", "x", "y", "band"}
+    chunks = [request.split(f"/{GROUP}/")[1] for request in asked if request not in documents]
+    assert {chunk.split("/")[0] for chunk in chunks} == {"time", "time_bnds", "x", "y", "band"}
     assert opened.sizes["time"] == 2
 
 
@@ -58,9 +57,9 @@ def test_a_window_is_the_index_of_its_shard_and_its_chunks(bucket, cube):
     bucket.counted()
     one = array[1, :, 32:64, 64:96]
     asked = bucket.counted()
-    assert asked.requests == ["GET /maps/cube.zarr/" + GROUP + "/reflectance/c/1/0/0/1"] * 2
+    assert asked.requests == [f"GET /maps/cube.zarr/{GROUP}/reflectance/c/1/0/0/1"] * 2
     assert (one == 8).all()
-    assert asked.sent < array.shards[-1] // array.chunks[-1] * np.prod(array.chunks)  # not the shard
+    assert asked.sent < one.nbytes
 
 
 def test_the_server_knows_what_is_not_there(bucket, cube):
