@@ -196,7 +196,8 @@ class DemoWorld:
 def write_demo_world(folder: Path | str, seed: int = SEED, size_m: tuple[int, int] = SIZE_M) -> DemoWorld:
     """Generate a world and write its catalogue (`archive/`), its truth (`truth_DATE.tif`) and its land cover.
 
-    folder: made if missing. size_m: (height, width), multiples of 60 m. The truth is uint16, reflectance × 10000.
+    folder: made if missing. size_m: (height, width), multiples of 60 m. The truth is uint16, reflectance × 10000. The
+    land cover's band carries a tag for each code, its class's name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,8 @@ def write_demo_world(folder: Path | str, seed: int = SEED, size_m: tuple[int, in
         pixels = np.rint(world.on(date) * 10_000).astype(np.uint16)
         _write_tiff(truth[date], pixels, world.transform, world.epsg, "GTiff", descriptions=BANDS)
     landcover = folder / "landcover.tif"
-    _write_tiff(landcover, world.landcover[None], world.transform, world.epsg, "GTiff")
+    names = {str(code): name for code, name in LANDCOVER.items()}
+    _write_tiff(landcover, world.landcover[None], world.transform, world.epsg, "GTiff", tags=names)
     return DemoWorld(catalog, truth, landcover, world.bbox, world.epsg, PERIOD)
 
 
@@ -990,9 +992,12 @@ def _outline(scene: RenderedScene) -> list[tuple[float, float]]:
 
 def _write_tiff(
     path: Path, pixels: NDArray[Any], transform: Affine, epsg: int, driver: str, nodata: int | None = None,
-    descriptions: tuple[str, ...] | None = None,
+    descriptions: tuple[str, ...] | None = None, tags: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """Write (bands, H, W) as a tiled GeoTIFF or a COG (whose overviews are means, or for classes nearest)."""
+    """Write (bands, H, W) as a tiled GeoTIFF or a COG (whose overviews are means, or for classes nearest).
+
+    tags: what the first band's values mean, where they are classes.
+    """
     options: dict[str, Any] = {"compress": "deflate", "nodata": nodata}
     if driver == "COG":
         options |= {"blocksize": 256, "overview_resampling": "nearest" if pixels.dtype == np.uint8 else "average"}
@@ -1004,6 +1009,7 @@ def _write_tiff(
         crs=f"EPSG:{epsg}", transform=transform, **options,
     ) as raster:  # fmt: skip
         raster.write(pixels)
+        raster.update_tags(1, **(tags or {}))
         if descriptions:
             raster.descriptions = descriptions
 

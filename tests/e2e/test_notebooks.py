@@ -1,0 +1,143 @@
+"""The notebooks run on a small cube, and what is committed of them is what somebody may see."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+
+#: What a reader needs for the first notebook, and what executes it.
+READERS_PACKAGES = ("xarray", "zarr", "matplotlib", "numpy")
+EXECUTION = ("nbclient", "ipykernel")
+
+EXECUTE = """
+import sys, nbformat, nbclient
+notebook = nbformat.read(sys.argv[1], 4)
+nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+nbformat.write(notebook, sys.argv[1])
+"""
+
+
+def executed(python: Path | str, name: str, folder: Path, **environment: str | Path) -> dict:
+    """A notebook as it is after Python has executed a copy of it in a folder."""
+    pytest.importorskip("nbclient", reason="notebooks are executed by nbclient and ipykernel")
+    copy = folder / name
+    shutil.copy(FOLDER / name, copy)
+    told = {key: str(value) for key, value in environment.items()}
+    # The kernel is the Python that executes, whatever kernels this machine has installed.
+    ended = subprocess.run(
+        [python, "-c", EXECUTE, copy], cwd=folder, env={**os.environ, **told}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(copy.read_text())
+
+
+def printed(notebook: dict) -> str:
+    """All that a notebook printed."""
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    return "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
+
+
+def pictures(notebook: dict) -> int:
+    """How many pictures a notebook drew."""
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_the_cube_is_read_with_xarray_and_zarr(finished_run, tmp_path):
+    notebook = executed(sys.executable, "01-read-the-cube.ipynb", tmp_path, CUBE=finished_run.with_suffix(".zarr"))
+    assert "UTM zones: [32632]" in printed(notebook)
+    assert pictures(notebook) == 4
+
+
+@pytest.mark.slow
+def test_the_cube_is_read_where_nothing_else_is_installed(finished_run, tmp_path):
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", *READERS_PACKAGES, *EXECUTION],
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    if installed.returncode:
+        pytest.skip(f"no package index can be reached: {installed.stderr.strip().splitlines()[-1]}")
+    nothing = subprocess.run(
+        [python, "-c", "import pipeline"], cwd=tmp_path, env={"PYTHONPATH": ""}, capture_output=True
+    )
+    assert nothing.returncode != 0
+    cube = finished_run.with_suffix(".zarr")
+    assert pictures(executed(python, "01-read-the-cube.ipynb", tmp_path, CUBE=cube, PYTHONPATH="")) == 4
+
+
+@pytest.mark.slow
+def test_a_network_learns_from_the_cube(finished_run, world, tmp_path):
+    cube, places = finished_run.with_suffix(".zarr"), world.landcover.parent
+    notebook = executed(sys.executable, "02-train-on-it.ipynb", tmp_path, CUBE=cube, WORLD=places, STEPS="8")
+    said = printed(notebook)
+    accuracy = re.search(r"accuracy +([\d.]+)% +([\d.]+)%", said)
+    assert accuracy is not None, said
+    assert "patches/s" in said
+    assert pictures(notebook) == 1
+
+
+def test_the_cube_is_sharper_than_its_input_and_true_to_it(finished_run, world, tmp_path):
+    cube, places = finished_run.with_suffix(".zarr"), world.landcover.parent
+    notebook = executed(sys.executable, "03-compare-10m-2.5m.ipynb", tmp_path, CUBE=cube, WORLD=places)
+    said = printed(notebook)
+    residuals = [float(value) for value in re.findall(r"^B\w\w \(\d+ m\) +([\d.]+)", said.replace("( ", "("), re.M)]
+    assert len(residuals) == 12
+    assert max(residuals) < 0.005
+    bicubic, fine = map(
+        float, re.findall(r"SAM, .*?([\d.]+)°", said.replace("2.5 m, DiffFuSR", "").replace("10 m, ", ""))
+    )
+    assert fine < bicubic
+    assert pictures(notebook) == 4
+
+
+@pytest.mark.slow
+def test_a_run_is_launched_and_carried_on(world, tmp_path):
+    places = world.landcover.parent
+    cube = tmp_path / "monthly" / "cube.zarr"
+    notebook = executed(sys.executable, "04-launch-and-monitor.ipynb", tmp_path, CUBE=cube, WORLD=places)
+    said = printed(notebook)
+    assert said.count("ended with exit code 0") == 2
+    assert "2023-06" in said
+    assert "2023-07" in said
+    assert pictures(notebook) == 1
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_is_committed_is_small_and_tells_nothing_of_a_machine(name):
+    path = FOLDER / name
+    notebook = json.loads(path.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert path.stat().st_size < 1_000_000
+    assert all(cell["execution_count"] == number for number, cell in enumerate(code, 1)), "executed once, in order"
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"], "warnings are mended, not shown"
+    told = "".join("".join(output.get("text", output.get("data", {}).get("text/plain", ""))) for output in outputs)
+    assert not re.search(r"(?<![\w.…])/(?:\w+/)+", told), "a path of a machine"
+    assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_know_nothing_of_the_software(name):
+    source = "\n".join(
+        "".join(cell["source"])
+        for cell in json.loads((FOLDER / name).read_text())["cells"]
+        if cell["cell_type"] == "code"
+    )
+    assert not re.search(r"^\s*(?:from|import) (?:pipeline|kernels)\b", source, re.M)
