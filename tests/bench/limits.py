@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import yaml
+import zarr
 from rasterio.windows import Window
 
 from kernels.bands import BANDS
@@ -36,10 +37,11 @@ from pipeline.actor import SuperResolver
 from pipeline.assemble import ChipSource, ShardData, blend_shard
 from pipeline.chip_stream import ChipTable
 from pipeline.config import RunConfig, load_config
-from pipeline.cube import draft_cube, open_store
+from pipeline.cube import CubeDraft, draft_cube, open_store
 from pipeline.demo_world import write_demo_world
 from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from pipeline.memory import keep_freed_memory
+from pipeline.overviews import halve_shards
 from pipeline.reader import read_chip
 from pipeline.scene import Asset, Scene
 from pipeline.staging import StagedChip, write_chip
@@ -287,4 +289,31 @@ def assembled(folder: Path, grid: Grid, made: Mapping[tuple[int, int], StagedChi
             limit,
             fresh(lambda: draft.write_shard(epsg, shard, blend_shard(grid, shard, chips, store)) and None),
         ),
+        overview(draft, epsg, shard, data),
     ]
+
+
+def overview(draft: CubeDraft, epsg: int, shard: ShardIndex, data: ShardData) -> dict[str, Any]:
+    """Make a shard of an overview of the one below it, and write it: as zarr alone does, which reads the one and writes
+    the other, and as a run does."""
+    zone, store = draft.zones[epsg], open_store(draft.storage, read_only=False)
+    draft.write_shard(epsg, shard, data)
+    below = zone.position(shard, draft.grid)
+    made = halve_shards(draft, store, epsg, [below])
+    height, width = zone.level_shape(1)
+
+    def arrays(level: int) -> list[zarr.Array]:
+        return [draft.array(store, f"{zone.level_path(level)}/{name}") for name in ("reflectance", "quality", "source")]
+
+    def written(half: ShardData) -> None:
+        shutil.rmtree(Path(draft.storage.url) / zone.level_path(1), ignore_errors=True)
+        for array, values in zip(arrays(1), (half.reflectance, half.quality, half.source), strict=True):
+            array[...] = values[None, ..., :height, :width]
+
+    def alone() -> None:
+        for array in arrays(0):
+            array[...]
+        written(made)
+
+    megabytes = (data.reflectance.nbytes + data.quality.nbytes + data.source.nbytes) / 1e6
+    return against("overview", megabytes, alone, lambda: written(halve_shards(draft, store, epsg, [below])))
