@@ -212,6 +212,9 @@ def test_a_written_world_can_be_asked_for_and_compared_with_its_truth(tmp_path, 
             assert raster.descriptions == BANDS
             assert raster.transform == world.transform
             assert np.abs(raster.read() / 10_000 - world.on(date)).max() <= 0.51e-4
+    with rasterio.open(demo.landcover) as raster:
+        assert np.array_equal(raster.read(1), world.landcover)
+        assert {int(code): name for code, name in raster.tags(1).items() if code.isdigit()} == LANDCOVER
 
 
 def test_the_picture_shows_the_same_ground_in_every_panel(tmp_path, world):
