@@ -516,7 +516,8 @@ def _measure_shards(
     with _Stopwatch() as watch:
         PlainTarget(draft.storage, staging, draft, "calibration").publish(shards_written=count, keep=1)
     ((_, zone),) = draft.zones.items()
-    publish = Publishing(seconds=watch.seconds, objects=round(len(draft.objects) / len(zone.levels)))
+    of_levels = len(draft.objects) - 2  # without the root's document and the zone's
+    publish = Publishing(seconds=watch.seconds, objects=of_levels // len(zone.levels))
     return _shard_figures(full, least), overview, publish
 
 

@@ -302,7 +302,7 @@ class _Work:
             shards * shard.bytes
             + shard.bytes_per_pixel * pixels
             + calibration.overview.bytes_per_pixel * pixels * sum(0.25 ** (1 + n) for n in range(len(overviews))),
-            chips + shards * (variables + 1) + levels * calibration.publish.objects + _OBJECTS_PER_RUN,
+            chips + shards * (variables + 1) + levels * calibration.publish.objects + zones + 1 + _OBJECTS_PER_RUN,
             zones,
         )
 
