@@ -33,6 +33,7 @@ def test_two_dates_without_scl_give_one_mosaic_with_the_right_radiometry(difffus
     assert set(np.unique(ds.quality.values)) <= {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_an_offset_under_full_cloud_is_removed_and_the_cloud_is_said(difffusr, configure, archive):
     path = configure(
         area={"tiles": ["33NZA"]},

@@ -143,6 +143,7 @@ def test_an_interrupted_run_computes_only_what_is_missing(difffusr, finished):
     assert cube_of(path).load().equals(before)
 
 
+@pytest.mark.slow
 def test_a_second_period_joins_the_first(difffusr, configure):
     june = configure(period={"start": "2023-06-01", "end": "2023-06-30"})
     assert difffusr("run", june).code == 0

@@ -83,6 +83,7 @@ def pixels(path: Path) -> xr.Dataset:
     return xr.open_zarr(path.with_suffix(".zarr"), group=GROUP).load()
 
 
+@pytest.mark.slow
 def test_two_months_of_a_scheduled_job(difffusr, configure, own_archive):
     february = month(configure, own_archive, "2020-02-01", "2020-02-29")
     assert difffusr("run", february).code == 0

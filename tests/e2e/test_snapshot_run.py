@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import icechunk
+import pytest
 import xarray as xr
 
 from pipeline.config import load_config
@@ -25,6 +26,7 @@ def pixels(folder: Path) -> xr.Dataset:
     return xr.open_zarr(store, group=GROUP, mask_and_scale=False, consolidated=False).load()
 
 
+@pytest.mark.slow
 def test_a_killed_run_into_icechunk_is_resumed_and_its_cube_is_the_plain_store_s(
     difffusr, configure, finished_run, tmp_path
 ):

@@ -107,6 +107,7 @@ def start(config: Path, after_step: int) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_same_losses(difffusr, describe):
     undisturbed = describe("undisturbed", validate_every=3)
     ended = difffusr("train", "sr", undisturbed)
