@@ -140,9 +140,13 @@ def show_records(cube: str, folder: str, name: str | None) -> None:
         DifffusrError: as `write_records`.
     """
     written = write_records(Cube(cube_at(cube)), Storage(folder), name)
-    items = f"{len(written) - 2:,} item{'s' if len(written) > 3 else ''}"
-    console.print(f"{written[-1]}  collection of {items}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{written[-2]}  the same items as stac-geoparquet", soft_wrap=True, highlight=False, markup=False)
+    places = dict(zip((url.rsplit("/", 1)[-1] for url in written), written, strict=True))
+    others = [places.pop(file) for file in ("collection.json", "items.parquet")]
+    model = places.pop("model.json", None)
+    items = f"{len(places):,} item{'s' if len(places) > 1 else ''}"
+    told = [(others[0], f"collection of {items}"), (others[1], "the same items as stac-geoparquet")]
+    for place, what in told + ([(model, "the model that made it")] if model else []):
+        console.print(f"{place}  {what}", soft_wrap=True, highlight=False, markup=False)
 
 
 def show_map(cube: str, *, host: str, port: int, browser: bool, maplibre: Path | None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import uvicorn
+from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.errors import ConfigError
 from pipeline.published import Cube
@@ -49,6 +50,8 @@ def serve_map(
         StoreError: the cube cannot be read.
         DifffusrError: MapLibre GL JS cannot be had.
     """
+    # Rasterio says it of arrays in memory whose place it is told beside them.
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
     with _listening(host, port) as listener:
         cube = map_cube(Cube(storage))
         app = map_app(cube, maplibre_files(maplibre, cache), _names_of(host))
