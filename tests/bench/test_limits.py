@@ -12,7 +12,7 @@ MOST = {
     "staging": 1.5,
     "reading what is staged": 1.5,
     "assembly": 1 / 0.7,
-    "overview": 1.6,
+    "overview": 1.8,
 }
 
 
