@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 import ray.data
@@ -80,3 +81,15 @@ def _without_native_remarks() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def result_of(task: Any) -> Any:
+    """What a Ray task returned.
+
+    Raises:
+        DifffusrError: the task raised it; of other errors Ray's own.
+    """
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, DifffusrError) else error) from None

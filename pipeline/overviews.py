@@ -30,8 +30,9 @@ from kernels.bands import BANDS
 from kernels.pyramid import average_2x, mode_2x
 from pipeline.actor import STD_FILL
 from pipeline.assemble import ShardData
+from pipeline.cluster import result_of
 from pipeline.cube import CubeDraft
-from pipeline.errors import DifffusrError, StoreError
+from pipeline.errors import StoreError
 from pipeline.grid import OverviewIndex, ShardIndex
 from pipeline.ledger import DIGITS, OVERVIEWS, Entry, Ledger, write_entry
 from pipeline.memory import keep_freed_memory
@@ -186,7 +187,7 @@ def _level_written(
             running[task.remote(writer, *place, overviews.made_of[place])] = place
         ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_POLL_S)
         if ended:
-            yield [(running.pop(reference), _result(reference)) for reference in ended]
+            yield [(running.pop(reference), result_of(reference)) for reference in ended]
 
 
 def _enter(done: Sequence[tuple[Place, Receipt]], overviews: Overviews, target: Target, staging: Storage) -> None:
@@ -200,14 +201,6 @@ def _enter(done: Sequence[tuple[Place, Receipt]], overviews: Overviews, target: 
     with ThreadPoolExecutor(_REQUESTS, "ledger") as pool:
         for _ in pool.map(lambda pair: enter(*pair), done):
             pass
-
-
-def _result(task: Any) -> Receipt:
-    try:
-        receipt: Receipt = ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, DifffusrError) else error) from None
-    return receipt
 
 
 def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: Sequence[OverviewIndex]) -> Receipt:

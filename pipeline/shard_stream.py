@@ -19,7 +19,7 @@ import ray
 from numpy.typing import NDArray
 
 from pipeline.assemble import ChipSource, blend_shard
-from pipeline.errors import DifffusrError
+from pipeline.cluster import result_of
 from pipeline.grid import ChipIndex, Grid, ShardIndex
 from pipeline.ledger import Entry, Ledger, shard_digest, write_entry
 from pipeline.memory import keep_freed_memory
@@ -162,7 +162,7 @@ class ShardStream:
                 continue
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_POLL_S)
             if ended:
-                self._end([(running.pop(task), _result(task)) for task in ended], pool)
+                self._end([(running.pop(task), result_of(task)) for task in ended], pool)
 
     def _hear(self, open_end: bool, *, wait: bool) -> bool:
         """Take in what became of chips; whether more is to come."""
@@ -278,14 +278,6 @@ def write_shard(
     receipt = writer.write(epsg, index, data)
     valid = float((data.source > 0).mean())
     return WrittenShard(receipt, round(valid, 6), time.process_time() - begun)
-
-
-def _result(task: Any) -> WrittenShard:
-    try:
-        written: WrittenShard = ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, DifffusrError) else error) from None
-    return written
 
 
 @dataclass(frozen=True, eq=False)
