@@ -12,6 +12,7 @@ help: ## show this list
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable .
+	@mkdir -p .venv/names/difffusr && ln -sfn ../../../pipeline .venv/names/difffusr/pipeline && ln -sfn ../../../kernels .venv/names/difffusr/kernels
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
@@ -40,10 +41,10 @@ bench-guards: .venv/.installed-test ## what must hold of speed and memory on any
 
 DATA ?= ../shared/data
 model-card: .venv/.installed-test ## measure all that kernels/weights/README.md states, on the data below DATA
-	$(BIN)/python -m pipeline.evaluation.card --data $(DATA)
+	$(BIN)/python -m difffusr.pipeline.weights.evaluation.card --data $(DATA)
 
 sampler-curve: .venv/.installed-test ## measure what fewer sampler steps cost: notebooks/sampler-curve.png and .json
-	$(BIN)/python -m pipeline.evaluation.curve --data $(DATA)
+	$(BIN)/python -m difffusr.pipeline.weights.evaluation.curve --data $(DATA)
 
 audit: .venv/.installed-test ## known vulnerabilities of what is installed, by PyPI's advisories
 	@$(BIN)/pip-audit --skip-editable --vulnerability-service pypi --progress-spinner off > .venv/audit.txt 2> .venv/audit.err; \

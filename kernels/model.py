@@ -2,72 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
-from importlib import resources
 from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-from kernels.bands import GROUPS, RGB
-from kernels.checkpoints import WeightsError, load_weights
-from kernels.consistency import Sensor, back_project, sensor_for_group
-from kernels.execution import Recorded, compiled
-from kernels.fusion import FusionNetwork, fusion_from_weights, merge_groups, pick_channels
-from kernels.inpaint import fill_invalid
-from kernels.normalisation import FUSION, FUSION_RGB
-from kernels.stage1 import Stage1
-from kernels.uncertainty import sample_spread
+from difffusr.kernels.bands import GROUPS, RGB
+from difffusr.kernels.images.consistency import Sensor, back_project, sensor_for_group
+from difffusr.kernels.images.inpaint import fill_invalid
+from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB
+from difffusr.kernels.networks.execution import Recorded, compiled
+from difffusr.kernels.networks.fusion.build import fusion_from_weights
+from difffusr.kernels.networks.fusion.frame import FusionNetwork, merge_groups, pick_channels
+from difffusr.kernels.networks.stage1 import Stage1
+from difffusr.kernels.sampling.settings import Sampling, fingerprint
+from difffusr.kernels.sampling.uncertainty import sample_spread
+from difffusr.kernels.weights.checkpoints import WeightsError, load_weights
+from difffusr.kernels.weights.shipped import shipped
 
 Preset = Literal["small", "published"]
+
 
 #: "eager": operation by operation. "compiled": what lies between convolutions fused; on GPUs the whole chip recorded as
 #: one graph and replayed. The same but for rounding.
 Execution = Literal["eager", "compiled"]
 
+
 _RGB: Final = [GROUPS[10].index(band) for band in RGB]
-
-Solver = Literal["ddim", "multistep", "none"]
-
-#: The ways to sample that a user chooses from by name: solver and steps of each.
-SAMPLERS: Final[Mapping[str, tuple[Solver, int]]] = {
-    "reference": ("ddim", 20),
-    "fast": ("multistep", 4),
-    "draft": ("none", 0),
-}
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a model is run.
-
-    Attributes:
-        solver: "ddim", the published sampler; "multistep", DPM-Solver++(2M), which follows the same path from noise to
-            image in fewer steps; "none", no diffusion: the context encoder's own image. With "none" noise, steps,
-            temperature and denoised mean nothing.
-        steps: sampler steps; for "ddim" they divide 1000, 20 as published, and the network is evaluated once less.
-        consistency: project the result onto what the sensor measured.
-        precision: of the networks' features; everything around them stays float32.
-        denoised: take the sampler's last estimate, without the noise of 0.0032 reflectance that the published sampler
-            leaves in every pixel and that shows on dark water. "multistep" always does.
-        temperature: standard deviation of the initial noise, 1 as published. Below it a sample keeps closer to what is
-            most probable: fewer invented details, a better PSNR, less texture. 0 has no chance in it.
-    """
-
-    solver: Solver = "ddim"
-    steps: int = 20
-    consistency: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-    denoised: bool = False
-    temperature: float = 1.0
-
-    def by(self, sampler: str) -> Sampling:
-        """The same with solver and steps of one of `SAMPLERS`; temperature and denoised stay those of the weights."""
-        solver, steps = SAMPLERS[sampler]
-        return replace(self, solver=solver, steps=steps)
 
 
 class SuperResolution:
@@ -263,35 +225,3 @@ def weight_sources(preset: Preset, stage1: str | None, fusion: str | None) -> tu
             )
         return stage1, fusion
     return stage1 or shipped("small", "stage1"), fusion or shipped("small", "fusion")
-
-
-def shipped(name: str, stage: Literal["stage1", "fusion"]) -> str:
-    """Path of weights that ship with the package, checked against their sha256.
-
-    Raises:
-        WeightsError: the file is missing or altered.
-    """
-    folder = resources.files("kernels.weights")
-    entry = json.loads(folder.joinpath("index.json").read_text())[name][stage]
-    path = folder.joinpath(entry["file"])
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}); install the package again") from None
-    if found != entry["sha256"]:
-        raise WeightsError(
-            f"{path}: sha256 is {found[:12]}…, expected {entry['sha256'][:12]}…; install the package again"
-        )
-    return str(path)
-
-
-def shipped_sampling(name: str = "small") -> Sampling:
-    """How weights that ship with the package are meant to be sampled."""
-    index = json.loads(resources.files("kernels.weights").joinpath("index.json").read_text())
-    return Sampling(**index[name].get("sampling", {}))
-
-
-def fingerprint(sampling: Sampling, sha256: Mapping[str, str]) -> str:
-    """What identifies weights, given by their `weights_sha256`, and sampling."""
-    content = [sha256["stage1"], sha256["fusion"], *astuple(sampling)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -29,26 +29,31 @@ import numpy as np
 import rasterio
 import yaml
 import zarr
+from beside import SHARED
 from rasterio.windows import Window
 
-from kernels.bands import BANDS
-from pipeline import staging
-from pipeline.actor import SuperResolver
-from pipeline.assemble import ChipSource, ShardData, blend_shard
-from pipeline.chip_stream import ChipTable
-from pipeline.config import RunConfig, load_config
-from pipeline.cube import CubeDraft, draft_cube, open_store
-from pipeline.demo_world import write_demo_world
-from pipeline.grid import ChipIndex, Grid, PixelWindow, ShardIndex
-from pipeline.memory import keep_freed_memory
-from pipeline.overviews import halve_shards
-from pipeline.reader import read_chip
-from pipeline.scene import Asset, Scene
-from pipeline.staging import StagedChip, write_chip
-from pipeline.storage import Storage
-from pipeline.work import decide
+from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
+from difffusr.pipeline.assemble.overviews import halve_shards
+from difffusr.pipeline.chips import staging
+from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.staging import StagedChip, write_chip
+from difffusr.pipeline.chips.table import ChipTable
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.drafting import draft_cube
+from difffusr.pipeline.cube.shard import ShardData
+from difffusr.pipeline.cube.store import open_store
+from difffusr.pipeline.engine.memory import keep_freed_memory
+from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from difffusr.pipeline.plan.decision import decide
+from difffusr.pipeline.scenes.chip import read_chip
+from difffusr.pipeline.scenes.item import Asset, Scene
+from difffusr.pipeline.scenes.synthetic.world import write_demo_world
+from difffusr.pipeline.storage.objects import Storage
 
-ARCHIVE = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data" / "archive" / "catalog.json"
+ARCHIVE = SHARED / "data" / "archive" / "catalog.json"
 
 #: Chips a side of what is read, and of what is super-resolved.
 READ_SIDE, MADE_SIDE = 15, 3

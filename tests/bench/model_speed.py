@@ -21,14 +21,17 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.bands import GROUPS, SCALE
-from kernels.consistency import back_project, sensor_for_group
-from kernels.diffusion import ddim_timesteps
-from kernels.fusion import PUBLISHED_V2, build_fusion, merge_groups
-from kernels.model import SAMPLERS, Execution, Sampling, SuperResolution, load_model, shipped_sampling
-from kernels.noise import ground_noise
-from kernels.normalisation import FUSION, FUSION_RGB, from_stage1
-from kernels.stage1 import PUBLISHED, Stage1
+from difffusr.kernels.bands import GROUPS, SCALE
+from difffusr.kernels.images.consistency import back_project, sensor_for_group
+from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB, from_stage1
+from difffusr.kernels.model import Execution, SuperResolution, load_model
+from difffusr.kernels.networks.fusion.build import build_fusion
+from difffusr.kernels.networks.fusion.frame import PUBLISHED_V2, merge_groups
+from difffusr.kernels.networks.stage1 import PUBLISHED, Stage1
+from difffusr.kernels.sampling.diffusion import ddim_timesteps
+from difffusr.kernels.sampling.noise import ground_noise
+from difffusr.kernels.sampling.settings import SAMPLERS, Sampling
+from difffusr.kernels.weights.shipped import shipped_sampling
 
 Precision = Literal["float32", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels.bands import BANDS, GROUPS, SCALE
-from pipeline.actor import Batch
-from pipeline.chip_stream import PinnedResolver
-from pipeline.config import RunConfig
-from pipeline.storage import Storage
+from difffusr.kernels.bands import BANDS, GROUPS, SCALE
+from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.storage.objects import Storage
 
 
 class NullResolver(PinnedResolver):

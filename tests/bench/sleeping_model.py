@@ -20,10 +20,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from textured_world import super_resolved
 
-from pipeline.actor import Batch
-from pipeline.chip_stream import PinnedResolver
-from pipeline.config import RunConfig
-from pipeline.storage import Storage
+from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.storage.objects import Storage
 
 HERE = Path(__file__).resolve().parent
 
@@ -43,11 +43,12 @@ import numpy as np, psutil, ray
 from ray import cloudpickle
 sys.path.insert(0, {here!r})
 import sleeping_model, textured_world
-from pipeline.board import put_up
-from pipeline.chip_stream import chip_dataset, in_squares
-from pipeline.config import load_config
-from pipeline.places import staging_of
-from pipeline.work import plan_run
+from difffusr.pipeline.engine.board import put_up
+from difffusr.pipeline.chips.stream import chip_dataset
+from difffusr.pipeline.chips.table import in_squares
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.storage.places import staging_of
+from difffusr.pipeline.plan.decision import plan_run
 for module in (sleeping_model, textured_world):
     cloudpickle.register_pickle_by_value(module)
 config = load_config({path!r})

@@ -16,13 +16,16 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from beside import SHARED
 
-from pipeline.config import load_config
-from pipeline.demo_world import write_demo_world
-from pipeline.estimate import Estimate, cluster_of, estimate, load_calibration
-from pipeline.work import decide
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.plan.decision import decide
+from difffusr.pipeline.run.cost.calibration import load_calibration
+from difffusr.pipeline.run.cost.estimates import cluster_of, estimate
+from difffusr.pipeline.run.cost.figures import Estimate
+from difffusr.pipeline.scenes.synthetic.world import write_demo_world
 
-ARCHIVE = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data" / "archive" / "catalog.json"
+ARCHIVE = SHARED / "data" / "archive" / "catalog.json"
 COMMAND = Path(sys.executable).with_name("difffusr")
 
 #: What an estimate may be off by.
@@ -92,7 +95,9 @@ def before(path: Path, calibration: Path) -> Estimate:
 def run(path: Path) -> dict[str, float]:
     """Seconds of a run by stage, and together without planning and without Python's own start."""
     code = (
-        "import sys, time; from pipeline.config import load_config; from pipeline.run import execute\n"
+        "import sys, time\n"
+        "from difffusr.pipeline.config.loading import load_config\n"
+        "from difffusr.pipeline.run.execution import execute\n"
         "class Silent:\n"
         "    def start(self, *_): pass\n"
         "    def advance(self, *_): pass\n"

@@ -26,13 +26,13 @@ from null_model import NullResolver
 from rasterio.transform import from_origin
 from rasterio.warp import transform_bounds
 
-from kernels.bands import BANDS, GSD_M
-from pipeline.actor import SuperResolver
-from pipeline.chip_stream import ChipTable
-from pipeline.config import load_config
-from pipeline.staging import StagedChip, write_chip
-from pipeline.storage import Storage
-from pipeline.work import decide
+from difffusr.kernels.bands import BANDS, GSD_M
+from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.staging import StagedChip, write_chip
+from difffusr.pipeline.chips.table import ChipTable
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.plan.decision import decide
+from difffusr.pipeline.storage.objects import Storage
 
 HERE = Path(__file__).resolve().parent
 CHIPS = int(os.environ.get("CHIPS", "100000"))
@@ -48,8 +48,8 @@ import json, sys, time
 sys.path.insert(0, sys.argv[2])
 import null_model
 from ray import cloudpickle
-from pipeline.config import load_config
-from pipeline.run import execute
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.run.execution import execute
 cloudpickle.register_pickle_by_value(null_model)
 begun = time.monotonic()
 class Told:

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
-from pipeline.config import Grid
-from pipeline.demo_world import generate_world
+from difffusr.pipeline.config.sections import Grid
+from difffusr.pipeline.scenes.synthetic.world import generate_world
 
 HERE = Path(__file__).resolve().parent
 

@@ -16,7 +16,7 @@ from test_many_chips import CHIP_PX as SMALL_CHIP_PX
 from test_many_chips import OVERLAP_PX as SMALL_OVERLAP_PX
 from test_many_chips import world
 
-from kernels.bands import BANDS, SCALE
+from difffusr.kernels.bands import BANDS, SCALE
 
 #: 10 m pixels of a chip and of what it shares with the next: as by default.
 CHIP_PX, OVERLAP_PX = 192, 24

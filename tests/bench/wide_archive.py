@@ -22,10 +22,10 @@ from rasterio.shutil import copy as copy_raster
 from shapely.geometry import box, mapping
 from shapely.geometry.base import BaseGeometry
 
-from kernels.bands import BANDS, GSD_M
-from pipeline.catalog import tile_footprint
-from pipeline.errors import CatalogError
-from pipeline.grid import territory, zones_over
+from difffusr.kernels.bands import BANDS, GSD_M
+from difffusr.pipeline.geo.globe import tile_footprint
+from difffusr.pipeline.geo.zones import territory, zones_over
+from difffusr.pipeline.ground.errors import CatalogError
 
 #: Germany's border by its best known corners (degrees): within a few kilometres, which is all a plan's size needs.
 GERMANY = shapely.Polygon(

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from beside import SHARED
 from safetensors.torch import load_file
 from torch import Tensor, nn
-
-SHARED = (Path(__file__).resolve().parents[3] / "shared").resolve()
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import normalisation
-from kernels.degradation import (
+from difffusr.kernels.images import normalisation
+from difffusr.kernels.images.degradation import (
     REFERENCE_THETA_MAX,
     DegradationDraws,
     bicubic_downsample,
@@ -22,8 +22,14 @@ from kernels.degradation import (
     isotropic_kernels,
     wald_downsample,
 )
-from kernels.harmonisation import GAMMA_RGB, harmonise
-from kernels.metrics import benchmark_downsample, benchmark_scores, ergas, validation_ergas, validation_psnr_ssim
+from difffusr.kernels.images.harmonisation import GAMMA_RGB, harmonise
+from difffusr.kernels.measures.metrics import (
+    benchmark_downsample,
+    benchmark_scores,
+    ergas,
+    validation_ergas,
+    validation_psnr_ssim,
+)
 
 if TYPE_CHECKING:
     from conftest import Conformance

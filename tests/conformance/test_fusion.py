@@ -9,23 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.bands import GROUPS, RGB, band_indices
-from kernels.checkpoints import load_weights
-from kernels.degradation import wald_downsample
-from kernels.fusion import (
+from difffusr.kernels.bands import GROUPS, RGB, band_indices
+from difffusr.kernels.images.degradation import wald_downsample
+from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB, to_uint8
+from difffusr.kernels.measures.pansharpen import LUMA, gram_schmidt, gram_schmidt_by_resolution, pan_from_rgb
+from difffusr.kernels.networks.fusion.build import build_fusion, fusion_from_weights
+from difffusr.kernels.networks.fusion.frame import (
     PUBLISHED_V1,
     PUBLISHED_V2,
     FusionConfig,
     FusionNetwork,
-    build_fusion,
-    fusion_from_weights,
     merge_groups,
     resize_bilinear,
     split_groups,
 )
-from kernels.normalisation import FUSION, FUSION_RGB, to_uint8
-from kernels.pansharpen import LUMA, gram_schmidt, gram_schmidt_by_resolution, pan_from_rgb
-from kernels.stage1 import Stage1
+from difffusr.kernels.networks.stage1 import Stage1
+from difffusr.kernels.weights.checkpoints import load_weights
 
 if TYPE_CHECKING:
     from conftest import Conformance, Fixture
@@ -122,7 +121,7 @@ def test_a_fresh_v2_starts_from_the_published_filters_and_pan(conformance: Confo
 def test_bands_come_out_the_same_one_by_one_or_together(conformance: Conformance, monkeypatch) -> None:
     fixture = conformance("09_fusion_mtf_v2")
     network = narrow_network(fixture, "09_fusion_mtf_v2")
-    monkeypatch.setattr("kernels.fusion_mtf.ACTIVATION_BUDGET_BYTES", 0)
+    monkeypatch.setattr("difffusr.kernels.networks.fusion.mtf.ACTIVATION_BUDGET_BYTES", 0)
     check_groups(fixture, network(fixture.tensor("eval/ms12"), fixture.tensor("eval/fusion_signal")), "eval/out")
 
 

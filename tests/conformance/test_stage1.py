@@ -13,12 +13,12 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kernels.checkpoints import Weights, load_into, load_weights
-from kernels.degradation_encoder import DegradationEncoder, MomentumContrast, momentum_update
-from kernels.diffusion import cosine_betas, cosine_schedule, ddim_sample, ddim_timesteps, q_sample
-from kernels.rrdb import RRDBNet
-from kernels.stage1 import PUBLISHED, SMALL, Stage1, Stage1Config
-from kernels.unet import DiffusionUNet
+from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast, momentum_update
+from difffusr.kernels.networks.rrdb import RRDBNet
+from difffusr.kernels.networks.stage1 import PUBLISHED, SMALL, Stage1, Stage1Config
+from difffusr.kernels.networks.unet import DiffusionUNet
+from difffusr.kernels.sampling.diffusion import cosine_betas, cosine_schedule, ddim_sample, ddim_timesteps, q_sample
+from difffusr.kernels.weights.checkpoints import Weights, load_into, load_weights
 
 SCHEDULE = cosine_schedule()
 

@@ -22,10 +22,11 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from beside import SHARED
 from ray.cluster_utils import Cluster
 
 HERE = Path(__file__).resolve().parent
-ARCHIVE = (HERE.parents[2] / "shared").resolve() / "data" / "archive" / "catalog.json"
+ARCHIVE = SHARED / "data" / "archive" / "catalog.json"
 ROUNDS, SEED = int(os.environ.get("KILLS", "30")), int(os.environ.get("SEED", "20240601"))
 
 #: The round to begin with, to see one of them again.

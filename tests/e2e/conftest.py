@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from beside import SHARED
 
-from pipeline import cli
-from pipeline.config import RunConfig, load_config
-from pipeline.demo_world import DemoWorld, write_demo_world
-from pipeline.run import execute
+from difffusr.pipeline.commands import cli
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.run.execution import execute
+from difffusr.pipeline.scenes.synthetic.world import DemoWorld, write_demo_world
 
-SHARED_DATA = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data"
+SHARED_DATA = SHARED / "data"
 
 
 @pytest.fixture(scope="session")

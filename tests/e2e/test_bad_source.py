@@ -22,12 +22,15 @@ from bad_http import BadServer, Fault, bad_server
 from shapely.geometry import box
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
-from pipeline import catalog, raster
-from pipeline.catalog import Scene, find_scenes
-from pipeline.config import RunConfig, load_config
-from pipeline.errors import ReadError
-from pipeline.grid import ChipIndex, Grid, PixelWindow
-from pipeline.raster import PassingReadError, read_window
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow
+from difffusr.pipeline.ground.errors import ReadError
+from difffusr.pipeline.scenes import documents, files, requests
+from difffusr.pipeline.scenes.files import PassingReadError
+from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes.search import find_scenes
+from difffusr.pipeline.scenes.windows import read_window
 
 SECRET = "SIGNATURE-NOBODY-MAY-SEE"
 GROUP = "32632/0"
@@ -83,10 +86,10 @@ def large(served: BadServer, scene: Scene) -> Scene:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, and servers that do not answer given up after a second or two."""
-    for module in (raster, catalog):
+    for module in (files, requests):
         monkeypatch.setattr(module, "_FIRST_PAUSE_S", 0.01)
         monkeypatch.setattr(module, "_ATTEMPTS", TRIES)
-    monkeypatch.setattr(catalog, "_DOCUMENT_S", 0.5)
+    monkeypatch.setattr(documents, "DOCUMENT_S", 0.5)
     monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
     monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "2")
 

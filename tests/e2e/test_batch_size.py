@@ -13,11 +13,11 @@ import pytest
 import torch
 from ray import cloudpickle
 
-from pipeline.actor import Batch
-from pipeline.batch_size import largest_batch, remembered_batch, with_batch
-from pipeline.board import put_up
-from pipeline.chip_stream import PinnedResolver
-from pipeline.storage import Storage
+from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.batch_size import largest_batch, remembered_batch, with_batch
+from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.engine.board import put_up
+from difffusr.pipeline.storage.objects import Storage
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.calibrate import calibrate
-from pipeline.config import load_config
-from pipeline.estimate import cluster_of, estimate, load_calibration
-from pipeline.places import cube_staging_of, staging_of
-from pipeline.run import execute
-from pipeline.work import decide
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.plan.decision import decide
+from difffusr.pipeline.run.cost.calibration import load_calibration
+from difffusr.pipeline.run.cost.estimates import cluster_of, estimate
+from difffusr.pipeline.run.cost.measure import calibrate
+from difffusr.pipeline.run.execution import execute
+from difffusr.pipeline.storage.places import cube_staging_of, staging_of
 
 
 class Steps:

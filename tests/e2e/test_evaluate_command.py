@@ -7,9 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from beside import SHARED
 from PIL import Image
-
-from tests.e2e.conftest import SHARED_DATA
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_the_shipped_weights_are_judged_on_a_folder_of_pictures(evaluate, pictur
 
 
 def test_fusion_is_judged_on_real_scenes(evaluate, tmp_path):
-    folder = SHARED_DATA / "l2a_patches" / "bigearthnet"
+    folder = SHARED / "data" / "l2a_patches" / "bigearthnet"
     if not folder.exists():
         pytest.skip(f"no real scenes: {folder} is not there")
     ended = evaluate("fusion", folder, "--only", "S2A_MSIL2A_20171221*", "--out", tmp_path / "out")

@@ -20,15 +20,15 @@ import torch
 import xarray as xr
 from ray import cloudpickle
 
-from pipeline.actor import Batch, SuperResolver
-from pipeline.board import ATTEMPTS, Pin, put_up
-from pipeline.chip_stream import PinnedResolver
-from pipeline.config import load_config
-from pipeline.errors import DifffusrError
-from pipeline.places import staging_of
-from pipeline.pulse import read_progress
-from pipeline.reader import Quality
-from pipeline.run import execute
+from difffusr.pipeline.chips.actor import Batch, SuperResolver
+from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.engine.board import ATTEMPTS, Pin, put_up
+from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.pixels import Quality
+from difffusr.pipeline.run.execution import execute
+from difffusr.pipeline.storage.places import staging_of
+from difffusr.pipeline.watch.pulse import read_status as read_progress
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("_ray")

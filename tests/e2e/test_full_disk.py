@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from pipeline.config import load_config
-from pipeline.places import staging_of
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.storage.places import staging_of
 
 GROUP = "32632/0"
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 import yaml
+from beside import ROOT
 
-KUBERAY = Path(__file__).parents[2] / "infra" / "kuberay"
+KUBERAY = ROOT / "infra" / "kuberay"
 
 
 def entrypoint() -> list[str]:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from beside import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "infra" / "slurm" / "difffusr.sbatch"
+SCRIPT = ROOT / "infra" / "slurm" / "difffusr.sbatch"
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
 

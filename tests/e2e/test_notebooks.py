@@ -12,8 +12,9 @@ import venv
 from pathlib import Path
 
 import pytest
+from beside import ROOT
 
-FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
 #: What a reader needs for the first notebook, and what executes it.

@@ -9,8 +9,8 @@ import geopandas as gpd
 import pytest
 from PIL import Image
 
-from pipeline.config import load_config
-from pipeline.places import staging_of
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.storage.places import staging_of
 
 
 def plan_of(path: Path) -> Path:

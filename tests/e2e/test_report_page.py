@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 from browser import Page, in_browser, needs_chromium
 
-from pipeline.config import load_config
-from pipeline.places import cube_staging_of, staging_of, storage_of
-from pipeline.plan_map import CLEAR_RAMP, rgb
-from pipeline.published import Cube
-from pipeline.report import collect
-from pipeline.report_map import COLOURINGS
-from pipeline.report_page import to_page
-from pipeline.survey import Survey
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, rgb
+from difffusr.pipeline.readers.report.gathering import collect
+from difffusr.pipeline.readers.report.map import COLOURINGS
+from difffusr.pipeline.readers.report.page import to_page
+from difffusr.pipeline.readers.report.survey import Survey
+from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
 
 
 @pytest.fixture(scope="session")
 def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the ended run, asked for by its configuration."""
-    from pipeline.cube_commands import show_report
+    from difffusr.pipeline.commands.cube import show_report
 
     path = tmp_path_factory.mktemp("page") / "report.html"
     show_report(str(finished_run), path, periods=(), with_scenes=True)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.config import load_config
-from pipeline.grid import ChipIndex, Grid
-from pipeline.places import staging_of
-from pipeline.plan import read_plan
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.geo.grid import ChipIndex, Grid
+from difffusr.pipeline.plan.files import read_plan
+from difffusr.pipeline.storage.places import staging_of
 
 GROUP = "32632/0"
 
@@ -62,7 +62,7 @@ def test_the_cube_opens_with_xarray_alone_and_says_what_it_holds(finished_run):
     code = (
         "import sys, xarray as xr\n"
         f"ds = xr.open_zarr({str(finished_run.with_suffix('.zarr'))!r}, group={GROUP!r})\n"
-        "assert 'pipeline' not in sys.modules\n"
+        "assert 'difffusr' not in sys.modules\n"
         "r = ds.reflectance\n"
         "assert r.dims == ('time', 'band', 'y', 'x') and r.dtype.kind == 'f', (r.dims, r.dtype)\n"
         "assert list(ds.band.values[:3]) == ['B01', 'B02', 'B03']\n"
@@ -166,7 +166,7 @@ def test_where_a_scene_is_masked_or_ends_the_next_fills(finished_run):
 
 
 def test_chips_that_no_scene_covers_are_not_computed(loaded):
-    from pipeline.work import plan_run
+    from difffusr.pipeline.plan.decision import plan_run
 
     config = loaded(area={"bbox": [8.5, 47.3, 9.6, 48.2]})
     plan = plan_run(config)

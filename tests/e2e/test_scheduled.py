@@ -12,9 +12,9 @@ import pytest
 import rasterio
 import xarray as xr
 
-from pipeline.config import load_config
-from pipeline.places import staging_of
-from pipeline.plan import read_plan
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.plan.files import read_plan
+from difffusr.pipeline.storage.places import staging_of
 
 NORTH, SOUTH = "S2B_48QUE_20200223_0_L2A", "S2B_48QUD_20200223_0_L2A"
 GROUP = "32648/0"

@@ -11,11 +11,11 @@ import pytest
 import rasterio
 import xarray as xr
 
-from pipeline.config import load_config
-from pipeline.places import staging_of
-from pipeline.plan import read_plan
-from pipeline.reader import Quality
-from pipeline.staging import read_chip
+from difffusr.pipeline.chips.staging import read_chip
+from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.ground.pixels import Quality
+from difffusr.pipeline.plan.files import read_plan
+from difffusr.pipeline.storage.places import staging_of
 
 GROUP = "32632/0"
 

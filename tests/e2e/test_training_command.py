@@ -16,16 +16,17 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from beside import ROOT, SHARED
 
-from kernels.checkpoints import load_weights
-from kernels.fusion import fusion_from_weights
-from kernels.stage1 import Stage1
-from pipeline.training import launch
-from pipeline.training.scenes import load_scenes
-from pipeline.training.settings import SceneSource
+from difffusr.kernels.networks.fusion.build import fusion_from_weights
+from difffusr.kernels.networks.stage1 import Stage1
+from difffusr.kernels.weights.checkpoints import load_weights
+from difffusr.pipeline.weights.training import launch
+from difffusr.pipeline.weights.training.scenes import load_scenes
+from difffusr.pipeline.weights.training.settings import SceneSource
 
-SHARED_DATA = (Path(__file__).resolve().parents[3] / "shared").resolve() / "data"
-EXAMPLES = Path(__file__).resolve().parents[2] / "pipeline" / "examples"
+SHARED_DATA = SHARED / "data"
+EXAMPLES = ROOT / "pipeline" / "config" / "examples"
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -94,7 +95,14 @@ def losses_of(out: Path) -> list[list[str]]:
 
 def start(config: Path, after_step: int) -> subprocess.Popen[str]:
     """The command in a session of its own, once it has done so many steps."""
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "train", "sr", str(config)]
+    command = [
+        sys.executable,
+        "-c",
+        "from difffusr.pipeline.commands.cli import main; main()",
+        "train",
+        "sr",
+        str(config),
+    ]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

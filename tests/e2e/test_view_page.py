@@ -20,13 +20,13 @@ from platformdirs import user_cache_path
 from pyproj import Transformer
 from random_cubes import random_cube, window_around
 
-from kernels.bands import BANDS
-from pipeline.errors import DifffusrError
-from pipeline.published import Cube
-from pipeline.storage import Storage
-from pipeline.view.levels import map_cube
-from pipeline.view.maplibre import maplibre_files
-from pipeline.view.server import map_app
+from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.readers.view.levels import map_cube
+from difffusr.pipeline.readers.view.maplibre import maplibre_files
+from difffusr.pipeline.readers.view.server import map_app
+from difffusr.pipeline.storage.objects import Storage
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with difffusr[test]")
 

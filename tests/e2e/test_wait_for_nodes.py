@@ -13,10 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import pulse
-from pipeline.chip_stream import await_node
-from pipeline.places import staging_of
-from pipeline.pulse import Progress, Pulse
+from difffusr.pipeline.engine.pool import await_node
+from difffusr.pipeline.storage.places import staging_of
+from difffusr.pipeline.watch import pulse
+from difffusr.pipeline.watch.pulse import Pulse
+from difffusr.pipeline.watch.pulse import RunStatus as Progress
 
 GROWING = {"gpus_per_actor": 1, "actors_max": 1}
 

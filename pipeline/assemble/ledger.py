@@ -1,0 +1,125 @@
+"""The ledger of a run: which shards are written, by the names of small objects alone.
+
+An entry's name is ``shards/{epsg}/{row}_{col}-{digest}.{state}.json``, that of a shard of an overview
+``overviews/{epsg}/{level}/{row}_{col}-{digest}.{state}.json``. The digest is of everything a shard's pixels
+depend on, the state names what of the cube it was written to (a revision, a snapshot). So one listing tells what is
+done, and an entry of a state that did not lead to the one at hand counts for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difffusr.pipeline.plan.tables import Chips, Shards
+from difffusr.pipeline.storage.objects import Storage
+
+SHARDS = "shards"
+
+
+OVERVIEWS = "overviews"
+
+
+#: Hexadecimal digits of a digest that a name holds.
+DIGITS = 20
+
+
+#: The states that led to one, each with its place among them: what was not written anew in a later one is as it was.
+Lineage = Mapping[str, int]
+
+
+class Entry(NamedTuple):
+    """What the name of an entry tells: shard (as `ShardPlan.name`), digest, state; and the folder that it lies in."""
+
+    shard: str
+    digest: str
+    state: str
+    folder: str = SHARDS
+
+    @property
+    def object_name(self) -> str:
+        """Its object in the run's folder."""
+        return f"{self.folder}/{self.shard}-{self.digest}.{self.state}.json"
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Entries as one listing found them.
+
+    Attributes:
+        entries: by shard, in no order.
+    """
+
+    entries: Mapping[str, Sequence[Entry]]
+
+    @classmethod
+    def read(cls, staging: Storage, folder: str = SHARDS) -> Ledger:
+        """The ledger in a run's folder: that of its shards, or of its overviews."""
+        found: dict[str, list[Entry]] = defaultdict(list)
+        for name in staging.names(folder):
+            shard, _, rest = name.removesuffix(".json").rpartition("-")
+            digest, _, state = rest.partition(".")
+            if shard and state:
+                found[shard].append(Entry(shard, digest, state, folder))
+        return cls(found)
+
+    def latest(self, shard: str, lineage: Lineage) -> Entry | None:
+        """The entry of a shard that holds in the last state of a lineage: that of the latest state in which it was
+        written."""
+        here = [entry for entry in self.entries.get(shard, ()) if entry.state in lineage]
+        return max(here, key=lambda entry: lineage[entry.state], default=None)
+
+    def in_state(self, shard: str, state: str) -> list[Entry]:
+        """Entries of a shard in one state; more than one only where a driver died between writing and deleting."""
+        return [entry for entry in self.entries.get(shard, ()) if entry.state == state]
+
+
+def shard_digests(shards: Shards, numbers: NDArray[np.int32], failed: NDArray[np.bool_]) -> list[str]:
+    """Digest of each shard of a plan: its content key, which of its chips are missing, and what its scenes are called.
+
+    Args:
+        numbers: the cube's number of each scene, in the order of `chips.scene_ids`.
+        failed: (chips,) whether a chip is missing.
+    """
+    return [shard_digest(shards, i, numbers, failed) for i in range(len(shards))]
+
+
+def shard_digest(shards: Shards, i: int, numbers: NDArray[np.int32], failed: NDArray[np.bool_]) -> str:
+    """As `shard_digests`, of the i-th."""
+    members = shards.members[shards.first[i] : shards.first[i + 1]]
+    scenes = shards.chips.scenes[members]
+    content = shards.key[i].tobytes() + np.where(scenes >= 0, numbers[scenes], 0).astype("<i4").tobytes()
+    return hashlib.sha256(content + failed[members].tobytes()).hexdigest()[:DIGITS]
+
+
+def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> None:
+    """Enter a shard.
+
+    Args:
+        facts: `objects` (sha256 by path in the store), `missing` (names of chips), `valid_share`.
+    """
+    staging.write(entry.object_name, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+
+def read_entry(staging: Storage, entry: Entry) -> dict[str, Any]:
+    """What an entry says.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    facts: dict[str, Any] = json.loads(staging.read(entry.object_name))
+    return facts
+
+
+def chips_needed(chips: Chips, shards: Shards, unwritten: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(chips,) whether some unwritten shard is blended from a chip."""
+    needed = np.zeros(len(chips), bool)
+    needed[shards.members[np.repeat(unwritten, np.diff(shards.first))]] = True
+    return needed

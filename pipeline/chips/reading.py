@@ -1,0 +1,55 @@
+"""The step that reads: chips of a block one by one, on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+
+from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.table import ChipTable
+from difffusr.pipeline.engine.board import pin_to
+from difffusr.pipeline.engine.memory import keep_freed_memory
+
+#: Bytes that a reader gathers before it passes them on: so little that a block's few copies do not matter.
+_READ_BYTES = 32_000_000
+
+
+def read_chips(batch: Batch, table: Any, board: Any) -> Iterator[Batch]:
+    """Read the chips of a block one by one; none any more once the run is asked to stop.
+
+    Args:
+        batch: `position` (n,).
+        table: reference to the `ChipTable`.
+    """
+    keep_freed_memory()
+    chips, pin = _fetched(table), pin_to(board)
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for position in batch["position"].tolist():
+        if pin.stopping():
+            break
+        pin.at("read", [chips.name(position)])
+        row = {name: np.asarray(value) for name, value in chips.read(position).items()}
+        rows.append(row)
+        size += sum(column.nbytes for column in row.values())
+        if size > _READ_BYTES:
+            yield _stacked(rows)
+            rows, size = [], 0
+    pin.done()
+    if rows:
+        yield _stacked(rows)
+
+
+def _stacked(rows: list[dict[str, Any]]) -> Batch:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@lru_cache(maxsize=2)  # every task of a worker asks
+def _fetched(table: Any) -> ChipTable:
+    fetched: ChipTable = ray.get(table)
+    return fetched

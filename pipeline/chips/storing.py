@@ -1,0 +1,62 @@
+"""The step that stages: super-resolved chips written to the staging folder."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.staging import StagedChip, write_chip
+from difffusr.pipeline.chips.table import TO_STAGE
+from difffusr.pipeline.engine.board import pin_to
+from difffusr.pipeline.engine.memory import keep_freed_memory
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.watch.metrics import meters_of
+
+
+def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str]) -> Batch:
+    """Write super-resolved chips to the staging folder; `error` says why one could not be.
+
+    Args:
+        run: name and period, for the meters.
+    """
+    keep_freed_memory()
+    pin, meters = pin_to(board), meters_of(*run)
+    errors = [str(error) for error in batch["error"]]
+    seconds = np.zeros(len(errors))
+    for i, error in enumerate(errors):
+        if error or batch["fate"][i] != TO_STAGE:
+            continue
+        begun = time.perf_counter()
+        pin.at("stage", [str(batch["name"][i])])
+        std = batch["std"][i] if "std" in batch else None
+        chip = StagedChip(batch["dn"][i], batch["quality"][i], batch["source"][i], std)
+        try:
+            meters.staged(_write_patiently(staging, str(batch["object"][i]), chip))
+        except StoreError as failure:
+            errors[i] = str(failure)
+        seconds[i] = time.perf_counter() - begun
+    pin.done()
+    kept = {name: batch[name] for name in ("position", "name", "fate", "skipped", "read_s", "resolve_s")}
+    for i in np.flatnonzero((batch["fate"] == TO_STAGE) & (np.array(errors) == "")).tolist():
+        meters.chip("read", batch["read_s"][i])
+        meters.chip("super_resolve", batch["resolve_s"][i])
+        meters.chip("stage", seconds[i])
+    return {**kept, "error": np.array(errors, dtype=object), "stage_s": seconds}
+
+
+def _write_patiently(staging: Storage, name: str, chip: StagedChip) -> int:
+    """Write a chip; a store that refuses is asked again twice, after a while. Returns the object's size in bytes."""
+    attempts = Retrying(
+        retry=retry_if_exception_type(StoreError),
+        stop=stop_after_attempt(3),
+        wait=wait_random_exponential(multiplier=0.5, max=8),
+    )
+    try:
+        return attempts(write_chip, staging, name, chip)
+    except RetryError as error:
+        raise StoreError(str(error.last_attempt.exception())) from None

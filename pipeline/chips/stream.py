@@ -1,0 +1,111 @@
+"""Chips through the engine: read on CPUs → super-resolve in an actor pool, pinned to GPUs where there are any → stage.
+
+Ray Data is the engine: back-pressure, autoscaling, retries and lost nodes are its business. What travels from the
+driver is a chip's number; everything else lies in one table in the object store.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from difffusr.pipeline.chips.batch_size import with_batch
+from difffusr.pipeline.chips.reading import read_chips
+from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.chips.storing import stage_rows
+from difffusr.pipeline.chips.table import ChipTable
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.engine.pool import (
+    CALLS_PER_ACTOR,
+    NEVER,
+    READ_CPUS,
+    READERS_PER_ACTOR,
+    STAGE_CPUS,
+    STAGERS_PER_ACTOR,
+    actor_limits,
+    actor_share,
+    gpus_per_actor,
+)
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.storage.objects import Storage
+
+#: Chips that one task reads, at most: what is lost when its worker is killed, and what a task's own cost is spread
+#: over.
+_CHIPS_A_TASK = 32
+
+
+#: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
+_MAX_BLOCKS = 10_000
+
+
+def chip_dataset(
+    config: RunConfig,
+    plan: Plan,
+    positions: NDArray[np.int64],
+    staging: Storage,
+    board: Any,
+    resolver: type[PinnedResolver] | None = None,
+) -> ray.data.Dataset:
+    """The engine's graph.
+
+    Args:
+        positions: of the chips to compute, in the plan.
+        staging: the run's folder.
+        board: as `board.put_up` makes it.
+        resolver: the actor, where it is not the usual one.
+
+    Returns:
+        a lazy dataset of one row a chip: `position`, `name`, `error`, why it failed, else empty, `fate`, which is
+        `LEFT` for a chip that a run asked to stop has not begun, `skipped`, whether it was spared the networks, and
+        `read_s`, `resolve_s`, `stage_s`, the seconds of each step.
+    """
+    gpus, resolver = gpus_per_actor(config), resolver or PinnedResolver
+    config = with_batch(config, plan.manifest["model"], gpus, staging, resolver, board, staging)
+    compute, batch = config.compute, int(config.compute.batch)
+    least, most = actor_limits(config, gpus, math.ceil(len(positions) / batch))
+    table, cores = ray.put(ChipTable.of(config, plan)), int(ray.cluster_resources().get("CPU", 1))
+    blocks = ray.data.from_arrow(_blocks(positions, batch, most))
+    # An actor that has nothing to do for a while is kept: its models would have to be loaded again.
+    blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
+    read = blocks.map_batches(
+        read_chips,
+        fn_kwargs={"table": table, "board": board},
+        batch_size=None,
+        num_cpus=READ_CPUS,
+        concurrency=compute.read_concurrency or most * READERS_PER_ACTOR,
+    )
+    resolved = read.map_batches(
+        resolver,
+        fn_constructor_args=(config, board, staging),
+        batch_size=batch,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=least,
+            max_size=most,
+            initial_size=most,
+            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            enable_true_multi_threading=True,  # `PinnedResolver` has the models' calls wait for one another
+        ),
+        **actor_share(config, gpus),
+        zero_copy_batch=True,
+    )
+    return resolved.map_batches(
+        stage_rows,
+        fn_kwargs={"staging": staging, "board": board, "run": (config.name, config.period.label)},
+        batch_size=None,
+        zero_copy_batch=True,
+        num_cpus=STAGE_CPUS,
+        concurrency=max(most, min(most * STAGERS_PER_ACTOR, cores)),
+    )
+
+
+def _blocks(positions: NDArray[np.int64], batch: int, actors: int) -> list[pa.Table]:
+    """Chips a task: whole batches, enough tasks that no actor waits for the last ones, and not too many tasks."""
+    fair = len(positions) // (8 * actors)
+    rows = max(min(_CHIPS_A_TASK, fair) // batch * batch, batch, math.ceil(len(positions) / _MAX_BLOCKS))
+    return [pa.table({"position": positions[i : i + rows]}) for i in range(0, len(positions), rows)]

@@ -1,0 +1,123 @@
+"""What workers need to know of the chips, as one table; and reading one of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difffusr.kernels.bands import GROUPS
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.geo.grid import ChipIndex, Grid, grid_of
+from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
+from difffusr.pipeline.ground.urls import one_line
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.scenes.chip import read_chip
+from difffusr.pipeline.scenes.item import Scene
+
+#: What is to be done with a super-resolved chip; one that was staged before, or left alone, is none.
+TO_STAGE, STAGED, LEFT = 0, 1, 2
+
+
+#: Chips a side of the squares in which chips are computed, so that shards are complete early and few chips lie staged.
+_SQUARE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class ChipTable:
+    """What workers need to know of the chips, one column an attribute.
+
+    Attributes:
+        epsg, row, col: (n,) int32.
+        scenes: (n, m) int32 positions in `every_scene`, best first, −1 after the last.
+        key: (n, 10) uint8, the part of the content key that a staged object's name holds.
+        every_scene: the plan's scenes.
+        grid, allow_cloudy: as the configuration says.
+        skip: classes of the scene classification; a chip that shows nothing else is spared the networks.
+    """
+
+    epsg: NDArray[np.int32]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    scenes: NDArray[np.int32]
+    key: NDArray[np.uint8]
+    every_scene: tuple[Scene, ...]
+    grid: Grid
+    allow_cloudy: bool
+    skip: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: RunConfig, plan: Plan) -> ChipTable:
+        """The table of a plan."""
+        c, key = plan.chips, plan.chips.key[:, :10]
+        skip = WATER_CLASSES * config.skip.water + CLOUD_CLASSES * config.skip.cloud
+        allow_cloudy = config.scenes.allow_cloudy
+        return cls(c.epsg, c.row, c.col, c.scenes, key, plan.scenes, grid_of(config), allow_cloudy, skip)
+
+    def name(self, position: int) -> str:
+        """As `ChipPlan.name`."""
+        return f"{self.epsg[position]}/{self.row[position]}_{self.col[position]}"
+
+    def facts(self, position: int) -> dict[str, Any]:
+        """What the actor and the stager need to know of a chip."""
+        window = self.grid.chip_window(ChipIndex(int(self.row[position]), int(self.col[position])))
+        return {
+            "position": position,
+            "name": self.name(position),
+            "object": f"{self.name(position)}-{self.key[position].tobytes().hex()}.chip",
+            "epsg": int(self.epsg[position]),
+            "pixel_row": window.row,
+            "pixel_col": window.col,
+        }
+
+    def read(self, position: int) -> dict[str, Any]:
+        """Read one chip: columns as `read_row` gives them, and the seconds that it took."""
+        begun = time.perf_counter()
+        index = ChipIndex(int(self.row[position]), int(self.col[position]))
+        scenes = [self.every_scene[number] for number in self.scenes[position] if number >= 0]
+        row = {**self.facts(position), **read_row(self.grid, index, scenes, self.allow_cloudy, self.skip)}
+        return {**row, "read_s": time.perf_counter() - begun}
+
+
+def read_row(
+    grid: Grid, index: ChipIndex, scenes: Sequence[Scene], allow_cloudy: bool, skip: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Read one chip.
+
+    Returns:
+        `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in `reader.Chip`; `error`:
+        empty, or why the chip could not be read (the arrays then are zero); and `skipped`: whether it is to be spared
+        the networks, in which case `quality` says so.
+    """
+    window = grid.chip_window(index)
+    error = ""
+    try:
+        chip = read_chip(window, scenes, allow_cloudy=allow_cloudy)
+    except DifffusrError as failure:
+        error = str(failure)
+    except Exception as failure:  # the one place where any failure becomes a chip's recorded failure
+        error = f"{type(failure).__name__}: {one_line(failure)}"
+    if error:
+        chip = read_chip(window, [], allow_cloudy=False)
+    skipped, quality = chip.shows_only(skip), chip.quality
+    if skipped:
+        of_data = np.where(quality == Quality.CLOUDY, Quality.INTERPOLATED_CLOUD, Quality.INTERPOLATED)
+        quality = np.where(quality == Quality.NO_DATA, Quality.NO_DATA, of_data).astype(np.uint8)
+    out: dict[str, Any] = {"error": error, "quality": quality, "source": chip.source, "skipped": skipped}
+    for gsd in GROUPS:
+        out[f"dn{gsd}"] = chip.dn[gsd]
+        out[f"valid{gsd}"] = chip.valid[gsd].astype(np.uint8)
+    return out
+
+
+def in_squares(plan: Plan, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Positions of the wanted chips in the order in which they are computed: square by square."""
+    c = plan.chips
+    order = np.lexsort((c.col, c.row, c.col // _SQUARE, c.row // _SQUARE, c.epsg))
+    kept: NDArray[np.int64] = order[wanted[order]]
+    return kept

@@ -1,0 +1,394 @@
+"""The sections of a run's configuration."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from difffusr.pipeline.config.values import (
+    ICECHUNK,
+    Boolean,
+    Date,
+    HttpUrl,
+    Integer,
+    Number,
+    PathOrUrl,
+    Policy,
+    Section,
+    Share,
+    StorageUrl,
+    Text,
+    Tile,
+    exactly_one,
+    rule_error,
+    shown_url,
+    without_secrets,
+)
+
+
+class Area(Section):
+    """Where: exactly one of a GeoJSON file, another file of polygons, a box, a list of MGRS tiles."""
+
+    geojson: PathOrUrl | None = Field(default=None, description="the path of a GeoJSON file with polygons")
+    file: PathOrUrl | None = Field(
+        default=None, description="the path of a GeoPackage, Shapefile, FlatGeobuf or other vector file with polygons"
+    )
+    layer: Text | None = Field(
+        default=None, description="the name of a layer of area.file, or null for its only one with polygons"
+    )
+    where: Text | None = Field(
+        default=None, description="a condition on area.file's attributes such as \"ISO_A3 = 'LUX'\", or null for all"
+    )
+    bbox: Annotated[tuple[Number, Number, Number, Number], Field(strict=False)] | None = Field(
+        default=None, description="[west, south, east, north] in degrees (WGS84), west < east unless it crosses 180°"
+    )
+    tiles: Annotated[tuple[Tile, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="a list of MGRS tile ids such as 48QUE"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Area:
+        exactly_one(self, "area")
+        for key in ("layer", "where"):
+            if getattr(self, key) is not None and self.file is None:
+                raise rule_error(key, getattr(self, key), "it only together with area.file")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            inside = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
+            # A box from Fiji to Samoa runs from 176° to -171°; one from 10° to 5° is a mistake.
+            if not inside or west == east or 0 < west - east < 180:
+                raise rule_error("bbox", list(self.bbox), str(type(self).model_fields["bbox"].description))
+        return self
+
+
+class Period(Section):
+    """When: first and last day, both included, UTC; a file may give its label instead, or `last-month`."""
+
+    start: Date = Field(description="a date such as 2023-06-01")
+    end: Date = Field(description="a date such as 2023-06-30")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any, info: ValidationInfo) -> Any:
+        if isinstance(data, str | int) and not isinstance(data, bool):
+            today = (info.context or {}).get("today") or dt.datetime.now(dt.UTC).date()
+            return _days_of(str(data).strip(), today) or data
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Period:
+        if self.start > self.end:
+            raise rule_error("end", str(self.end), f"a date not before period.start = {self.start}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """`2023` for a whole year, `2023-06` for a whole month, else `2023-06-05_2023-07-04`."""
+        after = self.end + dt.timedelta(days=1)
+        if self.start.day == 1 and after.day == 1:
+            months = 12 * (after.year - self.start.year) + after.month - self.start.month
+            if months == 1:
+                return f"{self.start:%Y-%m}"
+            if months == 12 and self.start.month == 1:
+                return f"{self.start:%Y}"
+        return f"{self.start}_{self.end}"
+
+
+def _days_of(name: str, today: dt.date) -> dict[str, dt.date] | None:
+    """First and last day of `2023`, `2023-06`, `2023-06-05_2023-07-04` or `last-month`; None for any other name."""
+    day = dt.timedelta(days=1)
+    if name == "last-month":
+        name = f"{today.replace(day=1) - day:%Y-%m}"
+    try:
+        if re.fullmatch(r"\d{4}", name):
+            return {"start": dt.date(int(name), 1, 1), "end": dt.date(int(name), 12, 31)}
+        if re.fullmatch(r"\d{4}-\d\d", name):
+            first = dt.date.fromisoformat(f"{name}-01")
+            return {"start": first, "end": (first + 31 * day).replace(day=1) - day}
+        if match := re.fullmatch(r"(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)", name):
+            return {"start": dt.date.fromisoformat(match[1]), "end": dt.date.fromisoformat(match[2])}
+    except (ValueError, OverflowError):  # no such year, month or day
+        return None
+    return None
+
+
+class Source(Section):
+    """Which catalogue: exactly one of a STAC API, a static catalogue, a file of items."""
+
+    stac_api: HttpUrl | None = Field(default=None, description="the http(s) URL of a STAC API")
+    static_catalog: PathOrUrl | None = Field(default=None, description="the path or URL of a catalog.json")
+    items: PathOrUrl | None = Field(
+        default=None, description="the path or URL of a STAC item collection (GeoJSON, or .parquet for stac-geoparquet)"
+    )
+    collection: Text | None = Field(default="sentinel-2-l2a", description="a collection id, or null for any collection")
+    max_cloud_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
+    max_nodata: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
+    max_snow_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
+    min_sun_elevation: Number = Field(default=-90.0, ge=-90, le=90, description="a number from -90 to 90 (degrees)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        exactly_one(self, "source")
+        return self
+
+
+class Grid(Section):
+    """Sizes of chips (10 m pixels) and of shards and chunks of the cube (2.5 m pixels)."""
+
+    chip_px: Integer = Field(default=192, gt=0, multiple_of=6, description="a positive multiple of 6 (10 m pixels)")
+    overlap_px: Integer = Field(
+        default=24,
+        ge=0,
+        multiple_of=6,
+        description="a multiple of 6, at least 0 and less than chip_px / 2 (10 m pixels)",
+    )
+    shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (2.5 m pixels)")
+    chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (2.5 m pixels)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Grid:
+        if self.overlap_px * 2 >= self.chip_px:
+            raise rule_error("overlap_px", self.overlap_px, f"less than half of grid.chip_px = {self.chip_px}")
+        if self.shard_px % self.chunk_px:
+            raise rule_error("shard_px", self.shard_px, f"a multiple of grid.chunk_px = {self.chunk_px}")
+        return self
+
+
+class Model(Section):
+    """Which networks, and how they are sampled."""
+
+    preset: Literal["small", "published"] = Field(default="small", description="'small' or 'published'")
+    stage1: PathOrUrl | None = Field(
+        default=None, description="the path or URL of the super-resolution weights, or null"
+    )
+    fusion: PathOrUrl | None = Field(default=None, description="the path or URL of the fusion weights, or null")
+    sampler: Literal["reference", "fast", "draft"] | None = Field(
+        default=None, description="'reference', 'fast' or 'draft', or null for the preset's own"
+    )
+    sampler_steps: Integer | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="an integer from 2 that divides 1000 (from 2 to 50 with model.sampler 'fast'), or null for the "
+        "sampler's own",
+    )
+    temperature: Number | None = Field(
+        default=None, ge=0, le=2, description="a number from 0 to 2 (spread of the noise), or null for the preset's own"
+    )
+    consistency: Boolean = Field(default=True, description="true or false")
+    seed: Integer = Field(default=0, ge=0, lt=2**63, description="an integer from 0 to 2^63 - 1")
+    uncertainty_samples: Integer = Field(
+        default=0, ge=0, le=32, description="0 (off) or an integer from 2 to 32 (model calls a chip)"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Model:
+        if self.sampler == "draft":  # no diffusion, no chance
+            for key, none in (("sampler_steps", None), ("temperature", None), ("uncertainty_samples", 0)):
+                if getattr(self, key) != none:
+                    raise rule_error(key, getattr(self, key), "it only where model.sampler is not 'draft'")
+        steps = self.sampler_steps
+        if steps is not None and (steps > 50 if self.sampler == "fast" else 1000 % steps):
+            raise rule_error("sampler_steps", steps, str(type(self).model_fields["sampler_steps"].description))
+        if self.uncertainty_samples == 1:  # one sample has no spread
+            expected = str(type(self).model_fields["uncertainty_samples"].description)
+            raise rule_error("uncertainty_samples", self.uncertainty_samples, expected)
+        if self.preset == "published":
+            lacking = [key for key in ("stage1", "fusion") if getattr(self, key) is None]
+            if lacking:
+                expected = "the path or URL of the weights: model.preset 'published' comes without"
+                raise rule_error(" and model.".join(lacking), None, expected)
+        return self
+
+
+class Scenes(Section):
+    """How a chip's pixels are chosen from the scenes that cover it."""
+
+    policy: Policy = Field(
+        default="neighbours", description="'neighbours', 'clearest', 'newest' or a date as 'closest_to(2023-07-15)'"
+    )
+    border_cost: Number = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="a number from 0 to 1 (clear share that 'neighbours' gives up to spare a chip one border)",
+    )
+    max_scenes: Integer = Field(default=3, ge=1, le=16, description="an integer from 1 to 16 (scenes a chip)")
+    fill_until: Number = Field(
+        default=0.99, ge=0, le=1, description="a number from 0 to 1 (clear share at which no further scene is added)"
+    )
+    min_clear_share: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="a number from 0 to 1 (clear share of a chip)",
+    )
+    allow_cloudy: Boolean = Field(default=True, description="true or false")
+
+
+class Skip(Section):
+    """What the networks need not see: a chip that shows nothing else is enlarged bicubically, and flagged so."""
+
+    water: Boolean = Field(default=False, description="true or false (chips of open water alone)")
+    cloud: Boolean = Field(default=False, description="true or false (chips of cloud alone)")
+
+
+def staging_beside(url: str) -> str:
+    """Where the staging folder of a cube is unless `store.staging` says otherwise."""
+    place = url.removeprefix(ICECHUNK).rstrip("/")
+    return place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"
+
+
+class Store(Section):
+    """Where the cube and the staged chips are kept."""
+
+    url: StorageUrl = Field(description="a path or URL such as s3://bucket/cube.zarr")
+    staging: StorageUrl = Field(default="", description="a path or URL outside store.url")
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict, repr=False, description="a mapping of fsspec options (keys are text)"
+    )
+    keep_chips: Boolean = Field(
+        default=False, description="true or false (whether staged chips stay once their shards are written)"
+    )
+    keep_revisions: Integer = Field(
+        default=1, ge=1, le=3, description="an integer from 1 to 3 (earlier revisions kept for readers and rollback)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_staging(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("url"), str) and data.get("staging") is None:
+            return {**data, "staging": staging_beside(data["url"])}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Store:
+        if self.staging.startswith(ICECHUNK):
+            raise rule_error(
+                "staging", shown_url(self.staging), "a plain path or URL: staged chips are objects, not arrays"
+            )
+        one, other = self.url.removeprefix(ICECHUNK) + "/", self.staging + "/"
+        if one.startswith(other) or other.startswith(one):
+            raise rule_error("staging", shown_url(self.staging), f"a place outside store.url = {shown_url(self.url)}")
+        return self
+
+
+class Compute(Section):
+    """The Ray cluster and what each actor takes of it."""
+
+    address: Text | None = Field(default=None, description="a Ray cluster address, or null to start Ray locally")
+    actors_min: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
+    actors_max: Integer | None = Field(default=None, ge=1, description="an integer ≥ compute.actors_min, or null")
+    gpus_per_actor: Number | Literal["auto"] = Field(
+        default="auto", description="'auto', a share from 0 to 1, or a whole number of GPUs"
+    )
+    cpus_per_actor: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
+    batch: Annotated[Integer, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, 1 on CPUs)"
+    )
+    read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
+    wait_minutes: Number = Field(
+        default=0.0, ge=0, description="a number ≥ 0 (minutes for the cluster to start nodes that it does not have yet)"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
+    execution: Literal["auto", "eager", "compiled"] = Field(
+        default="auto", description="'auto' (compiled on a GPU where that works), 'eager' or 'compiled'"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Compute:
+        if self.actors_max is not None and self.actors_max < self.actors_min:
+            raise rule_error("actors_max", self.actors_max, f"an integer ≥ compute.actors_min = {self.actors_min}")
+        gpus = self.gpus_per_actor
+        if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+            raise rule_error("gpus_per_actor", gpus, str(type(self).model_fields["gpus_per_actor"].description))
+        if self.wait_minutes and (gpus == "auto" or self.actors_max is None):
+            # What is not there yet cannot be counted.
+            expected = "0, or compute.gpus_per_actor and compute.actors_max as numbers beside it"
+            raise rule_error("wait_minutes", self.wait_minutes, expected)
+        return self
+
+
+class Failures(Section):
+    """What happens when chips fail or nothing moves."""
+
+    max_failed: Share = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="a share such as 1% (of the chips; more than that, and more than 10, stop)",
+    )
+    on_failed: Literal["fill", "refuse"] = Field(
+        default="fill",
+        description="'fill' (publish, the gaps flagged in `quality`) or 'refuse' (publish only what is complete)",
+    )
+    stall_minutes: Number = Field(
+        default=15.0, gt=0, description="a number > 0 (minutes without progress after which a worker is restarted)"
+    )
+
+
+class Prices(Section):
+    """What a run pays for, in `costs.currency`."""
+
+    gpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GPU for one hour)")
+    cpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one core for one hour)")
+    gb_read: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, fetched from the source)")
+    gb_written: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, sent to the store)")
+    gb_month: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, kept for a month)")
+    thousand_requests: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (1000 objects written)")
+
+
+class Costs(Section):
+    """What the estimate of a run is made from."""
+
+    calibration: PathOrUrl | None = Field(
+        default=None, description="the path or URL of what `difffusr calibrate` wrote, or null"
+    )
+    currency: Text = Field(default="EUR", description="the name of a currency")
+    prices: Prices = Field(default_factory=Prices, description="a section with gpu_hour, cpu_hour, …")
+
+
+class RunConfig(Section):
+    """Everything a run is told. Frozen; nothing else is read from files or the environment."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="letters, digits, '.', '_' and '-', beginning with a letter or digit",
+    )
+    area: Area = Field(description="a section with one of geojson, file, bbox, tiles")
+    period: Period = Field(
+        description="a section with start and end, a month such as 2023-06, a year such as 2023, or last-month"
+    )
+    source: Source = Field(description="a section with one of stac_api, static_catalog, items")
+    grid: Grid = Field(default_factory=Grid, description="a section with chip_px, overlap_px, …")
+    model: Model = Field(default_factory=Model, description="a section with preset, stage1, fusion, …")
+    scenes: Scenes = Field(default_factory=Scenes, description="a section with max_scenes, …")
+    skip: Skip = Field(default_factory=Skip, description="a section with water, cloud")
+    store: Store = Field(description="a section with url")
+    compute: Compute = Field(default_factory=Compute, description="a section with address, actors_min, …")
+    failures: Failures = Field(
+        default_factory=Failures, description="a section with max_failed, on_failed, stall_minutes"
+    )
+    costs: Costs = Field(default_factory=Costs, description="a section with calibration, currency, prices")
+    budget: Number | None = Field(
+        default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if self.budget is not None and self.costs.calibration is None:
+            expected = "null, or costs.calibration beside it: the file that `difffusr calibrate` writes"
+            raise rule_error("budget", self.budget, expected)
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
+        or the query strings of URLs. Without `skip` where nothing is skipped: as it was before there was a choice."""
+        data = self.model_dump(mode="json", exclude={"store": {"storage_options"}})
+        if not any(data["skip"].values()):
+            del data["skip"]
+        return {key: without_secrets(value) for key, value in data.items()}

@@ -1,0 +1,121 @@
+"""How a cube is laid out: zones, levels, shards, and the keys of their chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from difffusr.pipeline.geo.grid import Grid, OverviewIndex, PixelWindow, ShardIndex
+
+#: Path of the 2.5 m level inside a zone's group.
+BASE_LEVEL = "0"
+
+
+#: A zone is halved until its longer side has no more chunks than this.
+_SMALLEST_CHUNKS = 2
+
+
+#: A shard of the 2.5 m level or of an overview.
+AnyShard = ShardIndex | OverviewIndex
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One zone's part of a cube, as a run is about to publish it.
+
+    Attributes:
+        epsg: the zone.
+        window: what its arrays cover, whole shards, in absolute 2.5 m pixels.
+        periods: (start, end) of each step of the time axis, both days inclusive.
+        step: position of the run's period on that axis.
+        overviews: levels above 2.5 m, each half as fine as the one before.
+        uncertainty_samples: how many samples `reflectance_std` is made of; 0 in a zone without that variable.
+        lineage: revisions that led to this state, this one last: what was not written anew in one is as in those
+            before.
+        seen: those of them of which readers see the run's period; empty where they do not see it.
+        revised: whether its revision is one that readers do not see yet.
+    """
+
+    epsg: int
+    window: PixelWindow
+    periods: tuple[tuple[date, date], ...]
+    step: int
+    overviews: int = 0
+    uncertainty_samples: int = 0
+    lineage: tuple[int, ...] = (0,)
+    seen: tuple[int, ...] = ()
+    revised: bool = False
+
+    @property
+    def period_days(self) -> tuple[date, date]:
+        """First and last day of the run's period."""
+        return self.periods[self.step]
+
+    @property
+    def revision(self) -> int:
+        """Its revision: which keys its chunks have."""
+        return self.lineage[-1]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables that have shards."""
+        return ("reflectance", "quality", "source", *(("reflectance_std",) if self.uncertainty_samples else ()))
+
+    @property
+    def path(self) -> str:
+        """Path of the 2.5 m level's group."""
+        return self.level_path(0)
+
+    @property
+    def levels(self) -> range:
+        """All levels, the 2.5 m one first."""
+        return range(1 + self.overviews)
+
+    def level_path(self, level: int) -> str:
+        """Path of a level's group."""
+        return f"{self.epsg}/{level}"
+
+    def level_shape(self, level: int) -> tuple[int, int]:
+        """(height, width) of a level's arrays in its own pixels."""
+        return -(-self.window.height >> level), -(-self.window.width >> level)
+
+    def position(self, shard: AnyShard, grid: Grid) -> OverviewIndex:
+        """Level of a shard, and its row and column in that level's arrays, in shards."""
+        if isinstance(shard, OverviewIndex):
+            return shard
+        return OverviewIndex(
+            0, shard.row - self.window.row // grid.shard_px, shard.col - self.window.col // grid.shard_px
+        )
+
+
+#: The chunk key encodings of the Zarr v3 core specification, in the order of revisions: name, separator.
+ENCODINGS = (("default", "/"), ("v2", "/"), ("default", "."), ("v2", "."))
+
+
+def chunk_key(revision: int, index: Sequence[int]) -> str:
+    """Key of a chunk below its array, for a zone's revision."""
+    name, separator = ENCODINGS[revision % len(ENCODINGS)]
+    return separator.join((*(("c",) if name == "default" else ()), *map(str, index)))
+
+
+def chunk_index(revision: int, key: str) -> tuple[int, ...] | None:
+    """Index of the chunk that a key below an array of two or more dimensions belongs to; None for a key of another
+    revision."""
+    name, separator = ENCODINGS[revision % len(ENCODINGS)]
+    parts = key.split(separator)
+    if name == "default" and parts.pop(0) != "c":
+        return None
+    if len(parts) < 2 or not all(part.isdigit() for part in parts):
+        return None
+    return tuple(map(int, parts))
+
+
+def overviews_over(window: PixelWindow, grid: Grid) -> int:
+    """How many overviews a zone has: as many as it takes until its longer side is two chunks or less."""
+    if grid.shard_px % 2:
+        return 0  # no shard would be a whole part of another
+    longer, levels = max(window.height, window.width), 0
+    while -(-longer >> levels) > _SMALLEST_CHUNKS * grid.chunk_px:
+        levels += 1
+    return levels

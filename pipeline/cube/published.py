@@ -1,0 +1,63 @@
+"""A published cube, opened by its URL alone: what its own metadata say of it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import zarr
+
+from difffusr.pipeline.config.sections import Period
+from difffusr.pipeline.cube.documents import metadata
+from difffusr.pipeline.cube.layout import BASE_LEVEL
+from difffusr.pipeline.cube.store import open_store
+from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.storage.objects import Storage
+
+
+class Cube:
+    """A published cube, as its readers see it.
+
+    Raises:
+        StoreError: there is no cube, or the store cannot be read.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        document = metadata(storage, "zarr.json")
+        attributes = (document or {}).get("attributes", {})
+        if "difffusr:zones" not in attributes:
+            what = "holds no cube" if document is None else "is a Zarr store, but not a cube of this kind"
+            raise StoreError(f"{storage.url}: {what}; give the URL that store.url names in the run's configuration")
+        self.storage, self.attributes = storage, attributes
+        self._root = zarr.open_group(open_store(storage), mode="r")
+        self.zones: dict[int, zarr.Group] = {}
+        for epsg in attributes["difffusr:zones"]:
+            group = self._root[f"{epsg}/{BASE_LEVEL}"]
+            assert isinstance(group, zarr.Group)
+            self.zones[epsg] = group
+
+    def window(self, epsg: int) -> PixelWindow:
+        """What a zone's arrays cover, in absolute 2.5 m pixels."""
+        return PixelWindow(*self._attribute(epsg, "difffusr:window"))
+
+    def periods(self, epsg: int) -> dict[str, tuple[int, tuple[date, date]]]:
+        """By label, each period's position on the zone's time axis, and its first and last day."""
+        found = {}
+        for step, (start, end) in enumerate(self._attribute(epsg, "difffusr:periods")):
+            period = Period(start=date.fromisoformat(start), end=date.fromisoformat(end))
+            found[period.label] = step, (period.start, period.end)
+        return found
+
+    def variables(self, epsg: int) -> list[str]:
+        """The variables that have pixels."""
+        return sorted(name for name, array in self.zones[epsg].arrays() if array.ndim > 2)
+
+    def array(self, epsg: int, name: str) -> zarr.Array[Any]:
+        """A variable, (time, band, y, x) or (time, y, x)."""
+        array = self.zones[epsg][name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _attribute(self, epsg: int, name: str) -> Any:
+        return self.zones[epsg].attrs[name]

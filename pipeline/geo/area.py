@@ -1,0 +1,298 @@
+"""Where a run computes: the area of its configuration, read from its file, in degrees and cut at 180°.
+
+A map sheet knows no 180°: an area across it, or around a pole, is whole on the sheet and must be cut on its way to
+degrees. Each ring is therefore followed along its edges, its longitudes counted on past ±180, and only then cut.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
+from shapely.geometry.base import BaseGeometry
+
+from difffusr.pipeline.config.sections import Area, RunConfig
+from difffusr.pipeline.config.values import shown_url
+from difffusr.pipeline.geo.drawn import Drawn, horizontal, in_one_line
+from difffusr.pipeline.geo.vector import read_vector_file
+from difffusr.pipeline.ground.errors import ConfigError
+
+log = logging.getLogger("difffusr.area")
+
+
+_DEGREES = pyproj.CRS.from_user_input("OGC:CRS84")
+
+
+_WORLD = box(-180, -90, 180, 90)
+
+
+#: How far an edge in degrees may lie from the straight edge of the map sheet: a tenth of a 10 m pixel.
+_TRUE_TO_M = 1.0
+
+
+#: An edge is halved at most so many times: enough for 10 000 km.
+_HALVINGS = 24
+
+
+#: Longitudes this near to 180° lie on it (1 cm): sheets whose edge it is would otherwise leave slivers beyond.
+_ON_180_DEG = 1e-7
+
+
+#: Coordinates beyond this are no map's, in whatever unit.
+_ANY_MAP = 1e12
+
+
+#: Ground around a pole that is left out where a ring runs through it: on which side it passes would be chance.
+_POLE_M = 100.0
+
+
+#: What shapely raises for malformed coordinates.
+_MALFORMED = (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
+
+
+def area_geometry(config: RunConfig) -> BaseGeometry | list[str]:
+    """Where the run computes, as `geometry_of`."""
+    return geometry_of(config.area)
+
+
+def geometry_of(area: Area) -> BaseGeometry | list[str]:
+    """What an area covers: a valid polygon or multipolygon in EPSG:4326 (x = longitude within ±180, y = latitude,
+    degrees; cut at 180° where it crosses), or the list of MGRS tile ids when the area is given as tiles.
+
+    Raises ConfigError, in one line with key and file, when the file cannot be read, holds no polygon, has no CRS, or
+    its coordinates do not fit its CRS.
+    """
+    if area.tiles is not None:
+        return list(area.tiles)
+    if area.bbox is not None:
+        west, south, east, north = area.bbox
+        return _wrap(box(west, south, east if west < east else east + 360, north))
+    drawn = _read_geojson(area.geojson) if area.geojson is not None else read_vector_file(area)
+    return _in_degrees(drawn)
+
+
+def _in_degrees(drawn: Drawn) -> BaseGeometry:
+    """The union of all polygons drawn, in EPSG:4326."""
+    polygons = [polygon for geometry in drawn.geometries for polygon in _polygons(geometry)]
+    if not (np.abs(shapely.get_coordinates(polygons)) < _ANY_MAP).all():  # true where they are not finite, too
+        raise drawn.misfit()
+    try:
+        whole = _union([shapely.make_valid(polygon) for polygon in polygons])
+        if whole.is_empty:
+            kinds = ", ".join(sorted({geometry.geom_type for geometry in drawn.geometries})) or "nothing"
+            raise ConfigError(
+                f"{drawn.place}: found {kinds}, expected a Polygon or MultiPolygon that covers some ground"
+            )
+        if not all(polygon.is_valid for polygon in polygons):
+            log.warning("%s: a polygon crosses itself: repaired", drawn.place)
+        area = _from_geographic(whole, drawn) if drawn.crs.is_geographic else _Sheet(drawn).in_degrees(whole)
+    except shapely.errors.GEOSException as error:
+        raise ConfigError(f"{drawn.place}: its polygons cannot be put together: {in_one_line(error)}") from None
+    if area.is_empty:
+        raise drawn.misfit()
+    return area
+
+
+def _polygons(geometry: BaseGeometry) -> Iterator[Polygon]:
+    """The polygons in a geometry of any type, without heights."""
+    if hasattr(geometry, "geoms"):
+        for part in geometry.geoms:
+            yield from _polygons(part)
+    elif geometry.geom_type == "Polygon" and not geometry.is_empty:
+        yield shapely.force_2d(geometry)
+
+
+def _union(geometries: list[BaseGeometry]) -> BaseGeometry:
+    """A valid polygon or multipolygon of all that the geometries cover; lines and points among them are dropped."""
+    whole = shapely.union_all([polygon for geometry in geometries for polygon in _polygons(geometry)])
+    parts = [polygon for polygon in _polygons(shapely.make_valid(whole)) if polygon.area > 0]
+    return parts[0] if len(parts) == 1 else MultiPolygon(parts)
+
+
+def _wrap(geometry: BaseGeometry) -> BaseGeometry:
+    """A geometry with longitudes beyond ±180°, cut there and laid within them."""
+    west, _, east, _ = geometry.bounds
+    pieces = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
+        piece = geometry.intersection(_turned(_WORLD, turn))
+        pieces.append(_turned(piece, -turn))
+    return _union(pieces)
+
+
+def _turned(geometry: BaseGeometry, turns: int) -> BaseGeometry:
+    """A geometry in degrees moved by whole turns of the globe."""
+    return shapely.transform(geometry, lambda lon, lat: (lon + 360 * turns, lat), interleaved=False)
+
+
+def _from_geographic(whole: BaseGeometry, drawn: Drawn) -> BaseGeometry:
+    """An area in any geographic CRS. Edges stay straight in degrees and go the way that they are written (RFC 7946)."""
+    if not drawn.crs.equals(_DEGREES, ignore_axis_order=True):
+        whole = shapely.transform(whole, lambda points: _change_datum(points, drawn.crs))
+    west, south, east, north = whole.bounds
+    if not (west >= -360 and east <= 360 and south >= -90 and north <= 90):  # true where they are not finite, too
+        raise drawn.misfit()
+    return _wrap(shapely.make_valid(whole))
+
+
+def _change_datum(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
+    """(n, 2) longitudes and latitudes of a geographic CRS as those of WGS84 in degrees, 183° not as −177°."""
+    radians = crs.axis_info[0].unit_conversion_factor
+    meridian = crs.prime_meridian
+    greenwich = meridian.longitude * float(meridian.unit_conversion_factor) if meridian else 0.0
+    written = np.degrees(points[:, 0] * radians + greenwich)
+    lon, lat = _transformer(crs, _DEGREES).transform(points[:, 0], points[:, 1])
+    return np.column_stack([lon + 360 * np.round((written - lon) / 360), lat])
+
+
+def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A projected CRS, and the way from it to degrees."""
+
+    drawn: Drawn
+
+    def in_degrees(self, whole: BaseGeometry) -> BaseGeometry:
+        """An area of the sheet in EPSG:4326, true to its edges on the sheet, cut at 180° and closed over a pole."""
+        for pole in self._poles.values():
+            if whole.boundary.distance(pole) < _POLE_M / self._unit_m:
+                whole = whole.difference(pole.buffer(_POLE_M / self._unit_m))
+        parts = []
+        for polygon in _polygons(whole):
+            holes = [self._inside(ring) for ring in polygon.interiors]
+            parts.append(self._inside(polygon.exterior).difference(_union(holes)))
+        return _union(parts)
+
+    def _inside(self, ring: shapely.LinearRing) -> BaseGeometry:
+        """What a ring of the sheet encloses, in EPSG:4326."""
+        trace = self._trace(ring)
+        turns = round((trace[-1, 0] - trace[0, 0]) / 360)
+        if turns == 0:
+            return _wrap(shapely.make_valid(Polygon(trace)))
+        inside = [lat for lat, pole in self._poles.items() if Polygon(ring).contains(pole)]
+        if abs(turns) > 1 or len(inside) != 1:
+            raise self.drawn.misfit()
+        # The ring as a coast that runs on round the globe, twice either way, with all poleward of it: the ends are then
+        # far outside of the world that is cut out, and leave no seam.
+        coast = np.concatenate([trace[:-1] + np.array([360 * turns * turn, 0]) for turn in (-2, -1, 0, 1)])
+        corners = [(coast[-1, 0], inside[0]), (coast[0, 0], inside[0])]
+        return _union([shapely.make_valid(Polygon([*coast, *corners])).intersection(_WORLD)])
+
+    def _trace(self, ring: shapely.LinearRing) -> NDArray[np.float64]:
+        """(n, 2) longitudes and latitudes along a ring, in degrees; the longitudes go on past ±180."""
+        west, south, east, north = ring.bounds
+        # Pieces of a sixteenth, because an edge that bends to and fro may be right in its middle alone.
+        ring = shapely.segmentize(ring, max(east - west, north - south) / 16)
+        sheet = shapely.get_coordinates(ring)
+        degrees = self._to_degrees(sheet)
+        for _ in range(_HALVINGS):
+            middles = (sheet[:-1] + sheet[1:]) / 2
+            true = self._to_degrees(middles)
+            bent = _off_chord_m(degrees, true) > _TRUE_TO_M
+            if not bent.any():
+                break
+            after = np.flatnonzero(bent) + 1
+            sheet = np.insert(sheet, after, middles[bent], axis=0)
+            degrees = np.insert(degrees, after, true[bent], axis=0)
+        lon = degrees[:, 0]
+        # Whole turns alone are added, so that two rings that share an edge still share it to the bit.
+        lon[1:] -= 360 * np.cumsum(np.round(np.diff(lon) / 360))
+        nearest = 360 * np.round((lon - 180) / 360) + 180
+        lon[:] = np.where(np.abs(lon - nearest) < _ON_180_DEG, nearest, lon)
+        return degrees
+
+    def _to_degrees(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        degrees = np.column_stack(self._transformer.transform(points[:, 0], points[:, 1]))
+        if not np.isfinite(degrees).all():
+            raise self.drawn.misfit()
+        return degrees
+
+    @cached_property
+    def _transformer(self) -> pyproj.Transformer:
+        return _transformer(self.drawn.crs, _DEGREES)
+
+    @cached_property
+    def _poles(self) -> dict[float, Point]:
+        """The poles that the sheet shows, by their latitude in degrees."""
+        to_sheet = _transformer(_DEGREES, self.drawn.crs)
+        places = {lat: to_sheet.transform(0.0, lat) for lat in (-90.0, 90.0)}
+        return {lat: Point(place) for lat, place in places.items() if np.isfinite(place).all()}
+
+    @cached_property
+    def _unit_m(self) -> float:
+        return float(self.drawn.crs.axis_info[0].unit_conversion_factor)
+
+
+def _off_chord_m(degrees: NDArray[np.float64], middles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far, in metres, `middles` (n − 1, 2) lie from the middles of the chords of a line `degrees` (n, 2)."""
+    lon, lat = degrees.T
+    steps = np.diff(lon)
+    chords = lon[:-1] + (steps - 360 * np.round(steps / 360)) / 2
+    east = middles[:, 0] - chords
+    east -= 360 * np.round(east / 360)
+    north = middles[:, 1] - (lat[:-1] + lat[1:]) / 2
+    return 111_320 * np.hypot(east * np.cos(np.radians(middles[:, 1])), north)
+
+
+def _read_geojson(file: str) -> Drawn:
+    """The geometries of a GeoJSON file.
+
+    RFC 7946 knows no CRS but WGS84; files written by GIS tools carry a `crs` member, which is honoured.
+    """
+    place = f"area.geojson: {shown_url(file)}"
+    try:
+        data = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{place}: not valid JSON: {error}") from None
+    try:
+        geometries = [shape(geometry) for geometry in _geometries(data)]
+    except _MALFORMED as error:
+        raise ConfigError(f"{place}: not valid GeoJSON: {in_one_line(error)}") from None
+    return Drawn(geometries, _crs_member(data, place), place)
+
+
+def _geometries(data: Any) -> Iterator[dict[str, Any]]:
+    """The geometry objects in a FeatureCollection, Feature, GeometryCollection or geometry."""
+    if not isinstance(data, dict) or "type" not in data:
+        raise ValueError("no object with a 'type'")
+    if data["type"] == "FeatureCollection":
+        for feature in data["features"]:
+            yield from _geometries(feature)
+    elif data["type"] == "Feature":
+        if data.get("geometry") is not None:
+            yield from _geometries(data["geometry"])
+    elif data["type"] == "GeometryCollection":
+        for geometry in data["geometries"]:
+            yield from _geometries(geometry)
+    else:
+        yield data
+
+
+def _crs_member(data: dict[str, Any], place: str) -> pyproj.CRS:
+    """The CRS that a GeoJSON file's `crs` member names; longitude and latitude on WGS84 without one."""
+    member = data.get("crs")
+    if member is None:
+        return _DEGREES
+    name = member.get("properties", {}).get("name") if isinstance(member, dict) else member
+    try:
+        crs = pyproj.CRS.from_user_input(name)
+    except (pyproj.exceptions.CRSError, TypeError):
+        raise ConfigError(
+            f"{place}: unknown CRS {name!r} in its crs member, expected a name such as EPSG:32648"
+        ) from None
+    return horizontal(crs, place)

@@ -1,0 +1,94 @@
+"""Reading areas from GeoPackage, Shapefile, FlatGeobuf, GeoParquet and other vector files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+
+from difffusr.pipeline.config.sections import Area
+from difffusr.pipeline.config.values import shown_url
+from difffusr.pipeline.geo.drawn import Drawn, horizontal, in_one_line
+from difffusr.pipeline.ground.errors import ConfigError
+
+
+def read_vector_file(area: Area) -> Drawn:
+    """The geometries of `area.file`, of its layer, of the features that meet its condition."""
+    file = str(area.file)
+    place = f"area.file: {shown_url(file)}"
+    if not Path(file).exists():
+        raise ConfigError(f"{place}: cannot be read: no such file here")
+    frame = _read_geoparquet(file, area, place) if file.endswith(".parquet") else _read_with_ogr(file, area, place)
+    if frame.empty:
+        nothing = "it holds nothing" if area.where is None else f"nothing matches area.where {area.where!r}"
+        raise ConfigError(f"{place}: {nothing}, expected a Polygon or MultiPolygon")
+    geometries = [geometry for geometry in frame.geometry if geometry is not None]
+    # GeoPackage has two codes for an unknown CRS, which come as CRS of these names.
+    if frame.crs is None or frame.crs.name.startswith("Undefined"):
+        raise ConfigError(
+            f"{place}: has no CRS; set the one that its coordinates are in, in QGIS or with ogr2ogr -a_srs"
+        )
+    return Drawn(geometries, horizontal(frame.crs, place), place)
+
+
+def _read_with_ogr(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
+    """What GDAL reads of a vector file (GeoPackage, Shapefile, zipped or not, FlatGeobuf, GeoJSON, …)."""
+    try:
+        kinds = dict(gpd.list_layers(file).itertuples(index=False))
+    except (RuntimeError, OSError) as error:  # a RuntimeError is what all errors of pyogrio are
+        raise ConfigError(f"{place}: not a vector file that GDAL reads: {in_one_line(error)}") from None
+    return _select(file, _layer(kinds, area, place), area.where, place)
+
+
+def _layer(kinds: dict[str, str | None], area: Area, place: str) -> str:
+    """The layer to read: the one asked for, else the only one, else the only one that may have polygons."""
+    names = ", ".join(repr(name) for name in kinds) or "none"
+    if area.layer is not None:
+        if area.layer not in kinds:
+            raise ConfigError(f"{place}: no layer {area.layer!r} (area.layer), found {names}")
+        return area.layer
+    # Of a layer without a type of its own anything may be expected.
+    words = ("Polygon", "Surface", "Unknown", "GeometryCollection")
+    choice = [name for name, kind in kinds.items() if any(word in (kind or "") for word in words)]
+    if len(kinds) == 1 or len(choice) == 1:
+        return next(iter(choice or kinds))
+    if not choice:
+        raise ConfigError(f"{place}: found the layers {names}, expected one with polygons")
+    several = ", ".join(repr(name) for name in choice)
+    raise ConfigError(f"{place}: found polygons in several layers, expected one of them as area.layer: {several}")
+
+
+def _select(source: str | io.BytesIO, layer: str | None, where: str | None, place: str) -> gpd.GeoDataFrame:
+    """The features of a layer that meet a condition in OGR SQL."""
+    # Without the attributes it is quicker, but a condition on attributes left out is met by nothing.
+    columns: dict[str, Any] = {"columns": []} if where is None else {"where": where}
+    try:
+        return gpd.read_file(source, layer=layer, engine="pyogrio", **columns)
+    except (RuntimeError, ValueError) as error:
+        if where is not None:
+            raise ConfigError(
+                f"{place}: area.where {where!r} is not understood, expected a condition on its attributes such as "
+                f"\"ISO_A3 = 'LUX'\": {in_one_line(error)}"
+            ) from None
+        raise ConfigError(f"{place}: cannot be read: {in_one_line(error)}") from None
+
+
+def _read_geoparquet(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
+    """The features of a GeoParquet file, which GDAL as it comes in wheels does not read."""
+    if area.layer is not None:
+        raise ConfigError(f"{place}: no layer {area.layer!r} (area.layer), GeoParquet has none")
+    try:
+        frame = gpd.read_parquet(file)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{place}: not a GeoParquet file: {in_one_line(error)}") from None
+    if area.where is None:
+        return frame
+    # The condition is OGR's, so OGR is to judge it: on a copy in memory of all that its formats can hold.
+    words = ("string", "integer", "floating", "boolean", "datetime64", "date", "mixed-integer-float")
+    plain = [name for name in frame.columns if pd.api.types.infer_dtype(frame[name], skipna=True) in words]
+    copy = io.BytesIO()
+    frame[[*plain, frame.geometry.name]].to_file(copy, driver="FlatGeobuf", engine="pyogrio", SPATIAL_INDEX="NO")
+    return _select(copy, None, area.where, place)

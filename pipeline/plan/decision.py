@@ -1,0 +1,47 @@
+"""A run's plan: catalogue searched, weights known, decided what to compute."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+from difffusr.kernels.sampling.settings import fingerprint
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.engine.session import cluster
+from difffusr.pipeline.geo.grid import grid_of
+from difffusr.pipeline.plan.files import write_plan
+from difffusr.pipeline.plan.networks import sampling_of, weights_of
+from difffusr.pipeline.plan.planner import make_plan
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.scenes.search import find_scenes
+from difffusr.pipeline.storage.places import staging_of
+
+#: So many scenes are looked at on this machine's threads; more of them on Ray.
+_SCENES_ON_THREADS = 32
+
+
+def plan_run(config: RunConfig) -> Plan:
+    """Search the catalogue, decide what to compute, and put the plan into the staging folder.
+
+    Raises:
+        DifffusrError: catalogue, weights or store cannot be used.
+    """
+    staging = staging_of(config)
+    staging.check_writable()
+    plan = decide(config)
+    write_plan(plan, grid_of(config), staging)
+    return plan
+
+
+def decide(config: RunConfig) -> Plan:
+    """Search the catalogue and decide what to compute; nothing is written.
+
+    Raises:
+        DifffusrError: catalogue or weights cannot be used.
+    """
+    weights = weights_of(config)
+    scenes = find_scenes(config)
+    # Starting Ray takes longer than a handful of reads.
+    with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
+        plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights))
+    return replace(plan, manifest={**plan.manifest, "weights": weights})

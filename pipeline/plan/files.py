@@ -1,0 +1,211 @@
+"""A plan on disk: GeoParquet tables of scenes, chips and shards, and a manifest."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from difffusr.pipeline.geo.globe import in_degrees
+from difffusr.pipeline.geo.grid import Grid, origin_m
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.plan.tables import KEY_BYTES, Chips, Plan, Shards, StoredPlan
+from difffusr.pipeline.storage.objects import Storage
+
+#: Rows written at a time: memory for geometries stays small however long the plan.
+_ROW_GROUP = 65_536
+
+
+def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
+    """Write the plan below ``plan/``: GeoParquet tables `scenes`, `chips`, `shards` and `manifest.json`.
+
+    The geometry of a chip is its core, what it answers for; its window reaches half the overlap further on every side.
+    The same plan gives the same bytes.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    folder = staging.child("plan")
+    scenes = BytesIO()
+    _scene_table(plan).to_parquet(scenes, index=False)
+    folder.write("scenes.parquet", scenes.getvalue())
+    folder.write("chips.parquet", _chip_file(plan, grid))
+    folder.write("shards.parquet", _shard_file(plan, grid))
+    folder.write("manifest.json", json.dumps(plan.manifest, indent=1, sort_keys=True).encode())
+
+
+def copy_plan(staging: Storage, folder: str) -> None:
+    """Keep the plan of a run under another folder of it.
+
+    Raises:
+        StoreError: there is none, or the store refuses.
+    """
+    source, kept = staging.child("plan"), staging.child(folder)
+    for name in ("scenes.parquet", "chips.parquet", "shards.parquet", "manifest.json"):
+        kept.write(name, source.read(name))
+
+
+def read_manifest(staging: Storage) -> dict[str, Any]:
+    """The manifest of the plan in a staging folder.
+
+    Raises:
+        StoreError: there is none.
+    """
+    manifest: dict[str, Any] = json.loads(staging.child("plan").read("manifest.json"))
+    return manifest
+
+
+def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
+    """The plan in a folder of a run's.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+    """
+    folder = staging.child(name)
+    manifest = json.loads(folder.read("manifest.json"))
+    try:
+        scenes = gpd.read_parquet(BytesIO(folder.read("scenes.parquet")))
+        table = pq.read_table(BytesIO(folder.read("chips.parquet")), columns=list(_CHIP_FIELDS.names))
+        chips = _chips_of_table(table, tuple(scenes["id"]))
+        grid = Grid(**{name: manifest["config"]["grid"][name] for name in manifest["config"]["grid"]})
+        return StoredPlan(manifest, scenes, chips, Shards.of(chips, grid))
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise StoreError(f"{folder.url}: is no plan of this version ({error}); make it again") from None
+
+
+def _scene_table(plan: Plan) -> gpd.GeoDataFrame:
+    uses = np.bincount(plan.chips.scenes[plan.chips.scenes >= 0], minlength=len(plan.scenes))
+    rows = [
+        {
+            "id": scene.id,
+            "datetime": scene.datetime.isoformat(),
+            "tile": scene.tile,
+            "epsg": scene.epsg,
+            "baseline": scene.baseline,
+            "cloud_cover": float(scene.cloud_cover),
+            "provider": scene.provider,
+            "version": scene.version_key(),
+            "chips": int(used),
+        }
+        for scene, used in zip(plan.scenes, uses, strict=True)
+    ]
+    return gpd.GeoDataFrame(pd.DataFrame(rows), geometry=[s.footprint for s in plan.scenes], crs="EPSG:4326")
+
+
+_CHIP_FIELDS = pa.schema(
+    [
+        ("epsg", pa.int32()),
+        ("row", pa.int32()),
+        ("col", pa.int32()),
+        ("scenes", pa.list_(pa.string())),
+        ("date", pa.date32()),
+        ("covered", pa.float32()),
+        ("clear", pa.float32()),
+        ("key", pa.string()),
+    ]
+)
+
+
+_SHARD_FIELDS = pa.schema(
+    [("epsg", pa.int32()), ("row", pa.int32()), ("col", pa.int32()), ("chips", pa.int32()), ("key", pa.string())]
+)
+
+
+def _chip_file(plan: Plan, grid: Grid) -> bytes:
+    """`chips.parquet`; `date` is that of the first scene."""
+    chips = plan.chips
+    ids = pa.array(chips.scene_ids, pa.string())
+    days = np.array([scene.datetime.date() for scene in plan.scenes], "datetime64[D]")
+    file = _GeoFile(_CHIP_FIELDS)
+    for start in range(0, len(chips), _ROW_GROUP):
+        part = slice(start, start + _ROW_GROUP)
+        used = chips.scenes[part]
+        offsets = np.concatenate([[0], np.cumsum((used >= 0).sum(axis=1))]).astype(np.int32)
+        columns = [
+            pa.array(chips.epsg[part]),
+            pa.array(chips.row[part]),
+            pa.array(chips.col[part]),
+            pa.ListArray.from_arrays(pa.array(offsets), ids.take(pa.array(used[used >= 0]))),
+            pa.array(days[used[:, 0]]),
+            pa.array(chips.covered[part]),
+            pa.array(chips.clear[part]),
+            _hexadecimal(chips.key[part]),
+        ]
+        bounds = grid.chip_cores_m(chips.epsg[part], chips.row[part].astype(np.int64), chips.col[part].astype(np.int64))
+        file.add(columns, in_degrees(bounds, chips.epsg[part]))
+    return file.close()
+
+
+def _shard_file(plan: Plan, grid: Grid) -> bytes:
+    shards = plan.shards
+    file = _GeoFile(_SHARD_FIELDS)
+    side = grid.shard_px * 2.5
+    for start in range(0, len(shards), _ROW_GROUP):
+        part = slice(start, start + _ROW_GROUP)
+        row, col = shards.row[part].astype(np.int64), shards.col[part].astype(np.int64)
+        top = origin_m(shards.epsg[part]) - row * side
+        bounds = np.stack([col * side, top - side, (col + 1) * side, top], axis=1)
+        columns = [
+            pa.array(shards.epsg[part]),
+            pa.array(shards.row[part]),
+            pa.array(shards.col[part]),
+            pa.array(np.diff(shards.first)[part].astype(np.int32)),
+            _hexadecimal(shards.key[part]),
+        ]
+        file.add(columns, in_degrees(bounds, shards.epsg[part]))
+    return file.close()
+
+
+class _GeoFile:
+    """A GeoParquet 1.1 file that grows by row groups; longitude and latitude (OGC:CRS84), geometries as WKB."""
+
+    def __init__(self, fields: pa.Schema) -> None:
+        self._buffer = BytesIO()
+        self._fields = fields.append(pa.field("geometry", pa.binary()))
+        self._writer = pq.ParquetWriter(self._buffer, self._fields, compression="zstd")
+        self._kinds: set[str] = set()
+        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+
+    def add(self, columns: list[pa.Array], shapes: NDArray[np.object_]) -> None:
+        """One more row group."""
+        self._kinds |= {str(shape) for shape in np.unique(shapely.get_type_id(shapes))}
+        low, high = shapely.bounds(shapes)[:, :2].min(axis=0), shapely.bounds(shapes)[:, 2:].max(axis=0)
+        self._bounds = np.concatenate([np.minimum(self._bounds[:2], low), np.maximum(self._bounds[2:], high)])
+        wkb = pa.array(shapely.to_wkb(shapes), pa.binary())
+        self._writer.write_table(pa.table([*columns, wkb], schema=self._fields), row_group_size=_ROW_GROUP)
+
+    def close(self) -> bytes:
+        """The whole file."""
+        kinds = [{"3": "Polygon", "6": "MultiPolygon"}[kind] for kind in sorted(self._kinds)]
+        column = {"encoding": "WKB", "geometry_types": kinds, "bbox": [round(float(v), 9) for v in self._bounds]}
+        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+        self._writer.add_key_value_metadata({"geo": json.dumps(geo, sort_keys=True)})
+        self._writer.close()
+        return self._buffer.getvalue()
+
+
+def _hexadecimal(keys: NDArray[np.uint8]) -> pa.Array:
+    """(n, 32) uint8 as n strings of 64 hexadecimal digits."""
+    text = np.frombuffer(np.ascontiguousarray(keys).tobytes().hex().encode(), np.uint8)
+    offsets = np.arange(0, text.size + 1, 2 * KEY_BYTES, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _chips_of_table(table: pa.Table, scene_ids: tuple[str, ...]) -> Chips:
+    table = table.combine_chunks()
+    lists = table["scenes"].combine_chunks()
+    counts = np.asarray(lists.value_lengths())
+    scenes = np.full((len(table), int(counts.max(initial=1))), -1, np.int32)
+    number = np.asarray(pa.compute.index_in(lists.flatten(), value_set=pa.array(scene_ids, pa.string())))
+    scenes[np.arange(scenes.shape[1]) < counts[:, None]] = number
+    key = np.frombuffer(bytes.fromhex("".join(table["key"].to_pylist())), np.uint8).reshape(-1, KEY_BYTES)
+    plain = {name: np.asarray(table[name]) for name in ("epsg", "row", "col", "covered", "clear")}
+    return Chips(**plain, scenes=scenes, key=key, scene_ids=scene_ids)

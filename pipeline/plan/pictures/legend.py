@@ -1,0 +1,206 @@
+"""What stands around the map: title, facts, dates, signs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from shapely.geometry.base import BaseGeometry
+
+from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.plan.pictures.colours import (
+    BARE,
+    CLEAR_RAMP,
+    INK,
+    PALETTE,
+    SOFT_INK,
+    TIME_RAMP,
+    Dates,
+    paled,
+    ramp,
+)
+from difffusr.pipeline.plan.pictures.drawing import draw_outline, ground_pixels, paint_chips
+from difffusr.pipeline.plan.pictures.frame import Frame, zone_name
+from difffusr.pipeline.plan.pictures.lettering import (
+    counted,
+    day_words,
+    draw_dashes,
+    draw_swatch,
+    font_of,
+    percent_words,
+    write_text,
+)
+from difffusr.pipeline.plan.pictures.sampling import mask_of, sample_chips
+from difffusr.pipeline.plan.pictures.sizes import FINE, HEAD, LINE, LISTED, MARGIN, SIDE, WIDTH
+from difffusr.pipeline.plan.tables import Plan, StoredPlan, iterate_zones
+
+
+def draw_head(sheet: Image.Image, plan: Plan | StoredPlan, dates: Dates) -> None:
+    draw = ImageDraw.Draw(sheet)
+    x = (MARGIN + 20) * FINE
+    draw.text((x, 50 * FINE), title_of(plan), INK, font_of(30), "ls", stroke_width=1, stroke_fill=INK)
+    draw.text((x, 82 * FINE), " · ".join(facts_of(plan, dates)), SOFT_INK, font_of(16), "ls")
+
+
+def title_of(plan: Plan | StoredPlan) -> str:
+    """The run's name and its period."""
+    config = plan.manifest["config"]
+    return f"{config['name']} · {config['period']['start']} to {config['period']['end']}"
+
+
+def facts_of(plan: Plan | StoredPlan, dates: Dates) -> list[str]:
+    """What a plan comes to, in a few words each."""
+    zones = [epsg for epsg, _ in iterate_zones(plan.chips)]
+    names = ", ".join(zone_name(epsg) for epsg in zones[:4]) + (f" and {len(zones) - 4} more" if len(zones) > 4 else "")
+    facts = [
+        counted(len(plan.chips), "chip"),
+        counted(len(plan.shards), "shard"),
+        counted(len(plan.chips.scene_ids), "scene"),
+        counted(len(dates), "date"),
+        names,
+    ]
+    return [*facts, f"{percent_words(float(plan.chips.clear.mean(dtype=np.float64)))} clear"]
+
+
+def side_height(plan: Plan | StoredPlan, dates: Dates, frame: Frame) -> int:
+    """Pixels that the legend needs."""
+    listed = min(len(dates), LISTED) + (3 if len(dates) > len(PALETTE) else 0)
+    return 40 + LINE * (listed + 6) + 150 + round(SIDE * frame.height / frame.width)
+
+
+def draw_side(
+    sheet: Image.Image,
+    plan: Plan | StoredPlan,
+    grid: Grid,
+    area: BaseGeometry | None,
+    dates: Dates,
+    frame: Frame,
+    chip: NDArray[np.int32],
+) -> None:
+    x, y = WIDTH - MARGIN - SIDE, HEAD
+    y = _heading(sheet, x, y, "Date of a chip's first scene")
+    y = _draw_dates(sheet, x, y, dates)
+    y = _draw_signs(sheet, x, y + 10, plan, area, frame, chip)
+    y = _heading(sheet, x, y + 26, "Clear share")
+    _draw_clear(sheet, x, y, plan, grid, area, frame)
+
+
+def _heading(sheet: Image.Image, x: int, y: int, text: str) -> int:
+    draw = ImageDraw.Draw(sheet)
+    draw.text((x * FINE, y * FINE), text, INK, font_of(17), "lt", stroke_width=1, stroke_fill=INK)
+    return y + 32
+
+
+def _draw_dates(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
+    """The dates with their colours and counts, those with the most chips if there are too many; returns where it ends.
+
+    The chip count's share of all is the length of the bar below.
+    """
+    draw = ImageDraw.Draw(sheet)
+    if len(dates) > len(PALETTE):
+        y = _draw_time_ramp(sheet, x, y, dates)
+    listed = np.sort(np.argsort(-dates.chips, kind="stable")[:LISTED])
+    for number in listed.tolist():
+        share = dates.chips[number] / dates.chips.sum()
+        draw_swatch(draw, x, y, tuple(dates.colours[number].tolist()))
+        write_text(draw, x + 32, y, day_words(dates.days[number]))
+        write_text(draw, x + SIDE - 66, y, f"{dates.chips[number]:,}", "rt")
+        write_text(draw, x + SIDE, y, percent_words(share), "rt", SOFT_INK)
+        bar = np.array([x + 32, y + 19, x + 32 + max(share * (SIDE - 32), 0.5), y + 20.5]) * FINE
+        draw.rectangle(tuple(bar.tolist()), tuple(dates.colours[number].tolist()))
+        y += LINE
+    if len(dates) > LISTED:
+        rest = np.delete(dates.chips, listed)
+        write_text(draw, x + 32, y, f"{counted(len(rest), 'further date')}", fill=SOFT_INK)
+        write_text(draw, x + SIDE - 66, y, f"{rest.sum():,}", "rt", SOFT_INK)
+        write_text(draw, x + SIDE, y, percent_words(rest.sum() / dates.chips.sum()), "rt", SOFT_INK)
+        y += LINE
+    return y
+
+
+def _draw_time_ramp(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
+    """Time from the first date to the last, above it how many chips each date has."""
+    draw = ImageDraw.Draw(sheet)
+    tall = 30 * FINE
+    strip = np.repeat(ramp(TIME_RAMP, np.linspace(0, 1, SIDE * FINE))[None], 10 * FINE, axis=0)
+    sheet.paste(Image.fromarray(strip), (x * FINE, y * FINE + tall))
+    place = (dates.days - dates.days[0]).astype(np.float64)
+    place = x * FINE + place / place[-1] * (SIDE - 2) * FINE
+    for at, chips in zip(place.tolist(), dates.chips.tolist(), strict=True):
+        top = y * FINE + tall - chips / dates.chips.max() * (tall - 2)
+        draw.rectangle((at, top, at + 2 * FINE - 1, y * FINE + tall), SOFT_INK)
+    write_text(draw, x, y + 46, day_words(dates.days[0]), size=13)
+    write_text(draw, x + SIDE, y + 46, day_words(dates.days[-1]), "rt", size=13)
+    return y + 46 + LINE
+
+
+def _draw_signs(
+    sheet: Image.Image,
+    x: int,
+    y: int,
+    plan: Plan | StoredPlan,
+    area: BaseGeometry | None,
+    frame: Frame,
+    chip: NDArray[np.int32],
+) -> int:
+    """What other signs mean, each with its count; only those that occur. Returns where it ends."""
+    draw = ImageDraw.Draw(sheet)
+    borders, cloudy = plan.manifest.get("borders"), int((plan.chips.clear == 0).sum())
+    sheet.paste(Image.fromarray(_fading_swatch()), (x * FINE, y * FINE))
+    y = _sign(draw, x, y, "paler where less is clear", "")
+    if borders is not None:
+        draw.line((x * FINE, (y + 8) * FINE, (x + 20) * FINE, (y + 8) * FINE), INK, 2 * FINE)
+        y = _sign(draw, x, y, "sides between two dates", f"{borders:,}")
+    if cloudy:
+        sheet.paste(_striped_swatch(), (x * FINE, y * FINE))
+        y = _sign(draw, x, y, "chips with no clear pixel", f"{cloudy:,}")
+    bare = _share_without_chip(area, frame, chip)
+    if bare > 0.001:
+        draw_swatch(draw, x, y, BARE)
+        y = _sign(draw, x, y, "of the area has no chip", percent_words(bare))
+    if len(np.unique(plan.chips.epsg)) > 1:
+        draw_dashes(draw, np.array([[x, y + 8], [x + 24, y + 8]]) * float(FINE))
+        y = _sign(draw, x, y, "border of two zones", "")
+    return y
+
+
+def _sign(draw: ImageDraw.ImageDraw, x: int, y: int, meaning: str, count: str) -> int:
+    write_text(draw, x + 32, y, meaning)
+    write_text(draw, x + SIDE, y, count, "rt")
+    return y + LINE
+
+
+def _fading_swatch() -> NDArray[np.uint8]:
+    clear = np.linspace(0.0, 1.0, 20 * FINE)
+    return np.repeat(paled(np.full((1, 3), 96, np.uint8), clear)[None], 16 * FINE, axis=0)
+
+
+def _striped_swatch() -> Image.Image:
+    here = np.zeros((16 * FINE, 20 * FINE), np.int32)
+    ground = np.zeros((*here.shape, 3), np.uint8)
+    return Image.fromarray(paint_chips(here, np.full((1, 3), 232, np.uint8), np.zeros(1, np.float32), ground))
+
+
+def _share_without_chip(area: BaseGeometry | None, frame: Frame, chip: NDArray[np.int32]) -> float:
+    if area is None:
+        return 0.0
+    inside = mask_of(area, frame)
+    return float((inside & (chip < 0)).sum() / max(inside.sum(), 1))
+
+
+def _draw_clear(
+    sheet: Image.Image, x: int, y: int, plan: Plan | StoredPlan, grid: Grid, area: BaseGeometry | None, frame: Frame
+) -> None:
+    """A small map of the clear share alone, and its ramp."""
+    small = frame.scaled(SIDE * FINE)
+    chip = sample_chips(plan.chips, grid, small)
+    colours = ramp(CLEAR_RAMP, np.clip(plan.chips.clear, 0, 1))
+    picture = Image.fromarray(paint_chips(chip, colours, plan.chips.clear, ground_pixels(area, small)))
+    draw_outline(picture, area, small, 1)
+    sheet.paste(picture, (x * FINE, y * FINE))
+    y += picture.height // FINE + 14
+    strip = np.repeat(ramp(CLEAR_RAMP, np.linspace(0, 1, SIDE * FINE))[None], 10 * FINE, axis=0)
+    sheet.paste(Image.fromarray(strip), (x * FINE, y * FINE))
+    draw = ImageDraw.Draw(sheet)
+    for share, anchor in ((0.0, "lt"), (0.5, "mt"), (1.0, "rt")):
+        write_text(draw, x + share * SIDE, y + 15, f"{share:.0%}".replace("%", " %"), anchor, SOFT_INK, 13)

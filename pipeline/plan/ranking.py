@@ -1,0 +1,287 @@
+"""Which scenes each chip of a strip takes, best first."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difffusr.pipeline.config.sections import Scenes
+from difffusr.pipeline.plan.borders import NEVER, choose_dates
+from difffusr.pipeline.plan.looks import Cells, Look, size_of
+from difffusr.pipeline.scenes.item import Scene
+
+#: Whole numbers that a clear share of one costs less than one of none: 1000 steps of share, and room to break ties.
+_COST, _TIES = 64_000, 63
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What ranking needs to know of the scenes, by their number.
+
+    Attributes:
+        label: (n,) int32 acquisition: scenes of one pass of one satellite have one label.
+        rank: (n,) int64 order of preference where scenes show the same; more is better.
+        by_time: whether that order is the policy's whole wish (newest, closest to a date).
+        labels: number of labels.
+    """
+
+    label: NDArray[np.int32]
+    rank: NDArray[np.int64]
+    by_time: bool
+    labels: int
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene], policy: str) -> Candidates:
+        """By policy: `neighbours` and `clearest` prefer less cloud and then newer scenes, `newest` and
+        `closest_to(2023-07-15)` go by time."""
+        names = [scene.datatake or f"{scene.datetime:%Y%m%d}" for scene in scenes]
+        labels = {name: number for number, name in enumerate(sorted(set(names)))}
+        by_time = policy not in ("neighbours", "clearest")
+        order = sorted(range(len(scenes)), key=lambda number: _preference(scenes[number], policy))
+        rank = np.empty(len(scenes), np.int64)
+        rank[order] = np.arange(len(scenes))
+        return cls(np.array([labels[name] for name in names], np.int32), rank, by_time, len(labels))
+
+
+def _preference(scene: Scene, policy: str) -> tuple[float, float, str]:
+    time = scene.datetime.timestamp()
+    if policy == "newest":
+        return time, 0.0, scene.id
+    if match := re.fullmatch(r"closest_to\((.+)\)", policy):
+        noon = dt.datetime.combine(dt.date.fromisoformat(match[1]), dt.time(12), dt.UTC)
+        return -abs(time - noon.timestamp()), time, scene.id
+    return -scene.cloud_cover, time, scene.id
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Some rows of a zone's chips.
+
+    Attributes:
+        top: its first row.
+        row, col: (n,) int64 the chips to plan, row by row.
+        position: (rows, width) int32 number of the chip at a row and column counted from `top` and `left`, or −1.
+        left: its first column.
+    """
+
+    top: int
+    left: int
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    position: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, top: int, rows: int, row: NDArray[np.int64], col: NDArray[np.int64]) -> Strip:
+        """The strip of `rows` rows from `top` on with chips at these places."""
+        left = int(col.min())
+        position = np.full((rows, int(col.max()) - left + 1), -1, np.int32)
+        position[row - top, col - left] = np.arange(len(row))
+        return cls(top, left, row, col, position)
+
+    def find(self, look: Look) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+        """Which of a look's chips lie in the strip: their numbers here, and their places in the look."""
+        row, col = look.row - self.top, look.col - self.left
+        inside = np.flatnonzero(
+            (row >= 0) & (row < self.position.shape[0]) & (col >= 0) & (col < self.position.shape[1])
+        )
+        chip = self.position[row[inside], col[inside]]
+        return chip[chip >= 0], inside[chip >= 0]
+
+    def bottom_labels(self, ranked: Ranked, candidates: Candidates) -> dict[int, int]:
+        """Acquisition of the first scene of each chip of the last row, by column."""
+        last = ranked.row == self.top + self.position.shape[0] - 1
+        labels = candidates.label[ranked.scenes[last, 0]]
+        return dict(zip(ranked.col[last].tolist(), labels.tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """Chips with their scenes.
+
+    Attributes:
+        row, col: (n,) int32.
+        scenes: (n, max_scenes) int32 numbers of scenes, best first, −1 after the last.
+        covered, clear: (n,) float32 share of cells that the scenes show, and show clear.
+    """
+
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    scenes: NDArray[np.int32]
+    covered: NDArray[np.float32]
+    clear: NDArray[np.float32]
+
+
+def rank_strip(
+    wishes: Scenes,
+    cells: Cells,
+    candidates: Candidates,
+    strip: Strip,
+    looks: Mapping[int, Look],
+    above: Mapping[int, int] | None = None,
+) -> Ranked:
+    """Rank the scenes of every chip of a strip.
+
+    The first scene is the policy's; each further one is what adds most to those before it, until the chip is clear
+    enough, nothing is added, or there are `max_scenes`.
+
+    Args:
+        looks: what each scene shows, by its number.
+        above: acquisition that the row of chips above the strip has settled on, by column.
+
+    Returns:
+        the chips that can be made; those of which nothing usable is seen are left out.
+    """
+    views = _gather(cells, candidates, strip, looks)
+    first = None
+    if wishes.policy == "neighbours" and views.scene.size:
+        first = _agreed(wishes, cells, candidates, strip, views, above or {})
+    return _fill(wishes, cells, candidates, strip, views, first)
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """What the scenes show of each chip, as many slots a chip as the busiest one needs.
+
+    Attributes:
+        scene: (n, k) int32 number of the scene in a slot, −1 for none.
+        valid, clear: (n, k, words) uint64 sets of cells.
+    """
+
+    scene: NDArray[np.int32]
+    valid: NDArray[np.uint64]
+    clear: NDArray[np.uint64]
+
+
+def _gather(cells: Cells, candidates: Candidates, strip: Strip, looks: Mapping[int, Look]) -> _Views:
+    chip_parts, scene_parts, valid_parts, clear_parts = [], [], [], []
+    for number, look in sorted(looks.items()):
+        chip, place = strip.find(look)
+        chip_parts.append(chip)
+        scene_parts.append(np.full(len(chip), number, np.int32))
+        valid_parts.append(look.valid[place])
+        clear_parts.append(look.clear[place])
+    if not sum(map(len, chip_parts)):
+        empty = np.zeros((len(strip.row), 0, cells.words), np.uint64)
+        return _Views(np.zeros((len(strip.row), 0), np.int32), empty, empty)
+    chip, scene = np.concatenate(chip_parts), np.concatenate(scene_parts)
+    valid, clear = np.concatenate(valid_parts), np.concatenate(clear_parts)
+    # Of one pass's tiles, which show the same ground alike, those that show no more than the fullest are dropped.
+    order = np.lexsort((scene, -size_of(valid), candidates.label[scene], chip))
+    chip, scene, valid, clear = chip[order], scene[order], valid[order], clear[order]
+    label = candidates.label[scene]
+    begins = np.ones(len(chip), bool)
+    begins[1:] = (chip[1:] != chip[:-1]) | (label[1:] != label[:-1])
+    fullest = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+    keep = begins | (valid & ~valid[fullest]).any(axis=1)
+    chip, scene, valid, clear = chip[keep], scene[keep], valid[keep], clear[keep]
+    slot = np.arange(len(chip)) - np.searchsorted(chip, chip)
+    shape = len(strip.row), int(slot.max()) + 1
+    views = _Views(np.full(shape, -1, np.int32), *(np.zeros((*shape, cells.words), np.uint64) for _ in range(2)))
+    views.scene[chip, slot], views.valid[chip, slot], views.clear[chip, slot] = scene, valid, clear
+    return views
+
+
+def _agreed(
+    wishes: Scenes, cells: Cells, candidates: Candidates, strip: Strip, views: _Views, above: Mapping[int, int]
+) -> NDArray[np.int64]:
+    """(n,) slot of the first scene of each chip by agreement with its neighbours; −1 where there is none."""
+    here = np.unique(candidates.label[views.scene[views.scene >= 0]])
+    rank = np.zeros(candidates.labels, np.int64)
+    np.maximum.at(rank, candidates.label, candidates.rank)
+    ties = (np.argsort(np.argsort(-rank[here])) * _TIES // max(len(here) - 1, 1)).astype(np.int32)
+    known = views.scene >= 0
+    slot_label = np.searchsorted(here, candidates.label[views.scene])
+    unclear = cells.count - size_of(views.clear)
+    price = np.where(known, unclear * _COST // cells.count // 64 * 64 + ties[slot_label * known], NEVER)
+    border = round(wishes.border_cost * _COST)
+    # A date worse than the best by more than all four borders is never worth it.
+    price[price > price.min(axis=1, keepdims=True) + 4 * border + 64] = NEVER
+    useful = np.unique(slot_label[price < NEVER])
+    cost = np.full((len(useful), *strip.position.shape), NEVER, np.int32)
+    chip, slot = np.nonzero(price < NEVER)
+    place = np.searchsorted(useful, slot_label[chip, slot]), strip.row[chip] - strip.top, strip.col[chip] - strip.left
+    np.minimum.at(cost, place, price[chip, slot].astype(np.int32))
+    dates = choose_dates(cost, border, _settled(here[useful], strip, above))
+    chosen = dates[strip.row - strip.top, strip.col - strip.left]
+    label = np.where(chosen >= 0, useful[np.maximum(chosen, 0)], -1)
+    fits = known & (slot_label == label[:, None])
+    merit = np.where(fits, size_of(views.clear) * 4096 + size_of(views.valid), -1)
+    return np.where(fits.any(axis=1), merit.argmax(axis=1), -1)
+
+
+def _settled(labels: NDArray[np.int32], strip: Strip, above: Mapping[int, int]) -> NDArray[np.int32]:
+    """(width,) position along `labels` of what the row above has settled on; one past them for any other, −1 for no
+    chip."""
+    places = {int(label): number for number, label in enumerate(labels)}
+    columns = range(strip.left, strip.left + strip.position.shape[1])
+    row = [places.get(above[col], len(labels)) if col in above else -1 for col in columns]
+    return np.array(row, np.int32)
+
+
+def _fill(
+    wishes: Scenes,
+    cells: Cells,
+    candidates: Candidates,
+    strip: Strip,
+    views: _Views,
+    first: NDArray[np.int64] | None,
+) -> Ranked:
+    count, slots = views.scene.shape
+    chosen = np.full((count, wishes.max_scenes), -1, np.int32)
+    covered = np.zeros((count, cells.words), np.uint64)
+    clear = covered.copy()
+    open_chips = np.arange(count)
+    for turn in range(wishes.max_scenes if slots else 0):
+        merit, gain = _merit(wishes, cells, candidates, views, open_chips, covered, clear)
+        slot = merit.argmax(axis=1)
+        if turn == 0 and first is not None:
+            slot = np.where(first[open_chips] >= 0, first[open_chips], slot)
+        picked = np.arange(len(open_chips))
+        # The first scene is taken whatever it shows; it may be all cloud, and all there is.
+        worth = (gain[picked, slot] > 0) | ((turn == 0) & (views.scene[open_chips, slot] >= 0))
+        open_chips, slot = open_chips[worth], slot[worth]
+        chosen[open_chips, turn] = views.scene[open_chips, slot]
+        covered[open_chips] |= views.valid[open_chips, slot]
+        clear[open_chips] |= views.clear[open_chips, slot]
+        open_chips = open_chips[size_of(clear[open_chips]) < wishes.fill_until * cells.count]
+    shown, shown_clear = size_of(covered), size_of(clear)
+    usable = (chosen[:, 0] >= 0) & ((shown > 0) if wishes.allow_cloudy else (shown_clear > 0))
+    usable &= shown_clear >= wishes.min_clear_share * cells.count
+    return Ranked(
+        strip.row[usable].astype(np.int32),
+        strip.col[usable].astype(np.int32),
+        chosen[usable],
+        (shown[usable] / cells.count).astype(np.float32),
+        (shown_clear[usable] / cells.count).astype(np.float32),
+    )
+
+
+def _merit(
+    wishes: Scenes,
+    cells: Cells,
+    candidates: Candidates,
+    views: _Views,
+    chips: NDArray[np.intp],
+    covered: NDArray[np.uint64],
+    clear: NDArray[np.uint64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n, k) what each scene would add to what is chosen: to compare, and as a number of cells.
+
+    Clear cells first, then any cells if clouds are allowed, then the policy's order; by hundredths of a chip, so that
+    a few cells do not decide. Where time is the policy, only whether something is added counts.
+    """
+    known = views.scene[chips] >= 0
+    added_clear = size_of(views.clear[chips] & ~clear[chips][:, None]).astype(np.int64)
+    added = size_of(views.valid[chips] & ~covered[chips][:, None]).astype(np.int64) * wishes.allow_cloudy
+    rank = candidates.rank[views.scene[chips]]
+    if candidates.by_time:
+        steps, more = (added_clear > 0).astype(np.int64), (added > 0).astype(np.int64)
+    else:
+        steps, more = added_clear * 100 // cells.count, added * 100 // cells.count
+    merit = (steps << 48) + (more << 40) + rank
+    return np.where(known, merit, -1), np.where(known, added_clear + added, 0)

@@ -1,0 +1,293 @@
+"""A plain Zarr store as a target: new revisions under keys of their own, published by replacing metadata."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fsspec.implementations.local import LocalFileSystem
+from zarr.abc.store import Store
+
+from difffusr.pipeline.cube.documents import in_order, published_documents
+from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.layout import ENCODINGS, AnyShard, Zone, chunk_index, chunk_key
+from difffusr.pipeline.cube.shard import ShardData
+from difffusr.pipeline.cube.store import open_store
+from difffusr.pipeline.geo.grid import OverviewIndex
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
+from difffusr.pipeline.publish.target import Receipt
+from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+
+#: Requests to the store at a time.
+_REQUESTS = 16
+
+
+#: Object that says for which period a zone's keys were last claimed.
+_CLAIMS = "claims.json"
+
+
+@dataclass(frozen=True)
+class PlainWriter:
+    """Writes shards into a plain store: they are durable once written."""
+
+    draft: CubeDraft
+
+    def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
+        """See `publication.ShardWriter`."""
+        return Receipt(self.draft.write_shard(epsg, shard, data))
+
+    def store(self) -> Store:
+        """See `publication.ShardWriter`."""
+        return open_store(self.draft.storage)
+
+
+class _Object(NamedTuple):
+    """A shard's object.
+
+    Attributes:
+        path: in the store.
+        chunk: index in its array.
+        place: level, row and column of its shard.
+    """
+
+    path: str
+    chunk: tuple[int, ...]
+    place: OverviewIndex
+
+
+@dataclass(frozen=True)
+class PlainTarget:
+    """See `publication.Target`.
+
+    A new period's objects lie at an index of the time axis where no reader looks yet. A zone that is revised gets the
+    keys of its next revision, with all that stays brought over before its metadata is replaced: by hard links on a
+    local file system, by copies that the store makes itself elsewhere.
+
+    Two periods that are not published yet may want the same index of the time axis. The first shard to be written takes
+    it: a claim in the staging folder says for whom, and what another period has left there counts for nothing.
+
+    Attributes:
+        storage: the cube.
+        staging: its staging folder.
+        draft: the cube as it will be.
+        label: of the run's period.
+    """
+
+    storage: Storage
+    staging: Storage
+    draft: CubeDraft
+    label: str
+
+    def begin(self) -> None:
+        """Claim the place for this period, and clear it of what others left there; once, not again on resuming."""
+        claims = self._claims()
+        for epsg, zone in self.draft.zones.items():
+            claim = self._claim(zone)
+            if not _is_written(zone) or claims.get(str(epsg)) == claim:
+                continue
+            claims.pop(str(epsg), None)
+            self._note(claims)
+            self._forget(epsg, {zone.revision - n for n in range(len(ENCODINGS), zone.revision + 1, len(ENCODINGS))})
+            # In a revision of its own every key, else those of its place in time.
+            there = self._objects(zone, zone.revision)
+            self._delete(found.path for found in there if zone.revised or found.chunk[0] == zone.step)
+            claims[str(epsg)] = claim
+            self._note(claims)
+
+    def writer(self) -> PlainWriter:
+        """See `publication.Target`."""
+        return PlainWriter(self.draft)
+
+    def accept(self, receipts: Sequence[Receipt]) -> None:
+        """Nothing is left to do: what was written is there."""
+
+    def state(self, epsg: int) -> str:
+        """See `publication.Target`."""
+        return _state(self.draft.zones[epsg].revision)
+
+    def lineage(self, epsg: int) -> Mapping[str, int]:
+        """See `publication.Target`."""
+        return {_state(revision): place for place, revision in enumerate(self.draft.zones[epsg].lineage)}
+
+    def published(self, epsg: int) -> Mapping[str, int]:
+        """See `publication.Target`."""
+        return {_state(revision): place for place, revision in enumerate(self.draft.zones[epsg].seen)}
+
+    def present(self) -> set[str]:
+        """See `publication.Target`."""
+        claims = self._claims()
+        return {
+            found.path
+            for epsg, zone in self.draft.zones.items()
+            if not _is_written(zone) or claims.get(str(epsg)) == self._claim(zone)
+            for found in self._objects(zone, zone.revision)
+            if found.chunk[0] == zone.step
+        }
+
+    def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
+        """See `publication.Target`."""
+        for epsg, zone in self.draft.zones.items():
+            here = {zone.position(shard, self.draft.grid) for at, shard in planned if at == epsg}
+            new = {zone.position(shard, self.draft.grid) for at, shard in rewritten if at == epsg}
+            if zone.revised and len(zone.lineage) > 1:
+                self._bring_over(zone, zone.lineage[-2], here - new)
+            self._delete(
+                found.path
+                for found in self._objects(zone, zone.revision)
+                if found.chunk[0] == zone.step and found.place not in here
+            )
+
+    def publish(self, *, shards_written: int, keep: int) -> Publication:
+        """See `publication.Target`. Coordinates of a new step are where nobody looks; then the documents."""
+        documents, coordinates = {}, {}
+        for path in self.draft.in_order():
+            data = self.draft.objects[path]
+            if path.endswith("zarr.json"):
+                documents[path] = data.decode()
+                continue
+            if path.split("/")[2].startswith("time"):
+                coordinates[path] = base64.b64encode(data).decode()
+            else:
+                self.storage.write(path, data)
+        for name in published_documents(self.storage):
+            path = f"{name}/zarr.json"
+            if path not in documents and name.split("/")[0] not in map(str, self.draft.zones):
+                documents[path] = self.storage.read(path).decode()
+        publication = new_publication(
+            self.staging, self.draft, shards_written, documents=documents, steps_of_time=coordinates
+        )
+        put_in_place(self.storage, self.staging, publication)
+        self._let_go(keep)
+        return replace(publication, state="published", current=True)
+
+    def _let_go(self, keep: int) -> None:
+        """Delete the objects of revisions that are no longer kept, and remember that they are gone."""
+        for epsg, zone in self.draft.zones.items():
+            past = [r.zones[epsg] for r in records(self.staging) if epsg in r.zones and not r.gone]
+            by_last_seen = list(dict.fromkeys([zone.revision, *reversed(past)]))
+            kept = by_last_seen[: 1 + keep]
+            spaces = {revision % len(ENCODINGS) for revision in kept}
+            for revision in by_last_seen[1 + keep :]:
+                self._forget(epsg, {revision})
+                if revision % len(ENCODINGS) not in spaces:
+                    self._delete(found.path for found in self._objects(zone, revision))
+
+    def _forget(self, epsg: int, revisions: Collection[int]) -> None:
+        """Note of publications of a zone's revisions that their objects are being deleted, before they are."""
+        for record in records(self.staging):
+            if record.zones.get(epsg) in revisions and not record.gone:
+                keep(self.staging, replace(record, gone=True))
+
+    def _claim(self, zone: Zone) -> list[Any]:
+        return [zone.revision, zone.step, self.label]
+
+    def _claims(self) -> dict[str, list[Any]]:
+        """By zone: revision, step and period for which shards were last written."""
+        if not self.staging.exists(_CLAIMS):
+            return {}
+        claims: dict[str, list[Any]] = json.loads(self.staging.read(_CLAIMS))
+        return claims
+
+    def _note(self, claims: Mapping[str, list[Any]]) -> None:
+        self.staging.write(_CLAIMS, json.dumps(claims, sort_keys=True).encode())
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _objects(self, zone: Zone, revision: int) -> Iterator[_Object]:
+        """Every shard object of a zone in a revision: all levels, all periods."""
+        for level in zone.levels:
+            for name in zone.variables:
+                folder = f"{zone.level_path(level)}/{name}"
+                for key in self.storage.names(folder):
+                    index = chunk_index(revision, key)
+                    if index is not None:
+                        yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]))
+
+    def _bring_over(self, zone: Zone, revision: int, kept: Collection[OverviewIndex]) -> None:
+        """Put every object of another revision under this one's keys, too, except those of the run's period that are
+        not `kept`."""
+        pairs = []
+        for path, index, place in self._objects(zone, revision):
+            if index[0] != zone.step or place in kept:
+                folder = "/".join(path.split("/")[:3])
+                pairs.append((path, f"{folder}/{chunk_key(zone.revision, index)}"))
+        copy = self._copier()
+        with ThreadPoolExecutor(_REQUESTS, "bring-over") as pool:
+            for _ in pool.map(lambda pair: copy(*pair), pairs):
+                pass
+
+    def _copier(self) -> Callable[[str, str], None]:
+        """What gives an object a second path. Replaces what is there, whole."""
+        fs, root = self.storage.filesystem()
+
+        def copy(source: str, target: str) -> None:
+            try:
+                if isinstance(fs, LocalFileSystem):
+                    _link(Path(root, source), Path(root, target))
+                else:
+                    fs.cp_file(f"{root}/{source}", f"{root}/{target}")
+            except STORE_FAILURES as error:
+                raise StoreError(
+                    f"{self.storage.url}/{target}: cannot be copied from {source} ({first_line(error)}); run again"
+                ) from None
+
+        return copy
+
+    def _delete(self, paths: Collection[str] | Iterator[str]) -> None:
+        with ThreadPoolExecutor(_REQUESTS, "delete") as pool:
+            for _ in pool.map(self.storage.delete, list(paths)):
+                pass
+
+
+def put_in_place(storage: Storage, staging: Storage, publication: Publication) -> None:
+    """Remember a publication, put its documents in place, the root's last, and remember that it is done.
+
+    Raises:
+        StoreError: the store refuses. What is begun can be done again.
+    """
+    keep(staging, publication)
+    for path, text in publication.steps_of_time.items():
+        storage.write(path, base64.b64decode(text))
+    objects = {path: text.encode() for path, text in publication.documents.items()}
+    dropped = [f"{name}/zarr.json" for name in published_documents(storage) if f"{name}/zarr.json" not in objects]
+    for path in in_order(objects):
+        storage.write(path, objects[path])
+    for path in dropped:
+        storage.delete(path)
+    keep(staging, replace(publication, state="published"))
+
+
+def _is_written(zone: Zone) -> bool:
+    """Whether shards of a zone are written: not where readers see the period already and nothing of it changes."""
+    return not zone.seen or zone.revised
+
+
+def _state(revision: int) -> str:
+    return f"r{revision}"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, replacing what has it; where the file system has no links, copy it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=".partial-", dir=target.parent)
+    beside = Path(folder, target.name)
+    try:
+        try:
+            os.link(source, beside)
+        except OSError:
+            shutil.copyfile(source, beside)
+        os.replace(beside, target)
+        # Where both names are one file already, a rename does nothing and leaves the other name behind.
+        beside.unlink(missing_ok=True)
+    finally:
+        Path(folder).rmdir()

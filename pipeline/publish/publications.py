@@ -1,0 +1,139 @@
+"""Publishing: what readers see changes all at once, is remembered, and can be taken back.
+
+Two kinds of store have it: a plain Zarr store (`revisions`) and an Icechunk repository (`snapshots`). Of both, every
+publication leaves a document in the staging folder.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.layout import ENCODINGS
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.storage.objects import Storage
+
+_FOLDER = "history"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One change of what readers see.
+
+    Attributes:
+        number: counts from 1.
+        when: ISO 8601, UTC.
+        kind: `period` (a new one), `revision` (of one that was published), `rollback`.
+        period: its label.
+        zones: revision of each zone then.
+        steps: length of each zone's time axis then.
+        shards_written: for it.
+        restores: number of the publication that a rollback brought back.
+        snapshot: Icechunk's id, else empty.
+        documents: text of every metadata document of the cube by its path, on a plain store.
+        steps_of_time: base64 of the objects of `time` and `time_bnds` by their path, on a plain store.
+        state: `publishing` until all is in place, then `published`.
+        gone: whether objects that it needs have been deleted.
+        current: whether readers see it now.
+    """
+
+    number: int
+    when: str
+    kind: str
+    period: str
+    zones: Mapping[int, int]
+    steps: Mapping[int, int]
+    shards_written: int
+    restores: int | None = None
+    snapshot: str = ""
+    documents: Mapping[str, str] = field(default_factory=dict, repr=False)
+    steps_of_time: Mapping[str, str] = field(default_factory=dict, repr=False)
+    state: str = "publishing"
+    gone: bool = False
+    current: bool = False
+
+    @property
+    def where(self) -> str:
+        """Snapshot, or revision of each zone, for people."""
+        if self.snapshot:
+            return f"snapshot {self.snapshot}"
+        numbers = sorted(set(self.zones.values()))
+        return f"revision {', '.join(map(str, numbers))}"
+
+    def to_json(self) -> bytes:
+        """As an object of the staging folder."""
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "current"}
+        return json.dumps(told, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Publication:
+        """What `to_json` gave."""
+        told = json.loads(data)
+        for name in ("zones", "steps"):
+            told[name] = {int(zone): value for zone, value in told[name].items()}
+        return cls(**told)
+
+
+def now() -> str:
+    """This moment as publications tell it."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def new_publication(staging: Storage, draft: CubeDraft, shards_written: int, **more: Any) -> Publication:
+    """The next publication of a draft, not yet kept."""
+    start, end = next(iter(draft.zones.values())).period_days
+    revises = any(zone.seen for zone in draft.zones.values())
+    return Publication(
+        number=next_number(staging),
+        when=now(),
+        kind="revision" if revises else "period",
+        period=f"{start} – {end}",
+        zones={epsg: zone.revision for epsg, zone in draft.zones.items()},
+        steps={epsg: len(zone.periods) for epsg, zone in draft.zones.items()},
+        shards_written=shards_written,
+        **more,
+    )
+
+
+def keep(staging: Storage, publication: Publication) -> None:
+    """Write a publication into the history, or write it anew."""
+    staging.write(f"{_FOLDER}/{publication.number:06d}.json", publication.to_json())
+
+
+def records(staging: Storage) -> Iterator[Publication]:
+    """All that is in the history, the oldest first, unfinished ones too.
+
+    Raises:
+        StoreError: a document cannot be read.
+    """
+    for name in sorted(staging.names(_FOLDER)):
+        try:
+            yield Publication.from_json(staging.read(f"{_FOLDER}/{name}"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{staging.url}/{_FOLDER}/{name}: cannot be understood ({error}); delete it") from None
+
+
+def next_number(staging: Storage) -> int:
+    """Number of the next publication: that of the last one where it was never finished."""
+    last = max(records(staging), key=lambda record: record.number, default=None)
+    return 1 if last is None else last.number + (last.state == "published")
+
+
+def next_revision(staging: Storage, epsg: int, lineage: Sequence[int]) -> int:
+    """A revision of a zone that readers have never seen, and whose keys are not those that they look at now."""
+    spaces = len(ENCODINGS)
+    seen = [record.zones[epsg] for record in records(staging) if epsg in record.zones]
+    number = max([*seen, *lineage]) + 1
+    return number + (number % spaces == lineage[-1] % spaces)
+
+
+def was_seen(staging: Storage, epsg: int, revision: int, step: int) -> bool:
+    """Whether readers have ever seen this step of a zone in this revision; they may still be reading it."""
+    return any(
+        record.zones.get(epsg) == revision and record.steps.get(epsg, 0) > step and not record.restores
+        for record in records(staging)
+    )

@@ -1,0 +1,244 @@
+"""A part of a cube as files that any GIS opens: Cloud Optimized GeoTIFFs, one for each zone, period and variable."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import zarr
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+from shapely.geometry.base import BaseGeometry
+
+from difffusr.kernels.bands import BANDS, SCALE, WAVELENGTH_NM
+from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.geo.zones import territory, to_zone
+from difffusr.pipeline.ground.errors import ConfigError, StoreError
+from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+
+#: What is exported where nothing else is asked for.
+USUAL = ("reflectance", "quality")
+
+
+#: Side of a file's tiles in pixels.
+_TILE_PX = 512
+
+
+#: Of the file that becomes a COG: as fast to write as to read, and gone a moment later.
+_DRAFT = {"compress": "zstd", "zstd_level": 1, "tiled": True, "blockxsize": _TILE_PX, "blockysize": _TILE_PX}
+
+
+@dataclass(frozen=True)
+class Export:
+    """One file to write.
+
+    Attributes:
+        epsg: the zone.
+        label: of the period, as a run names it.
+        days: its first and last day.
+        variable: the cube's variable.
+        step: its position on the zone's time axis.
+        window: what of the zone the file shows, in absolute 2.5 m pixels, within the cube.
+    """
+
+    epsg: int
+    label: str
+    days: tuple[date, date]
+    variable: str
+    step: int
+    window: PixelWindow
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return f"{self.epsg}_{self.label}_{self.variable}.tif"
+
+
+def exports_of(
+    cube: Cube, area: BaseGeometry | None, periods: Sequence[str] = (), variables: Sequence[str] = USUAL
+) -> list[Export]:
+    """What files an area takes.
+
+    Args:
+        area: in EPSG:4326; None for all that the cube covers. A file shows the area's bounding box in each zone,
+            widened to whole 10 m pixels and cut at the cube's edge.
+        periods: labels such as 2024-07; all of them if none is given.
+        variables: names of the cube's variables.
+
+    Raises:
+        ConfigError: the cube lacks a period or a variable, or lies elsewhere.
+    """
+    known = sorted({label for epsg in cube.zones for label in cube.periods(epsg)})
+    if lacking := [label for label in periods if label not in known]:
+        raise ConfigError(f"--period: the cube has no {lacking[0]}; it has {', '.join(known)}")
+    offered = sorted({name for epsg in cube.zones for name in cube.variables(epsg)})
+    if lacking := [name for name in variables if name not in offered]:
+        raise ConfigError(f"--variable: the cube has no {lacking[0]!r}; it has {', '.join(offered)}")
+    out = []
+    for epsg in cube.zones:
+        window = _part(cube.window(epsg), area, epsg)
+        if window is None:
+            continue
+        steps = {label: found for label, found in cube.periods(epsg).items() if not periods or label in periods}
+        names = [name for name in variables if name in cube.variables(epsg)]
+        out += [
+            Export(epsg, label, days, name, step, window) for label, (step, days) in steps.items() for name in names
+        ]
+    if not out:
+        raise ConfigError(
+            f"{cube.storage.url}: the cube shows nothing of this area in {', '.join(periods) or 'any period'}; it "
+            f"covers {'; '.join(_ground(cube, epsg) for epsg in cube.zones)}"
+        )
+    return out
+
+
+def _part(whole: PixelWindow, area: BaseGeometry | None, epsg: int) -> PixelWindow | None:
+    """The bounding box of the area in what the zone answers for; None where the zone's arrays do not reach."""
+    if area is None:
+        return whole
+    here = area.intersection(territory(epsg))
+    if here.is_empty:
+        return None
+    left, bottom, right, top = to_zone(here, epsg).bounds
+    _, _, _, origin = PixelWindow(0, 0, 0, 0).bounds_m(epsg)
+    row, row_stop = _widened(origin - top, origin - bottom)
+    col, col_stop = _widened(left, right)
+    row, col = max(row * SCALE, whole.row), max(col * SCALE, whole.col)
+    height, width = min(row_stop * SCALE, whole.row_stop) - row, min(col_stop * SCALE, whole.col_stop) - col
+    return PixelWindow(row, col, height, width) if height > 0 and width > 0 else None
+
+
+def _widened(start_m: float, stop_m: float) -> tuple[int, int]:
+    """First and one past the last of the 10 m pixels; what reaches less than a centimetre into one is rounding."""
+    return math.floor(start_m / 10 + 1e-3), math.ceil(stop_m / 10 - 1e-3)
+
+
+def _ground(cube: Cube, epsg: int) -> str:
+    left, bottom, right, top = cube.window(epsg).bounds_m(epsg)
+    return f"{left:.0f}, {bottom:.0f}, {right:.0f}, {top:.0f} in EPSG:{epsg}"
+
+
+def export_cogs(
+    cube: Cube,
+    exports: Sequence[Export],
+    folder: Storage,
+    *,
+    overwrite: bool = False,
+    scratch: Path | None = None,
+    told: Callable[[Export], None] = lambda export: None,
+) -> list[str]:
+    """Write the files; returns their URLs. A file appears whole or not at all.
+
+    Numbers are the cube's own, with scale and fill value in the file. Overviews are means of the pixels that hold data,
+    of labels the pixel nearest. In memory is one shard at a time, and what GDAL keeps.
+
+    Args:
+        folder: where to.
+        overwrite: replace files that are there; else that is an error, before anything is written.
+        scratch: a folder with room for a draft of the largest file, or the system's.
+        told: called after each file.
+
+    Raises:
+        ConfigError: a file is there already.
+        StoreError: the cube cannot be read, or the folder cannot be written to.
+    """
+    if not overwrite and (there := [export.name for export in exports if folder.exists(export.name)]):
+        raise ConfigError(f"{folder.url}/{there[0]}: is there already; add --overwrite, or choose another folder")
+    written = []
+    for export in exports:
+        with tempfile.TemporaryDirectory(prefix="difffusr-export-", dir=scratch) as place:
+            try:
+                finished = _as_cog(_draft(cube, export, Path(place) / "draft.tif"), export)
+            except (RasterioError, *STORE_FAILURES) as error:
+                raise StoreError(
+                    f"{export.name}: cannot be written ({first_line(error)}); check that {place} has room "
+                    "(--scratch names another place)"
+                ) from None
+            folder.put(export.name, finished)
+        written.append(f"{folder.url}/{export.name}")
+        told(export)
+    return written
+
+
+def _draft(cube: Cube, export: Export, path: Path) -> Path:
+    """A tiled GeoTIFF of the same pixels, without overviews."""
+    array = cube.array(export.epsg, export.variable)
+    attributes, spectral = dict(array.attrs), array.ndim == 4
+    whole, window = cube.window(export.epsg), export.window
+    profile = {
+        "driver": "GTiff",
+        "dtype": array.dtype,
+        "count": len(BANDS) if spectral else 1,
+        "height": window.height,
+        "width": window.width,
+        "crs": CRS.from_epsg(export.epsg),
+        "transform": window.geobox(export.epsg).transform,
+        "nodata": array.fill_value,
+        "BIGTIFF": "YES",
+        **_DRAFT,
+    }
+    with rasterio.open(path, "w", **profile) as file:
+        file.update_tags(
+            TIFFTAG_DATETIME=f"{export.days[0]:%Y:%m:%d} 00:00:00",
+            TIFFTAG_IMAGEDESCRIPTION=str(cube.attributes.get("title", "")),
+            TIFFTAG_COPYRIGHT=str(cube.attributes.get("source", "")),
+            PERIOD_START=export.days[0].isoformat(),
+            PERIOD_END=export.days[1].isoformat(),
+            **{name.upper(): str(attributes[name]) for name in ("flag_values", "flag_meanings") if name in attributes},
+        )
+        if spectral:
+            file.scales, file.descriptions = (attributes["scale_factor"],) * len(BANDS), BANDS
+            for number, band in enumerate(BANDS, 1):
+                file.update_tags(number, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{WAVELENGTH_NM[band] / 1e3:.4f}")
+        else:
+            file.descriptions = (export.variable,)
+        for rows, cols in _shards(whole, window, array):
+            pixels = np.asarray(array[(export.step, ..., rows, cols)])
+            place = Window(
+                cols.start + whole.col - window.col,
+                rows.start + whole.row - window.row,
+                cols.stop - cols.start,
+                rows.stop - rows.start,
+            )
+            file.write(pixels if spectral else pixels[None], window=place)
+    return path
+
+
+def _shards(whole: PixelWindow, window: PixelWindow, array: zarr.Array[Any]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the array that the window takes of each shard, row by row of shards."""
+    height, width = (array.shards or array.chunks)[-2:]
+    top, left = window.row - whole.row, window.col - whole.col
+    bottom, right = top + window.height, left + window.width
+    for row in range(top // height * height, bottom, height):
+        for col in range(left // width * width, right, width):
+            yield slice(max(row, top), min(row + height, bottom)), slice(max(col, left), min(col + width, right))
+
+
+def _as_cog(draft: Path, export: Export) -> Path:
+    """The file that GDAL's COG driver makes of a draft."""
+    finished = draft.with_name(export.name)
+    averaged = export.variable.startswith("reflectance")
+    rasterio.shutil.copy(
+        draft,
+        finished,
+        driver="COG",
+        COMPRESS="DEFLATE",
+        PREDICTOR="YES",
+        BLOCKSIZE=_TILE_PX,
+        OVERVIEW_RESAMPLING="AVERAGE" if averaged else "NEAREST",
+        BIGTIFF="IF_SAFER",
+        NUM_THREADS="ALL_CPUS",
+    )
+    draft.unlink()
+    return finished

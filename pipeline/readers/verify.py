@@ -1,0 +1,152 @@
+"""Is a cube whole and seamless? Every shard against the ledger, every band for seams and against its source scenes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difffusr.pipeline.assemble.ledger import OVERVIEWS, Ledger, read_entry, shard_digests
+from difffusr.pipeline.assemble.overviews import overview_name, plan_overviews
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.cube.documents import metadata, objects_of
+from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.reading import CubeReader
+from difffusr.pipeline.geo.grid import Grid, grid_of
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.pixels import Quality
+from difffusr.pipeline.plan.decision import decide
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.publish.door import open_target
+from difffusr.pipeline.publish.target import Target
+from difffusr.pipeline.readers.bands import BandReport, measure_bands, sample_of
+from difffusr.pipeline.run.work import draft_of, numbers_of, places_of
+from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        shards: planned.
+        overviews: shards of overviews over them; their names have the level in the middle.
+        missing, damaged, incomplete: names of shards never written, not as the ledger says, written without some chip.
+        valid_share: share of the planned chips' pixels that hold data.
+        bands: figures by band; empty when the shards are not readable.
+        flags: share of each quality flag among the pixels of the planned chips.
+    """
+
+    shards: int
+    overviews: int
+    missing: list[str]
+    damaged: list[str]
+    incomplete: list[str]
+    valid_share: float
+    flags: Mapping[str, float]
+    bands: list[BandReport] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is off."""
+        return not (self.missing or self.damaged or self.incomplete) and all(band.ok for band in self.bands)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-able."""
+        return {**asdict(self), "clean": self.clean}
+
+
+def verify_run(config: RunConfig) -> Report:
+    """Check the cube of a configuration against its plan and its source scenes.
+
+    Raises:
+        DifffusrError: the catalogue or the store cannot be read, or there is no cube.
+    """
+    storage = storage_of(config)
+    if metadata(storage, "zarr.json") is None:
+        raise StoreError(f"{storage.url}: there is no cube to verify; `difffusr run` writes it")
+    plan = decide(config)
+    draft = draft_of(config, plan)
+    target = open_target(draft.storage, cube_staging_of(config), draft, config.period.label)
+    missing, damaged, incomplete = _check_shards(config, plan, draft, target)
+    overviews, *lacking = _check_overviews(config, plan, draft, target)
+    grid = grid_of(config)
+    cube = CubeReader(storage, draft)
+    flags = _flag_shares(cube, plan, grid)
+    valid = 1.0 - flags["no_data"]
+    scenes = {scene.id: scene for scene in plan.scenes}
+    numbers = {str(facts["id"]): number for number, facts in draft.scenes.items()}
+    cloudy = config.scenes.allow_cloudy
+    bands = [] if damaged else measure_bands(plan.chips, cube.read, grid, scenes, numbers, allow_cloudy=cloudy)
+    missing, damaged = missing + lacking[0], damaged + lacking[1]
+    return Report(len(plan.shards), overviews, missing, damaged, incomplete, round(valid, 4), flags, bands)
+
+
+def _check_shards(
+    config: RunConfig, plan: Plan, draft: CubeDraft, target: Target
+) -> tuple[list[str], list[str], list[str]]:
+    """Names of shards that are missing, damaged, incomplete."""
+    staging = staging_of(config)
+    ledger = Ledger.read(staging)
+    digests = shard_digests(plan.shards, numbers_of(plan, draft), np.zeros(len(plan.chips), bool))
+    seen = {epsg: target.published(epsg) for epsg in plan.zones()}
+    missing: list[str] = []
+    damaged: list[str] = []
+    incomplete: list[str] = []
+    read = objects_of(draft.storage)
+    for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
+        entry = ledger.latest(name, seen[int(plan.shards.epsg[i])])
+        facts = {} if entry is None else read_entry(staging, entry)
+        if entry is None or (entry.digest != digest and not facts["missing"]):
+            missing.append(name)
+            continue
+        if facts["missing"]:
+            incomplete.append(name)
+        if lacks := _lacks(facts["objects"], read):
+            (missing if lacks == "missing" else damaged).append(name)
+    return missing, damaged, incomplete
+
+
+def _check_overviews(
+    config: RunConfig, plan: Plan, draft: CubeDraft, target: Target
+) -> tuple[int, list[str], list[str]]:
+    """How many shards of overviews there are to be over the shards that readers see, and names of those that are
+    missing or not made of these, and damaged."""
+    staging = staging_of(config)
+    ledger, tops = Ledger.read(staging), Ledger.read(staging, OVERVIEWS)
+    seen = {epsg: target.published(epsg) for epsg in plan.zones()}
+    entries = {
+        place: entry
+        for name, place in zip(plan.shards.names(), places_of(plan), strict=True)
+        if (entry := ledger.latest(name, seen[place[0]])) is not None
+    }
+    overviews = plan_overviews(draft, target, staging, {place: entry.digest for place, entry in entries.items()})
+    missing = [overview_name(*place) for place in sorted(overviews.changed)]
+    damaged: list[str] = []
+    read = objects_of(draft.storage)
+    for place in overviews.digests.keys() - overviews.changed:
+        entry = tops.latest(overview_name(*place), seen[place[0]])
+        assert entry is not None
+        if lacks := _lacks(read_entry(staging, entry)["objects"], read):
+            (missing if lacks == "missing" else damaged).append(overview_name(*place))
+    return len(overviews.digests), missing, sorted(damaged)
+
+
+def _lacks(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> str:
+    """What is wrong with some objects, given their sha256 by path: `missing`, `damaged`, or nothing."""
+    found = {path: read(path) for path in objects}
+    if any(data is None for data in found.values()):
+        return "missing"
+    right = all(hashlib.sha256(data or b"").hexdigest() == objects[path] for path, data in found.items())
+    return "" if right else "damaged"
+
+
+def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:
+    counts: NDArray[np.int64] = np.zeros(256, np.int64)
+    for chip in sample_of(plan.chips):
+        counts += np.bincount(cube.read(chip.epsg, "quality", grid.chip_window(chip.index)).ravel(), minlength=256)
+    return {flag.name.lower(): round(float(counts[flag] / counts.sum()), 4) for flag in Quality}

@@ -1,0 +1,204 @@
+"""A cube as a map needs it: the levels of its zones, what they reach, and what can be shown; opened, not read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+import zarr
+from rasterio.warp import transform_bounds
+
+from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.readers.view.layers import Layer, layers_of
+from difffusr.pipeline.storage.objects import STORE_FAILURES
+
+#: How many times finer than what is drawn the level may be that it is made of.
+MOST_RATIO: Final = 4
+
+
+#: With more pixels than this in its coarsest level a zone's data are not looked for: its whole window counts.
+_MOST_SEARCHED: Final = 4096 * 4096
+
+
+#: left, bottom, right, top.
+Bounds = tuple[float, float, float, float]
+
+
+class NothingThereError(LookupError):
+    """The cube has nothing there. The message is one line."""
+
+
+class TooWideError(LookupError):
+    """The cube has nothing as coarse as that. The message is one line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One resolution of a zone.
+
+    Attributes:
+        gsd_m: side of a pixel in metres.
+        data: its group as stored: DN, no masking; variables (time, band, y, x) or (time, y, x), not loaded.
+    """
+
+    gsd_m: float
+    data: xr.Dataset
+
+    @property
+    def bounds(self) -> Bounds:
+        """In metres of the zone."""
+        x, y, half = self.data.x.values, self.data.y.values, self.gsd_m / 2
+        return float(x[0] - half), float(y[-1] - half), float(x[-1] + half), float(y[0] + half)
+
+    def window(self, bounds: Bounds, group: int = 1) -> tuple[slice, slice] | None:
+        """Rows and columns that cover bounds in metres of the zone and a little more, in whole groups of pixels; None
+        where the level does not reach."""
+        left, _, _, top = self.bounds
+        side = self.gsd_m * group
+        rows = _widened((top - bounds[3]) / side, (top - bounds[1]) / side, group, self.data.sizes["y"])
+        cols = _widened((bounds[0] - left) / side, (bounds[2] - left) / side, group, self.data.sizes["x"])
+        return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+
+
+@dataclass(frozen=True, eq=False)
+class MappedZone:
+    """A zone of the cube.
+
+    Attributes:
+        epsg: its code.
+        levels: from fine to coarse.
+        steps: position of each period on the time axis, by label.
+        extent: west, south, east, north in degrees of what it has pixels of; east past 180 where it crosses 180°.
+    """
+
+    epsg: int
+    levels: tuple[Level, ...]
+    steps: Mapping[str, int]
+    extent: Bounds
+
+    def level_for(self, gsd_m: float) -> Level:
+        """The coarsest level that is as fine as this, else the finest.
+
+        Raises:
+            TooWideError: it is so much finer that too much would have to be read.
+        """
+        level = next((level for level in reversed(self.levels) if level.gsd_m <= gsd_m * 1.001), self.levels[0])
+        if gsd_m > level.gsd_m * MOST_RATIO:
+            raise TooWideError(
+                f"zone {self.epsg} has no level coarser than {level.gsd_m:g} m, too fine for a map of {gsd_m:.0f} m; "
+                "zoom in"
+            )
+        return level
+
+
+@dataclass(frozen=True, eq=False)
+class MappedCube:
+    """A published cube, as it was when it was opened.
+
+    Attributes:
+        url: where it is.
+        credit: whose data it is made of.
+        zones: by EPSG code.
+        periods: first and last day by label, in the order of time.
+        layers: by name.
+        scenes: facts of every scene by number.
+        flags: meanings of the quality flags by number.
+        scales: by variable, what its numbers are multiplied by.
+        fills: by variable, the number that says that there is nothing.
+    """
+
+    url: str
+    credit: str
+    zones: Mapping[int, MappedZone]
+    periods: Mapping[str, tuple[date, date]]
+    layers: Mapping[str, Layer]
+    scenes: Mapping[int, Mapping[str, Any]]
+    flags: Mapping[int, str]
+    scales: Mapping[str, float]
+    fills: Mapping[str, int]
+
+    def zones_near(self, epsg: int) -> list[MappedZone]:
+        """All zones, this one first."""
+        return sorted(self.zones.values(), key=lambda zone: zone.epsg != epsg)
+
+
+def map_cube(cube: Cube) -> MappedCube:
+    """Open a cube's levels.
+
+    Raises:
+        StoreError: the cube cannot be read, or does not say what its levels are.
+    """
+    with reading(cube.storage.url):
+        zones = {epsg: _zone(cube, epsg) for epsg in cube.zones}
+        some = next(iter(zones.values())).levels[0].data
+    days = {label: days for epsg in cube.zones for label, (_, days) in cube.periods(epsg).items()}
+    names = set.intersection(*(set(map(str, zone.levels[0].data.data_vars)) for zone in zones.values()))
+    flags = some["quality"].attrs
+    return MappedCube(
+        url=cube.storage.url,
+        credit=str(cube.attributes.get("source", "")),
+        zones=zones,
+        periods=dict(sorted(days.items(), key=lambda item: item[1])),
+        layers=layers_of(sorted(names)),
+        scenes={int(number): facts for number, facts in cube.attributes.get("difffusr:scenes", {}).items()},
+        flags=dict(zip(map(int, flags["flag_values"]), flags["flag_meanings"].split(), strict=True)),
+        scales={name: float(some[name].attrs.get("scale_factor", 1)) for name in names},
+        fills={name: int(some[name].attrs.get("_FillValue", 0)) for name in names},
+    )
+
+
+@contextmanager
+def reading(url: str) -> Iterator[None]:
+    """What a store answers when it cannot be read, as a StoreError of one line."""
+    try:
+        yield
+    except (KeyError, RuntimeError, *STORE_FAILURES) as error:
+        raise StoreError(
+            f"{url}: cannot be read ({first_line(error)}); check that it can be reached and is whole"
+        ) from None
+
+
+def _zone(cube: Cube, epsg: int) -> MappedZone:
+    base = cube.zones[epsg]
+    attributes: Mapping[str, Any] = zarr.open_group(base.store, path=str(epsg), mode="r").attrs
+    layout = attributes["multiscales"]["layout"]
+    levels = [_level(base.store, epsg, entry) for entry in layout]
+    levels.sort(key=lambda level: level.gsd_m)
+    return MappedZone(
+        epsg, tuple(levels), {k: step for k, (step, _) in cube.periods(epsg).items()}, _extent(epsg, levels[-1])
+    )
+
+
+def _level(store: Any, epsg: int, entry: Mapping[str, Any]) -> Level:
+    """A level of the layout that the multiscales convention lists."""
+    data = xr.open_zarr(
+        store, group=f"{epsg}/{entry['asset']}", chunks=None, mask_and_scale=False, decode_coords="all"
+    )  # fmt: skip
+    return Level(abs(float(entry["spatial:transform"][0])), data)
+
+
+def _extent(epsg: int, level: Level) -> Bounds:
+    """See `MappedZone.extent`: of the newest period, from the coarsest level where that is small."""
+    left, bottom, right, top = level.bounds
+    quality = level.data["quality"]
+    if quality.sizes["y"] * quality.sizes["x"] <= _MOST_SEARCHED:
+        seen = quality.isel(time=-1).values > 0
+        rows, cols = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+        if rows.size:
+            left, right = left + cols[0] * level.gsd_m, left + (cols[-1] + 1) * level.gsd_m
+            top, bottom = top - rows[0] * level.gsd_m, top - (rows[-1] + 1) * level.gsd_m
+    west, south, east, north = transform_bounds(f"EPSG:{epsg}", "EPSG:4326", left, bottom, right, top)
+    return west, south, east + 360 if east < west else east, north
+
+
+def _widened(start: float, stop: float, group: int, size: int) -> slice:
+    """Pixels of the groups from start to stop and one on either side, cut at the edge."""
+    return slice(max((math.floor(start) - 1) * group, 0), min((math.ceil(stop) + 1) * group, size))

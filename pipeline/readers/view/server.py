@@ -1,0 +1,223 @@
+"""The web application of a map: the page, MapLibre's files, what the cube is, tiles, spectra and ranges."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from difffusr.kernels.bands import BANDS, GSD_M, WAVELENGTH_NM
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.readers.view.layers import Layer, label_colours
+from difffusr.pipeline.readers.view.levels import MappedCube, NothingThereError, TooWideError
+from difffusr.pipeline.readers.view.spectrum import spectrum
+from difffusr.pipeline.readers.view.tiles import TILE_PX, ZOOMS, Style, Tiles
+
+_PAGE: Final = Path(__file__).with_name("page")
+
+
+_TYPES: Final = {
+    ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript",
+    ".svg": "image/svg+xml", ".txt": "text/plain",
+}  # fmt: skip
+
+
+#: Nothing but this server's own files; MapLibre decodes tiles through blobs and has its icons in its style sheet.
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+Averaged = Annotated[bool, Query(description="Averaged to 10 m.")]
+
+
+def map_app(cube: MappedCube, maplibre: Mapping[str, Path], hosts: Sequence[str] = ("*",)) -> FastAPI:
+    """The application.
+
+    Args:
+        cube: what it shows.
+        maplibre: MapLibre's files by name.
+        hosts: names by which it may be called; others are refused, so that no web site can read the cube by giving its
+            own name this machine's address.
+    """
+    app = FastAPI(title="difffusr view", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    _answer_errors(app)
+    _serve_files(app, {path.name: path for path in _PAGE.iterdir()}, maplibre)
+    _serve_cube(app, cube, Tiles(cube))
+    return app
+
+
+def _serve_files(app: FastAPI, page: Mapping[str, Path], maplibre: Mapping[str, Path]) -> None:
+    def file(files: Mapping[str, Path], name: str) -> FileResponse:
+        if name not in files:
+            raise HTTPException(404, f"there is no {name}")
+        return FileResponse(
+            files[name], media_type=_TYPES.get(files[name].suffix), headers={"Cache-Control": "no-cache"}
+        )
+
+    @app.get("/")
+    def index() -> FileResponse:
+        return file(page, "index.html")
+
+    @app.get("/page/{name}")
+    def page_file(name: str) -> FileResponse:
+        return file(page, name)
+
+    @app.get("/maplibre/{name}")
+    def maplibre_file(name: str) -> FileResponse:
+        return file(maplibre, name)
+
+
+def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles) -> None:
+    said = described(cube, tiles)
+
+    def look(layer: str, period: str, averaged: bool) -> Style:
+        for what, name, known in (("layer", layer, cube.layers), ("period", period, cube.periods)):
+            if name not in known:
+                raise HTTPException(404, f"there is no {what} {name!r}; there are {', '.join(known)}")
+        return Style(cube.layers[layer], period, averaged)
+
+    @app.get("/cube.json")
+    def describe() -> JSONResponse:
+        return JSONResponse(said, headers={"Cache-Control": "no-store"})
+
+    @app.get("/tiles/{layer}/{period}/{z}/{x}/{y}.png")
+    def tile(
+        layer: str, period: str, z: int, x: int, y: int,
+        low: float | None = None, high: float | None = None, averaged: Averaged = False,
+    ) -> Response:  # fmt: skip
+        wanted = look(layer, period, averaged)
+        if z not in ZOOMS:
+            raise HTTPException(404, f"there is no zoom {z}; there are {ZOOMS[0]} to {ZOOMS[-1]}")
+        if not (0 <= x < 2**z and 0 <= y < 2**z):
+            raise HTTPException(404, f"there is no tile {x}, {y} at zoom {z}")
+        darkest, brightest = _range(wanted.layer, low, high)
+        try:
+            picture = tiles.tile(wanted, z, x, y, darkest, brightest)
+        except NothingThereError:
+            return Response(status_code=204)
+        return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.get("/range/{layer}/{period}")
+    def range_of(
+        layer: str, period: str, west: float, south: float, east: float, north: float, averaged: Averaged = False
+    ) -> dict[str, float]:
+        if not all(map(math.isfinite, (west, south, east, north))):
+            raise HTTPException(422, "west, south, east, north: expected degrees")
+        low, high = tiles.range_of(look(layer, period, averaged), (west, south, east, north))
+        return {"low": low, "high": high}
+
+    @app.get("/spectrum")
+    def at(
+        lon: Annotated[float, Query(ge=-540, le=540)], lat: Annotated[float, Query(ge=-90, le=90)]
+    ) -> dict[str, Any]:
+        return spectrum(cube, lon, lat)
+
+
+def _range(layer: Layer, low: float | None, high: float | None) -> tuple[float, float]:
+    low, high = layer.low if low is None else low, layer.high if high is None else high
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise HTTPException(422, f"low and high: found {low:g} and {high:g}, expected low below high")
+    return low, high
+
+
+def described(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
+    """What the page has to know of the cube before it draws anything."""
+    first, last = tiles.zooms
+    return {
+        "name": cube.url.rstrip("/").rsplit("/", 1)[-1],
+        "credit": cube.credit,
+        "version": _version(cube),
+        "tile_px": TILE_PX,
+        "zooms": [first, last],
+        "zones": [
+            {
+                "epsg": zone.epsg,
+                "name": f"{zone.epsg % 100}{'N' if zone.epsg < 32700 else 'S'}",
+                "extent": list(zone.extent),
+                "gsd_m": [level.gsd_m for level in zone.levels],
+            }
+            for zone in cube.zones.values()
+        ],
+        "periods": [
+            {"label": label, "start": start.isoformat(), "end": end.isoformat()}
+            for label, (start, end) in cube.periods.items()
+        ],
+        "bands": [{"name": band, "nm": WAVELENGTH_NM[band], "gsd_m": GSD_M[band]} for band in BANDS],
+        "layers": [_described_layer(layer, cube) for layer in cube.layers.values()],
+    }
+
+
+def _described_layer(layer: Layer, cube: MappedCube) -> dict[str, Any]:
+    labels = label_colours(layer, cube.flags, cube.scenes) if layer.kind == "labels" else {}
+    return {
+        "name": layer.name,
+        "title": layer.title,
+        "group": layer.group,
+        "kind": layer.kind,
+        "index": layer.is_index,
+        "bands": list(layer.bands),
+        "formula": layer.formula,
+        "low": layer.low,
+        "high": layer.high,
+        "limits": list(layer.limits),
+        "colours": list(layer.colours),
+        "labels": [
+            {"value": value, "colour": label.colour, "name": label.name, "day": label.day}
+            for value, label in labels.items()
+        ],
+    }
+
+
+def _version(cube: MappedCube) -> str:
+    """Another one for another cube, or another state of it: tiles of one are never taken for those of the other."""
+    states = [
+        [zone.epsg, level.gsd_m, level.data.attrs.get("difffusr:lineage"), level.data.attrs.get("difffusr:periods")]
+        for zone in cube.zones.values()
+        for level in zone.levels
+    ]
+    return hashlib.sha256(json.dumps([cube.url, states], default=str).encode()).hexdigest()[:12]
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """One line of text for whatever goes wrong, and the same headers on every answer."""
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.exception_handler(NothingThereError)
+    @app.exception_handler(TooWideError)
+    async def nothing(request: Request, error: LookupError) -> Response:
+        return PlainTextResponse(f"{error.args[0]}\n", 404)
+
+    @app.exception_handler(StoreError)
+    async def unreadable(request: Request, error: StoreError) -> Response:
+        return PlainTextResponse(f"{error}\n", 502)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> Response:
+        return PlainTextResponse(f"{error.detail}\n", error.status_code)
+
+    @app.exception_handler(RequestValidationError)
+    async def misunderstood(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return PlainTextResponse(f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}\n", 422)

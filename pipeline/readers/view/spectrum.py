@@ -1,0 +1,135 @@
+"""All that a cube says of one place: spectra, indices, quality and scene, period by period."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pyproj import Transformer
+
+from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.geo.grid import GSD_10_M
+from difffusr.pipeline.geo.zones import utm_epsg
+from difffusr.pipeline.readers.view.layers import normalised_difference
+from difffusr.pipeline.readers.view.levels import MappedCube, MappedZone, NothingThereError, reading
+
+
+def spectrum(cube: MappedCube, lon: float, lat: float) -> dict[str, Any]:
+    """What the pixel at a place is, for every period.
+
+    Args:
+        lon, lat: in degrees.
+
+    Returns:
+        `epsg`, `easting` and `northing` (m) of the pixel's centre, its `outline` and that of its 10 m pixel (degrees),
+        and `periods`: of each `label`, by band `reflectance` and `averaged` to 10 m, `std` where the cube has it,
+        `indices` by layer, `quality` and `scene`. None where there is nothing.
+
+    Raises:
+        NothingThereError: no zone reaches there.
+        StoreError: the cube cannot be read.
+    """
+    turned = (lon + 180) % 360 - 180
+    said: dict[str, Any] | None = None
+    for zone in cube.zones_near(utm_epsg(turned, lat)):
+        place = _place(zone, turned, lat)
+        if place is None:
+            continue
+        with reading(cube.url):
+            here = _at(cube, zone, *place)
+        # A zone that reaches there may still hold nothing where its neighbour does.
+        if any(period["quality"]["value"] for period in here["periods"]):
+            return here
+        said = said or here
+    if said is None:
+        raise NothingThereError(f"the cube does not reach {lat:.5f}, {lon:.5f}")
+    return said
+
+
+def _place(zone: MappedZone, lon: float, lat: float) -> tuple[int, int] | None:
+    """Row and column of a place on a zone's finest level."""
+    level = zone.levels[0]
+    easting, northing = _transformer(zone.epsg).transform(lon, lat)
+    left, bottom, right, top = level.bounds
+    if not (left <= easting < right and bottom < northing <= top):
+        return None
+    return int((top - northing) / level.gsd_m), int((easting - left) / level.gsd_m)
+
+
+def _at(cube: MappedCube, zone: MappedZone, row: int, col: int) -> dict[str, Any]:
+    level = zone.levels[0]
+    side = round(GSD_10_M / level.gsd_m)
+    top, left = row // side * side, col // side * side
+    block = level.data.isel(y=slice(top, top + side), x=slice(left, left + side)).load()
+    y, x = row - top, col - left
+    easting, northing = float(block.x[x]), float(block.y[y])
+    middle = float(block.x[0] + block.x[-1]) / 2, float(block.y[0] + block.y[-1]) / 2
+    return {
+        "epsg": zone.epsg,
+        "easting": easting,
+        "northing": northing,
+        "outline": _outline(zone.epsg, easting, northing, level.gsd_m),
+        "outline_10m": _outline(zone.epsg, *middle, GSD_10_M),
+        "periods": [
+            {"label": label, **_of_period(cube, block.isel(time=zone.steps[label]), y, x)}
+            for label in cube.periods
+            if label in zone.steps
+        ],
+    }
+
+
+def _of_period(cube: MappedCube, block: xr.Dataset, y: int, x: int) -> dict[str, Any]:
+    """Of one period's block (band, y, x) its pixel (y, x)."""
+
+    def spectra(name: str) -> NDArray[np.float64]:
+        stored = block[name].values
+        return np.where(stored == cube.fills[name], np.nan, stored * cube.scales[name])
+
+    whole = spectra("reflectance")
+    own = whole[:, y, x]
+    seen = np.isfinite(whole)
+    averaged = np.divide(
+        np.nansum(whole, axis=(1, 2)),
+        seen.sum(axis=(1, 2)),
+        out=np.full(len(whole), np.nan),
+        where=seen.any(axis=(1, 2)),
+    )
+    quality, source = int(block["quality"][y, x]), int(block["source"][y, x])
+    scene = cube.scenes.get(source, {})
+    return {
+        "reflectance": _or_none(own),
+        "averaged": _or_none(averaged),
+        **({"std": _or_none(spectra("reflectance_std")[:, y, x])} if "reflectance_std" in block else {}),
+        "indices": _indices(cube, own),
+        "quality": {"value": quality, "meaning": cube.flags.get(quality, "unknown")},
+        "scene": {"number": source, "id": scene.get("id"), "datetime": scene.get("datetime")} if source else None,
+    }
+
+
+def _indices(cube: MappedCube, own: NDArray[np.float64]) -> dict[str, float | None]:
+    layers = [layer for layer in cube.layers.values() if layer.is_index]
+    pairs = [[own[BANDS.index(band)] for band in layer.bands] for layer in layers]
+    values = normalised_difference(*np.array(pairs).T)
+    return dict(zip((layer.name for layer in layers), _or_none(values), strict=True))
+
+
+def _or_none(values: NDArray[np.floating]) -> list[float | None]:
+    """As JSON can hold them, to a thousandth of what is stored."""
+    return [round(float(value), 7) if np.isfinite(value) else None for value in values]
+
+
+def _outline(epsg: int, easting: float, northing: float, side_m: float) -> list[list[float]]:
+    """Ring of longitude and latitude around a square."""
+    half = side_m / 2
+    x = easting + half * np.array([-1, 1, 1, -1, -1])
+    y = northing + half * np.array([1, 1, -1, -1, 1])
+    lon, lat = _transformer(epsg).transform(x, y, direction="INVERSE")
+    return [[round(float(a), 8), round(float(b), 8)] for a, b in zip(lon, lat, strict=True)]
+
+
+@lru_cache(maxsize=128)
+def _transformer(epsg: int) -> Transformer:
+    return Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)

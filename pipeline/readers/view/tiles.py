@@ -1,0 +1,257 @@
+"""Tiles of web Mercator of a cube, over all its zones.
+
+Every reading is bounded: a tile is made of the coarsest level that is as fine as the tile, at most `MOST_RATIO` times
+finer. That is 2048 pixels a side, 81 chunks of 256 pixels; of a full pyramid half of it a side, 25 chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from threading import Lock
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from rasterio.warp import transform_bounds
+from rio_tiler.constants import WEB_MERCATOR_CRS
+from rio_tiler.errors import EmptyMosaicError, TileOutsideBounds
+from rio_tiler.io.xarray import Options
+from rio_tiler.models import ImageData
+from rio_tiler.mosaic import mosaic_reader
+from rioxarray.exceptions import NoDataInBounds
+from titiler.xarray.io import Reader
+
+from difffusr.pipeline.geo.grid import GSD_10_M
+from difffusr.pipeline.geo.zones import utm_epsg
+from difffusr.pipeline.readers.view.layers import Layer, coloured, label_colours, numbers, rgb
+from difffusr.pipeline.readers.view.levels import (
+    MOST_RATIO,
+    Bounds,
+    Level,
+    MappedCube,
+    MappedZone,
+    NothingThereError,
+    reading,
+)
+
+#: Side of a tile in pixels.
+TILE_PX: Final = 512
+
+
+#: Zooms at which there may be tiles.
+ZOOMS: Final = range(23)
+
+
+#: Tiles whose numbers are kept, so that other colours need no reading; each takes up to 2.3 MB.
+_KEPT: Final = 96
+
+
+#: Locks that readings share.
+_TURNS: Final = 64
+
+
+#: Web Mercator's radius of the Earth and half the side of its square in metres, and the latitude that it reaches.
+_RADIUS_M: Final = 6_378_137
+
+
+_HALF_M: Final = math.pi * _RADIUS_M
+
+
+_MOST_LAT: Final = 85.05
+
+
+@dataclass(frozen=True)
+class Style:
+    """What of a cube is drawn.
+
+    Attributes:
+        layer: how.
+        period: label of when.
+        averaged: averaged to 10 m instead of as it is. Labels are shown as they are.
+    """
+
+    layer: Layer
+    period: str
+    averaged: bool = False
+
+
+class Tiles:
+    """Makes the tiles of a cube."""
+
+    def __init__(self, cube: MappedCube) -> None:
+        self.cube = cube
+        self._kept = lru_cache(maxsize=_KEPT)(self._read)
+        # Both sides of a map may ask for the same numbers at once: they are read once.
+        self._turns = [Lock() for _ in range(_TURNS)]
+
+    def tile(self, look: Style, zoom: int, col: int, row: int, low: float, high: float) -> bytes:
+        """A tile as PNG, transparent where there is nothing.
+
+        Args:
+            zoom, col, row: as XYZ tiles are counted; a tile has `TILE_PX` pixels a side.
+            low, high: see `Layer`.
+
+        Raises:
+            NothingThereError: the cube has nothing there.
+            TooWideError: it has nothing as coarse as that.
+            StoreError: the cube cannot be read.
+        """
+        side = 2 * _HALF_M / 2**zoom
+        west, north = col * side - _HALF_M, _HALF_M - row * side
+        bounds = (west, north - side, west + side, north)
+        if _ground_m(bounds) >= GSD_10_M:
+            look = replace(look, averaged=False)
+        with self._turns[hash((look, bounds)) % _TURNS]:
+            stored = self._kept(look, bounds)
+        colours, seen = self._colours(look.layer, stored, low, high)
+        picture = ImageData(np.ma.MaskedArray(colours, mask=np.broadcast_to(~seen, colours.shape)))
+        return bytes(picture.render(img_format="PNG", zlevel=1))
+
+    def range_of(self, look: Style, degrees: Bounds, shares: tuple[float, float] = (2, 98)) -> tuple[float, float]:
+        """Between which numbers most of a view lies.
+
+        Args:
+            degrees: west, south, east, north of the view.
+            shares: percentiles.
+
+        Raises:
+            NothingThereError: the cube has nothing in the view.
+            TooWideError: the view is too wide.
+            StoreError: the cube cannot be read.
+        """
+        west, south, east, north = degrees
+        if not (west < east and south < north):
+            raise NothingThereError("the view has no extent; give west, south, east, north in degrees")
+        shown = numbers(
+            look.layer, self._physical(look.layer, self._read(look, (*_metres(west, south), *_metres(east, north))))
+        )
+        seen = shown[np.isfinite(shown)]
+        if not seen.size:
+            raise NothingThereError("the cube has nothing in this view")
+        low, high = np.percentile(seen, shares)
+        return float(low), float(high)
+
+    @property
+    def zooms(self) -> tuple[int, int]:
+        """The first zoom at which every tile can be made, and the last that shows more than the one before."""
+        zones = self.cube.zones.values()
+        coarsest, finest = min(zone.levels[-1].gsd_m for zone in zones), min(zone.levels[0].gsd_m for zone in zones)
+        # Ground pixels are largest where the cube is nearest to the equator; a tile may reach a little nearer.
+        lat = min(0.0 if zone.extent[1] < 0 < zone.extent[3] else min(map(abs, zone.extent[1::2])) for zone in zones)
+        side = [2 * _HALF_M / TILE_PX / 2**z * math.cos(math.radians(max(lat - 180 / 2**z, 0))) for z in ZOOMS]
+        first = next(zoom for zoom in ZOOMS if side[zoom] <= coarsest * MOST_RATIO)
+        last = next((zoom for zoom in ZOOMS if side[zoom] <= finest / 3), ZOOMS[-1])
+        return first, last
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Reading
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _read(self, look: Style, bounds: Bounds) -> NDArray[Any]:
+        """(bands, h, w) masked array of numbers as stored within bounds of web Mercator in metres, the longer side of
+        `TILE_PX` pixels."""
+        west, south, east, north = bounds
+        step = max(east - west, north - south) / TILE_PX
+        shape = max(1, round((north - south) / step)), max(1, round((east - west) / step))
+        home = utm_epsg(*_degrees((west + east) / 2, (south + north) / 2))
+        zones = [zone for zone in self.cube.zones_near(home) if look.period in zone.steps]
+        read = partial(self._of_zone, look, bounds=bounds, shape=shape)
+        try:
+            with reading(self.cube.url):
+                image, _ = mosaic_reader(zones, read, threads=0)
+        except EmptyMosaicError:
+            raise NothingThereError("the cube has nothing there") from None
+        return image.array
+
+    def _of_zone(self, look: Style, zone: MappedZone, *, bounds: Bounds, shape: tuple[int, int]) -> ImageData:
+        """What one zone has there.
+
+        Raises:
+            TileOutsideBounds: nothing.
+        """
+        ground_m = _ground_m(bounds)
+        name, spectral = look.layer.variable, look.layer.variable.startswith("reflectance")
+        fine = look.averaged and spectral and ground_m < GSD_10_M
+        level = _level_of_10_m(zone) if fine else zone.level_for(ground_m)
+        factor = round(GSD_10_M / level.gsd_m) if fine else 1
+        here = transform_bounds(WEB_MERCATOR_CRS, f"EPSG:{zone.epsg}", *bounds)
+        window = level.window(here, factor) if np.isfinite(here).all() else None
+        if window is None:
+            raise TileOutsideBounds("outside the zone")
+        part = level.data[[name]].isel(time=zone.steps[look.period], y=window[0], x=window[1])
+        if look.layer.band_indices is not None:
+            part = part.isel(band=look.layer.band_indices)
+        part = part.load()
+        if factor > 1:
+            part = _block_means(part, name, factor, self.cube.fills[name])
+        # What is drawn larger than it is keeps its edges; labels have no mean.
+        method = "average" if spectral and ground_m > level.gsd_m * factor else "nearest"
+        options: Options = {"nodata": self.cube.fills[name]}
+        with Reader(self.cube.url, name, opener=lambda *_, **__: part, options=options) as reader:
+            try:
+                return reader.part(
+                    bounds, WEB_MERCATOR_CRS, WEB_MERCATOR_CRS, method, height=shape[0], width=shape[1]
+                )  # fmt: skip
+            except NoDataInBounds:
+                raise TileOutsideBounds("outside the zone") from None
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Colours
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _colours(
+        self, layer: Layer, stored: NDArray[Any], low: float, high: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """(3, h, w) red, green, blue, and (h, w) where there is something."""
+        if layer.kind == "labels":
+            table = self._label_table(layer)
+            value = np.minimum(np.ma.getdata(stored)[0].astype(np.intp), len(table) - 1)
+            return table[value].transpose(2, 0, 1), ~np.ma.getmaskarray(stored)[0]
+        shown = numbers(layer, self._physical(layer, stored))
+        return coloured(shown, low, high, layer.colours), np.asarray(np.isfinite(shown).all(axis=0))
+
+    def _physical(self, layer: Layer, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Numbers as the variable means them, NaN where there is nothing."""
+        values = np.ma.getdata(stored).astype(np.float32) * np.float32(self.cube.scales[layer.variable])
+        return np.where(np.ma.getmaskarray(stored), np.float32(np.nan), values)
+
+    def _label_table(self, layer: Layer) -> NDArray[np.uint8]:
+        """(n, 3) colours by number; the last one is for numbers that have none."""
+        named = label_colours(layer, self.cube.flags, self.cube.scenes)
+        table = np.full((max(named, default=0) + 2, 3), 136, np.uint8)
+        table[list(named)] = rgb([label.colour for label in named.values()])
+        return table
+
+
+def _ground_m(bounds: Bounds) -> float:
+    """Side on the ground of a drawn pixel in the middle of bounds of web Mercator, in metres."""
+    west, south, east, north = bounds
+    return max(east - west, north - south) / TILE_PX / math.cosh((south + north) / 2 / _RADIUS_M)
+
+
+def _level_of_10_m(zone: MappedZone) -> Level:
+    """The level that is 10 m already, else the finest."""
+    return next((level for level in zone.levels if level.gsd_m == GSD_10_M), zone.levels[0])
+
+
+def _block_means(part: xr.Dataset, name: str, factor: int, fill: int) -> xr.Dataset:
+    """Means of whole blocks over what is there, rounded to the numbers that are stored."""
+    array = part[name]
+    mean = array.where(array != fill).coarsen(y=factor, x=factor, boundary="pad").mean()
+    rounded = mean.round().fillna(fill).astype(array.dtype).assign_attrs(array.attrs)
+    return rounded.to_dataset(name=name).assign_coords(spatial_ref=part.spatial_ref)
+
+
+def _degrees(x: float, y: float) -> tuple[float, float]:
+    """Longitude, within half a turn of 0, and latitude of metres of web Mercator."""
+    lon = math.degrees(x / _RADIUS_M)
+    return (lon + 180) % 360 - 180, math.degrees(math.atan(math.sinh(y / _RADIUS_M)))
+
+
+def _metres(lon: float, lat: float) -> tuple[float, float]:
+    """Metres of web Mercator of degrees."""
+    lat = math.radians(min(max(lat, -_MOST_LAT), _MOST_LAT))
+    return math.radians(lon) * _RADIUS_M, math.asinh(math.tan(lat)) * _RADIUS_M

@@ -1,0 +1,177 @@
+"""Figures measured before: what the parts of a run take on a machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import fsspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import bare_href, first_line
+from difffusr.pipeline.plan.networks import sampling_of
+from difffusr.pipeline.storage.objects import STORE_FAILURES
+
+Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Figures(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Conditions(_Figures):
+    """What the figures hold for; a configuration that differs in any of them needs a calibration of its own."""
+
+    preset: str
+    solver: str = "ddim"  # the only one when calibrations did not say
+    steps: int
+    consistency: bool
+    chip_px: int
+    shard_px: int
+    precision: str
+    threads: int
+    uncertainty: bool
+
+
+class StartUp(_Figures):
+    """Seconds until Ray answers, and from there until actors have loaded the model and could begin."""
+
+    ray: Figure
+    actors: Figure
+
+
+class Reading(_Figures):
+    """One look at one scene over a chip: wall clock, seconds of core, bytes fetched; and how large a share of planned
+    further scenes is looked at."""
+
+    seconds: Figure
+    cpu_seconds: Figure
+    bytes: Figure
+    further_share: Figure
+
+
+class Staging(_Figures):
+    """One chip written to the staging folder: wall clock, seconds of core; bytes of one that no scene covers, and bytes
+    more of one that is all covered."""
+
+    seconds: Figure
+    cpu_seconds: Figure
+    bytes: Figure
+    bytes_covered: Figure
+
+
+class ShardWriting(_Figures):
+    """One shard blended and written with all cores at it: seconds and bytes of an empty one, seconds more for each chip
+    that touches it, bytes more for each pixel with data."""
+
+    seconds: Figure
+    seconds_per_chip: Figure
+    bytes: Figure
+    bytes_per_pixel: Figure
+
+
+class OverviewWriting(_Figures):
+    """One shard of an overview made and written with all cores at it: seconds for each shard that it is made of, bytes
+    for each of its pixels with data."""
+
+    seconds_per_shard: Figure
+    bytes_per_pixel: Figure
+
+
+class Publishing(_Figures):
+    """Publishing one zone: seconds, and objects of metadata and coordinates of each of its levels."""
+
+    seconds: Figure
+    objects: int
+
+
+class Calibration(_Figures):
+    """What a machine takes for the parts of a run.
+
+    Attributes:
+        version: of this layout.
+        measured: when, ISO 8601, UTC.
+        machine: cores and GPUs in words.
+        gpu: whether actors computed on GPUs.
+        actors: how many computed at a time.
+        load: processes per core that were at work on the machine before: figures taken at more than a few tenths are
+            too high.
+        source: whether chips were read from the configuration's own scenes or from generated ones on this machine.
+        conditions: what the figures hold for.
+        model: seconds per chip and call of the model by batch, in one actor while all compute.
+        start_up, read, stage, shard, overview, publish: the parts.
+    """
+
+    version: Literal[2]
+    measured: str
+    machine: str
+    gpu: bool
+    actors: int
+    load: Figure
+    source: Literal["own", "generated"]
+    conditions: Conditions
+    model: Annotated[dict[int, Figure], Field(min_length=1)]
+    start_up: StartUp
+    read: Reading
+    stage: Staging
+    shard: ShardWriting
+    overview: OverviewWriting
+    publish: Publishing
+
+    def to_json(self) -> str:
+        """As a JSON document; `from_json` gives an equal one back."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = "calibration") -> Calibration:
+        """A calibration from its JSON document.
+
+        Args:
+            where: what an error calls the document.
+
+        Raises:
+            ConfigError: it is none, or one of another version.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ConfigError(
+                f"{where}: is no calibration of this version ({f'{key}: ' if key else ''}{first['msg']}); "
+                "make it again with `difffusr calibrate`"
+            ) from None
+
+
+def load_calibration(path_or_url: str) -> Calibration:
+    """The calibration in a file.
+
+    Raises:
+        ConfigError: the file cannot be read or holds something else.
+    """
+    shown = bare_href(path_or_url)
+    try:
+        with fsspec.open(path_or_url, "rb") as file:
+            data: bytes = file.read()
+    except STORE_FAILURES as error:
+        raise ConfigError(
+            f"{shown}: cannot be read as a calibration ({first_line(error)}); `difffusr calibrate` makes one"
+        ) from None
+    return Calibration.from_json(data, shown)
+
+
+def conditions_of(config: RunConfig) -> Conditions:
+    """What a calibration made with a configuration holds for."""
+    sampling = sampling_of(config)
+    return Conditions(
+        preset=config.model.preset,
+        solver=sampling.solver,
+        steps=sampling.steps,
+        consistency=sampling.consistency,
+        chip_px=config.grid.chip_px,
+        shard_px=config.grid.shard_px,
+        precision=sampling.precision,
+        threads=config.compute.cpus_per_actor,
+        uncertainty=config.model.uncertainty_samples > 0,
+    )

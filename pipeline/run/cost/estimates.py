@@ -1,0 +1,197 @@
+"""What a run will take and cost, from its plan and from figures measured before; nothing is read or computed for it."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+from dataclasses import fields
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.run.cost.calibration import Calibration, conditions_of, load_calibration
+from difffusr.pipeline.run.cost.figures import GIGABYTE, Cluster, CostLines, Estimate, Seconds
+from difffusr.pipeline.run.cost.words import money
+from difffusr.pipeline.run.cost.workload import Workload
+
+#: Readers at work for each actor, as `chip_stream.chip_dataset` sets them.
+_READERS_PER_ACTOR = 2
+
+
+def enforce_budget(config: RunConfig, plan: Plan, done: int) -> Estimate | None:
+    """Refuse a run that would cost more than its budget; without a budget nothing is looked at.
+
+    Args:
+        done: chips of the plan that are staged already.
+
+    Returns:
+        the estimate, or None without a budget.
+
+    Raises:
+        ConfigError: the calibration cannot be used for this configuration.
+        DifffusrError: the run would cost more than `config.budget`.
+    """
+    if config.budget is None or config.costs.calibration is None:
+        return None
+    made = estimate(plan, config, load_calibration(config.costs.calibration), cluster_of(config), done)
+    check_budget(config, made)
+    return made
+
+
+def check_budget(config: RunConfig, made: Estimate) -> None:
+    """Raise DifffusrError when an estimate is over the configuration's budget."""
+    if config.budget is None or made.total <= config.budget:
+        return
+    dearest = max(fields(made.costs), key=lambda field: getattr(made.costs, field.name)).name
+    raise DifffusrError(
+        f"budget: this run would cost about {money(made.total, made.currency)}, the budget is "
+        f"{money(config.budget, made.currency)} (most of it: {dearest}); nothing was started: raise budget, or "
+        "choose a smaller area, a faster model.sampler or fewer model.sampler_steps"
+    )
+
+
+def cluster_of(
+    config: RunConfig, actors: int | None = None, gpus: float | None = None, cpus: int | None = None
+) -> Cluster:
+    """The cluster a configuration would run on: what is given, else the Ray cluster in use, else this machine.
+
+    As many actors as the GPUs can hold, or else the cores, but no more than `compute.actors_max`.
+
+    Raises:
+        ConfigError: an actor asks for more than there is.
+    """
+    found = ray.cluster_resources() if ray.is_initialized() else {}
+    here = float(torch.cuda.device_count())
+    gpus = gpus if gpus is not None else float(found.get("GPU", 0)) if found else here
+    cpus = cpus if cpus is not None else int(found.get("CPU", 1)) if found else os.cpu_count() or 1
+    wanted = config.compute.gpus_per_actor
+    share = float(gpus >= 1) if wanted == "auto" else float(wanted)
+    fit = int(gpus / share) if share else max(cpus // config.compute.cpus_per_actor, 1)
+    if fit < 1:
+        raise ConfigError(f"compute.gpus_per_actor: {share:g} GPU wanted, the cluster to estimate for has {gpus:g}")
+    return Cluster(actors or min(config.compute.actors_max or fit, fit), gpus if share else 0.0, cpus)
+
+
+def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: Cluster, done: int = 0) -> Estimate:
+    """What carrying out a plan will take and cost. Pure: the same in, the same out.
+
+    How figures of the calibrated machine become those of a cluster:
+
+    - An actor takes as long for a batch as on the calibrated machine, with its neighbours computing, too.
+    - Actors compute in rounds. A round lasts as long as its slowest part: an actor's batch; the readers' work, at so
+      many readers an actor; the seconds of core that computing (without GPUs), reading and staging need, over all
+      cores. With GPUs reading thus goes on beside computing; without them all shares the cores, and the times add up.
+    - Shards are written one a core, each by the chips that it is blended from; those of overviews, level by level, by
+      the shards that they are made of; start-up takes what it took.
+    - The cluster is paid from start-up to publishing, all GPUs and cores of it.
+
+    Args:
+        done: chips of the plan that are staged already; which ones is not looked at.
+
+    Raises:
+        ConfigError: the calibration was made for another model, chip, batch or device.
+    """
+    check_conditions(config, calibration, cluster)
+    work = Workload.of(plan, config, calibration, done)
+    seconds = _seconds(work, config, calibration, cluster)
+    hours = seconds.total / 3600
+    gpu_hours, cpu_hours = cluster.gpus * hours, cluster.cpus * hours
+    price = config.costs.prices
+    written = work.bytes_staged + work.bytes_cube
+    costs = CostLines(
+        gpu=gpu_hours * price.gpu_hour,
+        cpu=cpu_hours * price.cpu_hour,
+        read=work.bytes_read / GIGABYTE * price.gb_read,
+        written=written / GIGABYTE * price.gb_written,
+        storage=written / GIGABYTE * price.gb_month,
+        requests=work.objects / 1000 * price.thousand_requests,
+    )
+    return Estimate(
+        chips=len(plan.chips),
+        done=done,
+        shards=len(plan.shards),
+        scenes=len(plan.scenes),
+        chips_by_scenes=work.chips_by_scenes,
+        looks=work.looks,
+        bytes_read=work.bytes_read,
+        bytes_staged=work.bytes_staged,
+        bytes_cube=work.bytes_cube,
+        objects=work.objects,
+        gpu_hours=gpu_hours,
+        cpu_hours=cpu_hours,
+        seconds=seconds,
+        costs=costs,
+        currency=config.costs.currency,
+        cluster=cluster,
+    )
+
+
+def _seconds(work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> Seconds:
+    start = calibration.start_up
+    chips = start.actors + _chip_seconds(work, config, calibration, cluster) if work.chips else 0.0
+    shards = _shared_out(work.shard_seconds, cluster.cpus) if len(work.shard_seconds) else 0.0
+    each = calibration.overview.seconds_per_shard
+    overviews = math.fsum(_shared_out(children * each, cluster.cpus) for children in work.overviews)
+    return Seconds(start.ray, chips, shards, overviews, work.zones * calibration.publish.seconds)
+
+
+def _chip_seconds(work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
+    """Seconds that the actors take in rounds: whole ones, and one in which some have nothing left to do."""
+    batch = _batch(config, calibration, cluster)
+    looks = work.looks / work.chips
+    calls = max(config.model.uncertainty_samples, 1)
+    model = calibration.model[batch] * calls
+    on_cores = 0.0 if cluster.gpus else model * config.compute.cpus_per_actor
+    core_seconds = on_cores + looks * calibration.read.cpu_seconds + calibration.stage.cpu_seconds
+    readers = config.compute.read_concurrency or _READERS_PER_ACTOR * cluster.actors
+
+    def round_of(busy: int) -> float:
+        """Seconds of a round in which so many actors have a batch; a batch that is not full takes as long."""
+        by_actor = batch * max(model, calibration.stage.seconds)
+        by_readers = busy * batch * looks * calibration.read.seconds / readers
+        by_cores = busy * batch * core_seconds / cluster.cpus
+        return max(by_actor, by_readers, by_cores)
+
+    rounds, rest = divmod(math.ceil(work.chips / batch), cluster.actors)
+    return rounds * round_of(cluster.actors) + (round_of(rest) if rest else 0.0)
+
+
+def _batch(config: RunConfig, calibration: Calibration, cluster: Cluster) -> int:
+    """Chips of a batch. Where a run would look for the fastest size on a GPU, that is the fastest of those measured."""
+    if config.compute.batch != "auto":
+        return config.compute.batch
+    return min(calibration.model, key=lambda size: calibration.model[size]) if cluster.gpus else 1
+
+
+def _shared_out(seconds: NDArray[np.floating], workers: int) -> float:
+    """Wall clock of tasks begun in their order, each by the first worker that is free."""
+    free = [0.0] * min(workers, len(seconds))
+    for task in seconds.tolist():
+        heapq.heapreplace(free, free[0] + task)
+    return max(free)
+
+
+def check_conditions(config: RunConfig, calibration: Calibration, cluster: Cluster) -> None:
+    """Refuse a calibration of something else.
+
+    Raises:
+        ConfigError: model, chip, batch or device differ; every difference is named.
+    """
+    wanted, had = conditions_of(config).model_dump(), calibration.conditions.model_dump()
+    differs = [f"{name} {had[name]} instead of {wanted[name]}" for name in wanted if had[name] != wanted[name]]
+    if calibration.gpu != (cluster.gpus > 0):
+        differs.append("GPUs instead of none" if calibration.gpu else "no GPU instead of some")
+    if (batch := _batch(config, calibration, cluster)) not in calibration.model:
+        measured = ", ".join(map(str, sorted(calibration.model)))
+        differs.append(f"batch {measured} instead of {batch}")
+    if differs:
+        raise ConfigError(
+            f"costs.calibration: was measured with {'; '.join(differs)}; run `difffusr calibrate` again, with this "
+            "configuration"
+        )

@@ -1,0 +1,119 @@
+"""An estimate: seconds, bytes, hours and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+#: Bytes of a gigabyte as stores and price lists count.
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a run has to compute with.
+
+    Attributes:
+        actors: actors that compute at a time.
+        gpus: GPUs in all; 0 where actors compute on cores.
+        cpus: cores in all.
+    """
+
+    actors: int
+    gpus: float
+    cpus: int
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall clock by stage, in seconds. Planning is past when a plan is there to be estimated.
+
+    Attributes:
+        start_up: until the cluster answers.
+        chips: from there until the last chip is staged, with what the actors take to begin.
+        shards: until the last shard is written.
+        overviews: until the last shard of an overview is.
+        publish: until readers see it.
+    """
+
+    start_up: float
+    chips: float
+    shards: float
+    overviews: float
+    publish: float
+
+    @property
+    def total(self) -> float:
+        """All stages, one after the other."""
+        return self.start_up + self.chips + self.shards + self.overviews + self.publish
+
+
+@dataclass(frozen=True)
+class CostLines:
+    """What each part costs, in the currency of the configuration."""
+
+    gpu: float
+    cpu: float
+    read: float
+    written: float
+    storage: float
+    requests: float
+
+    @property
+    def total(self) -> float:
+        """The sum of all lines."""
+        return math.fsum(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take and cost.
+
+    Attributes:
+        chips: of the plan.
+        done: chips of it that are staged already.
+        shards, scenes: of the plan.
+        chips_by_scenes: chips to compute by how many scenes are planned for each.
+        looks: times that a chip will be read from a scene; further scenes are read only where the better ones are
+            masked.
+        bytes_read: fetched from the source.
+        bytes_staged, bytes_cube: written to the staging folder and to the cube.
+        objects: written to both.
+        gpu_hours, cpu_hours: of the cluster's GPUs and cores, held from start to end.
+        seconds: wall clock by stage.
+        costs: by line; `storage` is cube and staged chips kept for one month.
+        currency: of all costs.
+        cluster: what it was estimated for.
+    """
+
+    chips: int
+    done: int
+    shards: int
+    scenes: int
+    chips_by_scenes: Mapping[int, int]
+    looks: float
+    bytes_read: float
+    bytes_staged: float
+    bytes_cube: float
+    objects: int
+    gpu_hours: float
+    cpu_hours: float
+    seconds: Seconds
+    costs: CostLines
+    currency: str
+    cluster: Cluster
+
+    @property
+    def total(self) -> float:
+        """What all of it costs."""
+        return self.costs.total
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-able values, sums included."""
+        data = asdict(self)
+        data["chips_by_scenes"] = {str(count): chips for count, chips in self.chips_by_scenes.items()}
+        data["seconds"]["total"] = self.seconds.total
+        data["costs"]["total"] = self.total
+        return data

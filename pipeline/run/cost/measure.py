@@ -1,0 +1,115 @@
+"""How fast a machine is: the parts of a run, measured with its own model, grid, compute, source and store."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.engine.session import cluster
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.run.cost.calibration import Calibration, StartUp, conditions_of
+from difffusr.pipeline.run.cost.estimates import cluster_of
+from difffusr.pipeline.run.cost.measure_model import measure_model
+from difffusr.pipeline.run.cost.measure_reading import measure_reading
+from difffusr.pipeline.run.cost.measure_shards import measure_shards, measure_staging
+from difffusr.pipeline.run.cost.sample import Sample, generated_plan
+from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.places import staging_of
+from difffusr.pipeline.watch.progress import Progress
+
+
+def calibrate(
+    config: RunConfig, batches: Sequence[int] = (), progress: Progress | None = None, plan: Plan | None = None
+) -> Calibration:
+    """Measure what the parts of a run take on the machine at hand, as a run would do them.
+
+    The model runs in as many actors at a time as the run would have; shards are blended and written with all cores.
+    What is written goes below the staging folder and is deleted afterwards. Seconds that other processes kept these
+    from computing are taken out where the system tells them (Linux); the rest of their influence stays, so measure on a
+    machine at rest. What the engine (Ray Data) adds to a chip is less than can be told from noise, and not measured.
+
+    Args:
+        batches: sizes to measure the model with, besides `compute.batch`, or 1 where that is 'auto'.
+        plan: of this configuration; chips of it are read from its own scenes. Without it, from a scene made up here.
+
+    Raises:
+        DifffusrError: source, model, store or cluster cannot be used.
+    """
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    sizes = sorted({1 if config.compute.batch == "auto" else config.compute.batch, *batches})
+    watch = progress or _Silent()
+    watch.start("calibrate", 4 + len(sizes))
+    with _scratch(config) as (scratch, folder):
+        sample = Sample.of(scratch, plan or generated_plan(scratch, folder))
+        watch.advance("calibrate")
+        begun = time.perf_counter()
+        with cluster(scratch):
+            ray_seconds = time.perf_counter() - begun
+            machine = cluster_of(scratch)
+            reading = measure_reading(scratch, sample)
+            watch.advance("calibrate")
+            model = measure_model(scratch, machine, sample, sizes, watch)
+            staged, staging = measure_staging(scratch, model.chips)
+            watch.advance("calibrate")
+            shard, overview, publish = measure_shards(scratch, machine, sample, staged)
+            watch.advance("calibrate")
+    gpu = machine.gpus > 0
+    return Calibration(
+        version=2,
+        measured=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        machine=f"{machine.cpus} cores" + (f", {machine.gpus:g} × {torch.cuda.get_device_name()}" if gpu else ""),
+        gpu=gpu,
+        actors=machine.actors,
+        load=load,
+        source="own" if plan else "generated",
+        conditions=conditions_of(config),
+        model=model.seconds,
+        start_up=StartUp(ray=ray_seconds, actors=model.start),
+        read=reading,
+        stage=staging,
+        shard=shard,
+        overview=overview,
+        publish=publish,
+    )
+
+
+@contextmanager
+def _scratch(config: RunConfig) -> Iterator[tuple[RunConfig, Path]]:
+    """The configuration with cube and staging in a folder that is deleted afterwards, and a folder on this machine."""
+    place = staging_of(config).child(f"calibration-{uuid4().hex}")
+    store = config.store.model_copy(update={"url": f"{place.url}/cube.zarr", "staging": f"{place.url}/staging"})
+    samples = min(config.model.uncertainty_samples, 2)
+    model = config.model.model_copy(update={"uncertainty_samples": samples})
+    try:
+        with tempfile.TemporaryDirectory(prefix="difffusr-calibration-") as folder:
+            yield config.model_copy(update={"store": store, "model": model}), Path(folder)
+    finally:
+        _delete(place)
+
+
+def _delete(place: Storage) -> None:
+    fs, path = place.filesystem()
+    try:
+        fs.invalidate_cache()
+        fs.rm(path, recursive=True)
+    except FileNotFoundError:
+        return
+    except STORE_FAILURES as error:
+        raise StoreError(f"{place.url}: cannot be deleted ({first_line(error)}); delete it by hand") from None
+
+
+class _Silent:
+    def start(self, stage: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, stage: str) -> None: ...

@@ -1,0 +1,136 @@
+"""What the models take, in as many actors as a run would have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from difffusr.pipeline.chips.actor import Batch, SuperResolver
+from difffusr.pipeline.chips.staging import StagedChip
+from difffusr.pipeline.chips.table import read_row
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.engine.pool import READERS_PER_ACTOR
+from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.plan.tables import ChipPlan
+from difffusr.pipeline.run.cost.figures import Cluster
+from difffusr.pipeline.run.cost.sample import Sample
+from difffusr.pipeline.run.cost.stopwatch import Stopwatch
+from difffusr.pipeline.watch.progress import Progress
+
+#: Calls of the model that count, in each actor.
+_CALLS = 2
+
+
+#: The fewest sampler steps there are: enough to warm up with.
+_FEWEST_STEPS = 2
+
+
+#: Processes that read and stage for each actor, as `chip_stream.chip_dataset` has them.
+_WORKERS_PER_ACTOR = READERS_PER_ACTOR + 1
+
+
+class _TimedResolver(SuperResolver):
+    """The run's actor with a stopwatch."""
+
+    def __init__(self, config: RunConfig) -> None:
+        imported = time.process_time()
+        with Stopwatch(config.compute.cpus_per_actor) as watch:
+            super().__init__(config)
+        self._start = imported + watch.seconds, imported + watch.cpu_seconds
+
+    def start(self) -> tuple[float, float]:
+        """Seconds, and seconds of core, that it took from the start of the process until a first chip could begin."""
+        return self._start
+
+    def measure(self, rows: Batch, steps: int | None, batch: int) -> tuple[float, list[StagedChip]]:
+        """Super-resolve one batch of chips; seconds it took, and the chips."""
+        sampling = self.model.sampling
+        self.batch = batch
+        self.model.sampling = sampling if steps is None else replace(sampling, steps=steps)
+        with Stopwatch(torch.get_num_threads()) as watch:
+            out = self(rows)
+        self.model.sampling = sampling
+        return watch.seconds, [
+            StagedChip(out["dn"][i], out["quality"][i], out["source"][i], out["std"][i] if "std" in out else None)
+            for i in range(batch)
+        ]
+
+
+@dataclass(frozen=True)
+class _ModelFigures:
+    """Seconds until the actors could begin; seconds per chip by batch; chips that came of it."""
+
+    start: float
+    seconds: dict[int, float]
+    chips: list[tuple[ChipPlan, StagedChip]]
+
+
+def measure_model(
+    config: RunConfig, machine: Cluster, sample: Sample, sizes: Sequence[int], progress: Progress
+) -> _ModelFigures:
+    allow_cloudy = config.scenes.allow_cloudy
+    rows = [
+        {**_row(sample.grid, chip), **read_row(sample.grid, chip.index, sample.scenes_of(chip), allow_cloudy)}
+        for chip in sample.chips
+    ]
+    for row in rows:
+        if row["error"]:
+            raise DifffusrError(f"chip {row['name']}: {row['error']}")
+    share = machine.gpus / machine.actors
+    options = {"num_gpus": min(share, 1.0) if share < 1 else int(share), "num_cpus": 0}
+    actors = [ray.remote(_TimedResolver).options(**options).remote(config) for _ in range(machine.actors)]
+    start = _start(machine, ray.get([actor.start.remote() for actor in actors]))
+    calls = max(config.model.uncertainty_samples, 1)
+    seconds: dict[int, float] = {}
+    chips: list[tuple[ChipPlan, StagedChip]] = []
+
+    def together(turn: int, batch: int, steps: int | None) -> float:
+        """Mean seconds per chip of a batch in all actors at a time."""
+        picks = [[(turn * machine.actors + a) * batch + i for i in range(batch)] for a in range(len(actors))]
+        batches = [_stacked([rows[i % len(rows)] for i in pick]) for pick in picks]
+        ends = ray.get([actor.measure.remote(b, steps, batch) for actor, b in zip(actors, batches, strict=True)])
+        if steps is None:
+            for pick, (_, made) in zip(picks, ends, strict=True):
+                chips.extend((sample.chips[i % len(rows)], chip) for i, chip in zip(pick, made, strict=True))
+        return fmean(taken for taken, _ in ends) / batch
+
+    for batch in sizes:
+        together(0, batch, _FEWEST_STEPS)  # the first call of a size prepares the rest
+        seconds[batch] = fmean(together(turn, batch, None) for turn in range(_CALLS)) / calls
+        progress.advance("calibrate")
+    for actor in actors:
+        ray.kill(actor)
+    return _ModelFigures(start, seconds, chips)
+
+
+def _start(machine: Cluster, actors: Sequence[tuple[float, float]]) -> float:
+    """Seconds until actors could begin while the processes that read and stage for them start on the same cores.
+
+    Reckoned from seconds of core, for the wall clock of so short a time says most of what else the machine does.
+    """
+    worker = ray.get(ray.remote(_core_seconds).options(num_cpus=0).remote())
+    core_seconds = sum(cpu for _, cpu in actors) + machine.actors * _WORKERS_PER_ACTOR * worker
+    return max(*(seconds for seconds, _ in actors), core_seconds / machine.cpus)
+
+
+def _core_seconds() -> float:
+    """What this process has computed since it began: in a new one, what its imports took."""
+    return time.process_time()
+
+
+def _row(grid: Grid, chip: ChipPlan) -> dict[str, Any]:
+    """What the actor needs to know of a chip, besides its pixels."""
+    window = grid.chip_window(chip.index)
+    return {"name": chip.name, "epsg": chip.epsg, "pixel_row": window.row, "pixel_col": window.col}
+
+
+def _stacked(rows: Sequence[Mapping[str, Any]]) -> Batch:
+    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}

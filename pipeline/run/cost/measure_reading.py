@@ -1,0 +1,88 @@
+"""What reading a chip takes, and the bytes it fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+import fsspec
+from rasterio.io import DatasetReader
+
+from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.ground.urls import is_remote
+from difffusr.pipeline.run.cost.calibration import Reading
+from difffusr.pipeline.run.cost.sample import Sample
+from difffusr.pipeline.run.cost.stopwatch import Stopwatch
+from difffusr.pipeline.scenes.chip import read_chip
+from difffusr.pipeline.scenes.files import opened
+from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.storage.objects import STORE_FAILURES
+
+#: Bytes fetched to open a file over a network, as GDAL asks for them.
+_HEADER_BYTES = 16_384
+
+
+def measure_reading(config: RunConfig, sample: Sample) -> Reading:
+    looks, taken, cpu = 0, 0.0, 0.0
+    for chip in sample.chips:
+        window, scenes = sample.grid.chip_window(chip.index), _Counted(sample.scenes_of(chip))
+        with Stopwatch() as reading:
+            read_chip(window, scenes, allow_cloudy=config.scenes.allow_cloudy)
+        looks, taken, cpu = looks + scenes.looks, taken + reading.seconds, cpu + reading.cpu_seconds
+    first = [(sample.scenes_of(chip)[0], sample.grid.chip_window(chip.index)) for chip in sample.chips]
+    further = sum(len(chip.scenes) - 1 for chip in sample.chips)
+    return Reading(
+        seconds=taken / looks,
+        cpu_seconds=cpu / looks,
+        bytes=fmean(_bytes_fetched(scene, window) for scene, window in first),
+        further_share=(looks - len(sample.chips)) / further if further else 1.0,
+    )
+
+
+class _Counted(list[Scene]):
+    """Scenes that count how many of them were asked for."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Scene]:
+        for scene in super().__iter__():
+            self.looks += 1
+            yield scene
+
+
+def _bytes_fetched(scene: Scene, window: PixelWindow) -> float:
+    """Bytes of a scene's files that a look at a window fetches: the tiles that it touches, and each file's header."""
+    total = 0.0
+    for band in (*BANDS, *(("SCL",) if scene.scl else ())):
+        asset = scene.scl if band == "SCL" else scene.assets[band]
+        assert asset is not None
+        with opened(scene, band, asset) as file:
+            left, bottom, right, top = window.bounds_m(scene.epsg)
+            col, row = ~file.transform @ (left, top)
+            col_stop, row_stop = ~file.transform @ (right, bottom)
+            columns = range(max(round(col), 0), min(round(col_stop), file.width))
+            rows = range(max(round(row), 0), min(round(row_stop), file.height))
+            if rows and columns:
+                total += _bytes_under(file, rows, columns, asset.href)
+        total += _HEADER_BYTES * is_remote(asset.href)
+    return total
+
+
+def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) -> float:
+    """Compressed bytes of the tiles under a window of a file; of a file without a table of tiles, its share of all."""
+    height, width = file.block_shapes[0]
+    if file.driver == "GTiff":
+        tiles = [
+            file.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1)
+            for y in range(rows.start // height, (rows.stop - 1) // height + 1)
+            for x in range(columns.start // width, (columns.stop - 1) // width + 1)
+        ]
+        return float(sum(int(tile or 0) for tile in tiles))
+    try:
+        fs, path = fsspec.url_to_fs(href)
+        size = float(fs.size(path) or 0)
+    except STORE_FAILURES:
+        size = file.width * file.height * 2.0  # not told: as if it were not compressed
+    return size * len(rows) * len(columns) / (file.width * file.height)

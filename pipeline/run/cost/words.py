@@ -1,0 +1,77 @@
+"""Estimates and calibrations in units for people."""
+
+from __future__ import annotations
+
+from difffusr.pipeline.run.cost.calibration import Calibration
+from difffusr.pipeline.run.cost.figures import Estimate
+
+
+def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
+    """(label, value) of what people want to know of an estimate, in units for people."""
+    cluster, seconds, costs = made.cluster, made.seconds, made.costs
+    scenes = ", ".join(f"{chips:,} from {count}" for count, chips in made.chips_by_scenes.items() if chips)
+    rows = [
+        ("chips to compute", f"{made.chips - made.done:,}" + (f" of {made.chips:,}" if made.done else "")),
+        ("scenes a chip", scenes or "–"),
+        ("shards", f"{made.shards:,}"),
+        ("to read", _size(made.bytes_read)),
+        ("to write", f"{_size(made.bytes_staged)} staged, {_size(made.bytes_cube)} cube, {made.objects:,} objects"),
+        ("on", f"{cluster.actors:,} actors, {cluster.gpus:g} GPUs, {cluster.cpus:,} cores"),
+        ("start-up", _span(seconds.start_up)),
+        ("chips", _span(seconds.chips)),
+        ("shards written", _span(seconds.shards)),
+        ("overviews", _span(seconds.overviews)),
+        ("publish", _span(seconds.publish)),
+        ("wall clock", _span(seconds.total)),
+        ("GPU-hours", f"{made.gpu_hours:,.2f}"),
+        ("CPU-hours", f"{made.cpu_hours:,.2f}"),
+    ]
+    labels = {
+        "gpu": "cost: GPUs",
+        "cpu": "cost: cores",
+        "read": "cost: reading",
+        "written": "cost: writing",
+        "storage": "cost: a month of storage",
+        "requests": "cost: requests",
+    }
+    rows += [(label, money(getattr(costs, name), made.currency)) for name, label in labels.items()]
+    return [*rows, ("cost", money(made.total, made.currency))]
+
+
+def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
+    """(label, value) of a calibration for people."""
+    rows = [("machine", f"{found.machine}, {found.actors} actors")]
+    rows += [(f"model, batch {size}", f"{seconds:.2f} s a chip") for size, seconds in found.model.items()]
+    rows += [
+        ("start-up", f"Ray {found.start_up.ray:.1f} s, actors {found.start_up.actors:.1f} s"),
+        ("read", _moved(found.read.bytes, found.read.seconds, "a scene and chip")),
+        ("stage", _moved(found.stage.bytes + found.stage.bytes_covered, found.stage.seconds, "a whole chip")),
+        ("shard", f"{found.shard.seconds:.2f} s and {found.shard.seconds_per_chip:.2f} s a chip"),
+        ("overview", f"{found.overview.seconds_per_shard:.2f} s a shard below"),
+        ("publish", f"{found.publish.seconds:.2f} s a zone"),
+    ]
+    if found.load > 0.3:
+        rows.append(("warning", f"the machine was busy (load {found.load:.1f} a core): measure again when it is not"))
+    return rows
+
+
+def _moved(size: float, seconds: float, each: str) -> str:
+    rate = f", {size / 1e6 / seconds:.0f} MB/s" if seconds else ""
+    return f"{seconds:.2f} s, {size / 1e6:.1f} MB {each}{rate}"
+
+
+def _size(number: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number / 1e3:,.1f} kB"
+
+
+def _span(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def money(amount: float, currency: str) -> str:
+    return f"{amount:,.2f} {currency}"

@@ -1,0 +1,101 @@
+"""How much a plan leaves to do: chips, looks, shards, bytes, objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difffusr.kernels.bands import SCALE
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.cube.layout import overviews_over
+from difffusr.pipeline.geo.grid import grid_of
+from difffusr.pipeline.plan.tables import Plan, Shards
+from difffusr.pipeline.run.cost.calibration import Calibration
+
+#: Objects of a run beside chips and shards: four of the plan, twice, report, progress, lease, claims, history.
+_OBJECTS_PER_RUN = 13
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a plan leaves to do: chips to compute, looks at scenes, (shards,) seconds of each, by level of how many
+    shards each of an overview is made, bytes, objects."""
+
+    chips: int
+    chips_by_scenes: Mapping[int, int]
+    looks: float
+    shard_seconds: NDArray[np.float64]
+    overviews: list[NDArray[np.int64]]
+    bytes_read: float
+    bytes_staged: float
+    bytes_cube: float
+    objects: int
+    zones: int
+
+    @classmethod
+    def of(cls, plan: Plan, config: RunConfig, calibration: Calibration, done: int) -> Workload:
+        planned = (plan.chips.scenes >= 0).sum(axis=1)
+        chips = max(len(plan.chips) - done, 0)
+        left = chips / max(len(plan.chips), 1)
+        counts, numbers = np.unique(planned, return_counts=True)
+        # Pro rata: which chips are done is not known here, and hardly matters.
+        by_scenes = {int(count): round(int(number) * left) for count, number in zip(counts, numbers, strict=True)}
+        read, shard = calibration.read, calibration.shard
+        looks = left * float((1 + (planned - 1) * read.further_share).sum())
+        pairs = np.diff(plan.shards.first)
+        zones = len(plan.zones())
+        variables = 4 if config.model.uncertainty_samples else 3
+        pixels = _pixels(plan.shards, config)
+        overviews = _overviews(plan, config)
+        levels = sum(1 + overviews_over(plan.extent(epsg, grid_of(config)), grid_of(config)) for epsg in plan.zones())
+        shards = len(plan.shards) + sum(map(len, overviews))
+        return cls(
+            chips,
+            by_scenes,
+            looks,
+            shard.seconds + shard.seconds_per_chip * pairs,
+            overviews,
+            looks * read.bytes,
+            chips * calibration.stage.bytes + left * calibration.stage.bytes_covered * float(plan.chips.covered.sum()),
+            # A level has a quarter of the pixels of the one below.
+            shards * shard.bytes
+            + shard.bytes_per_pixel * pixels
+            + calibration.overview.bytes_per_pixel * pixels * sum(0.25 ** (1 + n) for n in range(len(overviews))),
+            chips + shards * (variables + 1) + levels * calibration.publish.objects + zones + 1 + _OBJECTS_PER_RUN,
+            zones,
+        )
+
+
+def _overviews(plan: Plan, config: RunConfig) -> list[NDArray[np.int64]]:
+    """By level of overviews, the number of shards below that each of its shards is made of."""
+    grid, shards = grid_of(config), plan.shards
+    levels: list[list[NDArray[np.int64]]] = []
+    for epsg in plan.zones():
+        extent, here = plan.extent(epsg, grid), shards.epsg == epsg
+        places = np.stack([shards.row[here], shards.col[here]]).astype(np.int64)
+        places -= np.array([[extent.row], [extent.col]]) // grid.shard_px
+        for level in range(overviews_over(extent, grid)):
+            places, children = np.unique(places // 2, axis=1, return_counts=True)
+            levels += [[]] if level == len(levels) else []
+            levels[level].append(children.astype(np.int64))
+    return [np.concatenate(of_zones) for of_zones in levels]
+
+
+def _pixels(shards: Shards, config: RunConfig) -> float:
+    """Pixels of 2.5 m with data in all shards: of each chip's core, what lies in the shard, by its covered share.
+
+    The rim of the plan, half an overlap wide, is left out.
+    """
+    step = (config.grid.chip_px - config.grid.overlap_px) * SCALE
+    inset = config.grid.overlap_px * SCALE // 2
+    size = config.grid.shard_px
+    of_pair = np.repeat(np.arange(len(shards)), np.diff(shards.first))
+    area = np.ones(len(of_pair))
+    for shard_at, chip_at in ((shards.row, shards.chips.row), (shards.col, shards.chips.col)):
+        low = shard_at[of_pair].astype(np.int64) * size
+        start = chip_at[shards.members].astype(np.int64) * step + inset
+        area *= np.clip(np.minimum(start + step, low + size) - np.maximum(start, low), 0, None)
+    return float((area * shards.chips.covered[shards.members]).sum())

@@ -1,0 +1,70 @@
+"""How a run ended, and its report."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.ground.errors import EXIT_DONE, EXIT_INCOMPLETE
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.publish.publications import Publication
+from difffusr.pipeline.storage.places import staging_of
+
+
+@dataclass
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        plan: what was to be done.
+        computed, reused: chips computed now, and found done or no longer needed.
+        skipped: those of the computed chips that were spared the networks (`skip`).
+        written, kept: shards written now, and found done.
+        overviews: shards of overviews written now.
+        failed: reason by chip name; these chips are missing from the cube.
+        reasons: why shards of a published period were written again: number of shards by reason.
+        seconds: wall time by stage.
+        work: seconds that workers spent, all together, by step: read, resolve, stage; of core: shard.
+        stopped: asked to stop before the end: what is done stays, nothing was published.
+        publication: what readers see now, if it is new.
+    """
+
+    plan: Plan
+    computed: int = 0
+    skipped: int = 0
+    reused: int = 0
+    written: int = 0
+    kept: int = 0
+    overviews: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+    publication: Publication | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 when the cube is complete or the run was asked to stop, 3 when chips are missing from it."""
+        return EXIT_INCOMPLETE if self.failed and not self.stopped else EXIT_DONE
+
+
+def write_report(config: RunConfig, result: RunResult, reasons: dict[str, str] | None = None) -> None:
+    report = {
+        "name": config.name,
+        "period": config.period.label,
+        "chips": {
+            "computed": result.computed,
+            "skipped": result.skipped,
+            "reused": result.reused,
+            "failed": len(result.failed),
+        },
+        "shards": {"written": result.written, "kept": result.kept, "overviews": result.overviews},
+        "rewritten": reasons or {},
+        "failed": result.failed,
+        "seconds": {stage: round(seconds, 2) for stage, seconds in result.seconds.items()},
+        "cores": os.cpu_count(),
+    }
+    staging_of(config).write("report.json", json.dumps(report, indent=1, sort_keys=True).encode())

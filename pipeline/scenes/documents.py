@@ -1,0 +1,260 @@
+"""Items from a STAC API, a static catalogue, or a file of items."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from botocore.exceptions import BotoCoreError
+from pystac.errors import STACError, STACTypeError
+from pystac_client import Client, ItemSearch
+from pystac_client.conformance import ConformanceClasses
+from pystac_client.errors import ClientTypeError
+from pystac_client.exceptions import APIError
+from pystac_client.warnings import PystacClientWarning
+from shapely.geometry import box, mapping
+from shapely.geometry.base import BaseGeometry
+from stac_geoparquet.arrow import stac_table_to_items
+
+from difffusr.pipeline.ground.errors import CatalogError
+from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
+from difffusr.pipeline.scenes.item import Item
+from difffusr.pipeline.scenes.providers import resolve
+from difffusr.pipeline.scenes.question import Search
+from difffusr.pipeline.scenes.requests import DOCUMENT_S, SEARCH_S, PatientIO, no_answer
+
+log = logging.getLogger("difffusr.catalog")
+
+
+def items_of(search: Search) -> Iterator[tuple[Item, str]]:
+    """Items with the place that their relative hrefs refer to. More than asked for may come: the caller filters."""
+    if search.kind == "stac_api":
+        return _from_api(search)
+    if search.kind == "static_catalog":
+        return _from_static_catalog(search)
+    return _from_item_file(search)
+
+
+def _from_api(search: Search) -> Iterator[tuple[Item, str]]:
+    """The items that a STAC API answers with, page by page."""
+    try:
+        for answer in _ask(search):
+            for item in answer.items_as_dicts():
+                links = item.get("links") or []
+                own = [link.get("href") for link in links if link.get("rel") == "self"]
+                yield item, str(own[0]) if own else search.href
+    except APIError as error:
+        status = getattr(error, "status_code", None)
+        what = f"answers with HTTP {status}" if status else f"cannot be reached: {no_answer(error)}"
+        todo = "" if status else "; check source.stac_api, or try again later"
+        todo = _NO_API if status in (404, 405) else todo
+        raise CatalogError(f"stac_api {search.name}: {what}{todo}") from None
+    except (
+        STACError,
+        STACTypeError,
+        ClientTypeError,
+        PystacClientWarning,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
+        raise CatalogError(f"stac_api {search.name}: its answer is no STAC: {one_line(error)}{_NO_API}") from None
+    except NotImplementedError:
+        raise CatalogError(f"stac_api {search.name}: has no item search{_NO_API}") from None
+
+
+_NO_API = "; a catalog.json goes under source.static_catalog, a file of items under source.items"
+
+
+def _ask(search: Search) -> list[ItemSearch]:
+    """The question put to a STAC API: one search, or one on each side of 180°. Sent when iterated over."""
+    with warnings.catch_warnings():
+        # What pystac-client warns of is dealt with here or by the filter on what comes back.
+        warnings.simplefilter("ignore", PystacClientWarning)
+        client = Client.open(search.href, stac_io=PatientIO(SEARCH_S))
+        methods = {link.extra_fields.get("method", "GET") for link in client.get_links("search")}
+        if not methods:
+            raise NotImplementedError
+        if not client.conforms_to(ConformanceClasses.ITEM_SEARCH):
+            client.add_conforms_to("ITEM_SEARCH")  # some servers forget to say so: the answer will tell
+        question: dict[str, Any] = {
+            "method": "POST" if "POST" in methods else "GET",
+            "datetime": f"{search.start:%Y-%m-%dT%H:%M:%SZ}/{search.end:%Y-%m-%dT%H:%M:%SZ}",
+            "limit": 100,  # Earth Search answers with at most 6 MB, and its items take 28 kB each
+        }
+        if search.collection is not None:
+            question["collections"] = [search.collection]
+        if search.max_cloud < 100:
+            if client.conforms_to(ConformanceClasses.QUERY):
+                question["query"] = {"eo:cloud_cover": {"lte": search.max_cloud}}
+            else:
+                log.info("%s has no query extension: clouds are filtered here", search.name)
+        return [client.search(intersects=mapping(part), **question) for part in _search_shapes(search.area)]
+
+
+def _search_shapes(area: BaseGeometry) -> list[BaseGeometry]:
+    """What to ask a server for: at most a few small polygons that contain the area, one on each side of 180°."""
+    halves = [area.intersection(box(-180, -90, 0, 90)), area.intersection(box(0, -90, 180, 90))]
+    split = area.bounds[0] <= -180 and area.bounds[2] >= 180
+    shapes = []
+    for part in halves if split else [area]:
+        if not part.is_empty:
+            width, height = part.bounds[2] - part.bounds[0], part.bounds[3] - part.bounds[1]
+            tolerance = max(width, height) / 100
+            # Grown by more than it is straightened: no item is lost.
+            rough = part if len(shapely.get_coordinates(part)) <= 10 else part.buffer(tolerance).simplify(tolerance / 2)
+            shapes.append(rough.intersection(box(-180, -90, 180, 90)))
+    return shapes
+
+
+def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
+    """The items of a catalogue's tree of files. A link that leads nowhere is an error that names both its ends."""
+    start = search.href
+    if not is_url(start) and os.path.isdir(start):
+        start = os.path.join(start, "catalog.json")
+    queue = deque([(start, "")])
+    visited = {start}
+    reader = PatientIO(DOCUMENT_S)
+    with ThreadPoolExecutor(8) as pool:
+        while queue:
+            place, parent = queue.popleft()
+            document = _read_json(reader, place, parent)
+            if document.get("type") in ("Feature", "FeatureCollection"):
+                yield from _features(document, place)
+                continue
+            links = _links(document, place)
+            wanted = search.collection in (None, document.get("id")) or document.get("type") != "Collection"
+            targets = []
+            for link in links:
+                href = link["href"]
+                if href.startswith("/") and is_url(place):  # from the root of its host
+                    href = urlunsplit((*urlsplit(place)[:2], href, "", ""))
+                target = resolve(href, place, search.remote, f"{bare_href(place)}: link")
+                if link["rel"] == "child" and target not in visited:
+                    visited.add(target)
+                    queue.append((target, place))
+                elif link["rel"] == "item" and wanted:
+                    targets.append(target)
+                elif link["rel"] == "item":
+                    search.seen += 1
+                    search.dropped[f"in collection {document.get('id')!r}"] += 1
+            for k in range(0, len(targets), 64):
+                batch = targets[k : k + 64]
+                documents = pool.map(lambda target, place=place: _read_json(reader, target, place), batch)
+                for target, item in zip(batch, documents, strict=True):
+                    if document.get("type") == "Collection" and item.get("collection") is None:
+                        item["collection"] = document.get("id")
+                    yield item, target
+
+
+def _links(document: Item, place: str) -> list[Item]:
+    """The links of a catalogue or collection that lead on."""
+    links = document.get("links") or []
+    if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
+        raise CatalogError(f"{bare_href(place)}: its links are no list of objects; check the address")
+    onward = [link for link in links if link.get("rel") in ("child", "item")]
+    if not all(isinstance(link.get("href"), str) and link["href"] for link in onward):
+        raise CatalogError(f"{bare_href(place)}: one of its links has no href; correct the catalogue")
+    return onward
+
+
+def _from_item_file(search: Search) -> Iterator[tuple[Item, str]]:
+    """The items of a file that holds a FeatureCollection, a single item, or a table of items (stac-geoparquet)."""
+    if urlsplit(search.href).path.lower().endswith(".parquet"):
+        for item in _read_parquet(search.href):
+            yield item, search.href
+        return
+    document = _read_json(PatientIO(DOCUMENT_S), search.href, "")
+    if document.get("type") not in ("Feature", "FeatureCollection"):
+        raise CatalogError(
+            f"items {search.name}: found a {document.get('type', 'document without type')}, expected a STAC item "
+            "collection (FeatureCollection); a catalog.json goes under source.static_catalog"
+        )
+    yield from _features(document, search.href)
+
+
+#: What pyarrow and stac-geoparquet raise for what is no table of items.
+_NO_TABLE = (pa.ArrowException, LookupError, TypeError, ValueError, AttributeError, AssertionError)
+
+
+def _read_parquet(place: str) -> Iterator[Item]:
+    """The items of a stac-geoparquet file, as they were before they became rows."""
+    named = f"items {bare_href(place)}"
+    data = _fetch(PatientIO(DOCUMENT_S), place, named)
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (OSError, *_NO_TABLE) as error:
+        raise CatalogError(f"{named}: is not a Parquet file: {one_line(error)}") from None
+    lacking = {"id", "geometry", "assets"} - set(table.column_names)
+    if lacking:
+        raise CatalogError(f"{named}: is not stac-geoparquet: it has no column {', '.join(sorted(lacking))}")
+    # Not needed here, and the reader of such tables stumbles over items that lack it.
+    table = table.drop_columns([name for name in table.column_names if name == "proj:geometry"])
+    try:
+        for item in stac_table_to_items(table):
+            yield _without_nulls(item)
+    except _NO_TABLE as error:
+        raise CatalogError(f"{named}: is not stac-geoparquet: {one_line(error)}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """A row's value without what only the other rows have: null fields and assets, and NaN in their place."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if not _is_null(inner)}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _is_null(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _features(document: Item, place: str) -> Iterator[tuple[Item, str]]:
+    items = document.get("features") if document["type"] == "FeatureCollection" else [document]
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise CatalogError(f"{bare_href(place)}: its features are no list of items")
+    items.reverse()
+    while items:  # let go of what has been looked at: large collections take gigabytes
+        yield items.pop(), place
+
+
+def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
+    """A JSON document at a path or URL; `parent` is the document that links to it, "" for the first."""
+    named = f"{bare_href(place)} (linked from {bare_href(parent)})" if parent else bare_href(place)
+    data = _fetch(reader, place, named)
+    try:
+        document = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        kind = "is a web page, not JSON" if data.lstrip()[:1] == b"<" else f"is not JSON: {one_line(error)}"
+        raise CatalogError(f"{named}: {kind}; check the address") from None
+    if not isinstance(document, dict):
+        raise CatalogError(f"{named}: is not a STAC document: found a {type(document).__name__}; check the address")
+    return document
+
+
+def _fetch(reader: PatientIO, place: str, named: str) -> bytes:
+    """The bytes at a path or URL; CatalogError, beginning with `named`, where there are none."""
+    try:
+        if urlsplit(place).scheme in ("http", "https"):
+            return reader.fetch(place)
+        with fsspec.open(place, "rb") as file:
+            return bytes(file.read())
+    except APIError as error:
+        status = getattr(error, "status_code", None)
+        what = f"HTTP {status}" if status else no_answer(error)
+    except (OSError, ImportError, BotoCoreError, ValueError) as error:
+        what = getattr(error, "strerror", None) or one_line(error)
+    raise CatalogError(f"{named}: cannot be read: {what}; check the path or address, or try again later")

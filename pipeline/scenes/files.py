@@ -1,0 +1,299 @@
+"""A scene's files: opened, checked, kept open, read again where what fails may pass."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple, TypeVar
+
+import rasterio
+from rasterio.errors import CRSError, RasterioIOError
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential_jitter,
+)
+
+from difffusr.pipeline.geo.grid import LATTICE_M, origin_m
+from difffusr.pipeline.ground.errors import ReadError
+from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
+from difffusr.pipeline.scenes.item import Asset, Scene
+from difffusr.pipeline.scenes.providers import advice, gdal_options, readable
+
+log = logging.getLogger("difffusr.raster")
+
+
+#: GDAL set for cloud-optimised files over a network: no directory listings, merged ranges, no separate request for a
+#: file's size (signed addresses often allow none). A request is given up after 10 s without a connection, 6 s below
+#: 10 kB/s, 60 s in all. Retries are `patiently`'s: GDAL's own (of 429, 500, 502–504, connections reset and requests
+#: timed out) would multiply the 60 s, leave out servers that stall, and lose the reason. One thread: OpenJPEG's other
+#: threads keep a damaged tile to themselves, and the read succeeds with wrong pixels.
+GDAL_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "10000",
+    "GDAL_HTTP_LOW_SPEED_TIME": "6",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "VSI_CACHE": "TRUE",
+    "GDAL_NUM_THREADS": "1",
+}
+
+
+#: How often a file on a network is tried while what fails may pass, the first pause (then twice as long, with as much
+#: as that by chance), and when no further try begins.
+_ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
+
+
+#: Files that a thread keeps open: all bands of three scenes, which is what a chip may be made of.
+_FILES_KEPT = 39
+
+
+T = TypeVar("T")
+
+
+@contextmanager
+def opened(
+    scene: Scene, band: str, asset: Asset, *, afresh: bool = False, keep: bool = False
+) -> Iterator[rasterio.DatasetReader]:
+    """Open a scene's file and check that it lies where the item says and holds what a band holds.
+
+    Args:
+        afresh: forget what GDAL remembers of the file. It keeps failures, too, as long as the process lives.
+        keep: leave it open for who wants it next in this thread, unless what is done with it fails. A file on a disk
+            that has changed meanwhile is opened anew.
+
+    Raises:
+        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
+    """
+    with held_open(scene, band, asset, afresh=afresh, keep=keep) as held:
+        yield held.file
+
+
+class _Held(NamedTuple):
+    """An open file, and what every read asks of it: rasterio would ask GDAL each time."""
+
+    file: rasterio.DatasetReader
+    left: float
+    top: float
+    height: int
+    width: int
+    nodata: float | None
+
+    @classmethod
+    def of(cls, file: rasterio.DatasetReader) -> _Held:
+        transform = file.transform
+        return cls(file, transform.c, transform.f, file.height, file.width, file.nodata)
+
+
+@contextmanager
+def held_open(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool) -> Iterator[_Held]:
+    """See `opened`."""
+    key = _Key(asset.href, asset.driver, scene.epsg, asset.gsd_m, band == "SCL", _stamp(asset.href))
+    held = None if afresh else _kept.take(key)
+    # Options matter when a file is opened, and as long as it is read over a network.
+    with rasterio.Env(**_options(asset.href, afresh)) if held is None or is_url(asset.href) else nullcontext():
+        if held is None:
+            held = _Held.of(_open(scene, band, asset))
+        try:
+            yield held
+        except BaseException:
+            held.file.close()
+            raise
+        if keep:
+            _kept.put(key, held)
+        else:
+            held.file.close()
+
+
+def _open(scene: Scene, band: str, asset: Asset) -> rasterio.DatasetReader:
+    try:
+        # GDAL goes by content, and a file of another format (VRT) may name files of this machine.
+        file = rasterio.open(readable(asset.href), driver=asset.driver)
+    except ReadError as error:
+        raise ReadError(f"scene {scene.id}, {band}: {error}") from None
+    except (RasterioIOError, CRSError) as error:
+        raise _unopened(scene, band, asset, error) from None
+    try:
+        _check_position(scene, band, asset, file)
+        _check_content(scene, band, asset, file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+class _Key(NamedTuple):
+    """What a kept file was opened for: whatever it was checked against, and which state of it."""
+
+    href: str
+    driver: str
+    epsg: int
+    gsd_m: float
+    scl: bool
+    stamp: tuple[int, ...]
+
+
+def _stamp(href: str) -> tuple[int, ...]:
+    """Changes when a file on a disk does; nothing of one elsewhere, or of none."""
+    path = href.removeprefix("file://")
+    if is_url(path):
+        return ()
+    try:
+        state = os.stat(path)
+    except OSError:
+        return ()
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+class _Kept(threading.local):
+    """Files that a thread has open between two reads: the next chip mostly wants the same, and opening takes longer
+    than reading. GDAL allows no two threads one handle. Those used longest ago are closed."""
+
+    def __init__(self) -> None:
+        self._files: dict[_Key, _Held] = {}
+
+    def take(self, key: _Key) -> _Held | None:
+        """A file that is now the caller's, if it is here."""
+        return self._files.pop(key, None)
+
+    def put(self, key: _Key, held: _Held) -> None:
+        """Keep a file."""
+        if (other := self._files.pop(key, None)) is not None:
+            other.file.close()
+        self._files[key] = held
+        while len(self._files) > _FILES_KEPT:
+            self._files.pop(next(iter(self._files))).file.close()
+
+
+_kept = _Kept()
+
+
+def _options(href: str, afresh: bool) -> dict[str, str]:
+    """GDAL's options for a file; what the environment says of one of them counts."""
+    chosen = {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
+    return {**chosen, **gdal_options(href), **({"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if afresh else {})}
+
+
+def _check_position(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader) -> None:
+    epsg = file.crs.to_epsg() if file.crs else None
+    if epsg != scene.epsg:
+        found = f"EPSG:{epsg}" if epsg else (one_line(file.crs.to_string()) if file.crs else "none")
+        raise ReadError(
+            f"scene {scene.id}, {band}: {bare_href(asset.href)} has CRS {found}, its item says EPSG:{scene.epsg}; "
+            "correct the item or leave the scene out"
+        )
+    t, step = file.transform, min(asset.gsd_m, LATTICE_M)
+    if (t.a, t.b, t.d, t.e) != (asset.gsd_m, 0, 0, -asset.gsd_m) or t.c % step or (t.f - origin_m(scene.epsg)) % step:
+        raise ReadError(
+            f"scene {scene.id}, {band}: {bare_href(asset.href)} has the transform {tuple(t)[:6]}, expected north-up "
+            f"pixels of {asset.gsd_m} m on the zone's lattice; only products on their native UTM grid can be used"
+        )
+
+
+def _check_content(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader) -> None:
+    allowed = ("uint8", "uint16") if band == "SCL" else ("uint16",)
+    if file.count != 1 or file.dtypes[0] not in allowed:
+        raise ReadError(
+            f"scene {scene.id}, {band}: {bare_href(asset.href)} holds {file.count} band(s) of {file.dtypes[0]}, "
+            f"expected one of {' or '.join(allowed)}; correct the item's href or leave the scene out"
+        )
+
+
+class PassingReadError(ReadError):
+    """A read over a network failed for something that may pass: a busy or broken server, a lost or slow connection."""
+
+
+def patiently(href: str, read: Callable[[bool], T]) -> T:
+    """The result of a read, tried again with growing pauses while it fails for something that may pass.
+
+    Args:
+        read: takes whether what GDAL remembers of the file is to be forgotten first.
+    """
+    if not is_url(href):
+        return read(False)
+    attempts = Retrying(
+        retry=retry_if_exception_type(PassingReadError),
+        stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(_PATIENCE_S),
+        wait=wait_exponential_jitter(multiplier=_FIRST_PAUSE_S, max=30, jitter=_FIRST_PAUSE_S),
+        before_sleep=before_sleep_log(log, logging.DEBUG),
+        reraise=True,
+    )
+    for attempt in attempts:
+        with attempt:
+            return read(True) if attempt.retry_state.attempt_number > 1 else _confirmed(read)
+    raise AssertionError  # the last attempt's error has been raised
+
+
+def _confirmed(read: Callable[[bool], T]) -> T:
+    """A first read. A failure that will last counts only if it is no memory: GDAL may have met it in an earlier run,
+    and would keep this one, too, as long as the process lives."""
+    try:
+        return read(False)
+    except PassingReadError:
+        raise
+    except ReadError:
+        return read(True)
+
+
+#: Answers of servers and libraries to what will not be otherwise for a while, and to what may be.
+_STATUS = re.compile(r"HTTP response code: (\d{3})")
+
+
+_PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
+
+
+#: "does not exist in the file system" is how GDAL remembers a request that got no answer; a file that is not there
+#: comes with the server's status. Of AWS's answers GDAL gives the text alone.
+_NO_ANSWER = re.compile(
+    r"CURL error|does not exist in the file system|Invalid AWS response|reduce your request rate|internal error"
+    r"|Service Unavailable|timed? ?out",
+    re.IGNORECASE,
+)
+
+
+#: Bytes that did not come. libtiff tells this from bytes that are wrong, OpenJPEG does not.
+_CUT_SHORT = re.compile(r"read error|can ?not read|opj_|stream too short", re.IGNORECASE)
+
+
+def _unopened(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadError:
+    """The error of a file that does not open."""
+    reason = _reason(error)
+    status = int(found[1]) if (found := _STATUS.search(reason)) else None
+    passing = status in _PASSING_STATUS if status else bool(_NO_ANSWER.search(reason) or _CUT_SHORT.search(reason))
+    what = f"scene {scene.id}, {band}: {bare_href(asset.href)} cannot be opened ({reason})"
+    if passing and is_url(asset.href):
+        return PassingReadError(f"{what}; its server is busy or broken: run again later, or leave the scene out")
+    return ReadError(f"{what}; {advice(asset.href, status)}")
+
+
+def unread(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadError:
+    """The error of a file that opens and cannot be read."""
+    reason = _reason(error)
+    what = f"scene {scene.id}, {band}: {bare_href(asset.href)} is damaged or incomplete ({reason})"
+    passing = is_url(asset.href) and _CUT_SHORT.search(" ".join(map(str, _causes(error))))
+    return (PassingReadError if passing else ReadError)(f"{what}; fetch it again, or leave the scene out")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those below it."""
+    below: BaseException | None = error
+    while below is not None:
+        yield below
+        below = below.__cause__ or below.__context__
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, by the innermost error, without a signature in it."""
+    *_, innermost = _causes(error)
+    reason = one_line(innermost) or type(innermost).__name__
+    return re.sub(r" - Failure writing output.*|(?<=supported file format)\..*", "", reason)

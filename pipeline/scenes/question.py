@@ -1,0 +1,162 @@
+"""What is asked of a catalogue, and which of its items answer it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from difffusr.pipeline.config.sections import RunConfig, Source
+from difffusr.pipeline.geo.area import area_geometry
+from difffusr.pipeline.geo.globe import tile_footprint
+from difffusr.pipeline.ground.errors import CatalogError
+from difffusr.pipeline.ground.urls import bare_href, is_remote, one_line
+from difffusr.pipeline.scenes.item import (
+    Item,
+    cloud_cover_of,
+    datetime_of,
+    footprint_of,
+    nodata_of,
+    snow_cover_of,
+    sun_elevation_of,
+    tile_of,
+)
+
+
+class _Limit(NamedTuple):
+    """A bound on a property of items, and what is said of those beyond it. Items without the property are kept."""
+
+    value_of: Callable[[Item], float | None]
+    sign: Literal[1, -1]  # −1: a lower bound
+    bound: float
+    reason: str
+
+    def passed(self, item: Item) -> bool:
+        """Whether the item lies beyond the bound."""
+        value = self.value_of(item)
+        return value is not None and self.sign * value > self.sign * self.bound
+
+
+def _limits(source: Source) -> tuple[_Limit, ...]:
+    cloud, nodata, snow = source.max_cloud_cover, source.max_nodata, source.max_snow_cover
+    sun = source.min_sun_elevation
+    return (
+        _Limit(cloud_cover_of, 1, cloud, f"above {cloud:g} % cloud"),
+        _Limit(nodata_of, 1, nodata, f"above {nodata:g} % nodata"),
+        _Limit(snow_cover_of, 1, snow, f"above {snow:g} % snow"),
+        _Limit(sun_elevation_of, -1, sun, f"below {sun:g}° of sun elevation"),
+    )
+
+
+@dataclass
+class Search:
+    """The question put to a catalogue, and the count of what came back."""
+
+    kind: Literal["stac_api", "static_catalog", "items"]
+    href: str
+    collection: str | None
+    start: dt.datetime
+    end: dt.datetime  # exclusive
+    limits: tuple[_Limit, ...]
+    max_cloud: float
+    tiles: frozenset[str] | None
+    area: BaseGeometry  # with tiles: generously around them, to narrow the question to a server
+    seen: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Search:
+        source = config.source
+        area = area_geometry(config)
+        tiles = frozenset(area) if isinstance(area, list) else None
+        first = dt.datetime.combine(config.period.start, dt.time(), dt.UTC)
+        after = dt.datetime.combine(config.period.end + dt.timedelta(days=1), dt.time(), dt.UTC)
+        kind: Literal["stac_api", "static_catalog", "items"] = (
+            "stac_api" if source.stac_api else "static_catalog" if source.static_catalog else "items"
+        )
+        return cls(
+            kind=kind,
+            href=str(getattr(source, kind)),
+            collection=source.collection,
+            start=first,
+            end=after,
+            limits=_limits(source),
+            max_cloud=source.max_cloud_cover,
+            tiles=tiles,
+            # A degree around: catalogues of crops name tiles loosely, and the filter on tiles is exact.
+            area=area if tiles is None else shapely.union_all([tile_footprint(t).buffer(1) for t in sorted(tiles)]),
+        )
+
+    @property
+    def name(self) -> str:
+        return bare_href(self.href)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the catalogue is written by another machine, which must not name files of this one."""
+        return is_remote(self.href)
+
+    def unique(self, items: Iterable[tuple[Item, str]]) -> Iterator[tuple[Item, str]]:
+        """Each item once, whatever number of pages or catalogues list it."""
+        known: set[tuple[object, object]] = set()
+        for item, base in items:
+            _check_form(item, base)
+            key = (str(item.get("collection")), item["id"])
+            if key not in known:
+                known.add(key)
+                self.seen += 1
+                yield item, base
+
+    def why_not(self, item: Item) -> str | None:
+        """Why an item is not wanted, None if it is."""
+        properties = item.get("properties") or {}
+        collection = item.get("collection")
+        if self.collection is not None and collection != self.collection:
+            return f"in collection {collection!r}"
+        level = properties.get("s2:product_type") or properties.get("product:type")
+        if level is not None and str(level) != "S2MSI2A":
+            return f"of type {level}"
+        if not self.start <= datetime_of(item) < self.end:
+            return "outside the period"
+        if self.tiles is not None:
+            if tile_of(item) not in self.tiles:
+                return "of other tiles"
+        elif not self.area.intersects(footprint_of(item)):
+            return "outside the area"
+        return next((limit.reason for limit in self.limits if limit.passed(item)), None)
+
+    def nothing_found(self) -> str:
+        if self.tiles is not None:
+            where = "tiles " + ", ".join(sorted(self.tiles)[:8]) + (" …" if len(self.tiles) > 8 else "")
+        else:
+            west, south, east, north = self.area.bounds
+            where = f"area {west:.4f}, {south:.4f} to {east:.4f}, {north:.4f}"
+        last = (self.end - dt.timedelta(days=1)).date()
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+        return (
+            f"no scene found: {self.kind} {self.name}, collection {self.collection or 'any'}, period "
+            f"{self.start.date()} to {last}, {where}: {self.seen} items seen{': ' if reasons else ''}{reasons}"
+        )
+
+
+def _check_form(item: Item, base: str) -> None:
+    """Raise CatalogError unless an item has an id by which it can be known, and objects where STAC wants objects."""
+    name = item.get("id")
+    if not isinstance(name, str) or not name:
+        raise CatalogError(f"{bare_href(base)}: an item is without id (found {name!r}); correct it or leave it out")
+    if not name.isprintable() or {"/", "\\"} & set(name) or len(name) > 255:
+        raise CatalogError(
+            f"item {one_line(ascii(name))}: its id holds '/', '\\', a control character or more than 255 characters; "
+            "correct it or leave it out"
+        )
+    for part in ("properties", "assets"):
+        if not isinstance(item.get(part) or {}, dict):
+            raise CatalogError(f"item {name}: its {part} are a {type(item[part]).__name__}, expected an object")
+    for key, asset in (item.get("assets") or {}).items():
+        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+            raise CatalogError(f"item {name}: asset {key}: has no href, or is no object; correct the item")

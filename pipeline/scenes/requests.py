@@ -1,0 +1,97 @@
+"""HTTP requests for STAC documents, repeated while what fails may pass."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential_jitter,
+)
+
+from difffusr.pipeline.ground.urls import one_line
+
+log = logging.getLogger("difffusr.catalog")
+
+
+T = TypeVar("T")
+
+
+#: Seconds without a byte after which a request for a document is given up, and one for a search, which takes its time.
+DOCUMENT_S, SEARCH_S = 20.0, 45.0
+
+
+#: How often a request is tried while what fails may pass, the first pause (then twice as long, with as much as that by
+#: chance), when no further try begins, and how long a server may make wait for the next.
+_ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S, _LONGEST_PAUSE_S = 4, 0.5, 60.0, 30.0
+
+
+class PatientIO(StacApiIO):
+    """Requests of a STAC client, repeated with growing pauses when the server is away, busy, broken or silent."""
+
+    def __init__(self, silence_s: float) -> None:
+        # Retries of the HTTP library would multiply with those here.
+        super().__init__(timeout=(10, silence_s), max_retries=None)
+        self.session.hooks["response"].append(_pause_as_told)
+
+    def request(self, *args: Any, **kwargs: Any) -> str:
+        return str(self._patiently(super().request, *args, **kwargs))
+
+    def fetch(self, href: str) -> bytes:
+        """The bytes at a URL. Raises APIError."""
+        return bytes(self._patiently(self._get, href))
+
+    def _get(self, href: str) -> bytes:
+        try:
+            response = self.session.get(href, timeout=self.timeout)
+        except OSError as error:
+            raise APIError(str(error)) from None
+        if not response.ok:
+            raise APIError.from_response(response)
+        return bytes(response.content)
+
+    def _patiently(self, request: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        attempts = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(_PATIENCE_S),
+            wait=wait_exponential_jitter(multiplier=_FIRST_PAUSE_S, max=8, jitter=_FIRST_PAUSE_S),
+            before_sleep=before_sleep_log(log, logging.DEBUG),
+            reraise=True,
+        )
+        return attempts(request, *args, **kwargs)
+
+
+def _pause_as_told(response: Any, **_: Any) -> None:
+    """Wait as long as a busy server asks for, within reason."""
+    asked = response.headers.get("Retry-After", "")
+    if response.status_code in (429, 503) and asked.isdigit():
+        time.sleep(min(float(asked), _LONGEST_PAUSE_S))
+
+
+#: The kernel of what the HTTP library says of a request without an answer.
+_WHY = re.compile(
+    r"(?:\[Errno -?\d+\] |Failed to resolve |Connection aborted|Connection broken|IncompleteRead"
+    r"|certificate verify failed|Read timed out|Connection to \S+ timed out)[^\"'\n)]*\)?"
+)
+
+
+def no_answer(error: APIError) -> str:
+    found = _WHY.search(one_line(error, 1000))
+    return found[0] if found else one_line(error)
+
+
+def _may_pass(error: BaseException) -> bool:
+    if not isinstance(error, APIError):
+        return False
+    status = getattr(error, "status_code", None)
+    return status in (None, 408, 429, 500, 502, 503, 504)

@@ -1,0 +1,136 @@
+"""Windows of a scene's rasters on the lattice, and whole rasters from afar."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from difffusr.pipeline.geo.grid import PixelWindow, origin_m
+from difffusr.pipeline.ground.pixels import Pixels
+from difffusr.pipeline.scenes.files import held_open, opened, patiently, unread
+from difffusr.pipeline.scenes.item import Asset, Scene
+
+
+def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint16]:
+    """The pixels of a band inside a window of its zone, on the band's native grid.
+
+    Args:
+        band: a band name, or "SCL".
+        window: in absolute 2.5 m pixels; its edges lie on the band's grid.
+
+    Returns:
+        (h, w) uint16 raw DN as in the file; 0 outside the file and where it says nodata.
+
+    Raises:
+        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
+    """
+    asset = scene.scl if band == "SCL" else scene.assets[band]
+    assert asset is not None, f"{scene.id} has no {band}"
+    return patiently(asset.href, lambda afresh: _read_window(scene, band, asset, window, afresh))
+
+
+def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afresh: bool) -> NDArray[np.uint16]:
+    left, _, _, top = window.bounds_m(scene.epsg)
+    height, width = round(window.height * 2.5 / asset.gsd_m), round(window.width * 2.5 / asset.gsd_m)
+    with held_open(scene, band, asset, afresh=afresh, keep=True) as held:
+        col = round((left - held.left) / asset.gsd_m)
+        row = round((held.top - top) / asset.gsd_m)
+        r0, r1 = max(row, 0), min(row + height, held.height)
+        c0, c1 = max(col, 0), min(col + width, held.width)
+        if r0 >= r1 or c0 >= c1:
+            return np.zeros((height, width), np.uint16)
+        try:
+            data = held.file.read(1, window=Window(c0, r0, c1 - c0, r1 - r0))
+        except (RasterioError, ValueError) as error:
+            raise unread(scene, band, asset, error) from None
+    data = data.astype(np.uint16, copy=False)
+    if held.nodata not in (None, 0):
+        data[data == held.nodata] = 0
+    if data.shape == (height, width):
+        return data
+    out: NDArray[np.uint16] = np.zeros((height, width), np.uint16)
+    out[r0 - row : r1 - row, c0 - col : c1 - col] = data
+    return out
+
+
+def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, int]:
+    """A whole file sampled on the zone's lattice at `step_m` metres; the file's overviews are used where it has them.
+
+    Every cell that overlaps the file gets the pixel nearest its centre. Cells that the file's edge cuts take their
+    neighbour's pixel, so that no strip of ground is lost.
+
+    Returns:
+        (h, w) raw DN of the file's own type, 0 where it says nodata, and the lattice position of the first cell as
+        (row, col) in steps counted from the zone's origin, rows southwards.
+
+    Raises:
+        ReadError: as `read_window`.
+    """
+    asset = scene.scl if band == "SCL" else scene.assets[band]
+    assert asset is not None, f"{scene.id} has no {band}"
+    return patiently(asset.href, lambda afresh: _read_overview(scene, band, asset, step_m, afresh))
+
+
+def _read_overview(scene: Scene, band: str, asset: Asset, step_m: int, afresh: bool) -> tuple[Pixels, int, int]:
+    with opened(scene, band, asset, afresh=afresh) as file:
+        rows = _Axis.of(origin_m(scene.epsg) - file.transform.f, file.height, asset.gsd_m, step_m)
+        cols = _Axis.of(file.transform.c, file.width, asset.gsd_m, step_m)
+        try:
+            data = _sample(file, rows, cols)
+        except (RasterioError, ValueError) as error:
+            raise unread(scene, band, asset, error) from None
+        if file.nodata not in (None, 0):
+            data[data == file.nodata] = 0
+        return data, rows.first, cols.first
+
+
+class _Axis(NamedTuple):
+    """A file's extent along one axis, in lattice cells: those that overlap it, and the whole ones among them.
+
+    `first` and `cells` are of all of them; `before` and `after` are the numbers of cut ones at either end; `offset_px`
+    is where the first whole cell starts in the file, `step_px` is a cell's size, both in the file's pixels.
+    """
+
+    first: int
+    cells: int
+    before: int
+    after: int
+    offset_px: float
+    step_px: float
+    size_px: int
+
+    @classmethod
+    def of(cls, start_m: float, size_px: int, gsd_m: float, step_m: int) -> _Axis:
+        stop_m = start_m + size_px * gsd_m
+        first, stop = math.floor(start_m / step_m), math.ceil(stop_m / step_m)
+        inner_first, inner_stop = math.ceil(start_m / step_m), math.floor(stop_m / step_m)
+        offset_px = (inner_first * step_m - start_m) / gsd_m
+        return cls(first, stop - first, inner_first - first, stop - inner_stop, offset_px, step_m / gsd_m, size_px)
+
+    @property
+    def whole(self) -> int:
+        """Number of cells that lie in the file from edge to edge; not positive where the file is smaller than one."""
+        return self.cells - self.before - self.after
+
+    @property
+    def nearest_px(self) -> NDArray[np.intp]:
+        """(cells,) the pixel nearest each cell's centre."""
+        centres = self.offset_px + (np.arange(self.cells) - self.before + 0.5) * self.step_px
+        return np.clip(np.floor(centres).astype(np.intp), 0, self.size_px - 1)
+
+
+def _sample(file: rasterio.DatasetReader, rows: _Axis, cols: _Axis) -> Pixels:
+    """(rows.cells, cols.cells) pixels of the file's first band, of its own type."""
+    if rows.whole < 1 or cols.whole < 1:  # a strip narrower than a cell or two
+        narrow: Pixels = file.read(1)[np.ix_(rows.nearest_px, cols.nearest_px)]
+        return narrow
+    inside = Window(cols.offset_px, rows.offset_px, cols.whole * cols.step_px, rows.whole * rows.step_px)
+    data = file.read(1, window=inside, out_shape=(rows.whole, cols.whole), resampling=Resampling.nearest)
+    return np.pad(data, ((rows.before, rows.after), (cols.before, cols.after)), mode="edge")

@@ -1,0 +1,222 @@
+"""One driver at a time: a lease in the staging folder, kept alive by a heartbeat.
+
+A lease is a numbered object that can be created only once; the highest number counts. Its holder writes it anew every
+few seconds. Whoever finds a lease watches it for one of its terms, on its own clock: a beat that changes meanwhile
+means that the holder lives, none means that it is dead, and the next number is for the taking. Nobody's clock is
+compared with another's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+from difffusr.pipeline.ground.errors import DifffusrError, StoreError
+from difffusr.pipeline.storage.objects import Storage
+
+#: Seconds between two beats, and seconds without one after which a holder counts as dead.
+BEAT_S, TERM_S = 5.0, 30.0
+
+
+_FOLDER = "lease"
+
+
+class LeaseError(DifffusrError):
+    """Another driver works on this store. The message names its host and process."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What a lease says of who holds it.
+
+    Attributes:
+        id: of this driver, random.
+        run: name and period of the run.
+        host, pid, boot: where it runs; `boot` tells a machine's restarts apart.
+        since: when it began, ISO 8601, UTC.
+        beat: counts up while it lives.
+        released: whether it has ended in order.
+    """
+
+    id: str
+    run: str
+    host: str
+    pid: int
+    boot: str
+    since: str
+    beat: int = 0
+    released: bool = False
+
+    @classmethod
+    def of_this_process(cls, run: str) -> Holder:
+        """This driver."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return cls(uuid4().hex, run, socket.gethostname(), os.getpid(), _boot(), now)
+
+    def is_surely_dead(self) -> bool:
+        """Whether it ran on this machine and no longer does. False does not mean that it lives."""
+        if self.host != socket.gethostname() or not self.boot:
+            return False
+        if self.boot != _boot():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+    def to_json(self) -> bytes:
+        """As an object of the store."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+
+class Lease:
+    """The right to work on a store, held until released or lost.
+
+    Leave it with `release`. A process that dies without it leaves a lease that the next one takes over.
+    """
+
+    def __init__(self, staging: Storage, number: int, holder: Holder, beat_s: float) -> None:
+        self._staging, self._number, self._holder, self._beat_s = staging, number, holder, beat_s
+        self._ended = threading.Event()
+        self._last = time.monotonic()
+        self.lost: str | None = None
+        self._watchers: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def acquire(
+        cls,
+        staging: Storage,
+        run: str,
+        waiting: Callable[[str], None] = lambda text: None,
+        *,
+        beat_s: float = BEAT_S,
+        term_s: float = TERM_S,
+    ) -> Lease:
+        """Take the lease of a store.
+
+        Args:
+            run: what to tell others of the holder.
+            waiting: told, once, why it takes a while.
+
+        Raises:
+            LeaseError: another driver holds it and lives.
+            StoreError: the store refuses.
+        """
+        holder = Holder.of_this_process(run)
+        while True:
+            number, other = _latest(staging)
+            if other is not None and not other.released and not other.is_surely_dead():
+                _watch(staging, number, other, waiting, term_s)
+            if staging.create(_name(number + 1), holder.to_json()):
+                _forget(staging, number + 1)
+                return cls(staging, number + 1, holder, beat_s)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last beat that the store took."""
+        return time.monotonic() - self._last
+
+    def on_lost(self, watcher: Callable[[], None]) -> None:
+        """Call this once, in the lease's own thread, when another driver has taken over."""
+        self._watchers.append(watcher)
+
+    def check(self) -> None:
+        """Raise LeaseError when another driver has taken over: nothing may be written any more."""
+        if self.lost is not None:
+            raise LeaseError(self.lost)
+
+    def release(self) -> None:
+        """Let the next one in. Does nothing where the lease is lost."""
+        self._ended.set()
+        self._thread.join()
+        if self.lost is None:
+            self._staging.write(_name(self._number), replace(self._holder, released=True).to_json())
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._beat_s):
+            try:
+                number, other = _latest(self._staging)
+                if number > self._number and other is not None:
+                    self.lost = (
+                        f"{self._staging.url}: {_described(other)} has taken over, because this driver gave no sign of "
+                        "life; it stops here, and nothing is lost"
+                    )
+                    for watcher in self._watchers:
+                        watcher()
+                    return
+                self._holder = replace(self._holder, beat=self._holder.beat + 1)
+                self._staging.write(_name(self._number), self._holder.to_json())
+                self._last = time.monotonic()
+            except StoreError:
+                continue  # a store that is away for a moment; whoever watches decides how long is too long
+
+
+def holder_of(staging: Storage) -> Holder | None:
+    """Who holds the lease of a store, if it was not released."""
+    _, holder = _latest(staging)
+    return None if holder is None or holder.released else holder
+
+
+def _watch(staging: Storage, number: int, other: Holder, waiting: Callable[[str], None], term_s: float) -> None:
+    """Return once a lease is free. Raises LeaseError when its holder shows a sign of life."""
+    waiting(f"{_described(other)} worked on this store; looking whether it still does, for up to {term_s:.0f} s")
+    deadline = time.monotonic() + term_s
+    while time.monotonic() < deadline:
+        time.sleep(min(0.5, term_s / 10))
+        latest, seen = _latest(staging)
+        if latest != number or seen is None or seen.released:
+            return
+        if seen.beat != other.beat:
+            raise LeaseError(
+                f"{staging.url}: {_described(other)} is working on this store; wait for it, or stop it first "
+                "(it then continues where it was)"
+            )
+
+
+def _latest(staging: Storage) -> tuple[int, Holder | None]:
+    """The highest number and its holder; (0, None) where there is no lease yet."""
+    for _ in range(5):
+        numbers = [int(name.removesuffix(".json")) for name in staging.names(_FOLDER) if name.endswith(".json")]
+        if not numbers:
+            return 0, None
+        try:
+            return max(numbers), Holder(**json.loads(staging.read(_name(max(numbers)))))
+        except StoreError:
+            continue  # it was just replaced by a higher one
+        except (ValueError, TypeError):
+            break
+    raise StoreError(f"{staging.url}/{_FOLDER}: cannot be read as a lease; delete this folder if no driver is at work")
+
+
+def _forget(staging: Storage, number: int) -> None:
+    """Delete the leases before one."""
+    for name in staging.names(_FOLDER):
+        if name.endswith(".json") and int(name.removesuffix(".json")) < number:
+            staging.delete(f"{_FOLDER}/{name}")
+
+
+def _name(number: int) -> str:
+    return f"{_FOLDER}/{number:08d}.json"
+
+
+def _described(holder: Holder) -> str:
+    return f"run {holder.run} (process {holder.pid} on {holder.host}, since {holder.since})"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

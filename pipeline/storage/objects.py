@@ -1,0 +1,218 @@
+"""Objects in a store, any fsspec URL: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+from aiohttp import ClientError
+from botocore.exceptions import BotoCoreError
+from fsspec.implementations.local import LocalFileSystem
+
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.urls import first_line
+
+#: What a store answers when it cannot do what is asked: the file systems' errors and the object stores' clients' own.
+STORE_FAILURES = (OSError, ValueError, ImportError, BotoCoreError, ClientError)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder of a store.
+
+    Attributes:
+        url: fsspec URL or path.
+        options: fsspec storage options; never shown.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", self.url.rstrip("/"))
+
+    def child(self, name: str) -> Storage:
+        """A folder below this one."""
+        return Storage(f"{self.url}/{name}", self.options)
+
+    def filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """The file system and this folder's path on it.
+
+        Raises:
+            StoreError: the protocol is unknown or its package is missing.
+        """
+        try:
+            fs, path = fsspec.url_to_fs(self.url, **dict(self.options))
+        except STORE_FAILURES as error:
+            raise StoreError(
+                f"{self.url}: cannot be opened as a store ({first_line(error)}); check store.url"
+            ) from None
+        return fs, path
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's file system."""
+        return isinstance(self.filesystem()[0], LocalFileSystem)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one object atomically.
+
+        Local files are written beside and renamed; object stores put whole objects anyway.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        path = f"{root}/{name}"
+        try:
+            if isinstance(fs, LocalFileSystem):
+                _replace_file(Path(path), data)
+            else:
+                fs.pipe_file(path, data)
+        except STORE_FAILURES as error:
+            raise StoreError(
+                f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
+            ) from None
+
+    def put(self, name: str, file: Path) -> None:
+        """Write one object atomically, of a file on this machine.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        path = f"{root}/{name}"
+        try:
+            if isinstance(fs, LocalFileSystem):
+                _replace_file(Path(path), file)
+            else:
+                fs.put_file(str(file), path)
+        except STORE_FAILURES as error:
+            raise StoreError(
+                f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
+            ) from None
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write one object whole if there is none of this name; whether it was written. Of several who try, one does.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        path = f"{root}/{name}"
+        try:
+            if isinstance(fs, LocalFileSystem):
+                return _create_file(Path(path), data)
+            fs.pipe_file(path, data, mode="create")
+            return True
+        except FileExistsError:
+            return False
+        except STORE_FAILURES as error:
+            raise StoreError(
+                f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
+            ) from None
+
+    def read(self, name: str) -> bytes:
+        """Read one object.
+
+        Raises:
+            StoreError: there is no such object, or the store refuses.
+        """
+        fs, root = self.filesystem()
+        try:
+            return bytes(fs.cat_file(f"{root}/{name}"))
+        except STORE_FAILURES as error:
+            raise StoreError(f"{self.url}/{name}: cannot be read ({first_line(error)})") from None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of this name."""
+        fs, root = self.filesystem()
+        try:
+            return bool(fs.exists(f"{root}/{name}"))
+        except STORE_FAILURES as error:
+            raise StoreError(f"{self.url}/{name}: cannot be looked up ({first_line(error)})") from None
+
+    def names(self, folder: str) -> set[str]:
+        """Names of the objects anywhere below a folder, relative to it; empty when there is no such folder."""
+        fs, root = self.filesystem()
+        base = f"{root}/{folder}"
+        try:
+            fs.invalidate_cache()
+            found = fs.find(base)
+        except FileNotFoundError:
+            return set()
+        except STORE_FAILURES as error:
+            raise StoreError(f"{self.url}/{folder}: cannot be listed ({first_line(error)})") from None
+        prefix = fs._strip_protocol(base).rstrip("/") + "/"
+        return {str(f)[len(prefix) :] for f in found if str(f).startswith(prefix) and not _is_partial(str(f))}
+
+    def delete(self, name: str) -> None:
+        """Delete one object; nothing happens when there is none."""
+        fs, root = self.filesystem()
+        try:
+            fs.rm_file(f"{root}/{name}")
+        except FileNotFoundError:
+            return
+        except STORE_FAILURES as error:
+            raise StoreError(f"{self.url}/{name}: cannot be deleted ({first_line(error)})") from None
+
+    def check_writable(self) -> None:
+        """Write and delete a small object, so that a store that refuses is known before anything is computed.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        name = f".difffusr-write-check-{os.getpid()}"
+        self.write(name, b"")
+        self.delete(name)
+
+
+def _is_partial(path: str) -> bool:
+    return path.rsplit("/", 1)[-1].startswith(".partial-")
+
+
+def _replace_file(path: Path, data: bytes | Path) -> None:
+    partial = _written_beside(path, data)
+    try:
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _create_file(path: Path, data: bytes) -> bool:
+    partial = _written_beside(path, data)
+    try:
+        os.link(partial, path)  # unlike a rename it fails where the name is taken
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def _written_beside(path: Path, data: bytes | Path) -> Path:
+    """Data, or a copy of a file, under a name of its own.
+
+    With the rights of any new file: what `tempfile` makes is its owner's alone, and a cube is there to be read.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".partial-{uuid4().hex}"
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file, 16 << 20)
+            else:
+                file.write(data)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return partial

@@ -1,0 +1,203 @@
+"""How far a run is, as an object in its folder: written every few seconds by the driver, read from anywhere."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.storage.objects import Storage
+
+_NAME = "progress.json"
+
+
+#: Seconds between two writings.
+PULSE_S = 10.0
+
+
+#: A rate is that of this last stretch, in seconds: what was long ago says little of what is left.
+_WINDOW_S = 600.0
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        run, period: its name and label.
+        state: `running`, `stopped` (resume it), `failed`, `published`.
+        why: of a state that is not `running` or `published`.
+        began: of this driver, seconds since 1970.
+        updated: when this was written, seconds since 1970.
+        chips, chips_done, chips_failed: planned; staged or no longer needed; failed in this attempt.
+        shards, shards_done: planned, written.
+        rate: chips a second lately; 0 where that is not known.
+        gpus, cpus: that the run holds.
+        gpu_hours, cpu_hours: held so far, attempts before included.
+        cost: of that by `costs.prices`, in `currency`.
+        failures: chips by kind of failure.
+        reasons: a message for some of the chips that failed, by name.
+    """
+
+    run: str
+    period: str
+    state: str = "running"
+    why: str = ""
+    began: float = 0.0
+    updated: float = 0.0
+    chips: int = 0
+    chips_done: int = 0
+    chips_failed: int = 0
+    shards: int = 0
+    shards_done: int = 0
+    rate: float = 0.0
+    gpus: float = 0.0
+    cpus: float = 0.0
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+    cost: float = 0.0
+    currency: str = ""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last chip at the present rate; None where that is not known."""
+        left = self.chips - self.chips_done - self.chips_failed
+        return left / self.rate if self.rate > 0 else 0.0 if left <= 0 else None
+
+
+def read_status(staging: Storage) -> RunStatus | None:
+    """What was last written of a run; None where there is nothing.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    if not staging.exists(_NAME):
+        return None
+    try:
+        said: dict[str, Any] = json.loads(staging.read(_NAME))
+        known = {name: said[name] for name in RunStatus.__dataclass_fields__ if name in said}
+        return RunStatus(**known)
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{staging.url}/{_NAME}: cannot be understood ({error}); delete it") from None
+
+
+class Pulse:
+    """Writes a run's progress while it runs. Every change is an `update`; a thread writes them down.
+
+    Attributes:
+        now: the latest progress.
+    """
+
+    #: Messages of failed chips that are kept: enough to see what is wrong.
+    KEPT = 20
+
+    def __init__(self, staging: Storage, first: RunStatus) -> None:
+        before = _quietly(lambda: read_status(staging))
+        self._staging = staging
+        self._watchers: list[Callable[[RunStatus], None]] = []
+        self._gpu_hours = before.gpu_hours if before else 0.0
+        self._cpu_hours = before.cpu_hours if before else 0.0
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._prices = 0.0, 0.0
+        self._since = time.monotonic()
+        self._moved = time.monotonic(), 0
+        self._marks: list[tuple[float, int]] = []
+        self._failures: Counter[str] = Counter()
+        self.now = replace(first, began=time.time())
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._thread.start()
+
+    def holds(self, gpus: float, cpus: float, gpu_hour: float, cpu_hour: float, currency: str) -> None:
+        """The run from now on holds so much of a cluster, at these prices an hour."""
+        with self._lock:
+            self._prices = gpu_hour, cpu_hour
+            now = time.monotonic()
+            self._gpu_hours += (now - self._since) / 3600 * self.now.gpus
+            self._cpu_hours += (now - self._since) / 3600 * self.now.cpus
+            self._since = now
+            self.now = replace(self.now, gpus=gpus, cpus=cpus, currency=currency)
+
+    def watch(self, watcher: Callable[[RunStatus], None]) -> None:
+        """Call this with the progress at every writing, in the thread that writes."""
+        self._watchers.append(watcher)
+
+    @property
+    def still_s(self) -> float:
+        """Seconds since a chip or a shard was last done."""
+        return time.monotonic() - self._moved[0]
+
+    def update(self, **values: Any) -> None:
+        """Replace attributes of `now`."""
+        with self._lock:
+            self.now = replace(self.now, **values)
+
+    def chip_done(self, count: int = 1) -> None:
+        """So many more chips are staged."""
+        with self._lock:
+            self.now = replace(self.now, chips_done=self.now.chips_done + count)
+
+    def chip_failed(self, name: str, kind: str, reason: str) -> None:
+        """A chip has failed."""
+        with self._lock:
+            self._failures[kind] += 1
+            reasons = self.now.reasons
+            if len(reasons) < self.KEPT:
+                reasons = {**reasons, name: reason}
+            failed = self.now.chips_failed + 1
+            self.now = replace(self.now, chips_failed=failed, failures=dict(self._failures), reasons=reasons)
+
+    def shard_done(self) -> None:
+        """One more shard is written."""
+        with self._lock:
+            self.now = replace(self.now, shards_done=self.now.shards_done + 1)
+
+    def end(self, state: str, why: str = "") -> None:
+        """Write the last word."""
+        self._ended.set()
+        self._thread.join()
+        self.update(state=state, why=why)
+        self._write()
+
+    def _beat(self) -> None:
+        self._write()
+        while not self._ended.wait(PULSE_S):
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            done = self.now.chips_done + self.now.chips_failed + self.now.shards_done
+            if done != self._moved[1]:
+                self._moved = time.monotonic(), done
+            hours = (time.monotonic() - self._since) / 3600
+            gpu, cpu = self._gpu_hours + hours * self.now.gpus, self._cpu_hours + hours * self.now.cpus
+            cost = gpu * self._prices[0] + cpu * self._prices[1]
+            self.now = replace(
+                self.now, updated=time.time(), rate=self._rate(), gpu_hours=gpu, cpu_hours=cpu, cost=cost
+            )
+            said = self.now
+        _quietly(lambda: self._staging.write(_NAME, json.dumps(asdict(said), indent=1, sort_keys=True).encode()))
+        for watcher in self._watchers:
+            watcher(said)
+
+    def _rate(self) -> float:
+        """Chips a second over the last stretch."""
+        now = time.monotonic()
+        self._marks = [mark for mark in self._marks if now - mark[0] <= _WINDOW_S]
+        self._marks.append((now, self.now.chips_done))
+        (first, then), (last, count) = self._marks[0], self._marks[-1]
+        return (count - then) / (last - first) if last > first else 0.0
+
+
+def _quietly(do: Callable[[], Any]) -> Any:
+    """A store that is away for a moment must not end a run for the sake of its progress bar."""
+    try:
+        return do()
+    except StoreError:
+        return None

@@ -1,0 +1,201 @@
+"""The training loop, the same for both networks and for one or many workers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from difffusr.kernels.learning import move_average, warm_cosine
+from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.weights.training.checkpoint import export, read_checkpoint, write_checkpoint
+from difffusr.pipeline.weights.training.record import Recorder
+from difffusr.pipeline.weights.training.samples import Sample
+from difffusr.pipeline.weights.training.settings import Training
+
+
+class DivergedError(DifffusrError):
+    """The loss is no longer a number, on all workers alike."""
+
+
+class Task(Protocol):
+    """What is learned, from what, and how it is looked at.
+
+    Attributes:
+        name: "stage1" or "fusion": also the name of the exported file.
+        terms: names of the terms of the loss.
+        decibels: those that are in decibels, "total" perhaps among them.
+        betas: of the optimiser (AdamW).
+        learning, average: the networks that learn, and their averaged weights for inference. Made by `build`.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def terms(self) -> tuple[str, ...]: ...
+    @property
+    def decibels(self) -> tuple[str, ...]: ...
+    @property
+    def betas(self) -> tuple[float, float]: ...
+    @property
+    def learning(self) -> nn.Module: ...
+    @property
+    def average(self) -> nn.Module: ...
+
+    def build(self) -> None:
+        """Make the networks, the same on every worker, and find the data."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimiser moves, as its groups: "params", and perhaps "share", of the learning rate."""
+
+    def batch(self, step: int, rank: int) -> Any:
+        """What a worker learns from in a step, on the CPU; depends on nothing but seed, step and rank."""
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars: "total", whose gradient is followed, and the terms."""
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The learning weights under the names of `average`."""
+
+    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
+        """Scores of `average` on held-out places, by set and measure."""
+
+    def samples(self) -> list[Sample]:
+        """Held-out places as measured, enlarged, predicted and true."""
+
+    def facts(self) -> dict[str, str]:
+        """What the exported weights state of themselves."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One of the workers that train together; alone by default.
+
+    `told_to_stop` is asked after every step; when the first worker is told, all stop after the same step.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    told_to_stop: Callable[[], bool] = lambda: False
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Give every worker the mean of all workers' gradients."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.world == 1 or not gradients:
+            return
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def agree(self, values: Sequence[float]) -> tuple[list[float], bool]:
+        """The mean of all workers' values, and whether the first was told to stop."""
+        stop = self.rank == 0 and self.told_to_stop()
+        if self.world == 1:
+            return list(values), stop
+        both = torch.tensor([*values, float(stop)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(both)
+        *sums, stops = both.tolist()
+        return [value / self.world for value in sums], stops > 0
+
+    def gather(self, value: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """All workers' values, on the first; empty elsewhere."""
+        if self.world == 1:
+            return [value]
+        every: list[Any] | None = [None] * self.world if self.rank == 0 else None
+        dist.gather_object(value, every)
+        return every or []
+
+
+def train(task: Task, settings: Training, context: Context) -> int:
+    """Train from the last checkpoint in `settings.out`, or from the start; returns the steps done.
+
+    A training that is interrupted, even killed, continues as if it had not been: what step s draws on worker r depends
+    on (seed, s, r) alone, and a checkpoint holds all else. The same number of workers is needed for that.
+
+    Raises DivergedError where the loss is no longer a number.
+    """
+    out = Path(settings.out)
+    task.build()
+    groups = task.groups()
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=task.betas, weight_decay=settings.weight_decay)
+    first, spent = read_checkpoint(out, task.learning, task.average, optimiser, context.rank)
+    terms = ("total", *task.terms, "norm")
+    recorder = Recorder(out, terms, first, task.decibels) if context.rank == 0 else None
+    started = time.monotonic() - spent
+    step, stop = first, False
+    for step, batch in _batches(task, settings, context, first):
+        for group in optimiser.param_groups:
+            group["lr"] = (
+                group.get("share", 1.0)
+                * settings.rate
+                * warm_cosine(step / settings.warm_up, (step + 1) / settings.steps)
+            )
+        torch.manual_seed(_seed(settings.seed, step, context.rank))
+        losses = task.losses(batch)
+        optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        context.average_gradients(parameters)
+        losses["norm"] = nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimiser.step()
+        move_average(task.average, task.weights(), min(settings.ema, (1 + step) / (10 + step)))
+        step += 1
+        values, stop = context.agree([float(loss.detach()) for loss in losses.values()])
+        if not all(map(math.isfinite, values)):
+            raise DivergedError(f"step {step}: the loss is not a number any more; lower rate or clip and start again")
+        if recorder:
+            recorder.losses(step, dict(zip(losses, values, strict=True)), optimiser, time.monotonic() - started)
+            _look(task, settings, recorder, step)
+        if stop or step == settings.steps or step % settings.checkpoint_every == 0:
+            buffers = context.gather({name: x.cpu() for name, x in task.learning.named_buffers()})
+            if recorder:
+                recorder.flush()
+                spent = time.monotonic() - started
+                write_checkpoint(out, step, spent, task.learning, task.average, optimiser, buffers[1:])
+        if stop:
+            break
+    if recorder:
+        recorder.close()
+        if step >= settings.steps:
+            facts = {"kind": task.name, "steps": str(step), **task.facts()}
+            export(out / f"{task.name}.safetensors", task.average, facts)
+    return step
+
+
+def _look(task: Task, settings: Training, recorder: Recorder, step: int) -> None:
+    """Validate and draw samples where it is time to; thoroughly at the end."""
+    last = step == settings.steps
+    if last or step % settings.validate_every == 0:
+        recorder.scores(step, task.validate(thorough=last))
+    if last or step % settings.samples_every == 0:
+        recorder.samples(step, task.samples())
+
+
+def _batches(task: Task, settings: Training, context: Context, first: int) -> Iterator[tuple[int, Any]]:
+    """(step, batch) of all steps to come. On a GPU the next batch is made while the device works on this one."""
+    if context.device.type == "cpu":
+        yield from ((step, task.batch(step, context.rank)) for step in range(first, settings.steps))
+        return
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(task.batch, first, context.rank)
+        for step in range(first, settings.steps):
+            batch = coming.result()
+            if step + 1 < settings.steps:
+                coming = ahead.submit(task.batch, step + 1, context.rank)
+            yield step, batch
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])

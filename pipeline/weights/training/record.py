@@ -1,0 +1,100 @@
+"""What a training leaves to look at: tables, curves, TensorBoard events, contact sheets."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from difffusr.pipeline.weights.training.pictures import draw_curves, draw_sheet
+from difffusr.pipeline.weights.training.samples import Sample
+
+_SCORES: Final = ("step", "set", "measure", "value")
+
+
+class Recorder:
+    """Writes `losses.csv` (a line a step), `validation.csv`, `losses.png`, `samples/` and `tensorboard/` into a folder.
+
+    A training that goes on from an earlier step drops what was written after it.
+    """
+
+    def __init__(self, out: Path, terms: Sequence[str], step: int, decibels: Sequence[str] = ()) -> None:
+        self._out = out
+        self._decibels = decibels
+        self._drawn = False
+        self._terms = tuple(terms)
+        out.mkdir(parents=True, exist_ok=True)
+        self._losses = _Table(out / "losses.csv", ("step", *terms, "rate", "seconds"), step)
+        self._scores = _Table(out / "validation.csv", _SCORES, step)
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def losses(self, step: int, losses: Mapping[str, float], optimiser: torch.optim.Optimizer, seconds: float) -> None:
+        """The terms of a step, its learning rate, and the seconds of training so far."""
+        rate = float(optimiser.param_groups[0]["lr"])
+        self._drawn = False
+        self._losses.add([step, *(losses[term] for term in self._terms), rate, round(seconds, 2)])
+        for name, value in losses.items():
+            self._board.add_scalar(f"loss/{name}", value, step)
+        self._board.add_scalar("rate", rate, step)
+
+    def scores(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Scores on held-out places, by set and measure; the curves are drawn anew."""
+        for name, of in scores.items():
+            for measure, value in of.items():
+                self._scores.add([step, name, measure, value])
+                self._board.add_scalar(f"validation/{name}/{measure}", value, step)
+        self._draw()
+
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Held-out places, as a contact sheet."""
+        if samples:
+            (self._out / "samples").mkdir(exist_ok=True)
+            draw_sheet(samples, self._out / "samples" / f"step-{step:06d}.png", f"step {step:,}")
+
+    def flush(self) -> None:
+        """Put everything so far onto the disk, before a checkpoint counts on it."""
+        self._losses.flush()
+        self._scores.flush()
+        self._board.flush()
+
+    def close(self) -> None:
+        """Draw the curves a last time, where they are not up to date, and end."""
+        self.flush()
+        if not self._drawn:
+            self._draw()
+        self._board.close()
+
+    def _draw(self) -> None:
+        draw_curves(self._out / "losses.csv", self._out / "validation.csv", self._out / "losses.png", self._decibels)
+        self._drawn = True
+
+
+class _Table:
+    """A CSV file that grows by lines; its first column is the step. Lines after `step` are dropped at the start."""
+
+    def __init__(self, path: Path, header: Sequence[str], step: int) -> None:
+        kept: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
+        partial = path.with_suffix(".tmp")
+        with partial.open("w", newline="") as file:
+            csv.writer(file).writerows([list(header), *(row for row in kept if len(row) == len(header))])
+        partial.replace(path)
+        self._file = path.open("a", newline="")
+        self._writer = csv.writer(self._file)
+
+    def add(self, row: Sequence[object]) -> None:
+        """One line, at once visible to whoever follows the file."""
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def flush(self) -> None:
+        """Onto the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())

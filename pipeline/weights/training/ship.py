@@ -1,0 +1,53 @@
+"""Puts the weights that a training exported among those that ship with the package.
+
+    python -m difffusr.pipeline.weights.training.ship stage1 RUN/stage1.safetensors
+    python -m difffusr.pipeline.weights.training.ship fusion RUN/fusion.safetensors
+
+Says in kernels/weights/index.json which file it is and what its sha256 must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from difffusr.kernels.networks.fusion.build import fusion_from_weights
+from difffusr.kernels.networks.stage1 import Stage1
+from difffusr.kernels.weights.checkpoints import load_weights
+
+
+def ship(stage: str, weights: Path, folder: Path) -> Path:
+    """Copy exported weights to `small-<stage>.safetensors` in a folder of shipped weights, and note their sha256.
+
+    Raises difffusr.kernels.weights.checkpoints.WeightsError where the file holds no such network.
+    """
+    read = load_weights(weights)
+    Stage1.from_weights(read) if stage == "stage1" else fusion_from_weights(read)
+    path = folder / f"small-{stage}.safetensors"
+    shutil.copyfile(weights, path)
+    index_path = folder / "index.json"
+    index = json.loads(index_path.read_text()) if index_path.exists() else {}
+    entry = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    index.setdefault("small", {}).setdefault(stage, {}).update(entry)
+    index_path.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m difffusr.pipeline.weights.training.ship", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("stage", choices=("stage1", "fusion"))
+    parser.add_argument("weights", type=Path, help="an exported .safetensors file")
+    args = parser.parse_args(argv)
+    print(ship(args.stage, args.weights, Path(str(resources.files("difffusr.kernels.weights")))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The training of stage 1: patches of fine imagery, degraded on the fly, and what is learned from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difffusr.kernels.bands import SCALE
+from difffusr.kernels.learning import bicubic, inference_weights, published_losses, stage1_losses, start_at_nothing
+from difffusr.kernels.networks.stage1 import Stage1
+from difffusr.kernels.weights.checkpoints import WeightsError as KernelWeightsError
+from difffusr.kernels.weights.checkpoints import load_weights
+from difffusr.pipeline.ground.errors import WeightsError
+from difffusr.pipeline.weights.training.degrading import degrade_patches
+from difffusr.pipeline.weights.training.imagery import HRImage, PatchSource, find_all, read_image, size_of
+from difffusr.pipeline.weights.training.samples import Sample
+from difffusr.pipeline.weights.training.settings import SuperResolutionSettings
+from difffusr.pipeline.weights.training.validation import Pair, evaluate_stage1, project_rgb, validation_pairs
+
+T = TypeVar("T")
+
+
+#: Bytes that a pixel takes in memory: three float32 and its validity, once and in a pyramid.
+_BYTES_PER_PIXEL: Final = 13 * 1.6
+
+
+#: (HR (B, 3, H, W), LR (B, 2, 3, h, w), what draws the noise), reflectance, on the CPU.
+Batch = tuple[Tensor, Tensor, torch.Generator]
+
+
+@dataclass
+class SuperResolutionTask:
+    """`loop.Task` for stage 1.
+
+    Attributes:
+        learning: the networks that learn, in the full layout of a published checkpoint.
+        average: the same for inference, with averaged weights.
+    """
+
+    settings: SuperResolutionSettings
+    device: torch.device
+    name: str = "stage1"
+    terms: tuple[str, ...] = ("sample", "tail", "contrast")
+    betas: tuple[float, float] = (0.9, 0.99)
+    learning: Stage1 = field(init=False)
+    average: Stage1 = field(init=False)
+
+    @property
+    def decibels(self) -> tuple[str, ...]:
+        """Our own losses are; the published ones are not."""
+        return ("tail",) if self.settings.loss == "relative" else ()
+
+    def build(self) -> None:
+        """Make the networks, the same for the same seed, and find the data."""
+        settings = self.settings
+        self._files, self._held_out = find_all(settings.data, Path(settings.root))
+        torch.manual_seed(settings.seed)
+        stage1 = Stage1(settings.network, training=True)
+        if settings.network.diffusion.prediction == "v":
+            start_at_nothing(stage1)
+        if (given := starting_weights(settings)) is not None:
+            _continue_from(stage1, given)
+        average = Stage1(settings.network)
+        average.load_state_dict(inference_weights(stage1))
+        self.learning = stage1.to(self.device).train()
+        self.average = average.to(self.device).eval()
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimiser moves: the diffusion network, and the encoders at a rate of their own."""
+        stage1 = self.learning
+        encoders = [*stage1.encoder.parameters(), *stage1.E.get_submodule("encoder_q").parameters()]
+        return [
+            {"params": list(stage1.model.parameters())},
+            {"params": encoders, "share": self.settings.encoder_rate},
+        ]
+
+    @cached_property
+    def _source(self) -> PatchSource:
+        settings = self.settings
+        size = SCALE * (settings.lr_px + 2 * settings.margin)
+        pixels = sum(h * w for h, w in map(size_of, self._files))
+        if pixels * _BYTES_PER_PIXEL > settings.memory_gb * 1e9:
+            return PatchSource.stored(self._files, size, settings.radiometry)
+        return PatchSource.build(map(read_image, self._files), size, settings.radiometry)
+
+    def batch(self, step: int, rank: int) -> Batch:
+        """What a worker learns from in a step; depends on nothing but seed, step and rank."""
+        settings = self.settings
+        rng = np.random.default_rng((settings.seed, step, rank))
+        patches = torch.stack([self._source.draw(rng) for _ in range(settings.batch)])  # (B, 2, 3, H, W)
+        lr = degrade_patches(patches, rng, settings.margin, settings.degradation)
+        m = SCALE * settings.margin
+        hr = patches[:, 0, :, m : patches.shape[-2] - m, m : patches.shape[-1] - m]
+        return hr, lr, torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss, and their weighted sum "total"."""
+        hr, lr, generator = batch
+        hr, lr = hr.to(self.device), lr.to(self.device)
+        settings = self.settings
+        whole = torch.autocast(self.device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
+        with whole:
+            if settings.loss == "relative":
+                terms = stage1_losses(self.learning, hr, lr, generator, settings.precision)
+            else:
+                terms = published_losses(self.learning, hr, lr, generator, settings.precision)
+        weights = settings.weights()
+        total = terms["sample"] * weights["sample"] + weights["tail"] * terms["tail"]
+        return {"total": total + weights["contrast"] * terms["contrast"], **terms}
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The learning weights under the names of `average`."""
+        return inference_weights(self.learning)
+
+    @cached_property
+    def _pairs(self) -> dict[str, list[Pair]]:
+        settings = self.settings
+        files = _spread(self._held_out, settings.validation_images)
+        images: list[HRImage] = [read_image(file) for file in files]
+        return validation_pairs(images, size_px=settings.validation_px)
+
+    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
+        """Scores by set of pairs and measure; of every third pair only, unless `thorough`."""
+        pairs = {name: of[:: 1 if thorough else 3] for name, of in self._pairs.items()}
+        return {name: evaluate_stage1(self.average, of) for name, of in pairs.items() if of}
+
+    @torch.no_grad()
+    def samples(self) -> list[Sample]:
+        """Up to six held-out patches: as measured, enlarged, predicted, true."""
+        shown = []
+        for pair in _spread(self._pairs["sensor"], 6):
+            lr = pair.lr[None].to(self.device)
+            noise = torch.randn((1, *pair.hr.shape), generator=torch.Generator().manual_seed(0)).to(self.device)
+            predicted = project_rgb(self.average.sample(lr, noise, skip_last=True), lr)
+            images = {"measured": pair.lr, "bicubic": bicubic(lr)[0], "predicted": predicted[0], "truth": pair.hr}
+            shown.append(Sample(pair.name, {label: x.cpu() for label, x in images.items()}))
+        return shown
+
+    def facts(self) -> dict[str, str]:
+        """What the exported weights state of themselves."""
+        settings = self.settings
+        images = str(len(self._files))
+        sizes = json.dumps(settings.network.to_dict())
+        return {"config": sizes, "batch": str(settings.batch), "seed": str(settings.seed), "images": images}
+
+
+def _spread(items: list[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spread."""
+    return [items[i * len(items) // most] for i in range(most)] if len(items) > most else items
+
+
+def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
+    """The networks in the file to go on from: an export, or a published checkpoint; None where there is none.
+
+    Raises WeightsError where it cannot be used.
+    """
+    if settings.start == "random":
+        return None
+    try:
+        return Stage1.from_weights(load_weights(settings.start), settings.network)
+    except KernelWeightsError as error:
+        raise WeightsError(f"start: {error}") from None
+
+
+def _continue_from(stage1: Stage1, given: Stage1) -> None:
+    """Give the learning networks the weights of others."""
+    stage1.encoder.load_state_dict(given.encoder.state_dict())
+    stage1.model.load_state_dict(given.ema.state_dict())
+    for part in ("encoder_q", "encoder_k"):
+        stage1.E.get_submodule(part).load_state_dict(given.E.get_submodule("encoder_q").state_dict())

@@ -1,0 +1,154 @@
+"""Wald's protocol: scenes made coarser by the fusion's own factor, so that their native bands are the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from difffusr.kernels.bands import GROUPS, GSD_M, MTF_NYQUIST, RGB
+from difffusr.kernels.images.consistency import sensor_matrix
+from difffusr.kernels.networks.fusion.frame import upscale_factor
+from difffusr.pipeline.weights.training.imagery import random_turn
+from difffusr.pipeline.weights.training.scenes import NativeScene
+
+#: Fewer coarse pixels a side than so many say nothing of a scene.
+LEAST_COARSE_PX: Final = 3
+
+
+#: What a group is trained on: GSD of the truth in metres, the bands that are it, and how often it is drawn. From 24 ×
+#: as far few pixels are left of real 60 m bands, so neighbours in wavelength stand in for them as well.
+STAND_INS: Final[dict[int, tuple[tuple[int, tuple[str, ...], float], ...]]] = {
+    10: ((10, GROUPS[10], 1.0),),
+    20: ((20, GROUPS[20], 1.0),),
+    60: ((60, GROUPS[60], 3.0), (10, ("B02", "B08"), 1.0), (20, ("B02", "B8A"), 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """A scene as the fusion of one group sees it, everything on the grid of the truth.
+
+    `bands` maps native GSDs to float32 (C, H, W) reflectance: the group's own under `gsd` (or what stands in for it),
+    and the finer groups'.
+    """
+
+    name: str
+    gsd: int
+    bands: Mapping[int, Tensor] = field(repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in whole coarse pixels, in pixels of the truth."""
+        f = upscale_factor(self.gsd)
+        height, width = (min(x.shape[i] for x in self.bands.values()) // f * f for i in (-2, -1))
+        return height, width
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are `LEAST_COARSE_PX` coarse pixels a side."""
+        return min(self.size) >= LEAST_COARSE_PX * upscale_factor(self.gsd)
+
+
+@dataclass(frozen=True)
+class WaldSample:
+    """One group of some ground, coarser by the fusion's own factor f = 4, 8 or 24.
+
+    Attributes:
+        guide: (3, H, W) red, green, blue on the truth's grid; stands for the super-resolved ones.
+        measured: (C, H / f, W / f), the group's bands as its sensor would see them from f times as far.
+        others: by native GSD, the finer groups' bands from as far, on their own grids.
+        truth: (C, H, W).
+    """
+
+    name: str
+    gsd: int
+    guide: Tensor = field(repr=False)
+    measured: Tensor = field(repr=False)
+    others: Mapping[int, Tensor] = field(repr=False)
+    truth: Tensor = field(repr=False)
+
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Samples with equal ones can be stacked."""
+        return tuple(self.guide.shape), tuple(self.measured.shape)
+
+
+def view_of(scene: NativeScene, gsd: int, truth_gsd: int | None = None, names: tuple[str, ...] | None = None) -> View:
+    """A scene for one group; by default its own bands at their native GSD are the truth."""
+    truth_gsd, names = truth_gsd or gsd, names or GROUPS[gsd]
+    finer = {g: torch.stack([_at(scene, band, truth_gsd) for band in GROUPS[g]]) for g in GROUPS if g < gsd}
+    return View(scene.name, gsd, finer | {gsd: torch.stack([_at(scene, band, truth_gsd) for band in names])})
+
+
+def squares(view: View) -> list[WaldSample]:
+    """The view in squares as large as its shorter side allows; none where that is too little."""
+    (height, width), side = view.size, min(view.size)
+    if not view.enough:
+        return []
+    corners = [(r, c) for r in range(0, height - side + 1, side) for c in range(0, width - side + 1, side)]
+    return [
+        seen_from_afar(
+            f"{view.name}@{r},{c}", view.gsd, {g: x[:, r : r + side, c : c + side] for g, x in view.bands.items()}
+        )
+        for r, c in corners
+    ]
+
+
+def random_square(view: View, size_px: int, rng: np.random.Generator) -> WaldSample:
+    """A square of a view, turned, with a random brightness; at times the guide is softened, as a super-resolved one is.
+
+    `size_px`: side in pixels of the truth, or what the view holds of it, in whole coarse pixels.
+    """
+    f = upscale_factor(view.gsd)
+    height, width = view.size
+    side = max(f, min(size_px, height, width) // f * f)
+    row, col = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    turn, gain = random_turn(rng), float(np.exp(rng.uniform(-0.4, 0.4)))
+    cut = {g: _turned(x[:, row : row + side, col : col + side], turn) * gain for g, x in view.bands.items()}
+    sample = seen_from_afar(view.name, view.gsd, cut)
+    if rng.random() >= 0.25:
+        return sample
+    guide = sample.guide
+    soft = F.interpolate(F.avg_pool2d(guide[None], 2), size=guide.shape[-2:], mode="bicubic", align_corners=False)[0]
+    softened = guide + rng.uniform(0, 0.8) * (soft - guide)
+    return WaldSample(sample.name, sample.gsd, softened, sample.measured, sample.others, sample.truth)
+
+
+def seen_from_afar(name: str, gsd: int, bands: Mapping[int, Tensor]) -> WaldSample:
+    """What is measured of bands (C, n, n) on the truth's grid; red, green and blue among them are the guide."""
+    seen = {
+        g: torch.stack([_observed(band, upscale_factor(g), key) for band, key in zip(x, GROUPS[g], strict=True)])
+        for g, x in bands.items()
+    }
+    guide = bands[10][[GROUPS[10].index(band) for band in RGB]]
+    return WaldSample(name, gsd, guide, seen[gsd], {g: x for g, x in seen.items() if g != gsd}, bands[gsd])
+
+
+def _turned(x: Tensor, turn: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(turn(x.numpy()))
+
+
+def _at(scene: NativeScene, band: str, gsd: int) -> Tensor:
+    """A band at some GSD: (H, W). Means over pixels where that is coarser than its own, bicubic where it is finer."""
+    x, native = scene.bands[band][None, None], GSD_M[band]
+    if native <= gsd:
+        return F.avg_pool2d(x, gsd // native)[0, 0]
+    return F.interpolate(x, scale_factor=native // gsd, mode="bicubic", align_corners=False)[0, 0]
+
+
+def _observed(band: Tensor, factor: int, name: str) -> Tensor:
+    """A band as its sensor would see it from `factor` times as far: (H, W) → (H / factor, W / factor)."""
+    rows, cols = (_axis(n // factor, factor, MTF_NYQUIST[name]) for n in band.shape)
+    return rows @ band @ cols.T
+
+
+@lru_cache(maxsize=128)
+def _axis(coarse: int, factor: int, mtf: float) -> Tensor:
+    return torch.from_numpy(sensor_matrix(coarse, factor, mtf)).float()

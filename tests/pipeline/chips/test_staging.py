@@ -1,0 +1,97 @@
+"""Staged chips: what is written is read, what is damaged is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numcodecs
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from difffusr.pipeline.chips.staging import StagedChip, read_chip, write_chip
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.storage.objects import Storage
+
+SIDE = 96
+
+
+def a_chip(with_std: bool = False) -> StagedChip:
+    rng = np.random.default_rng(4)
+    spectral, coarse = (12, SIDE, SIDE), (SIDE // 4, SIDE // 4)
+    return StagedChip(
+        rng.integers(0, 9_000, spectral).astype(np.uint16),
+        rng.integers(0, 5, coarse).astype(np.uint8),
+        rng.integers(0, 3, coarse).astype(np.uint16),
+        rng.integers(0, 900, spectral).astype(np.uint16) if with_std else None,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path))
+
+
+def is_same(read: StagedChip, chip: StagedChip, rows: slice = slice(None)) -> bool:
+    labels = np.array_equal(read.quality, chip.quality) and np.array_equal(read.source, chip.source)
+    std = chip.std is None or (read.std is not None and np.array_equal(read.std[:, rows], chip.std[:, rows]))
+    return labels and std and np.array_equal(read.dn[:, rows], chip.dn[:, rows])
+
+
+@pytest.mark.parametrize("with_std", [False, True])
+def test_a_chip_is_read_as_it_was_written(store, with_std):
+    chip = a_chip(with_std)
+    size = write_chip(store, "a.chip", chip)
+    assert size == (Path(store.url) / "chips" / "a.chip").stat().st_size
+    assert is_same(read_chip(store, "a.chip"), chip)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(23, 24), slice(24, 48), slice(30, 90), slice(95, 96)])
+def test_the_rows_that_are_wanted_are_read(store, rows):
+    chip = a_chip(with_std=True)
+    write_chip(store, "a.chip", chip)
+    assert is_same(read_chip(store, "a.chip", rows), chip, rows)
+
+
+def test_a_chip_of_an_earlier_version_is_read(store):
+    """One stream an array, of another codec, packed by safetensors itself."""
+    chip, packed, layout = a_chip(), {}, {}
+    codec = numcodecs.Blosc(cname="zstd", clevel=3, shuffle=numcodecs.Blosc.BITSHUFFLE)
+    for name in ("dn", "quality", "source"):
+        array = getattr(chip, name)
+        packed[name] = np.frombuffer(codec.encode(array), np.uint8)
+        layout[name] = [array.dtype.str, list(array.shape)]
+    store.write("chips/old.chip", safetensors.numpy.save(packed, {"layout": json.dumps(layout)}))
+    assert is_same(read_chip(store, "old.chip"), chip)
+    assert is_same(read_chip(store, "old.chip", slice(3, 9)), chip, slice(3, 9))
+
+
+def test_a_chip_is_a_safetensors_file(store):
+    chip = a_chip()
+    write_chip(store, "a.chip", chip)
+    streams = safetensors.numpy.load(store.read("chips/a.chip"))
+    assert set(streams) == {"dn", "quality", "source"}
+    assert np.array_equal(
+        np.frombuffer(numcodecs.Blosc().decode(streams["quality"].tobytes()), np.uint8), chip.quality.ravel()
+    )
+
+
+@pytest.mark.parametrize("keep", [0, 3, 8, 200, 0.5, -1])
+def test_a_chip_that_is_cut_short_is_damaged(store, keep):
+    write_chip(store, "a.chip", a_chip())
+    data = store.read("chips/a.chip")
+    store.write("chips/a.chip", data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    with pytest.raises(StoreError, match=r"chips/a\.chip: is damaged \(.*\); delete it and run again") as caught:
+        read_chip(store, "a.chip")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_chip_is_damaged(store):
+    write_chip(store, "a.chip", a_chip())
+    data = store.read("chips/a.chip")
+    begin = 8 + int.from_bytes(data[:8], "little")
+    for other in (b"\0" * len(data), bytes(range(256)) * 9, data[:begin] + b"\xff" * (len(data) - begin), data + b"x"):
+        store.write("chips/a.chip", other)
+        with pytest.raises(StoreError, match="is damaged"):
+            read_chip(store, "a.chip")

@@ -1,0 +1,144 @@
+"""Which scenes a chip takes, under each policy."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pytest
+import shapely
+
+from difffusr.pipeline.config.sections import Scenes
+from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.plan.looks import Cells, Look, size_of
+from difffusr.pipeline.plan.ranking import Candidates, Strip, rank_strip
+from difffusr.pipeline.scenes.item import Scene
+
+GRID = Grid()
+CELLS = Cells.of(GRID)
+
+
+def scene(day: int, cloud: float = 10.0, tile: str = "32UNA") -> Scene:
+    when = dt.datetime(2023, 6, day, 10, tzinfo=dt.UTC)
+    return Scene(
+        id=f"{tile}-{day:02d}", collection="c", datetime=when, tile=tile, epsg=32632, baseline="05.09",
+        cloud_cover=cloud, provider="local", footprint=shapely.box(9, 50, 10, 51), assets={}, scl=None,
+        product_uri=None, datatake=None, created=None, updated=None, sequence=None,
+    )  # fmt: skip
+
+
+def cell_sets(masks: np.ndarray) -> np.ndarray:
+    """(n, 16, 16) bool as sets of cells."""
+    return np.packbits(masks.reshape(len(masks), -1), axis=1, bitorder="little").view(np.uint64)
+
+
+def look(clear: np.ndarray, valid: np.ndarray | None = None) -> Look:
+    """What a scene shows of a row of chips: (n, 16, 16) bool each."""
+    valid = np.ones_like(clear) if valid is None else valid
+    count = len(clear)
+    return Look(
+        np.zeros(count, np.int32), np.arange(count, dtype=np.int32), cell_sets(valid), cell_sets(clear & valid), True
+    )
+
+
+def columns(*shares: float) -> np.ndarray:
+    """Chips of which the first so many sixteenths are clear."""
+    return np.stack([np.broadcast_to(np.arange(16) < 16 * share, (16, 16)) for share in shares])
+
+
+def ranked(scenes: list[Scene], looks: list[Look], count: int, **wishes):
+    wishes = Scenes(**wishes)
+    strip = Strip.of(0, 1, np.zeros(count, np.int64), np.arange(count, dtype=np.int64))
+    return rank_strip(wishes, CELLS, Candidates.of(scenes, wishes.policy), strip, dict(enumerate(looks)))
+
+
+def first(found) -> list[int]:
+    return found.scenes[:, 0].tolist()
+
+
+def test_the_clearest_comes_first_and_the_next_fills_what_it_masks():
+    looks = [look(columns(0.5)), look(columns(0.75)), look(~columns(0.75))]
+    found = ranked([scene(1), scene(2), scene(3)], looks, 1, policy="clearest")
+    assert found.scenes.tolist() == [[1, 2, -1]]
+    assert found.clear.tolist() == [1.0]
+
+
+def test_no_further_scene_once_the_chip_is_clear_enough():
+    looks = [look(columns(0.75)), look(~columns(0.75))]
+    scenes = [scene(1), scene(2)]
+    assert ranked(scenes, looks, 1, policy="clearest", fill_until=0.7).scenes.tolist() == [[0, -1, -1]]
+    assert ranked(scenes, looks, 1, policy="clearest", fill_until=0.8).scenes.tolist() == [[0, 1, -1]]
+    assert ranked(scenes, looks, 1, policy="clearest", max_scenes=1).scenes.tolist() == [[0]]
+
+
+def test_a_scene_that_adds_nothing_is_not_read():
+    looks = [look(columns(0.75)), look(columns(0.5))]
+    assert ranked([scene(1), scene(2)], looks, 1, policy="clearest").scenes.tolist() == [[0, -1, -1]]
+
+
+def test_the_newest_comes_first_and_older_ones_fill():
+    looks = [look(columns(1.0)), look(columns(0.25)), look(columns(0.5))]
+    found = ranked([scene(1), scene(9), scene(5)], looks, 1, policy="newest")
+    assert found.scenes.tolist() == [[1, 2, 0]]
+
+
+def test_the_scene_closest_to_a_date_comes_first():
+    looks = [look(columns(0.5)), look(columns(0.5)), look(columns(0.5))]
+    scenes = [scene(1), scene(9), scene(20)]
+    assert first(ranked(scenes, looks, 1, policy="closest_to(2023-06-11)")) == [1]
+    assert first(ranked(scenes, looks, 1, policy="closest_to(2023-06-30)")) == [2]
+    assert first(ranked(scenes, looks, 1, policy="closest_to(2020-01-01)")) == [0]
+
+
+def test_neighbours_share_a_date_where_the_clearest_differ_by_little():
+    one = look(columns(1.0, 1.0, 0.9375, 1.0, 1.0, 0.25))
+    other = look(columns(0.5, 0.5, 1.0, 0.5, 0.5, 1.0))
+    scenes = [scene(1), scene(2)]
+    assert first(ranked(scenes, [one, other], 6, policy="clearest")) == [0, 0, 1, 0, 0, 1]
+    assert first(ranked(scenes, [one, other], 6, policy="neighbours")) == [0, 0, 0, 0, 0, 1]
+
+
+def test_of_two_tiles_of_one_pass_the_fuller_is_enough():
+    edge = np.ones((1, 16, 16), bool)
+    edge[:, :, 10:] = False
+    full, half = look(columns(1.0)), look(columns(1.0), edge)
+    for policy in ("clearest", "neighbours", "newest"):
+        found = ranked([scene(1, tile="32UNA"), scene(1, tile="32UPA")], [half, full], 1, policy=policy)
+        assert found.scenes.tolist() == [[1, -1, -1]]
+
+
+def test_two_halves_of_a_pass_make_a_whole():
+    west = np.ones((1, 16, 16), bool)
+    west[:, :, 9:] = False
+    looks = [look(columns(1.0), west), look(columns(1.0), ~west)]
+    found = ranked([scene(1, tile="32UNA"), scene(1, tile="32UPA")], looks, 1, policy="neighbours")
+    assert found.scenes.tolist() == [[0, 1, -1]]
+    assert found.covered.tolist() == [1.0]
+
+
+def test_cloud_is_a_last_resort_and_can_be_refused():
+    looks = [look(columns(0.0, 0.5))]
+    assert len(ranked([scene(1)], looks, 2).row) == 2
+    assert ranked([scene(1)], looks, 2, allow_cloudy=False).col.tolist() == [1]
+    assert ranked([scene(1)], looks, 2, min_clear_share=0.6).col.tolist() == []
+
+
+def test_less_cloud_in_the_whole_product_breaks_a_tie():
+    looks = [look(columns(1.0)), look(columns(1.0))]
+    for policy in ("clearest", "neighbours"):
+        assert first(ranked([scene(1, cloud=5), scene(2, cloud=60)], looks, 1, policy=policy)) == [0]
+
+
+def test_chips_that_no_scene_shows_are_left_out():
+    nothing = Look(*(np.zeros(0, np.int32),) * 2, *(np.zeros((0, 4), np.uint64),) * 2, True)
+    for policy in ("clearest", "neighbours"):
+        assert len(ranked([scene(1)], [nothing], 3, policy=policy).row) == 0
+        assert len(ranked([scene(1)], [look(columns(1.0))], 3, policy=policy).row) == 1
+
+
+@pytest.mark.parametrize("grid", [GRID, Grid(96, 24, 512, 256), Grid(384, 48), Grid(66, 6, 512, 256)])
+def test_cells_fit_chips_and_strides(grid):
+    cells = Cells.of(grid)
+    assert cells.side * cells.step_m == grid.chip_px * 10
+    assert cells.stride * cells.step_m == grid.stride_px * 10
+    assert size_of(np.full((2, cells.words), 2**64 - 1, np.uint64)).tolist() == [64 * cells.words] * 2

@@ -1,0 +1,262 @@
+"""A cube's STAC documents: valid, true to the cube, and found through a server."""
+
+from __future__ import annotations
+
+import copy
+import http.server
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pystac
+import pystac.validation
+import pytest
+import shapely
+import xarray as xr
+from pystac.extensions.mlm import MLMExtension, TaskType
+from pystac_client import Client
+from shapely.geometry import shape
+from small_cubes import GRID, finish, label, month, published, write
+from stac_geoparquet.arrow import stac_table_to_items
+
+from difffusr.kernels.bands import BANDS, GROUPS
+from difffusr.pipeline.commands import cli
+from difffusr.pipeline.cube.drafting import draft_cube
+from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
+from difffusr.pipeline.publish.door import open_target
+from difffusr.pipeline.storage.objects import Storage
+
+PROGRAM = Path(sys.executable).with_name("rustac")
+
+#: Near 16° N 105° E, and in the next zone, south of the equator, near 16° S 111° E.
+ZONES = {
+    32648: (PixelWindow(-720_000, 200_000, 128, 128), "48PWC", "one"),
+    32749: (PixelWindow(704_000, 200_000, 128, 128), "49KDA", "two"),
+}
+CONFIG = {
+    "source": {"stac_api": "https://example.com/v1/"},
+    "grid": {"chip_px": 192},
+    "model": {"preset": "small", "seed": 3, "stage1": "https://example.com/last.ckpt?sig=secret", "fusion": None},
+}
+PROVENANCE = {
+    "software": {"difffusr": "0.1.0", "torch": "2.13.0+cpu"},
+    "model": "abc123",
+    "weights": {"stage1": "ab" * 32, "fusion": "cd" * 32},
+    "sampling": {"solver": "ddim", "steps": 10, "temperature": 0.25},
+    "config": CONFIG,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two zones, two months, described."""
+    home = tmp_path_factory.mktemp("stac")
+    storage, staging = Storage(str(home / "laos.zarr")), Storage(str(home / "laos.staging"))
+    for number in (1, 2):
+        scenes = [
+            {"id": f"{name}{number}", "tile": tile, "collection": "l2a", "datetime": f"2023-{number:02d}-10T03:00:00Z"}
+            for _, tile, name in ZONES.values()
+        ]
+        extents = {epsg: window for epsg, (window, *_) in ZONES.items()}
+        draft = draft_cube(storage, GRID, extents, month(number), scenes, PROVENANCE)
+        target = open_target(storage, staging, draft, label(number))
+        planned = set()
+        for epsg, window in extents.items():
+            first = ShardIndex(window.row // 64, window.col // 64)
+            shards = [ShardIndex(first.row + i, first.col + j) for i in (0, 1) for j in (0, 1)]
+            write(target, 10 * number, shards, [epsg])
+            planned |= {(epsg, shard) for shard in shards}
+        finish(target, staging, planned, planned)
+        target.publish(shards_written=len(planned), keep=1)
+    assert describe(home / "laos.zarr", home / "out") == 0
+    return home / "out"
+
+
+def describe(*words: object) -> int:
+    """The command's exit code."""
+    before, sys.argv = sys.argv, ["difffusr", "stac", *map(str, words)]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def documents(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every document by its id."""
+    found = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    return {document["id"]: document for document in found}
+
+
+def valid(document: dict[str, Any]) -> list[Any]:
+    """Check against the schemas of STAC's core, which pystac brings along; extensions' lie on the net."""
+    return pystac.validation.validate_dict(document, extensions=[])
+
+
+def test_documents_are_valid(folder):
+    found = documents(folder)
+    items = [f"laos_{epsg}_{label(number)}" for epsg in ZONES for number in (1, 2)]
+    assert sorted(found) == ["laos", *items, "laos_model"]
+    assert all(valid(document) for document in found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("laos", "extent"), ("laos_32648_2023-01", "geometry"), ("laos_32648_2023-01", "assets")]
+)
+def test_a_document_that_lacks_something_is_not(folder, name, key):
+    broken = copy.deepcopy(documents(folder)[name])
+    del broken[key]
+    with pytest.raises(pystac.errors.STACValidationError):
+        valid(broken)
+
+
+def test_a_start_without_an_end_is_not_valid(folder):
+    broken = copy.deepcopy(documents(folder)["laos_32648_2023-01"])
+    del broken["properties"]["end_datetime"]
+    with pytest.raises(pystac.errors.STACValidationError):
+        valid(broken)
+
+
+def test_links_lead_from_the_collection_to_its_items_and_back(folder):
+    collection = pystac.Collection.from_file(str(folder / "collection.json"))
+    items = list(collection.get_items())
+    assert len(items) == 4
+    assert all(item.get_collection().id == "laos" for item in items)
+    assert {asset.href for asset in collection.assets.values()} == {str(folder.parent / "laos.zarr"), "./items.parquet"}
+
+
+@pytest.mark.parametrize("epsg", ZONES)
+def test_item_is_true_to_the_cube(folder, epsg):
+    window, _, name = ZONES[epsg]
+    item = pystac.Item.from_file(str(folder / f"laos_{epsg}_2023-02.json"))
+    properties, ground = item.properties, shape(item.geometry)
+    assert ground.is_valid
+    assert ground.exterior.is_ccw
+    assert tuple(item.bbox) == ground.bounds
+    lon, lat = ground.centroid.coords[0]
+    assert (lon, lat) == pytest.approx({32648: (105.0, 16.3), 32749: (111.0, -15.9)}[epsg], abs=0.4)
+    assert (properties["start_datetime"], properties["end_datetime"]) == (
+        "2023-02-01T00:00:00Z",
+        "2023-02-28T23:59:59Z",
+    )
+    assert (properties["proj:code"], properties["proj:shape"]) == (f"EPSG:{epsg}", [128, 128])
+    assert properties["proj:bbox"] == list(window.bounds_m(epsg))
+    assert properties["processing:software"] == {"difffusr": "0.1.0", "torch": "2.13.0+cpu"}
+    # Opened at the asset's address, the store says the same.
+    with xr.open_zarr(item.assets["zarr"].href) as group:
+        described = properties["cube:variables"]
+        assert {variable: entry["dimensions"] for variable, entry in described.items()} == {
+            str(variable): list(array.dims) for variable, array in group.data_vars.items() if array.ndim > 2
+        }
+        for axis in ("x", "y"):
+            entry = properties["cube:dimensions"][axis]
+            assert entry["extent"] == [float(group[axis].min()), float(group[axis].max())]
+        assert properties["cube:dimensions"]["band"]["values"] == group.band.values.tolist()
+        days = [str(day)[:10] for day in group.time.values]
+        assert [day[:10] for day in properties["cube:dimensions"]["time"]["values"]] == days
+    assert [band["name"] for band in item.assets["zarr"].extra_fields["bands"]] == list(BANDS)
+    sources = [(link.href, link.title) for link in item.links if link.rel == "derived_from"][:-1]
+    assert sources == [(f"https://example.com/v1/collections/l2a/items/{name}2", f"{name}2")]
+
+
+def test_the_model_is_described_and_linked_from_what_it_made(folder):
+    item = pystac.Item.from_file(str(folder / "laos_32648_2023-02.json"))
+    assert [link.href for link in item.links if link.rel == "derived_from"][-1] == "./model.json"
+    model = pystac.Item.from_file(str(folder / "model.json"))
+    assert valid(model.to_dict())
+    told = MLMExtension.ext(model)
+    assert (told.mlm_name, told.framework, told.tasks) == ("DiffFuSR", "pytorch", [TaskType.SUPER_RESOLUTION])
+    assert told.hyperparameters.to_dict() == {"seed": 3, **PROVENANCE["sampling"]}
+    assert [entry.input.shape for entry in told.input] == [[-1, 4, 192, 192], [-1, 6, 96, 96], [-1, 2, 32, 32]]
+    assert [band for entry in told.input for band in entry.bands] == [
+        band for bands in GROUPS.values() for band in bands
+    ]
+    assert told.output[0].result.shape == [-1, 12, 768, 768]
+    fusion = model.assets["fusion"]
+    assert fusion.href == "pkg:pypi/difffusr@0.1.0#kernels/weights/small-fusion.safetensors"
+    assert fusion.extra_fields["file:checksum"] == "1220" + "cd" * 32
+    assert model.assets["stage1"].href == "https://example.com/last.ckpt"  # its signature is no part of an address
+
+
+def test_a_cube_that_does_not_say_its_weights_has_no_model(tmp_path):
+    storage, staging = Storage(str(tmp_path / "old.zarr")), Storage(str(tmp_path / "old.staging"))
+    published(storage, staging, 1, 5)
+    assert describe(tmp_path / "old.zarr", tmp_path / "out") == 0
+    assert not (tmp_path / "out" / "model.json").exists()
+    assert "model" not in (tmp_path / "out" / "collection.json").read_text()
+
+
+def test_a_footprint_at_180_degrees_stays_on_its_side():
+    from difffusr.pipeline.readers.stac import _in_degrees
+
+    # 160 km to 180 km east of the middle of zone 60, at 60° S: 177° + 3° is 167 km from it.
+    west, _, east, _ = _in_degrees(shapely.box(660_000, 3_300_000, 680_000, 3_340_000), 32760).bounds
+    assert 179.8 < west < east <= 180.0
+
+
+@pytest.fixture
+def server(folder: Path, tmp_path: Path) -> Iterator[str]:
+    if not PROGRAM.is_file():
+        pytest.skip("rustac is not installed")
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as free:
+        address = f"127.0.0.1:{free.server_port}"
+    # This server takes relative links from the folder that it runs in.
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--addr", address, "collection.json"],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"http://{address}/", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_items_are_found_through_a_server(folder, server):
+    client = Client.open(server)
+    assert client.get_collection("laos").title.startswith("Super-resolved Sentinel-2")
+    search = client.search(collections=["laos"], bbox=[104.9, 16.0, 105.2, 16.6], datetime="2023-02-05/2023-02-06")
+    found = list(search.items())
+    assert [item.id for item in found] == ["laos_32648_2023-02"]
+    assert found[0].properties["proj:code"] == "EPSG:32648"
+    assert found[0].assets["zarr"].href == str(folder.parent / "laos.zarr" / "32648" / "0")
+
+
+def test_table_holds_the_same_items(folder):
+    items = list(stac_table_to_items(pq.read_table(folder / "items.parquet")))
+    written = documents(folder)
+    assert len(items) == 4
+    for item in items:
+        document = written[item["id"]]
+        assert (item["bbox"], item["links"]) == (document["bbox"], document["links"])
+        assert item["properties"]["cube:dimensions"] == document["properties"]["cube:dimensions"]
+        assert item["assets"]["zarr"]["href"] == document["assets"]["zarr"]["href"]
+        assert shape(item["geometry"]).equals(shape(document["geometry"]))
+
+
+def test_the_same_cube_gives_the_same_documents(folder, tmp_path):
+    assert describe(folder.parent / "laos.zarr", tmp_path) == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+
+
+def test_an_id_that_is_none_is_one_line(folder, tmp_path, capsys):
+    assert describe(folder.parent / "laos.zarr", tmp_path / "out", "--id", "a b/c") == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), "--id: found 'a b/c'" in error) == (1, True)
+    assert not (tmp_path / "out").exists()

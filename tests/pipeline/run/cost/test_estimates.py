@@ -1,0 +1,320 @@
+"""What a run will take and cost: laws that hold for every plan, and errors that say what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
+from difffusr.pipeline.plan.tables import Chips, Plan, Shards
+from difffusr.pipeline.run.cost.calibration import (
+    Calibration,
+    Conditions,
+    OverviewWriting,
+    Publishing,
+    Reading,
+    ShardWriting,
+    Staging,
+    StartUp,
+    conditions_of,
+    load_calibration,
+)
+from difffusr.pipeline.run.cost.estimates import check_budget, cluster_of, enforce_budget, estimate
+from difffusr.pipeline.run.cost.figures import Cluster
+from difffusr.pipeline.run.cost.words import calibration_rows, estimate_rows
+from difffusr.pipeline.scenes.item import Scene
+
+PRICES = {"gpu_hour": 2.5, "cpu_hour": 0.05, "gb_read": 0.09, "gb_written": 0.01, "gb_month": 0.02,
+          "thousand_requests": 0.005}  # fmt: skip
+
+
+def config_of(**sections: Any) -> RunConfig:
+    content: dict[str, Any] = {
+        "name": "test",
+        "area": {"bbox": [8, 47, 9, 48]},
+        "period": {"start": dt.date(2023, 6, 1), "end": dt.date(2023, 6, 30)},
+        "source": {"items": "/tmp/items.json"},
+        "store": {"url": "/tmp/cube.zarr"},
+        "costs": {"prices": PRICES},
+    }
+    return RunConfig.model_validate({**content, **sections})
+
+
+def calibration_of(config: RunConfig, **figures: Any) -> Calibration:
+    content: dict[str, Any] = {
+        "version": 2,
+        "measured": "2026-01-01T00:00:00+00:00",
+        "machine": "2 cores",
+        "gpu": False,
+        "actors": 2,
+        "load": 0.0,
+        "source": "own",
+        "conditions": conditions_of(config),
+        "model": {1: 8.0, 4: 7.0},
+        "start_up": StartUp(ray=4.0, actors=10.0),
+        "read": Reading(seconds=0.05, cpu_seconds=0.03, bytes=500_000, further_share=0.5),
+        "stage": Staging(seconds=0.1, cpu_seconds=0.1, bytes=1_000_000, bytes_covered=7_000_000),
+        "shard": ShardWriting(seconds=1.5, seconds_per_chip=0.1, bytes=100_000, bytes_per_pixel=15.0),
+        "overview": OverviewWriting(seconds_per_shard=0.5, bytes_per_pixel=18.0),
+        "publish": Publishing(seconds=0.01, objects=19),
+    }
+    return Calibration(**{**content, **figures})
+
+
+def plan_of(count: int, scenes_a_chip: int = 1, wide: int = 20) -> Plan:
+    """So many chips, row by row, all covered."""
+    number = np.arange(count)
+    scenes = np.tile(np.arange(scenes_a_chip, dtype=np.int32), (count, 1))
+    chips = Chips(
+        np.full(count, 32632, np.int32),
+        (number // wide - 3000).astype(np.int32),
+        (number % wide + 300).astype(np.int32),
+        scenes,
+        np.ones(count, np.float32),
+        np.ones(count, np.float32),
+        np.zeros((count, 32), np.uint8),
+        tuple(f"scene {i}" for i in range(scenes_a_chip)),
+    )
+    known = tuple(scene_of(scene) for scene in chips.scene_ids)
+    return Plan(known, chips, Shards.of(chips, Grid()), {})
+
+
+def scene_of(name: str) -> Scene:
+    when = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
+    return Scene(
+        name, "sentinel-2-l2a", when, "32TMT", 32632, "05.09", 0.0, "test", shapely.box(8, 47, 9, 48), {}, None, None,
+        None, None, None, None,
+    )  # fmt: skip
+
+
+CONFIG = config_of()
+CALIBRATION = calibration_of(CONFIG)
+ON_CORES = Cluster(actors=2, gpus=0, cpus=2)
+
+counts = st.integers(1, 300)
+batches = st.sampled_from([1, 4])
+clusters = st.one_of(
+    st.builds(lambda n: Cluster(n, 0, n), st.integers(1, 64)),
+    st.builds(lambda n, cores: Cluster(n, n, n * cores), st.integers(1, 16), st.integers(1, 16)),
+)
+
+
+def estimated(chips: int, batch: int, cluster: Cluster, **more: Any):
+    config = config_of(compute={"batch": batch})
+    calibration = calibration_of(config, gpu=cluster.gpus > 0)
+    return estimate(plan_of(chips), config, calibration, cluster, **more)
+
+
+@given(counts, st.integers(0, 40), batches, clusters)
+@settings(deadline=None)
+def test_more_chips_are_never_cheaper_or_sooner(chips, more, batch, cluster):
+    fewer, all_of_them = estimated(chips, batch, cluster), estimated(chips + more, batch, cluster)
+    assert all_of_them.seconds.total >= fewer.seconds.total
+    assert all_of_them.total >= fewer.total
+    for name in ("bytes_read", "bytes_staged", "bytes_cube", "objects"):
+        assert getattr(all_of_them, name) >= getattr(fewer, name)
+
+
+@given(counts, batches, clusters)
+@settings(deadline=None)
+def test_twice_the_actors_are_never_slower(chips, batch, cluster):
+    twice = Cluster(2 * cluster.actors, cluster.gpus, cluster.cpus)
+    bigger = Cluster(2 * cluster.actors, 2 * cluster.gpus, 2 * cluster.cpus)
+    alone = estimated(chips, batch, cluster).seconds.total
+    assert estimated(chips, batch, twice).seconds.total <= alone + 1e-9
+    assert estimated(chips, batch, bigger).seconds.total <= alone + 1e-9
+
+
+@given(counts, st.data())
+@settings(deadline=None)
+def test_what_is_staged_already_is_not_computed_or_paid_again(chips, data):
+    done = data.draw(st.integers(0, chips))
+    whole, rest = estimated(chips, 1, ON_CORES), estimated(chips, 1, ON_CORES, done=done)
+    assert rest.seconds.total <= whole.seconds.total
+    assert rest.bytes_staged == pytest.approx(whole.bytes_staged * (chips - done) / chips)
+    assert rest.total <= whole.total
+    if done == chips:
+        assert rest.seconds.chips == rest.bytes_read == 0
+
+
+@given(counts, clusters)
+@settings(deadline=None)
+def test_costs_add_up(chips, cluster):
+    made = estimated(chips, 1, cluster)
+    lines = [getattr(made.costs, field.name) for field in fields(made.costs)]
+    assert made.total == pytest.approx(sum(lines))
+    assert made.costs.cpu == pytest.approx(made.seconds.total / 3600 * cluster.cpus * PRICES["cpu_hour"])
+    assert made.costs.gpu == pytest.approx(made.seconds.total / 3600 * cluster.gpus * PRICES["gpu_hour"])
+    assert made.costs.read == pytest.approx(made.bytes_read / 1e9 * PRICES["gb_read"])
+    assert json.loads(json.dumps(made.to_dict()))["costs"]["total"] == made.total
+
+
+figures = st.floats(0, 1e9, allow_nan=False)
+
+
+@given(figures, figures, st.dictionaries(st.integers(1, 64), figures, min_size=1))
+def test_a_calibration_survives_its_file(seconds, share, model):
+    reading = Reading(seconds=seconds, cpu_seconds=seconds, bytes=seconds, further_share=share)
+    made = calibration_of(CONFIG, model=model, read=reading)
+    assert Calibration.from_json(made.to_json()) == made
+
+
+def test_on_cores_reading_and_computing_add_up_on_gpus_they_overlap():
+    plan = plan_of(40)
+    slow = Reading(seconds=4.0, cpu_seconds=4.0, bytes=1, further_share=1.0)
+    on_cores = estimate(plan, CONFIG, calibration_of(CONFIG, read=slow), ON_CORES).seconds.chips
+    assert on_cores == pytest.approx(10 + 20 * (8.0 + 4.0 + 0.1))
+    on_gpus = calibration_of(CONFIG, read=slow, gpu=True)
+    one, gpus = config_of(compute={"batch": 1}), Cluster(2, 2, 16)
+    assert estimate(plan, one, on_gpus, gpus).seconds.chips == pytest.approx(10 + 20 * 8.0)
+    assert estimate(plan, CONFIG, on_gpus, gpus).seconds.chips == pytest.approx(10 + 5 * 4 * 7.0)  # the fastest batch
+
+
+def test_further_scenes_are_read_only_as_often_as_was_measured():
+    assert estimate(plan_of(10), CONFIG, CALIBRATION, ON_CORES).looks == 10
+    made = estimate(plan_of(10, scenes_a_chip=3), CONFIG, CALIBRATION, ON_CORES)
+    assert made.looks == 10 * (1 + 2 * 0.5)
+    assert made.chips_by_scenes == {3: 10}
+    assert made.bytes_read == made.looks * 500_000
+
+
+def test_a_cube_has_the_bytes_of_the_ground_that_the_chips_cover():
+    plan = plan_of(100)
+    ground_px = 100 * (168 * 4) ** 2
+    made = estimate(plan, CONFIG, CALIBRATION, ON_CORES)
+    tops = overview_shards(plan)
+    of_levels = ground_px * 18 * sum(0.25**level for level in range(1, 1 + len(tops)))
+    assert made.bytes_cube == pytest.approx(ground_px * 15 + of_levels + (len(plan.shards) + sum(tops)) * 100_000)
+
+
+def overview_shards(plan: Plan) -> list[int]:
+    """Shards of overviews of a plan of one zone, by level, until one shard of four chunks holds it."""
+    places = {(int(row), int(col)) for row, col in zip(plan.shards.row, plan.shards.col, strict=True)}
+    top, left = (min(place[axis] for place in places) for axis in (0, 1))
+    places = {(row - top, col - left) for row, col in places}
+    side, counts = 2048 * (1 + max(max(place) for place in places)), []
+    while side > 512:
+        places, side = {(row // 2, col // 2) for row, col in places}, side / 2
+        counts.append(len(places))
+    return counts
+
+
+def test_overviews_take_as_long_as_the_shards_that_they_are_made_of():
+    plan = plan_of(100)
+    made = estimate(plan, CONFIG, CALIBRATION, Cluster(actors=1, gpus=0, cpus=1))
+    below = [len(plan.shards), *overview_shards(plan)[:-1]]
+    assert made.seconds.overviews == pytest.approx(0.5 * sum(below))
+    shards = len(plan.shards) + sum(overview_shards(plan))
+    assert made.objects == 100 + 4 * shards + 19 * (1 + len(overview_shards(plan))) + 2 + 13
+
+
+def test_samples_of_uncertainty_take_the_time_of_the_model_as_often():
+    config = config_of(model={"uncertainty_samples": 8})
+    once = estimate(plan_of(2), CONFIG, CALIBRATION, ON_CORES)
+    often = estimate(plan_of(2), config, calibration_of(config), ON_CORES)
+    assert often.seconds.chips - once.seconds.chips == pytest.approx(7 * 8.0)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"model": {"sampler_steps": 50}}, "steps 10 instead of 50"),
+        ({"grid": {"chip_px": 96}}, "chip_px 192 instead of 96"),
+        ({"compute": {"precision": "bfloat16"}}, "precision float32 instead of bfloat16"),
+        ({"compute": {"cpus_per_actor": 2}}, "threads 1 instead of 2"),
+        ({"model": {"uncertainty_samples": 2}}, "uncertainty False instead of True"),
+        ({"compute": {"batch": 2}}, "batch 1, 4 instead of 2"),
+        (
+            {"model": {"preset": "published", "stage1": "/a", "fusion": "/b", "sampler_steps": 10}},
+            "preset small instead of published",
+        ),
+    ],
+)
+def test_a_calibration_of_something_else_is_refused(sections, said):
+    calibration = calibration_of(CONFIG, conditions=Conditions(**{**CALIBRATION.conditions.model_dump(), "steps": 10}))
+    config = config_of(**{"model": {"sampler_steps": 10}, **sections})
+    with pytest.raises(ConfigError, match=said) as caught:
+        estimate(plan_of(1), config, calibration, ON_CORES)
+    assert "difffusr calibrate" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_figures_of_cores_say_nothing_of_gpus():
+    with pytest.raises(ConfigError, match="no GPU instead of some"):
+        estimate(plan_of(1), CONFIG, CALIBRATION, Cluster(1, 1, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: {**data, "version": 1}, "version"),
+        (lambda data: {**data, "more": 1}, "more"),
+        (lambda data: {**data, "model": {}}, "model"),
+        (lambda data: {**data, "load": -1}, "load"),
+        (lambda data: {name: data[name] for name in data if name != "read"}, "read"),
+        (lambda data: [data], "calibration"),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_said_to_be_none(change, said, tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(change(json.loads(CALIBRATION.to_json()))))
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_calibration(str(path))
+    assert str(path) in str(caught.value)
+    assert "difffusr calibrate" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_calibration_that_is_not_there_or_not_json_is_one_clear_error(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_calibration(str(tmp_path / "none.json"))
+    (tmp_path / "text.json").write_bytes(b"\xff not json")
+    with pytest.raises(ConfigError, match="is no calibration"):
+        load_calibration(str(tmp_path / "text.json"))
+
+
+def test_a_run_over_its_budget_does_not_start(tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text(CALIBRATION.to_json())
+    costs = {"prices": {"cpu_hour": 100.0}, "currency": "CHF", "calibration": str(path)}
+    plan = plan_of(50)
+    with pytest.raises(DifffusrError) as caught:
+        enforce_budget(config_of(costs=costs, budget=0.5), plan, 0)
+    assert caught.value.exit_code == 1
+    assert "CHF, the budget is 0.50 CHF" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert enforce_budget(config_of(costs=costs), plan, 0) is None
+    affordable = enforce_budget(config_of(costs=costs, budget=1e6), plan, 0)
+    assert affordable is not None
+    check_budget(config_of(costs=costs, budget=affordable.total), affordable)
+
+
+def test_a_cluster_holds_as_many_actors_as_its_gpus_or_cores_and_no_more_than_are_allowed():
+    assert cluster_of(CONFIG, gpus=0, cpus=8) == Cluster(8, 0, 8)
+    assert cluster_of(CONFIG, gpus=4, cpus=64) == Cluster(4, 4, 64)
+    halves = config_of(compute={"gpus_per_actor": 0.5, "actors_max": 6})
+    assert cluster_of(halves, gpus=2, cpus=8) == Cluster(4, 2, 8)
+    assert cluster_of(halves, gpus=4, cpus=8) == Cluster(6, 4, 8)
+    assert cluster_of(config_of(compute={"cpus_per_actor": 16}), gpus=0, cpus=8).actors == 1
+    assert cluster_of(config_of(compute={"gpus_per_actor": 0}), gpus=4, cpus=8) == Cluster(8, 0, 8)
+    with pytest.raises(ConfigError, match=r"compute\.gpus_per_actor"):
+        cluster_of(config_of(compute={"gpus_per_actor": 2}), gpus=1, cpus=8)
+
+
+def test_tables_are_for_people():
+    rows = dict(estimate_rows(estimate(plan_of(1000, wide=40), CONFIG, CALIBRATION, ON_CORES)))
+    assert rows["to read"] == "500.0 MB"
+    assert rows["wall clock"].endswith(" h")
+    assert rows["cost"].endswith(" EUR")
+    busy = dict(calibration_rows(calibration_of(CONFIG, load=1.2)))
+    assert "measure again" in busy["warning"]

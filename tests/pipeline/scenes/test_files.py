@@ -1,0 +1,96 @@
+"""Files that readers keep open between two chips."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+from small_rasters import SQUARE, raster, scene_of
+
+from difffusr.pipeline.ground.errors import ReadError
+from difffusr.pipeline.scenes import files as reading
+from difffusr.pipeline.scenes.windows import read_window
+
+
+@pytest.fixture
+def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every file that is opened from now on, by readers who have none open yet."""
+    found: list[str] = []
+    open_file = rasterio.open
+
+    def noted(path: Any, *rest: Any, **more: Any) -> Any:
+        if not rest:
+            found.append(Path(path).name)
+        return open_file(path, *rest, **more)
+
+    monkeypatch.setattr(reading, "_kept", reading._Kept())
+    monkeypatch.setattr(rasterio, "open", noted)
+    return found
+
+
+def value(path: Path) -> int:
+    pixels = read_window(scene_of(str(path)), "B04", SQUARE)
+    assert (pixels == pixels[0, 0]).all()
+    return int(pixels[0, 0])
+
+
+def test_a_file_that_is_wanted_again_is_opened_once(tmp_path, opens):
+    one, other = raster(tmp_path / "a.tif", 7), raster(tmp_path / "b.tif", 8)
+    assert [value(path) for path in (one, other, one, other, one)] == [7, 8, 7, 8, 7]
+    assert opens == ["a.tif", "b.tif"]
+
+
+def test_a_file_that_was_replaced_is_opened_anew(tmp_path, opens):
+    path = raster(tmp_path / "a.tif", 7)
+    assert value(path) == 7
+    raster(tmp_path / "new.tif", 9).replace(path)
+    assert value(path) == 9
+    with rasterio.open(path, "r+") as file:
+        file.write(file.read() + 1)
+    assert value(path) == 10
+    path.unlink()
+    with pytest.raises(ReadError, match="No such file"):
+        value(path)
+
+
+def test_a_file_is_checked_against_the_scene_that_wants_it(tmp_path, opens):
+    path = raster(tmp_path / "a.tif", 7)
+    assert value(path) == 7
+    with pytest.raises(ReadError, match="its item says EPSG:32632"):
+        read_window(scene_of(str(path), epsg=32632), "B04", SQUARE)
+
+
+def test_a_file_whose_reading_failed_is_not_kept(tmp_path, opens, monkeypatch):
+    path = raster(tmp_path / "a.tif", 7)
+    scene = scene_of(str(path))
+    with pytest.raises(ZeroDivisionError), reading.opened(scene, "B04", scene.assets["B04"], keep=True) as file:
+        raise ZeroDivisionError
+    assert file.closed
+    assert value(path) == 7
+    assert opens == ["a.tif"] * 2
+
+
+def test_no_more_files_are_kept_than_three_scenes_have(tmp_path, opens):
+    paths = [raster(tmp_path / f"{i}.tif", i + 1) for i in range(40)]
+    assert [value(path) for path in paths] == list(range(1, 41))
+    kept = list(reading._kept._files.values())
+    assert len(kept) == reading._FILES_KEPT == 39
+    assert not any(held.file.closed for held in kept)
+    assert value(paths[-1]) == 40
+    assert opens.count("39.tif") == 1
+    assert value(paths[0]) == 1  # used longest ago: closed, and opened again
+    assert opens.count("0.tif") == 2
+
+
+def test_two_threads_share_no_file(tmp_path, opens):
+    path = raster(tmp_path / "a.tif", 7)
+    assert value(path) == 7
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(value(path)))
+    thread.start()
+    thread.join()
+    assert found == [7]
+    assert opens == ["a.tif"] * 2

@@ -1,0 +1,203 @@
+"""Files open where their providers keep them: behind signatures, on endpoints of their own, and at a price."""
+
+from __future__ import annotations
+
+import datetime as dt
+import http.server
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from shapely.geometry import box
+
+from difffusr.pipeline.ground.errors import ReadError
+from difffusr.pipeline.scenes.item import Asset, Scene
+from difffusr.pipeline.scenes.providers import advice, gdal_options, readable, requester_pays
+from difffusr.pipeline.scenes.windows import read_overview
+
+TOKEN = "st=2023-01-01&se=2099-01-01&sp=rl&sig=SIGNATURE-NOBODY-MAY-SEE"
+SIGNATURE = "SIGNATURE-NOBODY-MAY-SEE"
+BLOB = "http://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/32/T/PS/SCL.tif"
+
+
+@pytest.fixture
+def tiff(tmp_path: Path) -> Path:
+    """A small file of classes."""
+    path = tmp_path / "SCL.tif"
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:32632", "nodata": 0}
+    with rasterio.open(
+        path, "w", width=60, height=60, transform=from_origin(600000, 5200080, 20, 20), **profile
+    ) as file:
+        file.write(np.full((60, 60), 4, np.uint8), 1)
+    return path
+
+
+def scene_at(href: str) -> Scene:
+    asset = Asset(href, 20.0, 0, 0, None, None, "GTiff")
+    when = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
+    return Scene(
+        "one",
+        "c",
+        when,
+        "32TPS",
+        32632,
+        "05.09",
+        0,
+        "other",
+        box(10, 46, 11, 47),
+        {},
+        asset,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+class Azure(http.server.BaseHTTPRequestHandler):
+    """The token service, and (as a proxy) the storage account, which refuses whoever comes without a token."""
+
+    file: Path
+    tokens: list[str]
+    broken = False
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        if parts.path.startswith("/token/"):
+            self.tokens.append(parts.path)
+            body = json.dumps({"msft:expiry": "2099-01-01T00:00:00Z", "token": TOKEN}).encode()
+            self.answer(404 if self.broken else 200, body)
+        elif parse_qs(parts.query).get("sig") != [SIGNATURE]:
+            self.answer(409, b"Public access is not permitted on this storage account.")
+        else:
+            self.answer(200, self.file.read_bytes())
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def azure(tiff: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Azure]]:
+    sas = pytest.importorskip("planetary_computer.sas", reason="planetary_computer is not installed")
+    handler = type("OneAzure", (Azure,), {"file": tiff, "tokens": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("PC_SDK_SAS_URL", f"http://{address}/token")
+    monkeypatch.setenv("GDAL_HTTP_PROXY", address)
+    monkeypatch.setenv("CPL_VSIL_CURL_NON_CACHED", "/vsicurl/")  # one test's refusal is not another's
+    for _ in forget_tokens(sas):
+        yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def forget_tokens(sas: Any) -> Iterator[None]:
+    """The package's token and settings are as new before and after."""
+    sas.TOKEN_CACHE.clear()
+    sas.Settings.get.cache_clear()
+    yield
+    sas.TOKEN_CACHE.clear()
+    sas.Settings.get.cache_clear()
+
+
+def test_a_file_of_planetary_computer_is_signed_when_it_is_read(
+    azure: type[Azure], caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = scene_at(BLOB)
+    with caplog.at_level(logging.DEBUG):
+        data, _, _ = read_overview(scene, "SCL", 60)
+        read_overview(scene, "SCL", 60)
+    assert (data == 4).all()
+    assert azure.tokens == ["/token/sentinel2l2a01/sentinel2-l2"]  # once for all files of a container
+    assert SIGNATURE not in caplog.text
+    assert SIGNATURE not in repr(scene)
+
+
+def test_without_the_package_the_refusal_names_what_to_install(
+    azure: type[Azure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "planetary_computer"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "planetary_computer", None)
+    with pytest.raises(ReadError, match=r"scene one, SCL: .*pip install 'difffusr\[planetary-computer\]'") as caught:
+        read_overview(scene_at(BLOB), "SCL", 60)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_token_service_that_is_broken_is_one_clear_error(azure: type[Azure]) -> None:
+    azure.broken = True
+    with pytest.raises(ReadError, match=r"scene one, SCL: .*SCL\.tif cannot be signed") as caught:
+        read_overview(scene_at(BLOB), "SCL", 60)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_planetary_computers_own_files_are_signed(azure: type[Azure]) -> None:
+    for href in (
+        "https://mine.blob.core.windows.net/c/x.tif",
+        f"{BLOB}?sig=already",
+        "s3://eodata/x.jp2",
+        "/data/x.tif",
+    ):
+        assert readable(href) == href
+    assert azure.tokens == []
+
+
+def test_a_file_of_cdse_is_read_at_its_endpoint(tiff: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3 = pytest.importorskip("boto3")
+    ThreadedMotoServer = pytest.importorskip("moto.server").ThreadedMotoServer
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "me",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_S3_ENDPOINT": f"{host}:{port}",
+            "AWS_HTTPS": "NO",
+        }.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("AWS_VIRTUAL_HOSTING", raising=False)
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="eodata")
+        client.put_object(Bucket="eodata", Key="Sentinel-2/MSI/L2A/SCL.tif", Body=tiff.read_bytes())
+        data, _, _ = read_overview(scene_at("s3://eodata/Sentinel-2/MSI/L2A/SCL.tif"), "SCL", 60)
+        assert (data == 4).all()
+        with pytest.raises(ReadError, match=r"s3://eodata/other\.tif cannot be opened .*AWS_ACCESS_KEY_ID"):
+            read_overview(scene_at("s3://eodata/other.tif"), "SCL", 60)
+    finally:
+        server.stop()
+
+
+def test_options_follow_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_S3_ENDPOINT", raising=False)
+    cdse = {"AWS_VIRTUAL_HOSTING": "FALSE", "AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu"}
+    assert gdal_options("s3://eodata/a.jp2") == cdse
+    assert gdal_options("s3://sentinel-s2-l2a/a.jp2") == {"AWS_REQUEST_PAYER": "requester"}
+    for free in ("/data/a.tif", "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a.tif", BLOB, "s3://mine/a.tif"):
+        assert gdal_options(free) == {}
+        assert not requester_pays(free)
+    monkeypatch.setenv("AWS_S3_ENDPOINT", "mirror.example.org")
+    assert gdal_options("s3://eodata/a.jp2") == {"AWS_VIRTUAL_HOSTING": "FALSE"}
+    assert "requester pays" in advice("s3://sentinel-s2-l2a/a.jp2")
+    assert "leave the scene out" in advice("/data/a.tif")
