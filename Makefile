@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow drills bench bench-guards model-card sampler-curve audit lint typecheck format clean
+.PHONY: help install demo check test test-slow lowest drills bench bench-guards start-up house model-card sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -11,24 +11,33 @@ help: ## show this list
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) --editable .
-	@mkdir -p .venv/names/difffusr && ln -sfn ../../../pipeline .venv/names/difffusr/pipeline && ln -sfn ../../../kernels .venv/names/difffusr/kernels
+	$(PIP) --editable '.[run]'
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
 	$(PIP) --editable '.[test]'
+	@mkdir -p .venv/names/difffusr && ln -sfn ../../../pipeline .venv/names/difffusr/pipeline && ln -sfn ../../../kernels .venv/names/difffusr/kernels
 	@touch $@
 
-install: .venv/.installed ## create .venv and install difffusr into it
+install: .venv/.installed ## create .venv and install difffusr[run] into it
 
 demo: .venv/.installed ## generate a small world, super-resolve it, compare with its truth (./demo-output)
 	$(BIN)/difffusr demo
 
-test: .venv/.installed-test ## the test suite (unit, conformance, end to end)
-	$(BIN)/python -m pytest
+check: lint typecheck ## ruff, import rules and mypy: what fails within a minute
+
+test: .venv/.installed-test ## the test suite: everything without Ray on all cores, then end to end
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 test-slow: .venv/.installed-test ## what takes longer: the real archive, large networks
 	$(BIN)/python -m pytest -m slow
+
+lowest: pyproject.toml ## install the lowest version allowed of every dependency (.venv-lowest) and run the tests without Ray
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[test]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal -p no:cacheprovider tests/kernels tests/pipeline
 
 drills: .venv/.installed-test ## kill parts of a run and compare what comes out
 	$(BIN)/python -m pytest -m drill tests/drills
@@ -38,6 +47,12 @@ bench: .venv/.installed-test ## how fast everything is here: a table, and tests/
 
 bench-guards: .venv/.installed-test ## what must hold of speed and memory on any machine: ratios within one run
 	$(BIN)/python -m pytest -m bench tests/bench
+
+start-up: .venv/.installed-test ## seconds and megabytes until commands answer and workers are ready (OLD=folder compares a checkout)
+	$(BIN)/python tests/bench/start_up.py $(if $(OLD),--old $(OLD))
+
+house: .venv/.installed-test ## draw the rooms and their imports: tests/house.svg
+	$(BIN)/python tests/house.py
 
 DATA ?= ../shared/data
 model-card: .venv/.installed-test ## measure all that kernels/weights/README.md states, on the data below DATA
@@ -72,4 +87,4 @@ format: .venv/.installed-test ## format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## remove the environment and everything the demo wrote
-	rm -rf .venv demo-output build *.egg-info
+	rm -rf .venv .venv-lowest demo-output build dist *.egg-info

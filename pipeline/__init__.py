@@ -1,1 +1,1 @@
-"""The distributed pipeline: STAC → plan → read → super-resolve → stage → assemble → publish."""
+"""Everything that touches the world: catalogues, rasters, Ray, Zarr, the command line."""

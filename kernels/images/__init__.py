@@ -1,0 +1,1 @@
+"""Operations on images: blending, blur, consistency with the sensor, normalisation, overviews."""

@@ -1,0 +1,1 @@
+"""The networks of both stages, and how they are executed."""

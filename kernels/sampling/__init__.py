@@ -1,0 +1,1 @@
+"""Diffusion sampling, the noise of the ground, spread among samples."""

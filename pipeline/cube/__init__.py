@@ -1,0 +1,1 @@
+"""The Zarr cube: layout, metadata, store, windows of pixels."""

@@ -1,0 +1,1 @@
+"""Ray: the cluster, actors, tasks, and the board that shows what each worker does."""

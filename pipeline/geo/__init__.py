@@ -1,0 +1,1 @@
+"""Geometry without pixels: lattices, UTM zones, areas, shapes on the globe."""

@@ -1,0 +1,1 @@
+"""What a run will do: scenes, chips, shards and their content keys; stored, compared, drawn."""

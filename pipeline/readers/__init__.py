@@ -1,0 +1,1 @@
+"""Everything that reads a published cube: verify, export, STAC, report, view."""

@@ -1,0 +1,1 @@
+"""A run from catalogue to published cube, and what it will cost."""

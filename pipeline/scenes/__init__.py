@@ -1,0 +1,1 @@
+"""Sentinel-2 scenes: found in a catalogue, read from their files, or generated."""

@@ -1,0 +1,1 @@
+"""Weights: trained and evaluated."""

@@ -1,0 +1,1 @@
+"""Fusion networks: three generations, one frame."""

@@ -1,0 +1,1 @@
+"""A plan as a PNG and as an HTML page."""

@@ -1,0 +1,1 @@
+"""A map of a published cube in the browser."""

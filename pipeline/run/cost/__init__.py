@@ -1,0 +1,1 @@
+"""What a run will take and cost: calibration of a machine, estimate of a plan."""

@@ -1,0 +1,1 @@
+"""A generated world and the scenes that a sensor would take of it."""

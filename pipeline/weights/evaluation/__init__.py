@@ -1,0 +1,1 @@
+"""How good weights are: measured on images and scenes, as tables and pages."""
