@@ -78,7 +78,7 @@ class MTFBranch(nn.Module):
         self.refinement = nn.Sequential(
             nn.Conv2d(bands + 1, channels, 3, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
-            ResidualBlock(channels),
+            *(ResidualBlock(channels) for _ in range(max(1, blocks // 2))),
             nn.Conv2d(channels, bands, 3, padding=1),
         )
 
@@ -134,8 +134,8 @@ class MTFBranch(nn.Module):
 class FusionMTF(FusionNetwork):
     """Fusion v2. Published size: channels 32, blocks 3, growth 16 (608 463 parameters).
 
-    Each group sees its own bands only. `blocks` counts as the reference counts it: half of it, rounded down, are the
-    residual dense blocks of the detail network, so 1 has none.
+    Each group sees its own bands only. `blocks` counts as the reference counts it: the detail network has
+    `blocks // 2` residual dense blocks, the refinement `max(1, blocks // 2)` residual blocks.
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20,), 60: (60,)}
