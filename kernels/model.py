@@ -18,11 +18,8 @@ from difffusr.kernels.networks.fusion.frame import FusionNetwork, merge_groups, 
 from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.sampling.settings import Sampling, fingerprint
 from difffusr.kernels.sampling.uncertainty import sample_spread
-from difffusr.kernels.weights.checkpoints import WeightsError, load_weights
-from difffusr.kernels.weights.shipped import shipped
-
-Preset = Literal["small", "published"]
-
+from difffusr.kernels.weights.checkpoints import Weights, load_weights
+from difffusr.kernels.weights.shipped import Preset, weight_files
 
 #: "eager": operation by operation. "compiled": what lies between convolutions fused; on GPUs the whole chip recorded as
 #: one graph and replayed. The same but for rounding.
@@ -174,54 +171,64 @@ def load_model(
 
     Args:
         preset: "small" for the weights that ship with the package, "published" for checkpoints given by the caller.
-        stage1, fusion: path or URL of a checkpoint; replaces the shipped file under "small".
+        stage1, fusion: path of a checkpoint; replaces the shipped file under "small".
 
     Raises:
         WeightsError: a file is missing, damaged, or holds something else; the message names it.
     """
-    first, second = weight_sources(preset, stage1, fusion)
-    first_weights, second_weights = load_weights(first), load_weights(second)
+    first, second = weight_files(preset, stage1, fusion)
+    return model_from_weights(load_weights(first), load_weights(second), sampling, device, execution)
+
+
+def model_from_weights(
+    stage1: Weights,
+    fusion: Weights,
+    sampling: Sampling = Sampling(),
+    device: torch.device | str = "cpu",
+    execution: Execution = "eager",
+) -> SuperResolution:
+    """The model that loaded weights of both stages make.
+
+    Raises:
+        WeightsError: the weights are of something else; the message names the file.
+    """
     return SuperResolution(
-        Stage1.from_weights(first_weights),
-        fusion_from_weights(second_weights),
+        Stage1.from_weights(stage1),
+        fusion_from_weights(fusion),
         sampling,
-        fingerprint=fingerprint(sampling, {"stage1": first_weights.sha256, "fusion": second_weights.sha256}),
+        fingerprint=fingerprint(sampling, {"stage1": stage1.sha256, "fusion": fusion.sha256}),
         device=device,
         execution=execution,
     )
 
 
+def check_weights(stage1: Weights, fusion: Weights) -> None:
+    """Check that the networks of both stages can be made of these weights.
+
+    Raises:
+        WeightsError: as `model_from_weights`.
+    """
+    Stage1.from_weights(stage1)
+    fusion_from_weights(fusion)
+
+
+def weights_sha256(preset: Preset, stage1: str | None, fusion: str | None) -> dict[str, str]:
+    """sha256 of the files of both stages, `stage1` and `fusion`, after a check that they can be used.
+
+    `weights.shipped.files_sha256` is the same without the check, and without torch.
+
+    Raises:
+        WeightsError: as `load_model`.
+    """
+    first, second = (load_weights(file) for file in weight_files(preset, stage1, fusion))
+    check_weights(first, second)
+    return {"stage1": first.sha256, "fusion": second.sha256}
+
+
 def model_fingerprint(preset: Preset, stage1: str | None, fusion: str | None, sampling: Sampling) -> str:
-    """What `load_model` with the same arguments will have as its fingerprint; checks that both files can be used.
+    """The fingerprint of `load_model` with the same arguments; checks that both files can be used.
 
     Raises:
         WeightsError: as `load_model`.
     """
     return fingerprint(sampling, weights_sha256(preset, stage1, fusion))
-
-
-def weights_sha256(preset: Preset, stage1: str | None, fusion: str | None) -> dict[str, str]:
-    """sha256 of the files of both stages, `stage1` and `fusion`; checks that they can be used.
-
-    Raises:
-        WeightsError: as `load_model`.
-    """
-    first, second = (load_weights(source) for source in weight_sources(preset, stage1, fusion))
-    Stage1.from_weights(first)
-    fusion_from_weights(second)
-    return {"stage1": first.sha256, "fusion": second.sha256}
-
-
-def weight_sources(preset: Preset, stage1: str | None, fusion: str | None) -> tuple[str, str]:
-    """Paths or URLs of both stages' weights.
-
-    Raises:
-        WeightsError: "published" without both files, or a shipped file that is not what its sha256 says.
-    """
-    if preset == "published":
-        if stage1 is None or fusion is None:
-            raise WeightsError(
-                "preset 'published' needs model.stage1 and model.fusion: the path or URL of a checkpoint"
-            )
-        return stage1, fusion
-    return stage1 or shipped("small", "stage1"), fusion or shipped("small", "fusion")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from difffusr.kernels.images.contrast import local_moments
 from difffusr.kernels.images.normalisation import from_stage1, to_stage1
-from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast, momentum_update
+from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast
 from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.unet import DiffusionUNet
 from difffusr.kernels.sampling.diffusion import (
@@ -25,7 +25,8 @@ from difffusr.kernels.sampling.diffusion import (
     multistep_levels,
     multistep_sample,
 )
-from difffusr.kernels.weights.checkpoints import Weights, WeightsError, load_into
+from difffusr.kernels.weights.checkpoints import Weights, load_into
+from difffusr.kernels.weights.errors import WeightsError
 
 #: Keys of a training checkpoint that inference does not use.
 TRAINING_ONLY = ("model.", "E.encoder_k.", "E.queue", "diffusion.")
@@ -277,10 +278,6 @@ class Stage1(nn.Module):
     def deterministic(self, lr: Tensor) -> Tensor:
         """The context encoder's own RGB, no diffusion: (B, 3, h, w) → (B, 3, 4h, 4w), reflectance, not clamped."""
         return from_stage1(self.encoder.tail(self.encoder.context(to_stage1(lr))))
-
-    def update_ema(self, rate: float = 0.999) -> None:
-        """Move the averaged network towards the one that learns: ema ← rate·ema + (1 − rate)·model."""
-        momentum_update(self.ema, self.model, rate)
 
     def _unet(self) -> DiffusionUNet:
         config = self.config

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 
 from difffusr.kernels.bands import GROUPS
+from difffusr.kernels.networks.fusion.folded import FusionFolded
 from difffusr.kernels.networks.fusion.frame import FusionConfig, FusionNetwork, Groups
-from difffusr.kernels.weights.checkpoints import Weights, WeightsError, load_into
+from difffusr.kernels.networks.fusion.mtf import FusionMTF
+from difffusr.kernels.networks.fusion.rrdb import FusionRRDB
+from difffusr.kernels.weights.checkpoints import Weights, load_into
+from difffusr.kernels.weights.errors import WeightsError
 
 
 def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork:
     """A freshly initialised fusion network of a configuration."""
-    from difffusr.kernels.networks.fusion.folded import FusionFolded  # all build on this module
-    from difffusr.kernels.networks.fusion.mtf import FusionMTF
-    from difffusr.kernels.networks.fusion.rrdb import FusionRRDB
-
     if config.generation == "folded":
         return FusionFolded(config.channels, config.blocks, groups)
     kind = FusionRRDB if config.generation == "v1" else FusionMTF
