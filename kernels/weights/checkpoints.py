@@ -1,4 +1,4 @@
-"""Reads network weights, official Lightning checkpoints or safetensors, without ever running what a file contains."""
+"""Reads network weights, official Lightning checkpoints or safetensors, without running code from the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from difffusr.kernels.weights.errors import WeightsError
 
 Kind = Literal["stage1", "fusion_rrdb_v1", "fusion_mtf_v2", "fusion_folded", "unknown"]
 
-
 #: A key that only this kind of network has.
 _MARKERS: dict[str, Kind] = {
     "ema.first_conv_x.weight": "stage1",
@@ -29,12 +28,10 @@ _MARKERS: dict[str, Kind] = {
     "rrdb_block_10_fusion.body.0.conv0.weight": "fusion_folded",
 }
 
-
-#: Containers that Lightning pickles beside the tensors. An EasyDict is read as an OrderedDict: its class is not needed.
+#: Containers that Lightning pickles besides tensors. An EasyDict is read as an OrderedDict: its class is not needed.
 _CONTAINERS: list[Any] = [Counter, OrderedDict, (OrderedDict, "easydict.EasyDict")]
 
-
-#: What a damaged or hostile file may raise in torch's restricted unpickler.
+#: Errors that a damaged or hostile file may raise in torch's restricted unpickler.
 _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, AttributeError, TypeError, ValueError,
     AssertionError, OverflowError, SafetensorError, struct.error,
@@ -45,8 +42,8 @@ _UNREADABLE = (
 class Weights:
     """A file of weights, read.
 
-    `state_dict`: tensors on the CPU by published key, contiguous; half precision comes as float32. `hyper_parameters`:
-    what a Lightning checkpoint stated of its training, as plain dictionaries. `metadata`: the strings of a safetensors
+    `state_dict`: tensors on the CPU by published key, contiguous; half precision becomes float32. `hyper_parameters`:
+    those of a Lightning checkpoint's training, as plain dictionaries. `metadata`: the strings of a safetensors
     header. `sha256` is that of the whole file, `source` what messages call it.
     """
 
@@ -94,11 +91,11 @@ def load_weights(path: str | Path, source: str | None = None) -> Weights:
 
 
 def load_into(module: nn.Module, weights: Weights, prefix: str = "", ignore: Sequence[str] = ()) -> None:
-    """Give a module its weights: those whose key starts with `prefix`, which is taken off.
+    """Load weights into a module: those whose key starts with `prefix`, which is removed.
 
-    Every parameter and buffer must be there, in its shape, and nothing else; keys that start (after the prefix) with
-    one of `ignore` do not count. A module on the meta device takes the tensors themselves, any other copies them.
-    Raises WeightsError naming what is missing, unexpected or of another shape.
+    Exactly the module's parameters and buffers must be there, in their shapes; keys that start (after the prefix) with
+    one of `ignore` are skipped. A module on the meta device takes the tensors themselves, any other copies them.
+    Raises WeightsError naming the keys that are missing, unexpected or of another shape.
     """
     given = {key[len(prefix) :]: tensor for key, tensor in weights.state_dict.items() if key.startswith(prefix)}
     given = {key: tensor for key, tensor in given.items() if not key.startswith(tuple(ignore))}
@@ -131,12 +128,12 @@ def _read_checkpoint(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str
             raise WeightsError(
                 f"{name}: refused, it holds {found[1]} and might run code; nothing in it was executed"
             ) from error
-        raise WeightsError(f"{name}: is damaged or no torch checkpoint ({_one_line(error)})") from error
+        raise WeightsError(f"{name}: is damaged or not a torch checkpoint ({_one_line(error)})") from error
     except _UNREADABLE as error:
-        raise WeightsError(f"{name}: is damaged or no torch checkpoint ({_one_line(error)})") from error
+        raise WeightsError(f"{name}: is damaged or not a torch checkpoint ({_one_line(error)})") from error
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not _is_state_dict(state_dict):
-        raise WeightsError(f"{name}: is no checkpoint: it holds no state_dict of tensors")
+        raise WeightsError(f"{name}: is not a checkpoint: it holds no state_dict of tensors")
     hyper_parameters = content.get("hyper_parameters") if state_dict is not content else None
     return dict(state_dict), _plain(hyper_parameters) if isinstance(hyper_parameters, dict) else {}
 
@@ -146,11 +143,11 @@ def _read_safetensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[st
         with safe_open(path, "pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{name}: is damaged or no safetensors file ({_one_line(error)})") from error
+        raise WeightsError(f"{name}: is damaged or not a safetensors file ({_one_line(error)})") from error
 
 
 def _usable(tensor: Tensor) -> Tensor:
-    """Contiguous, and float32 where it was half precision."""
+    """Contiguous, and float32 if it was half precision."""
     return (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).contiguous()
 
 
@@ -176,7 +173,7 @@ def _plain(value: Any) -> Any:
 
 
 def _complaint(what: str, names: list[str], shown: int = 3) -> str:
-    """ "2 missing (a, b)", or nothing for no names; the first few stand for all."""
+    """ "2 missing (a, b)", or nothing for no names; only the first few are listed."""
     if not names:
         return ""
     more = ", …" if len(names) > shown else ""
@@ -184,5 +181,5 @@ def _complaint(what: str, names: list[str], shown: int = 3) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """An error's text in one line of bearable length."""
+    """An error's text in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -22,9 +22,9 @@ def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork
 
 
 def fusion_from_weights(weights: Weights, groups: Groups = GROUPS) -> FusionNetwork:
-    """The network for inference of loaded weights of any generation, whatever its widths.
+    """The network for inference, with loaded weights of any generation and width.
 
-    In evaluation mode, without gradients. Raises WeightsError where the file holds no fusion network.
+    In evaluation mode, without gradients. Raises WeightsError if the file holds no fusion network.
     """
     try:
         config = FusionConfig.from_state_dict(weights.state_dict)
