@@ -67,7 +67,7 @@ class FusionConfig:
             growth = len(state_dict[residual[0]]) if residual else SMALL.growth
             blocks = len(residual) if blocks_each == 1 else blocks_each * len(residual) + 1
             return cls(generation, len(state_dict[prefix + first]), blocks, growth)
-        raise ValueError("these are no weights of a fusion network: no generation's keys are there")
+        raise ValueError("holds no fusion network: no generation's keys are there")
 
 
 #: By generation: its first convolution, the prefix of its residual dense blocks, and how many `blocks` each of them

@@ -128,7 +128,7 @@ def test_given_weights_of_something_else_are_refused(tmp_path):
     save_file(TENSORS, tmp_path / "other.safetensors")
     for model, complaint in (
         ({"stage1": str(tmp_path / "other.safetensors")}, "holds no stage 1"),
-        ({"fusion": str(tmp_path / "other.safetensors")}, "no weights of a fusion network"),
+        ({"fusion": str(tmp_path / "other.safetensors")}, "holds no fusion network"),
         ({"fusion": str(tmp_path / "none.safetensors")}, "cannot be read"),
     ):
         with pytest.raises(WeightsError, match=complaint):
