@@ -1,1 +1,1 @@
-"""Arithmetic on tensors and arrays, with torch and NumPy alone."""
+"""Arithmetic on tensors: networks, diffusion, noise, blending, degradation, metrics. Needs torch and NumPy only."""

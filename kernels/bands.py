@@ -42,7 +42,7 @@ MTF_NYQUIST: Final[dict[str, float]] = {
 
 
 def band_indices(names: tuple[str, ...] | list[str]) -> list[int]:
-    """Positions of bands in `BANDS` order; raises ValueError for a name that is no band."""
+    """Positions of bands in `BANDS` order; raises ValueError for an unknown name."""
     return [BANDS.index(name) for name in names]
 
 

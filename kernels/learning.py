@@ -1,7 +1,7 @@
 """The arithmetic of training: losses, learning rate, averaging of weights, and where networks start.
 
 Sentinel-2 is dark and of low contrast in the range of the networks, so our own losses are relative: to bicubic
-enlargement, to local contrast, to a band's own error. A dark forest counts as much as a bright town. The published
+enlargement, to local contrast, to a band's own error: a dark forest counts as much as a bright town. The published
 losses (reference section 5) are here as well.
 """
 
@@ -26,13 +26,13 @@ from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.sampling.diffusion import q_sample
 
-#: "mixed": the networks' convolutions in bfloat16, all else (first features, statistics, losses) in float32.
+#: "mixed": the networks' convolutions in bfloat16, the rest (first features, statistics, losses) in float32.
 Precision = Literal["mixed", "float32", "bfloat16"]
 
-#: Errors below this, reflectance, are not worth lowering: about that of the measurement.
+#: Errors below this, reflectance, need no further lowering: the measurement itself has about as much.
 ERROR_FLOOR: Final = 0.002
 
-#: By loss, what each of its terms counts in the sum.
+#: By loss, the weight of each term in the sum.
 LOSS_WEIGHTS: Final[dict[str, dict[str, float]]] = {
     "relative": {"sample": 1.0, "tail": 0.1, "contrast": 0.05},
     "published": {"sample": 1.0, "tail": 1.0, "contrast": 0.05},
@@ -40,7 +40,7 @@ LOSS_WEIGHTS: Final[dict[str, dict[str, float]]] = {
 
 
 def bicubic(lr: Tensor) -> Tensor:
-    """What a network must beat: (B, C, h, w) enlarged by 4, bicubic, pixel centres at halves."""
+    """The baseline to beat: (B, C, h, w) enlarged by 4, bicubic, pixel centres at halves."""
     return F.interpolate(lr, scale_factor=SCALE, mode="bicubic", align_corners=False)
 
 
@@ -57,7 +57,7 @@ def stage1_losses(
 
     Args:
         hr: (B, 3, 4h, 4w) reflectance.
-        lr: (B, 2, 3, h, w) reflectance: the first of two patches that were degraded alike is `hr`'s.
+        lr: (B, 2, 3, h, w) reflectance: two patches degraded in the same way, the first belongs to `hr`.
         generator: on the CPU; noise and noise levels.
     """
     hr = hr.contiguous(memory_format=torch.channels_last)
@@ -81,7 +81,7 @@ def published_losses(
 def _stage1_terms(
     stage1: Stage1, hr: Tensor, lr: Tensor, generator: torch.Generator, precision: Precision
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of the diffusion, normalised RGB of the context encoder (B, 3, H, W), loss of the contrast."""
+    """Diffusion loss, normalised RGB of the context encoder (B, 3, H, W), contrastive loss."""
     n, n_k = to_stage1(lr[:, 0]), to_stage1(lr[:, 1])
     assert isinstance(stage1.E, MomentumContrast)
     k, logits, labels = stage1.E.contrast(n, n_k)
@@ -101,7 +101,7 @@ def _stage1_terms(
 
 
 def _clean(stage1: Stage1, hr: Tensor, rgb: Tensor, lr: Tensor) -> Tensor:
-    """What the diffusion is of: the normalised image, or what the context encoder's `rgb` leaves out of it."""
+    """The target of the diffusion: the normalised image, or its residual against the context encoder's `rgb`."""
     diffusion = stage1.config.diffusion
     if not diffusion.residual:
         return to_stage1(hr)
@@ -109,9 +109,9 @@ def _clean(stage1: Stage1, hr: Tensor, rgb: Tensor, lr: Tensor) -> Tensor:
 
 
 def relative(x: Tensor, truth: Tensor, reference: Tensor) -> Tensor:
-    """Decibels below bicubic enlargement, the mean over samples (of which `reference` (B,) is the mean squared error).
+    """Decibels relative to bicubic enlargement, mean over samples; `reference` (B,) is bicubic's mean squared error.
 
-    Reflectance. The floor is the noise that the published sampler leaves in an image: below it nothing is won.
+    Reflectance. The floor is the noise that the published sampler leaves in an image: smaller errors do not count.
     """
     floor = 0.0032**2
     ratio = (((x - truth) ** 2).mean((1, 2, 3)) + floor) / (reference + floor)
@@ -119,7 +119,7 @@ def relative(x: Tensor, truth: Tensor, reference: Tensor) -> Tensor:
 
 
 def context(encoder: RRDBNet, n: Tensor, precision: Precision = "mixed") -> Tensor:
-    """As `RRDBNet.context`, the residual blocks' convolutions in bfloat16 if "mixed": half the time, no harm there."""
+    """As `RRDBNet.context`, with the residual blocks in bfloat16 if "mixed": half the time, no loss of quality."""
     f0 = encoder.conv_first(n)
     with _reduced(n.device, precision):
         deep = encoder.body(f0)
@@ -128,13 +128,13 @@ def context(encoder: RRDBNet, n: Tensor, precision: Precision = "mixed") -> Tens
 
 
 def _reduced(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Convolutions in bfloat16 if "mixed"; "bfloat16" is set around the whole step, "float32" nowhere."""
+    """Convolutions in bfloat16 if "mixed"; "bfloat16" is set around the whole step, "float32" changes nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "mixed" else nullcontext()
 
 
 @torch.no_grad()
 def start_at_nothing(stage1: Stage1) -> None:
-    """Let the diffusion network begin by predicting 0: its orthogonal start is ten times too loud for a velocity."""
+    """Make the diffusion network predict 0 at first: its orthogonal start is ten times too large for a velocity."""
     unet: Any = stage1.model  # its layers are reached by name
     unet.final_conv.block[3].weight.zero_()
     unet.final_conv.block[3].bias.zero_()
@@ -156,8 +156,8 @@ def fusion_loss(
     """The loss of one group of bands, a scalar.
 
     Ours is the log of the mean squared error after back-projection, mean over bands and samples: every band of every
-    scene counts alike, and the network learns what back-projection cannot know. The published one is L1 and L1 of the
-    low frequencies, standardised (reference 2.3).
+    scene counts the same, and the network learns what back-projection cannot recover. The published one is L1 plus L1
+    of the low frequencies, standardised (reference 2.3).
 
     Args:
         guide: (B, 3, S, S) reflectance of red, green, blue; `measured` (B, C, S / f, S / f), `truth` (B, C, S, S).
@@ -215,7 +215,7 @@ def inference_weights(stage1: Stage1) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def start_as_injection(network: FusionNetwork) -> None:
-    """Let the network begin as plain injection of detail: what its last layers would add is nothing yet.
+    """Make the network start as plain injection of detail: its last layers add almost nothing yet.
 
     For the second generation (learned MTF filters) only.
     """

@@ -18,16 +18,12 @@ from difffusr.kernels.networks.fusion.frame import FusionNetwork, merge_groups, 
 from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.sampling.settings import Sampling, fingerprint
 from difffusr.kernels.sampling.uncertainty import sample_spread
-from difffusr.kernels.weights.checkpoints import WeightsError, load_weights
-from difffusr.kernels.weights.shipped import shipped
+from difffusr.kernels.weights.checkpoints import Weights, load_weights
+from difffusr.kernels.weights.shipped import Preset, weight_files
 
-Preset = Literal["small", "published"]
-
-
-#: "eager": operation by operation. "compiled": what lies between convolutions fused; on GPUs the whole chip recorded as
-#: one graph and replayed. The same but for rounding.
+#: "eager": operation by operation. "compiled": the operations between convolutions are fused; on GPUs the whole chip is
+#: also recorded as one graph and replayed. Results differ by rounding only.
 Execution = Literal["eager", "compiled"]
-
 
 _RGB: Final = [GROUPS[10].index(band) for band in RGB]
 
@@ -36,8 +32,8 @@ class SuperResolution:
     """Holds both networks on one device.
 
     Attributes:
-        fingerprint: hash of weights and sampling: two models with the same fingerprint compute the same.
-        execution: see `Execution`; the first call on chips of a shape then takes long.
+        fingerprint: hash of weights and sampling; models with the same fingerprint compute the same.
+        execution: see `Execution`; when compiled, the first call for each chip shape is slow.
     """
 
     def __init__(
@@ -68,7 +64,7 @@ class SuperResolution:
             self._run = Recorded(self._resolve, self.device)
 
     def _compile(self) -> None:
-        """Have the networks compiled; what lies between them is little."""
+        """Compile the networks; there is little work between them."""
         ema, encoder = self.stage1.ema, self.stage1.encoder
         ema.denoise = compiled(ema.denoise)
         encoder.context, encoder.tail = compiled(encoder.context), compiled(encoder.tail)
@@ -83,7 +79,7 @@ class SuperResolution:
         Args:
             bands: by native GSD in metres, (B, C, n, n) reflectance, bands in `GROUPS` order; n = side in metres / GSD.
             valid: by native GSD, (B, 1, n, n) bool.
-            noise: (B, 3, 4n, 4n) standard normal for n of the 10 m bands; None will do where the solver is "none".
+            noise: (B, 3, 4n, 4n) standard normal for n of the 10 m bands; may be None if the solver is "none".
 
         Returns:
             (B, 12, 4n, 4n) float32 reflectance in `BANDS` order, not clipped; meaningless where nothing was valid.
@@ -92,7 +88,7 @@ class SuperResolution:
         return self._run(*(bands[gsd] for gsd in GROUPS), *(valid[gsd] for gsd in GROUPS), *start)
 
     def _resolve(self, *inputs: Tensor) -> Tensor:
-        """`__call__` on bands and masks in the order of `GROUPS`, then noise; looks at no tensor's values on a GPU."""
+        """`__call__` on bands and masks in the order of `GROUPS`, then noise; reads no tensor's values on a GPU."""
         count, given = len(GROUPS), [x.to(self.device) for x in inputs]
         measured, known = (dict(zip(GROUPS, part, strict=True)) for part in (given[:count], given[count : 2 * count]))
         noise = given[2 * count :]
@@ -115,19 +111,19 @@ class SuperResolution:
     def with_spread(
         self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noises: Iterable[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Super-resolve a batch once for each of K noise fields: one result, and how much chance there is in it.
+        """Super-resolve a batch once for each of K noise fields: the result, and how much it varies with the noise.
 
-        The model is called K times, for the result is the first of the samples. Four results are in memory at a time,
-        whatever K, as long as `noises` makes its fields one by one.
+        The model runs K times; the result is the first sample. Four results are in memory at a time for any K, if
+        `noises` generates its fields one by one.
 
         Args:
             bands, valid: as for a call.
             noises: K ≥ 2 fields (B, 3, 4n, 4n), independent standard normal noise for the same chips.
 
         Returns:
-            (B, 12, 4n, 4n) float32 reflectance, exactly what a call with the first field gives; and the standard
-            deviation (K − 1 in the denominator) of the K results, of the same shape, float32 reflectance. It is 0 where
-            the noise has no influence: at temperature 0, or without a solver.
+            (B, 12, 4n, 4n) float32 reflectance, exactly the result of a call with the first field; and the standard
+            deviation (K − 1 in the denominator) of the K results, same shape, float32 reflectance. It is 0 where the
+            noise has no influence: at temperature 0, or without a solver.
 
         Raises:
             ValueError: fewer than two noise fields.
@@ -138,7 +134,7 @@ class SuperResolution:
         return {gsd: FUSION.select(GROUPS[gsd]).apply(filled[gsd]) for gsd in GROUPS}
 
     def _project(self, gsd: int, x: Tensor, measured: Tensor, valid: Tensor, channels: Sequence[int]) -> Tensor:
-        """Some channels of a group as the sensor measured them; its matrices are made at the first call."""
+        """Back-project some channels of a group onto the measurement; its matrices are made at the first call."""
         key = gsd, measured.shape[-1], tuple(channels)
         if key not in self._sensors:
             sensor = sensor_for_group(gsd, measured.shape[-1])
@@ -147,10 +143,10 @@ class SuperResolution:
 
 
 def super_resolve_rgb(stage1: Stage1, lr: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
-    """Stage 1 run as `sampling` says, before any projection.
+    """Run stage 1 as `sampling` says, before any back-projection.
 
-    `lr` (B, 3, h, w): R, G, B, reflectance; `noise` (B, 3, 4h, 4w): standard normal, on any device, not looked at where
-    the solver is "none". Returns (B, 3, 4h, 4w), reflectance, not clamped. Raises ValueError where noise is missing.
+    `lr` (B, 3, h, w): R, G, B, reflectance; `noise` (B, 3, 4h, 4w): standard normal, on any device, ignored if the
+    solver is "none". Returns (B, 3, 4h, 4w), reflectance, not clamped. Raises ValueError if noise is missing.
     """
     if sampling.solver == "none":
         return stage1.deterministic(lr)
@@ -174,54 +170,64 @@ def load_model(
 
     Args:
         preset: "small" for the weights that ship with the package, "published" for checkpoints given by the caller.
-        stage1, fusion: path or URL of a checkpoint; replaces the shipped file under "small".
+        stage1, fusion: path of a checkpoint; replaces the shipped file under "small".
 
     Raises:
         WeightsError: a file is missing, damaged, or holds something else; the message names it.
     """
-    first, second = weight_sources(preset, stage1, fusion)
-    first_weights, second_weights = load_weights(first), load_weights(second)
+    first, second = weight_files(preset, stage1, fusion)
+    return model_from_weights(load_weights(first), load_weights(second), sampling, device, execution)
+
+
+def model_from_weights(
+    stage1: Weights,
+    fusion: Weights,
+    sampling: Sampling = Sampling(),
+    device: torch.device | str = "cpu",
+    execution: Execution = "eager",
+) -> SuperResolution:
+    """The model made of loaded weights of both stages.
+
+    Raises:
+        WeightsError: the weights belong to another network; the message names the file.
+    """
     return SuperResolution(
-        Stage1.from_weights(first_weights),
-        fusion_from_weights(second_weights),
+        Stage1.from_weights(stage1),
+        fusion_from_weights(fusion),
         sampling,
-        fingerprint=fingerprint(sampling, {"stage1": first_weights.sha256, "fusion": second_weights.sha256}),
+        fingerprint=fingerprint(sampling, {"stage1": stage1.sha256, "fusion": fusion.sha256}),
         device=device,
         execution=execution,
     )
 
 
+def check_weights(stage1: Weights, fusion: Weights) -> None:
+    """Check that the networks of both stages can be built from these weights.
+
+    Raises:
+        WeightsError: as `model_from_weights`.
+    """
+    Stage1.from_weights(stage1)
+    fusion_from_weights(fusion)
+
+
+def weights_sha256(preset: Preset, stage1: str | None, fusion: str | None) -> dict[str, str]:
+    """sha256 of the files of both stages, `stage1` and `fusion`, after a check that they can be used.
+
+    `weights.shipped.files_sha256` is the same without the check, and without torch.
+
+    Raises:
+        WeightsError: as `load_model`.
+    """
+    first, second = (load_weights(file) for file in weight_files(preset, stage1, fusion))
+    check_weights(first, second)
+    return {"stage1": first.sha256, "fusion": second.sha256}
+
+
 def model_fingerprint(preset: Preset, stage1: str | None, fusion: str | None, sampling: Sampling) -> str:
-    """What `load_model` with the same arguments will have as its fingerprint; checks that both files can be used.
+    """The fingerprint of `load_model` with the same arguments; checks that both files can be used.
 
     Raises:
         WeightsError: as `load_model`.
     """
     return fingerprint(sampling, weights_sha256(preset, stage1, fusion))
-
-
-def weights_sha256(preset: Preset, stage1: str | None, fusion: str | None) -> dict[str, str]:
-    """sha256 of the files of both stages, `stage1` and `fusion`; checks that they can be used.
-
-    Raises:
-        WeightsError: as `load_model`.
-    """
-    first, second = (load_weights(source) for source in weight_sources(preset, stage1, fusion))
-    Stage1.from_weights(first)
-    fusion_from_weights(second)
-    return {"stage1": first.sha256, "fusion": second.sha256}
-
-
-def weight_sources(preset: Preset, stage1: str | None, fusion: str | None) -> tuple[str, str]:
-    """Paths or URLs of both stages' weights.
-
-    Raises:
-        WeightsError: "published" without both files, or a shipped file that is not what its sha256 says.
-    """
-    if preset == "published":
-        if stage1 is None or fusion is None:
-            raise WeightsError(
-                "preset 'published' needs model.stage1 and model.fusion: the path or URL of a checkpoint"
-            )
-        return stage1, fusion
-    return stage1 or shipped("small", "stage1"), fusion or shipped("small", "fusion")

@@ -25,13 +25,14 @@ from difffusr import kernels, pipeline
 from difffusr.kernels.bands import BANDS, GSD_M
 from difffusr.kernels.model import load_model, model_fingerprint
 from difffusr.kernels.sampling.settings import Sampling
-from difffusr.kernels.weights.checkpoints import WeightsError, load_weights
+from difffusr.kernels.weights.errors import WeightsError as KernelWeightsError
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.geo.globe import tile_footprint
 from difffusr.pipeline.geo.grid import grid_of
-from difffusr.pipeline.ground.errors import CatalogError, ConfigError, ReadError, StoreError
+from difffusr.pipeline.ground.errors import CatalogError, ConfigError, ReadError, StoreError, WeightsError
 from difffusr.pipeline.plan.files import write_plan
+from difffusr.pipeline.plan.networks import read_weights
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.scenes.item import Asset, Scene, scene_from_item, tile_of
@@ -274,7 +275,7 @@ def test_weights_with_code_are_refused_and_nothing_runs(tmp_path, written, name,
     written(tmp_path / name, {"state_dict": {"a": torch.zeros(1), "b": Hostile(tmp_path / "ran")}})
     given = {"stage1": None, "fusion": None, stage: str(tmp_path / name)}
     for load in (model_fingerprint, load_model):
-        with pytest.raises(WeightsError) as caught:
+        with pytest.raises(KernelWeightsError) as caught:
             load("small", given["stage1"], given["fusion"], Sampling())
         assert name in one_line(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -471,7 +472,7 @@ def test_no_secret_is_in_an_error_of_the_settings(tmp_path, change):
 )
 def test_no_secret_is_in_an_error_of_weights(address):
     with pytest.raises(WeightsError) as caught:
-        load_weights(address)
+        read_weights(address)
     assert SECRET not in one_line(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Blending of overlapping chips: windows that add up to one, summed exactly so that no order of arrival matters."""
+"""Blending of overlapping chips: windows that add up to one, summed exactly, so that their order is irrelevant."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ WEIGHT_ONE = 1 << 15
 def chip_window(size: int, overlap: int, margin: int) -> NDArray[np.int64]:
     """Weight of each pixel of a chip.
 
-    Zero within `margin` pixels of the chip's edge, where the networks have seen past the edge; a raised cosine over the
-    rest of the overlap; one inside. The windows of neighbouring chips (at a stride of size − overlap) add up to one up
-    to rounding of the integer weights.
+    Zero within `margin` pixels of the chip's edge, where the networks' receptive field leaves the chip; a raised cosine
+    over the rest of the overlap; one inside. The windows of neighbouring chips (at a stride of size − overlap) add up
+    to one, up to rounding of the integer weights.
 
     Args:
         size: side of the chip in pixels.
@@ -51,7 +51,7 @@ class Layer:
         labels: whole numbers (quality, source, …), each (h / f, w / f): one for every f × f pixels.
         valid: (h / f, w / f) bool; pixels without data have no weight.
         at: (row, col) of its top left pixel in the target; may be negative.
-        rank: its position among all that are blended, unique: decides between equal weights.
+        rank: its position among all chips, unique: decides between equal weights.
     """
 
     values: NDArray[np.uint16]
@@ -68,15 +68,15 @@ def blend(
     labels: Sequence[NDArray[np.unsignedinteger[Any]]],
     fill: int = 0,
 ) -> None:
-    """Blend chips into a target: Σ w·value / Σ w, rounded half up, whatever the order of the chips.
+    """Blend chips into a target: Σ w·value / Σ w, rounded half up, independent of the order of the chips.
 
     Labels cannot be averaged: they follow the chip with the greatest weight, the lower rank among equals.
 
-    The target falls into rectangles between the edges of the chips' windows. In most of them one chip alone has weight,
-    and is copied; sums are made of the others, rectangle by rectangle, in what a core's cache holds.
+    The edges of the chips' windows divide the target into rectangles. In most of them only one chip has weight and is
+    copied; the others are summed, rectangle by rectangle, within a core's cache.
 
     Args:
-        layers: the chips; what of them lies outside the target does not matter.
+        layers: the chips; their parts outside the target are ignored.
         window: (h, w) weight of each pixel of a chip, in [0, WEIGHT_ONE].
         values: (C, H, W) uint16, written to; `fill` where nothing has weight.
         labels: the target of each of the chips' labels, (H, W), written to; 0 where nothing has weight.
@@ -103,7 +103,7 @@ def blend(
 
 
 def _support(weights: NDArray[np.int64]) -> slice:
-    """From the first to the last place that has weight."""
+    """From the first to the last position with weight."""
     places = np.flatnonzero(weights)
     return slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0)
 
@@ -140,12 +140,12 @@ class _Part:
         self._rows, self._cols = (np.arange(part.start, part.stop) // factor - part.start // factor for part in there)
 
     def spread(self, coarse: NDArray[Any]) -> NDArray[Any]:
-        """(h, w) its numbers, pixel by pixel."""
+        """The part's numbers, one a pixel, (h, w)."""
         return coarse[self.coarse].take(self._cols, axis=1).take(self._rows, axis=0)
 
 
 def _copy(piece: _Piece, values: NDArray[np.uint16], labels: list[NDArray[Any]], fill: int) -> None:
-    """One chip alone."""
+    """A rectangle of one chip."""
     shown = piece.weight > 0
     if shown.all():
         values[...] = piece.values
@@ -158,7 +158,7 @@ def _copy(piece: _Piece, values: NDArray[np.uint16], labels: list[NDArray[Any]],
 
 
 def _mix(pieces: list[_Piece], values: NDArray[np.uint16], fill: int) -> None:
-    """Chips that overlap, or none.
+    """A rectangle of several chips, or of none.
 
     With T = Σ w·value and W = Σ w the result is (T + ⌊W/2⌋) // W, which is T / W rounded half up: where W is odd, T / W
     never lies half way. Where W ≤ 2¹⁶, as where windows add up to one, 32 bits are enough:
@@ -172,8 +172,7 @@ def _mix(pieces: list[_Piece], values: NDArray[np.uint16], fill: int) -> None:
         values[...] = fill
         return
     dtype = np.uint32 if most <= 2 * WEIGHT_ONE else np.uint64
-    # A divisor that is the same everywhere is a scalar, and a shift where windows add up to one: what most rectangles
-    # have, and much faster.
+    # Most rectangles have one divisor everywhere: a scalar, or a shift where windows add up to one. Both are faster.
     divisor = dtype(most) if least == most else np.maximum(summed, 1).astype(dtype)
     shift = most.bit_length() - 1 if least == most and most.bit_count() == 1 else None
     half: Any = np.floor_divide(divisor, 2, dtype=dtype)
@@ -197,7 +196,7 @@ def _mix(pieces: list[_Piece], values: NDArray[np.uint16], fill: int) -> None:
 
 
 def _choose(pieces: list[_Piece], labels: list[NDArray[Any]]) -> None:
-    """Each pixel's labels, of the chip with the greatest weight: the first of equals, for pieces are in their order."""
+    """Each pixel's labels, from the chip with the greatest weight; in order of rank, so that the first wins a tie."""
     if not labels:
         return
     for target in labels:

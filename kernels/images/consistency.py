@@ -1,7 +1,7 @@
-"""Radiometric consistency: what the sensor would have measured of the 2.5 m result is what it did measure.
+"""Radiometric consistency: the 2.5 m result, seen through the sensor, gives the measurement back.
 
-The sensor is a separable linear operator on a chip, so it is two small matrices, and any number of back-projection's
-iterations is one eigendecomposition of an axis. No loop, no padding convention: a few matrix products on any device.
+The sensor is a separable linear operator on a chip: two small matrices. Any number of back-projection iterations is
+one eigendecomposition per axis. No loop, no padding convention: a few matrix products on any device.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from torch import Tensor
 from difffusr.kernels.bands import GROUPS, MTF_NYQUIST, TARGET_GSD_M
 from difffusr.kernels.images.contrast import local_moments
 
-#: Iterations of back-projection by native GSD, carried out at once in closed form. Without end they are a
-#: deconvolution: on real scenes it rings around bright roofs and turns misregistered bands into coloured fringes.
-#: So many give level and contrast back exactly, and leave most of what the sensor barely passes to the networks.
+#: Iterations of back-projection by native GSD, computed at once in closed form. Too many are a deconvolution, which on
+#: real scenes rings around bright roofs and turns misregistered bands into coloured fringes. This number restores
+#: level and contrast exactly, and leaves most of what the sensor barely passes to the networks.
 ITERATIONS: Final = {10: 8, 20: 12, 60: 12}
 
-
-#: What a measured image varies by from noise alone, reflectance: the instrument's and what atmospheric correction makes
-#: of it over dark water.
+#: Standard deviation of a measured image's noise, reflectance: the instrument's, as atmospheric correction amplifies it
+#: over dark water.
 NOISE: Final = 0.002
 
 
 def gaussian_sigma(factor: int, mtf_nyquist: float) -> float:
     """Standard deviation, in fine pixels, of the Gaussian that with the detector's box gives an MTF at Nyquist.
 
-    The box over `factor` fine pixels has 2/π at the coarse Nyquist frequency; the Gaussian supplies the rest:
+    The box over `factor` fine pixels passes 2/π at the coarse Nyquist frequency; the Gaussian supplies the rest:
     exp(−σ²ω²/2) with ω = π/factor.
     """
     return factor / math.pi * math.sqrt(-2.0 * math.log(mtf_nyquist * math.pi / 2.0))
@@ -40,7 +39,7 @@ def gaussian_sigma(factor: int, mtf_nyquist: float) -> float:
 
 @lru_cache(maxsize=64)
 def sensor_matrix(coarse: int, factor: int, mtf_nyquist: float) -> NDArray[np.float64]:
-    """How one axis of a coarse image is weighed together from the fine one, rows adding up to one.
+    """The weights of fine pixels in each coarse pixel along one axis; rows add up to one.
 
     Args:
         coarse: pixels along the coarse axis; the fine axis has coarse·factor.
@@ -48,8 +47,8 @@ def sensor_matrix(coarse: int, factor: int, mtf_nyquist: float) -> NDArray[np.fl
         mtf_nyquist: the band's modulation transfer at the coarse Nyquist frequency.
 
     Returns:
-        (coarse, coarse·factor) float64. At the ends, weights that would fall outside are dropped and the rest
-        rescaled: nothing is assumed of the ground beyond the chip.
+        (coarse, coarse·factor) float64. At the ends, weights that fall outside are dropped and the rest
+        rescaled: nothing is assumed about the ground beyond the chip.
     """
     sigma = gaussian_sigma(factor, mtf_nyquist)
     fine = np.arange(coarse * factor) + 0.5
@@ -59,7 +58,7 @@ def sensor_matrix(coarse: int, factor: int, mtf_nyquist: float) -> NDArray[np.fl
     distance_left = np.clip((fine[None, :] - left) / (math.sqrt(2.0) * sigma), -8, 8)
     distance_right = np.clip((fine[None, :] - left - factor) / (math.sqrt(2.0) * sigma), -8, 8)
     near = (fine[None, :] > left - reach) & (fine[None, :] < left + factor + reach)
-    # The integral of the Gaussian over the detector, as seen from the centre of each fine pixel.
+    # The integral of the Gaussian over the detector, from the centre of each fine pixel.
     weights = np.zeros((coarse, coarse * factor))
     weights[near] = erf(distance_left[near]) - erf(distance_right[near])
     return weights / weights.sum(axis=1, keepdims=True)
@@ -98,19 +97,19 @@ def sensor_for_group(gsd_m: int, size: int, iterations: int | None = None) -> Se
         pairs = np.outer(values, values)
         forward.append(m)
         basis.append(vectors)
-        # Σ_{i<k} (1 − λ)^i: what k steps of gradient descent with step 1/λ_max add up to
+        # Σ_{i<k} (1 − λ)^i: the sum of k steps of gradient descent with step 1/λ_max
         gain.append((1.0 - (1.0 - pairs / pairs.max()) ** count) / pairs)
     return Sensor(*(torch.from_numpy(np.stack(a)).to(torch.float32) for a in (forward, basis, gain)))
 
 
 def observe(x: Tensor, sensor: Sensor) -> Tensor:
-    """What the sensor measures of a fine image: (B, C, n·factor, n·factor) → (B, C, n, n)."""
+    """The sensor's measurement of a fine image: (B, C, n·factor, n·factor) → (B, C, n, n)."""
     m = sensor.forward
     return m @ x @ m.transpose(-1, -2)
 
 
 def back_project(x: Tensor, measured: Tensor, valid: Tensor, sensor: Sensor) -> Tensor:
-    """Move x towards the image that the sensor would have seen as `measured`, as little as that takes.
+    """Change x as little as possible so that the sensor sees it as `measured`.
 
     Iterated back-projection after Irani and Peleg (1991) in closed form: x + Mᵀ g(M Mᵀ) (measured − M x), where g tends
     to the inverse (the least-squares projection) as the sensor's iterations grow.
@@ -121,7 +120,7 @@ def back_project(x: Tensor, measured: Tensor, valid: Tensor, sensor: Sensor) -> 
     Args:
         x: (B, C, H, W) reflectance at 2.5 m.
         measured: (B, C, n, n) reflectance on the native grid.
-        valid: (B, 1, n, n) 1 where `measured` holds data; elsewhere nothing is asked of x.
+        valid: (B, 1, n, n) 1 where `measured` holds data; elsewhere x is not constrained.
     """
     m, q, gain = sensor
     residual = (measured - observe(x, sensor)) * valid

@@ -1,4 +1,4 @@
-"""How the low-resolution images of training are made: blur, decimation, noise (reference sections 2.3 and 3).
+"""The degradation of training images to low resolution: blur, decimation, noise (reference sections 2.3 and 3).
 
 Images are (B, C, H, W), or (B, P, C, H, W) where P patches of one sample share its degradation. Kernels are (B, K, K),
 rows first. Standard deviations are high-resolution pixels. Everything is linear in the image's scale except the noise
@@ -19,15 +19,12 @@ from torch import Tensor
 #: Side of the blur kernels in pixels.
 KERNEL_SIZE: Final = 21
 
-
 #: Ranges of the training degradation: standard deviations along both axes, and of the noise (0..255 scale).
 SIGMA_RANGE: Final = (0.2, 4.0)
 
-
 NOISE_MAX: Final = 25.0
 
-
-#: The reference turns its kernels by at most one degree (it takes degrees for half turns); kept to reproduce it.
+#: The reference rotates its kernels by at most one degree (a unit error); kept to reproduce it.
 REFERENCE_THETA_MAX: Final = math.pi / 180
 
 
@@ -67,7 +64,7 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
 def bicubic_downsample(image: Tensor, factor: int) -> Tensor:
     """MATLAB-style bicubic reduction: the kernel (a = −0.5) widened by `factor`, so that it does not alias.
 
-    (..., H, W) → (..., ⌈H / factor⌉, ⌈W / factor⌉). Beyond the edge the edge pixel counts again.
+    (..., H, W) → (..., ⌈H / factor⌉, ⌈W / factor⌉). Beyond the edge the edge pixel is repeated.
     """
     rows, columns = (_bicubic_matrix(n, factor).to(image) for n in image.shape[-2:])
     return rows @ image @ columns.T
@@ -105,7 +102,7 @@ class DegradationDraws:
 
     @classmethod
     def draw(cls, lr_shape: tuple[int, ...], generator: torch.Generator) -> DegradationDraws:
-        """Draw all of them for a low-resolution batch of a shape, from a generator."""
+        """Draw them for a low-resolution batch of the given shape."""
         uniform = torch.rand(4, lr_shape[0], generator=generator, device=generator.device)
         noise = torch.randn(lr_shape, generator=generator, device=generator.device)
         return cls(uniform[0], uniform[1], uniform[2], uniform[3], noise)
@@ -131,7 +128,7 @@ def degrade(hr: Tensor, draws: DegradationDraws, factor: int = 4, theta_max: flo
 
 
 def degrade_for_validation(hr: Tensor, factor: int = 4, sigma: float = 1.2) -> Tensor:
-    """The degradation without chance: round blur, bicubic reduction, no noise, whole counts. Shapes as `degrade`."""
+    """A deterministic degradation: round blur, bicubic reduction, no noise, whole counts. Shapes as `degrade`."""
     kernels = isotropic_kernels(torch.full((hr.shape[0],), sigma, device=hr.device))
     return bicubic_downsample(blur(hr, kernels), factor).round().clamp(0, 255)
 

@@ -21,7 +21,7 @@ def power_law(x: Tensor, gamma: Sequence[float] = GAMMA_RGB) -> Tensor:
 def harmonise(image: Tensor, gamma: Sequence[float] = GAMMA_RGB) -> Tensor:
     """The power law on 8-bit images: uint8 (..., C, H, W) → uint8, ⌊255·(x/255)^(1/γ)⌋, same shape.
 
-    The reference draws γ anew per patch as a median of 100 000 draws; that is its mean to a few 1e-4, so the mean is
+    The reference draws γ per patch as the median of 100 000 draws, which equals the mean within a few 1e-4; the mean is
     the default here.
     """
     return (255 * power_law(image.to(torch.float32) / 255, gamma)).to(torch.uint8)

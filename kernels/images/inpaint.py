@@ -1,4 +1,4 @@
-"""Filling of pixels without data, so that no fill value ever enters a network."""
+"""Filling of pixels without data, so that no fill value enters a network."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def fill_invalid(x: Tensor, valid: Tensor) -> Tensor:
         valid: (B, 1, H, W) bool or 0/1.
 
     Returns:
-        x where valid; elsewhere the mean of the nearest pyramid level that has data. All zero for an image without
+        x where valid; elsewhere the mean from the nearest pyramid level with data. All zero for an image without
         any valid pixel.
     """
     v = valid.to(x.dtype)
-    if x.device.type == "cpu" and bool(v.all()):  # elsewhere the question would cost more than the answer saves
+    if x.device.type == "cpu" and bool(v.all()):  # on a GPU the check would cost more than it saves
         return x
     x = x * v
     height, width = x.shape[-2:]

@@ -1,4 +1,4 @@
-"""Between reflectance and what the networks see: stage-1 affine, per-band standardisation, 8-bit and DN forms."""
+"""Conversions between reflectance and the networks' inputs: stage-1 affine, per-band standardisation, 8-bit, DN."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class Standardisation:
         return _column(self.mean, like.dtype, like.device), _column(self.std, like.dtype, like.device)  # (C, 1, 1)
 
 
-@lru_cache(maxsize=64)  # once on each device: no call waits for a copy
+@lru_cache(maxsize=64)  # one copy per device, so that no call waits for a transfer
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # training may use it as well
+    with torch.inference_mode(False):  # training needs a normal tensor
         return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
@@ -76,7 +76,6 @@ FUSION: Final = Standardisation(
     mean=(0.0769, 0.0906, 0.1162, 0.1318, 0.1619, 0.2275, 0.2500, 0.2588, 0.2667, 0.2684, 0.2461, 0.1874),
     std=(0.1708, 0.1672, 0.1614, 0.1677, 0.1698, 0.1513, 0.1490, 0.1515, 0.1461, 0.2365, 0.1472, 0.1418),
 )
-
 
 #: The same for the super-resolved red, green, blue that guides the fusion.
 FUSION_RGB: Final = FUSION.select(RGB)
@@ -93,10 +92,10 @@ def dn_to_reflectance(dn: Tensor) -> Tensor:
 
 
 def dn_to_uint8_truncated(dn: Tensor) -> Tensor:
-    """DN → 8 bits as the reference prepares paired images: clipped to [0, 1], truncated (not rounded)."""
+    """DN → uint8 as the reference prepares paired images: clipped to [0, 1], truncated (not rounded)."""
     return (dn_to_reflectance(dn).clamp(0, 1) * 255).to(torch.uint8)
 
 
 def uint8_to_dn(x: Tensor) -> Tensor:
-    """8-bit reflectance → DN as the reference's 16-bit outputs have it: floor(x / 255 · 10000), uint16."""
+    """8-bit reflectance → DN as in the reference's 16-bit outputs: floor(x / 255 · 10000), uint16."""
     return (x.to(torch.float64) / 255 * DN_PER_REFLECTANCE).floor().to(torch.int32).to(torch.uint16)

@@ -1,4 +1,4 @@
-"""Halving an image: averages of what is valid, and labels of what is most frequent, in exact integer arithmetic."""
+"""Halving an image: averages of valid pixels and most frequent labels, in exact integer arithmetic."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def average_2x(values: NDArray[np.uint16], fill: int) -> NDArray[np.uint16]:
-    """Mean of the valid ones of 2 × 2 pixels, rounded half to even, so that a pyramid of many levels does not drift.
+    """Mean of the valid pixels among 2 × 2, rounded half to even, so that a pyramid of many levels does not drift.
 
     Args:
         values: (..., 2h, 2w) uint16.
-        fill: the value that says that there is none.
+        fill: the value of pixels without data.
 
     Returns:
         (..., h, w) uint16, `fill` where none of the four is valid.
@@ -27,7 +27,7 @@ def average_2x(values: NDArray[np.uint16], fill: int) -> NDArray[np.uint16]:
     total = np.zeros(count.shape, np.uint32)
     for corner, mask in zip(corners, valid, strict=True):
         total += np.where(mask, corner, np.uint16(0))
-    # Σ / n for each n by itself: of one nothing is rounded, of three nothing lies half way.
+    # Σ / n for each n by itself: with one there is nothing to round, with three nothing lies half way.
     out = np.select(
         [count == 4, count == 3, count == 2, count == 1],
         [_fourth(total), (total + 1) // 3, (total + (total >> 1 & 1)) >> 1, total],
@@ -37,8 +37,8 @@ def average_2x(values: NDArray[np.uint16], fill: int) -> NDArray[np.uint16]:
 
 
 def mode_2x(labels: NDArray[Any], counts: NDArray[np.bool_]) -> NDArray[Any]:
-    """The most frequent label of those of 2 × 2 pixels that count, of all four where none does; of equals the first by
-    rows.
+    """The most frequent label among those of 2 × 2 pixels that count, or among all four if none does; ties go to the
+    first by rows.
 
     Args:
         labels: (2h, 2w).

@@ -1,6 +1,6 @@
 """Measures of image quality: the usual ones, and the published evaluation's own variants (reference section 6).
 
-Images are float (..., C, H, W) and results scalars unless said. `x` is judged, `y` is the truth.
+Images are float (..., C, H, W) and results scalars unless stated otherwise. `x` is judged, `y` is the truth.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def q2n(x: Tensor, y: Tensor, block: int = 32, shift: int = 32) -> Tensor:
     z = x₀ + x₁i₁ + … and products by Cayley and Dickson, a block scores
     2 |z̄x| |z̄y| / (|z̄x|² + |z̄y|²) · 2 |σxy| / (σx² + σy²), σxy = E[(zx − z̄x)(zy − z̄y)*], and the result is the blocks'
     mean. Blocks are taken as they are, not first scaled to the truth's mean and spread as some programs do. One band
-    gives |UQI| a block. The value depends on the order of bands; beyond eight of them products do not keep
-    lengths, and 1 is where equal images stand but no proven bound.
+    gives |UQI| a block. The value depends on the order of bands. Beyond eight bands products do not preserve
+    lengths: equal images still score 1, but 1 is not a proven upper bound.
 
     `x`, `y`: (..., C, H, W). `block`: side in pixels, or the whole of a shorter axis. `shift`: pixels from a block to
     the next; a last one ends at the edge. Returns a float64 scalar; 1 for equal images, constant ones as well.
@@ -97,7 +97,7 @@ def q2n(x: Tensor, y: Tensor, block: int = 32, shift: int = 32) -> Tensor:
 
 @dataclass(frozen=True)
 class BenchmarkScores:
-    """The reference's final table for one image: how well a fused image, brought back down, repeats its input."""
+    """The reference's final table for one image: how well a fused image, downsampled again, matches its input."""
 
     r2: float
     cosine: float
@@ -111,7 +111,7 @@ def benchmark_downsample(fused: Tensor) -> Tensor:
     """Fused image (C, H, W) → float (C, H / 4, W / 4), as the reference's final table does it.
 
     Eight Gaussian taps (σ 3, at −4..4) a side, edges reflected, then 4×4 means; the even kernel shifts the image by
-    half a pixel, and that belongs to the published numbers.
+    half a pixel, which the published numbers include.
     """
     tap = torch.linspace(-4, 4, 8, dtype=torch.float64, device=fused.device)
     g = torch.exp(-(tap**2) / 18)
@@ -122,7 +122,7 @@ def benchmark_downsample(fused: Tensor) -> Tensor:
 
 
 def benchmark_scores(lr: Tensor, downsampled: Tensor) -> BenchmarkScores:
-    """The six numbers of the final table: `lr` the input (C, h, w), `downsampled` likewise, both 0..255.
+    """The six numbers of the final table: `lr` the input (C, h, w), `downsampled` the same shape, both 0..255.
 
     Its ERGAS multiplies by the ratio where the definition divides, and takes the means of the image judged.
     """
@@ -155,7 +155,7 @@ def validation_psnr_ssim(x: Tensor, y: Tensor, border: int = 4, luma: bool = Fal
 
 
 def validation_ergas(x: Tensor, y: Tensor, rounded: bool = True) -> float:
-    """ERGAS the fusion networks' checkpoints were chosen by (ratio 4 for every group), rounded to a whole number."""
+    """The ERGAS that chose the fusion networks' checkpoints: ratio 4 for every group, rounded to an integer."""
     value = float(ergas(x, y, ratio=4))
     return float(round(value)) if rounded else value
 
@@ -173,7 +173,7 @@ def _correlate(x: Tensor, window: Tensor) -> Tensor:
 
 
 def _ssim_map(x: Tensor, y: Tensor, window: Tensor, data_range: float, unbiased: float = 1.0) -> Tensor:
-    """Structural similarity at every place of the window; `unbiased` n / (n − 1) for sample variances."""
+    """Structural similarity at every position of the window; `unbiased` is n / (n − 1) for sample variances."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mx, my = _correlate(x, window), _correlate(y, window)
     vx = unbiased * (_correlate(x * x, window) - mx * mx)
@@ -183,7 +183,7 @@ def _ssim_map(x: Tensor, y: Tensor, window: Tensor, data_range: float, unbiased:
 
 
 def _likeness(product: Tensor, squares: Tensor, scale: Tensor) -> Tensor:
-    """2 product / squares; 1 where the squares are nothing but rounding of numbers whose square is `scale`."""
+    """2 product / squares; 1 where the squares are only the rounding error of numbers whose square is `scale`."""
     there = squares > 1e-12 * scale
     return torch.where(there, 2 * product / torch.where(there, squares, 1.0), 1.0)
 
@@ -212,7 +212,7 @@ def _blocks(x: Tensor, block: int, shift: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _conjugate_products(bands: int) -> Tensor:
-    """The component k of eᵢ eⱼ* for the first so many hypercomplex units: float64 (bands, bands, 2ⁿ) of −1, 0, 1.
+    """The component k of eᵢ eⱼ* for the first `bands` hypercomplex units: float64 (bands, bands, 2ⁿ) of −1, 0, 1.
 
     Units are numbered so that eᵢ eⱼ = ±e of i xor j. Doubling: (a, b)(c, d) = (ac − d*b, da + bc*).
     """

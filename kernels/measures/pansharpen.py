@@ -8,9 +8,9 @@ Every baseline is `method(ms, pan, mtf)`:
     mtf: each band's modulation transfer at the coarse Nyquist frequency, C of them, each below 2 / π.
 
 and returns (B, C, H, W) float32. A pan that does not fit the bands raises ValueError. Statistics are each image's own.
-Where a method low-passes the pan with the sensor or matches the pan's moments, it is given the best case: the very
-operator that `kernels.images.consistency` observes with, and the moments of the pan so observed. `METHODS` has them
-all by the names papers use, fed with the super-resolved red, green and blue.
+Methods that low-pass the pan with the sensor or match its moments get the best case: the sensor model of
+`kernels.images.consistency`, and the moments of the pan seen through it. `METHODS` has all of them under the names
+used in papers, guided by the super-resolved red, green and blue.
 """
 
 from __future__ import annotations
@@ -30,24 +30,19 @@ from difffusr.kernels.images.consistency import gaussian_sigma, sensor_matrix
 #: Weights of red, green, blue in a luma.
 LUMA: Final = (0.2989, 0.5870, 0.1140)
 
-
-#: A variance below this part of the mean square is rounding: the image is constant.
+#: A variance below this share of the mean square is rounding: the image is constant.
 FLAT: Final = 1e-10
 
-
-#: Directions in which regressors vary less than this part of their greatest variance are left out of a fit.
+#: Directions in which regressors vary less than this share of their greatest variance are left out of a fit.
 COLLINEAR: Final = 1e-6
-
 
 #: Side in coarse pixels of the neighbourhood whose regression is a local gain, and how much of the image's own variance
 #: counts with it, so that a flat neighbourhood takes the image's gain.
 CONTEXT: Final = 7
 
-
 CONTEXT_PRIOR: Final = 0.05
 
-
-#: A ratio of pan to low-passed pan means nothing where the latter is below this part of its mean.
+#: The ratio of pan to low-passed pan is not used where the latter is below this share of its mean.
 DARK: Final = 0.1
 
 
@@ -59,7 +54,7 @@ def pan_from_rgb(rgb: Tensor, weights: Sequence[float] | None = None) -> Tensor:
 
 
 def synthesised_pan(ms: Tensor, rgb: Tensor, mtf: Sequence[float]) -> Tensor:
-    """One pan a band, the mix of red, green, blue and a constant that fits the band best on its own grid.
+    """One pan per band: the mix of red, green, blue and a constant that fits the band best on its own grid.
 
     Least squares between the band and the colours as the band's sensor would see them; the mix is then applied to the
     fine colours ("hypersharpening": Selva et al. 2015, the synthesised band). It never fits worse than one pan for all.
@@ -86,7 +81,7 @@ def gram_schmidt(ms: Tensor, pan: Tensor) -> Tensor:
     mean = ms.mean((-2, -1), keepdim=True)  # μ_c, (B, C, 1, 1)
     synthetic = ms.mean(1, keepdim=True)  # S, (B, 1, h, w)
     variance = synthetic.var((-2, -1), correction=0, keepdim=True)
-    # centring one factor is enough; the published numbers have float32's rounding of exactly this form
+    # centring one factor is enough; the published numbers depend on the float32 rounding of this form
     covariance = ((ms - mean) * synthetic).mean((-2, -1), keepdim=True)
     gain = covariance / (variance + 1e-6)  # a_c, (B, C, 1, 1)
     return _bilinear(ms - mean, size) + gain * (pan - _bilinear(synthetic, size)) + mean
@@ -110,7 +105,7 @@ def gram_schmidt_by_resolution(ms: Tensor, rgb: Tensor) -> Tensor:
     return out
 
 
-def bicubic(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
+def bicubic(ms: Tensor, pan: Tensor, _mtf: Sequence[float]) -> Tensor:
     """Bands enlarged without any pan ("EXP", the floor of every comparison; Keys 1981 with a = −0.75)."""
     return _enlarge(ms, _ratio(ms, pan))
 
@@ -123,7 +118,7 @@ def brovey(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 
 
 def ihs(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
-    """Fast generalised intensity-hue-saturation: matched pan less mean of bands, added to each (Tu et al. 2001)."""
+    """Fast generalised intensity-hue-saturation: matched pan minus mean of bands, added to each (Tu et al. 2001)."""
     ratio = _ratio(ms, pan)
     intensity = ms.mean(1, keepdim=True)
     return _enlarge(ms, ratio) + (_substitute(intensity, pan, mtf) - _enlarge(intensity, ratio))
@@ -132,7 +127,7 @@ def ihs(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 def pca(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
     """The matched pan in place of the first principal component (Chavez and Kwarteng 1989).
 
-    The component's sign is arbitrary; it is the one in which component and pan rise together.
+    The component's sign is arbitrary; the one is taken in which component and pan rise together.
     """
     ratio = _ratio(ms, pan)
     centred = ms - ms.mean((-2, -1), keepdim=True)
@@ -146,9 +141,9 @@ def pca(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 
 
 def gram_schmidt_matched(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
-    """Textbook Gram-Schmidt, mode 1: the mean of bands gives way to the pan matched to it (Laben and Brower 2000).
+    """Textbook Gram-Schmidt, mode 1: the matched pan replaces the mean of bands (Laben and Brower 2000).
 
-    Written as injection: each band takes the change by its regression on the mean of bands.
+    Written as injection: each band gets the change times its regression on the mean of bands.
     """
     ratio = _ratio(ms, pan)
     intensity = ms.mean(1, keepdim=True)
@@ -157,9 +152,9 @@ def gram_schmidt_matched(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tenso
 
 
 def gsa(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
-    """Adaptive Gram-Schmidt: what gives way is the mix of bands that fits the low-passed pan best (Aiazzi et al. 2007).
+    """Adaptive Gram-Schmidt: the pan replaces the mix of bands that fits the low-passed pan best (Aiazzi et al. 2007).
 
-    With a pan a band the fit and the change are each band's own (hypersharpening, Selva et al. 2015).
+    With one pan per band, each band has its own fit and change (hypersharpening, Selva et al. 2015).
     """
     ratio = _ratio(ms, pan)
     seen = _observed(pan, ratio, [_mean(mtf)] if pan.shape[1] == 1 else mtf)
@@ -168,9 +163,9 @@ def gsa(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 
 
 def hpf(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
-    """Pan less its box mean, added to each band by the ratio of their standard deviations (Chavez et al. 1991).
+    """Pan minus its box mean, added to each band by the ratio of their standard deviations (Chavez et al. 1991).
 
-    Papers take boxes of one to two coarse pixels; this one has the spread of the bands' mean sensor, about 1.75.
+    Papers use boxes of one to two coarse pixels; this one is as wide as the bands' mean sensor, about 1.75.
     """
     ratio = _ratio(ms, pan)
     return _added(_enlarge(ms, ratio), pan, _box(pan, ratio, _mean(mtf)))
@@ -179,13 +174,13 @@ def hpf(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 def sfim(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
     """Bands times the ratio of the pan to its box mean: smoothing-filter-based intensity modulation (Liu 2000).
 
-    The box is that of `hpf`; the pan is taken as it comes, not matched.
+    The box is that of `hpf`; the pan is not matched.
     """
     ratio = _ratio(ms, pan)
     return _modulated(_enlarge(ms, ratio), pan, _box(pan, ratio, _mean(mtf)))
 
 
-def atwt(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
+def atwt(ms: Tensor, pan: Tensor, _mtf: Sequence[float]) -> Tensor:
     """Additive à trous wavelet (Núñez et al. 1999), pan matched to each band as in Vivone et al. (2015).
 
     As many levels of the cubic B-spline as there are whole halvings in the ratio: 2, 3, 4 for 4, 8, 24.
@@ -197,7 +192,7 @@ def atwt(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 def mtf_glp(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
     """Generalised Laplacian pyramid, pan low-passed by each band's sensor and matched to the band (Aiazzi et al. 2006).
 
-    What the sensor would not have passed of the pan is added by the ratio of standard deviations.
+    The part of the pan that the sensor does not pass is added by the ratio of standard deviations.
     """
     ratio = _ratio(ms, pan)
     seen = _observed(pan, ratio, mtf)
@@ -228,7 +223,7 @@ def mtf_glp_fs(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 def mtf_glp_cbd(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
     """As `mtf_glp_reg`, with a gain for each neighbourhood: context-based injection (Aiazzi et al. 2002, 2006).
 
-    The papers decide by a threshold on local correlation; here a flat neighbourhood leans on the image's gain instead.
+    The papers decide by a threshold on local correlation; here a flat neighbourhood takes the image's gain instead.
     """
     ratio = _ratio(ms, pan)
     seen = _observed(pan, ratio, mtf)
@@ -244,14 +239,14 @@ def mtf_glp_hpm(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 
 
 def mtf_glp_hpm_r(ms: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
-    """As `mtf_glp_hpm`, the pan brought to each band by regression in place of matched spread (Vivone et al. 2018)."""
+    """As `mtf_glp_hpm`, the pan matched to each band by regression instead of its spread (Vivone et al. 2018)."""
     ratio = _ratio(ms, pan)
     seen = _observed(pan, ratio, mtf)
     gain = _slope(ms, seen)
     return _modulated(_enlarge(ms, ratio), _moved(pan, seen, ms, gain), _enlarge(_moved(seen, seen, ms, gain), ratio))
 
 
-#: A method of one (B, 1, H, W) or C pans; or, in `METHODS`, of the fine red, green and blue (B, 3, H, W).
+#: A method guided by one pan (B, 1, H, W) or C pans; in `METHODS` by the fine red, green and blue (B, 3, H, W).
 Method = Callable[[Tensor, Tensor, Sequence[float]], Tensor]
 
 
@@ -261,7 +256,7 @@ def with_mean_pan(method: Method) -> Method:
 
 
 def hypersharpened(method: Method) -> Method:
-    """A method guided by RGB (B, 3, H, W) of which each band gets its own pan, `synthesised_pan`."""
+    """A method guided by RGB (B, 3, H, W), from which each band gets its own pan, `synthesised_pan`."""
     return lambda ms, rgb, mtf: method(ms, synthesised_pan(ms, rgb, mtf), mtf)
 
 
@@ -290,7 +285,7 @@ METHODS: Final[dict[str, Method]] = {
 
 
 def _ratio(ms: Tensor, pan: Tensor) -> int:
-    """How many fine pixels span a coarse one; raises ValueError unless that is a whole number, alike on both axes."""
+    """How many fine pixels span a coarse one; raises ValueError unless that is one whole number on both axes."""
     (h, w), (height, width) = ms.shape[-2:], pan.shape[-2:]
     ratio = height // h
     if (height, width) != (h * ratio, w * ratio) or ratio < 1:
@@ -323,7 +318,7 @@ def _observed(x: Tensor, ratio: int, mtf: Sequence[float]) -> Tensor:
 
 
 def _box(pan: Tensor, ratio: int, mtf: float) -> Tensor:
-    """Mean over the odd square about as broad as the sensor's point spread, of those pixels that there are."""
+    """Mean over an odd square about as wide as the sensor's point spread, of the pixels inside the image."""
     exact = math.sqrt(ratio**2 + 12 * gaussian_sigma(ratio, mtf) ** 2)  # a box's variance is its side² / 12
     side = 2 * round((exact - 1) / 2) + 1
     rows = F.avg_pool2d(pan, (side, 1), stride=1, padding=(side // 2, 0), count_include_pad=False)
@@ -331,7 +326,7 @@ def _box(pan: Tensor, ratio: int, mtf: float) -> Tensor:
 
 
 def _a_trous(pan: Tensor, levels: int) -> Tensor:
-    """The approximation after so many undecimated levels of the cubic B-spline (1 4 6 4 1) / 16, edges repeated."""
+    """The approximation after `levels` undecimated levels of the cubic B-spline (1 4 6 4 1) / 16, edges repeated."""
     spline = pan.new_tensor([1, 4, 6, 4, 1]) / 16
     planes = pan.flatten(0, 1)[:, None]  # (B·K, 1, H, W)
     for level in range(levels):
@@ -350,12 +345,12 @@ def _substitute(component: Tensor, pan: Tensor, mtf: Sequence[float]) -> Tensor:
 
 
 def _moved(pan: Tensor, seen: Tensor, target: Tensor, gain: Tensor) -> Tensor:
-    """The pan with a gain, and such an offset that the pan as seen has the target's mean."""
+    """The pan times a gain, offset so that the observed pan has the target's mean."""
     return (pan - seen.mean((-2, -1), keepdim=True)) * gain + target.mean((-2, -1), keepdim=True)
 
 
 def _added(bands: Tensor, pan: Tensor, low: Tensor) -> Tensor:
-    """Bands plus the pan's detail, whose gain gives the low-passed pan each band's standard deviation."""
+    """Bands plus the pan's detail, with the gain that gives the low-passed pan each band's standard deviation."""
     return bands + _spread_ratio(bands, low) * (pan - low)
 
 
@@ -366,14 +361,14 @@ def _modulated(bands: Tensor, pan: Tensor, low: Tensor) -> Tensor:
 
 
 def _covariance(a: Tensor, b: Tensor) -> Tensor:
-    """Of each channel of a with that of b, one of which may be alone: float64 (B, C, 1, 1)."""
+    """Covariance of each channel of a with that of b; either may have one channel: float64 (B, C, 1, 1)."""
     a, b = a.double(), b.double()
     centred = a - a.mean((-2, -1), keepdim=True)
     return (centred * (b - b.mean((-2, -1), keepdim=True))).mean((-2, -1), keepdim=True)
 
 
 def _guarded(numerator: Tensor, variance: Tensor, x: Tensor) -> Tensor:
-    """Their quotient as a gain of x's dtype; 0 where the variance is no more than the rounding of x."""
+    """numerator / variance as a gain of x's dtype; 0 where the variance is within the rounding of x."""
     varies = variance > FLAT * x.double().square().mean((-2, -1), keepdim=True)
     return torch.where(varies, numerator / torch.where(varies, variance, 1.0), 0.0).to(x.dtype)
 
@@ -389,7 +384,7 @@ def _spread_ratio(y: Tensor, x: Tensor) -> Tensor:
 
 
 def _local_slope(y: Tensor, x: Tensor) -> Tensor:
-    """Regression of y on x around each pixel, (B, C, h, w), drawn a little towards that of the whole image."""
+    """Regression of y on x around each pixel, (B, C, h, w), shrunk a little towards that of the whole image."""
 
     def local(z: Tensor) -> Tensor:
         return F.avg_pool2d(z, CONTEXT, stride=1, padding=CONTEXT // 2, count_include_pad=False)
@@ -405,7 +400,7 @@ def _local_slope(y: Tensor, x: Tensor) -> Tensor:
 def _fit(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Least squares of y (B, K, h, w) on x (B, C, h, w) and a constant: weights (B, K, C), offsets (B, K, 1, 1).
 
-    Of equally good weights the smallest; directions in which x hardly varies get none.
+    Of equally good weights the smallest; directions in which x hardly varies get weight 0.
     """
     y_mean, x_mean = (z.double().mean((-2, -1)) for z in (y, x))
     a, b = y.double().flatten(2) - y_mean[..., None], x.double().flatten(2) - x_mean[..., None]

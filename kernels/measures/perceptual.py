@@ -1,8 +1,8 @@
-"""How much an image looks like the truth where pixel errors do not say it: texture statistics and power spectra.
+"""Perceptual similarity beyond pixel errors: texture statistics and power spectra.
 
 A blurred image has a good PSNR and no texture; a sample of a generative model has texture at other places than the
-truth. These measures compare what the textures are like: distributions of patches at several scales, and energy by
-spatial frequency. Neither needs trained weights.
+truth. These measures compare textures: distributions of patches at several scales, and energy by spatial frequency.
+Neither needs trained weights.
 """
 
 from __future__ import annotations
@@ -14,21 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Descriptors are patches of this side (Karras et al. 2018).
+#: Side of the patches that serve as descriptors (Karras et al. 2018).
 PATCH_PX: Final = 7
 
-
-#: The pyramid ends where the shorter side would fall below this.
+#: The pyramid stops before the shorter side falls below this.
 COARSEST_PX: Final = 16
 
-
-#: At most about so many patches of a level are compared, on a regular grid.
+#: About the greatest number of patches of a level that are compared, on a regular grid.
 PATCHES: Final = 8192
-
 
 #: Random directions the distributions are projected on, and the seed they come from.
 DIRECTIONS: Final = 256
-
 
 SEED: Final = 2018
 
@@ -39,14 +35,14 @@ def sliced_wasserstein(x: Tensor, y: Tensor, own_scale: bool = True) -> Tensor:
     Every level's 7×7 patches are projected on random directions; the distance is the mean difference of the sorted
     projections (Karras et al. 2018, "Progressive growing of GANs"; Rabin et al. 2011). The perceptual distance of a
     report is the mean over the levels. Unlike there, the patches of both images are taken at the same places of a
-    regular grid, so equal images have distance 0 and no draw of patches is in the number.
+    regular grid: equal images have distance 0, and the result does not depend on a random draw of patches.
 
     Args:
         x: judged, (C, H, W).
         y: truth, (C, H, W), the shorter side at least 16.
         own_scale: each image's patches are standardised by their own mean and standard deviation per channel, as
-            published: what differs is the structure. Otherwise both by the truth's, and missing or surplus energy
-            counts as well.
+            published, so that only structure is compared. Otherwise both by the truth's, and missing or surplus
+            energy counts as well.
 
     Returns:
         (levels,) float64, finest first.
@@ -82,9 +78,9 @@ def laplacian_pyramid(x: Tensor, levels: int) -> list[Tensor]:
 def radial_power_spectrum(x: Tensor, bins: int | None = None) -> Tensor:
     """Mean power by spatial frequency, over channels and directions: (C, H, W) → (bins,) float64.
 
-    The periodogram of the image less its mean under a Hann window. Bins are equally wide in radial frequency from 0 to
-    the Nyquist frequency of the shorter side, by default one per frequency of that side; what lies beyond, in the
-    corners, is left out.
+    The periodogram of the image minus its mean under a Hann window. Bins are equally wide in radial frequency from 0 to
+    the Nyquist frequency of the shorter side, by default one per frequency of that side; the corners beyond it are
+    left out.
     """
     height, width = x.shape[-2:]
     bins = bins or min(height, width) // 2
@@ -103,15 +99,15 @@ def radial_power_spectrum(x: Tensor, bins: int | None = None) -> Tensor:
 def spectrum_error_db(x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute difference of the radial power spectra in decibels, over all frequencies but the lowest; scalar.
 
-    `x` judged, `y` truth, (C, H, W). An image without texture is far off at high frequencies, whatever its PSNR.
+    `x` judged, `y` truth, (C, H, W). An image without texture is far off at high frequencies even if its PSNR is good.
     """
     p, q = radial_power_spectrum(x)[1:], radial_power_spectrum(y)[1:]
-    floor = 1e-12 * q.max().clamp_min(1e-30)  # what is below is rounding
+    floor = 1e-12 * q.max().clamp_min(1e-30)  # anything below is rounding
     return (10 * ((p + floor) / (q + floor)).log10()).abs().mean()
 
 
 def texture_energy(x: Tensor, scale: int = 2) -> Tensor:
-    """Standard deviation of what a pixel has beyond the mean of its neighbourhood, mean over channels; units of x.
+    """Standard deviation of a pixel's difference to its neighbourhood's mean, mean over channels; units of x.
 
     `x` (C, H, W); the neighbourhood is a box of 2·scale + 1 pixels. 0 for a flat image.
     """

@@ -1,4 +1,4 @@
-"""How an image was degraded, as one vector: the encoder, and the contrastive training around it (reference 1.1)."""
+"""The degradation of an image as one vector: the encoder, and its contrastive training (reference section 1.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DegradationEncoder(nn.Module):
     """Six convolutions and a global mean: (B, 3, h, w) normalised RGB → a vector per image.
 
     `widths` are the channels of the six convolutions; the last is the length of the vector. The projection (`mlp`)
-    serves the contrastive loss alone; without it the projection is the vector itself.
+    is for the contrastive loss only; without it the projection is the vector itself.
     """
 
     def __init__(self, widths: Sequence[int] = (64, 64, 128, 128, 256, 256), mlp: bool = True) -> None:
@@ -36,7 +36,7 @@ class DegradationEncoder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.LeakyReLU(0.1), nn.Linear(dim, dim)) if mlp else nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) → the degradation vector (B, widths[-1]): what conditions the diffusion network."""
+        """(B, 3, h, w) → the degradation vector (B, widths[-1]), which conditions the diffusion network."""
         return self.E(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ class DegradationEncoder(nn.Module):
 
 
 class MomentumContrast(nn.Module):
-    """Two patches degraded alike should give one vector: momentum contrast with a queue of negatives.
+    """Trains patches with the same degradation towards the same vector: momentum contrast with a queue of negatives.
 
     The key encoder starts as a copy of the query encoder and follows it slowly; it never receives a gradient.
     `dim` is the length of the projections, `queue_size` the number of negatives. Source: He et al. 2020
@@ -75,7 +75,7 @@ class MomentumContrast(nn.Module):
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, im_q: Tensor, im_k: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """In training the result of `contrast`; in evaluation the degradation vector of `im_q` alone."""
+        """In training the result of `contrast`; in evaluation only the degradation vector of `im_q`."""
         if not self.training:
             return cast(Tensor, self.encoder_q(im_q)[0])
         if im_k is None:
@@ -85,9 +85,9 @@ class MomentumContrast(nn.Module):
     def contrast(self, im_q: Tensor, im_k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One training step's forward pass; moves the key encoder and writes the new keys into the queue.
 
-        `im_q`, `im_k` (B, 3, h, w): row i of both was degraded alike. Returns the degradation vectors of `im_q`
+        `im_q`, `im_k` (B, 3, h, w): row i of both has the same degradation. Returns the degradation vectors of `im_q`
         (B, C), logits (B, 1 + K) whose column 0 is the positive pair, and labels (B,), all 0. The loss is their
-        cross-entropy. Raises ValueError where B does not divide the queue.
+        cross-entropy. Raises ValueError if the queue's size is not a multiple of B.
         """
         fea, projection = self.encoder_q(im_q)
         q = F.normalize(projection, dim=1)  # (B, dim)
@@ -95,7 +95,7 @@ class MomentumContrast(nn.Module):
             momentum_update(self.encoder_k, self.encoder_q, self.momentum)
             k = F.normalize(self.encoder_k(im_k)[1], dim=1)  # (B, dim)
         positive = (q * k).sum(1, keepdim=True)  # (B, 1)
-        negative = q @ self.queue.clone()  # (B, K); a copy, for the queue changes before the backward pass
+        negative = q @ self.queue.clone()  # (B, K); a copy, because the queue changes before the backward pass
         logits = torch.cat([positive, negative], 1) / self.temperature
         self._enqueue(k)
         return fea, logits, logits.new_zeros(len(logits), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""How the networks run on a device: compiled kernels, and on GPUs one recording in place of thousands of launches."""
+"""How the networks run on a device: compiled kernels, and on GPUs one CUDA graph instead of thousands of launches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-#: Runs before a recording: libraries choose algorithms and allocate what they keep.
+#: Runs before a recording, in which libraries choose algorithms and allocate their workspaces.
 _WARM_UPS = 2
 
 
@@ -30,8 +30,8 @@ class _Recording(NamedTuple):
 class Recorded:
     """A function of tensors, recorded as a CUDA graph at its first call and replayed: one launch, no Python.
 
-    The function must not look at a tensor's values, and its output must depend on nothing but its inputs' values and
-    shapes. A call with other shapes makes a new recording and lets go of the one before, with the memory it holds.
+    The function must not read a tensor's values, and its output must depend on its inputs only. A call with other
+    shapes replaces the recording and frees its memory.
     """
 
     def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
@@ -40,7 +40,7 @@ class Recorded:
         self._recording: _Recording | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """As the function; inputs may lie on the CPU, and are copied without waiting where they are pinned."""
+        """As the function; inputs may be on the CPU, and are copied without waiting if they are pinned."""
         key = tuple((x.shape, x.dtype) for x in inputs)
         if self._recording is None or key != self._key:
             self._recording = None
@@ -48,7 +48,7 @@ class Recorded:
         for held, x in zip(self._recording.inputs, inputs, strict=True):
             held.copy_(x, non_blocking=True)
         self._recording.graph.replay()
-        return self._recording.output.clone()  # the next replay writes over it
+        return self._recording.output.clone()  # the next replay overwrites it
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
         held = tuple(x.to(self._device, copy=True) for x in inputs)

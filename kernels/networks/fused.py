@@ -1,7 +1,7 @@
-"""Operations around convolutions, each in two forms: the library's, and one that a compiler makes a single kernel of.
+"""Operations around convolutions, each in two forms: the library's, and one that a compiler turns into one kernel.
 
-`torch.compile` sees the second form. It reads and writes every pixel as few times as can be, in the order in which
-channels-last tensors lie in memory; both compute the same but for rounding.
+`torch.compile` sees the second form. It reads and writes every pixel as few times as possible, in the memory order of
+channels-last tensors; both forms compute the same up to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def norm_swish(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float 
 
 
 def norm_swish_by_moments(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    """As `norm_swish`: one pass for sums of values and squares by channel, one that applies both; sums in float32."""
+    """As `norm_swish`: one pass for the sums of values and squares by channel, one to apply them; sums in float32."""
     B, C = x.shape[:2]
     values = x.float()
     sums = torch.stack([values.sum((2, 3)), (values * values).sum((2, 3))])  # (2, B, C)
@@ -32,7 +32,7 @@ def norm_swish_by_moments(x: Tensor, groups: int, weight: Tensor, bias: Tensor, 
 
 
 def depthwise(x: Tensor, kernels: Tensor) -> Tensor:
-    """Every sample's channels correlated with 3×3 kernels of their own, zeros around: (B, C, H, W) → same shape.
+    """Each channel of each sample correlated with its own 3×3 kernel, zero padding: (B, C, H, W) → same shape.
 
     `kernels` (B, C, 1, 3, 3).
     """

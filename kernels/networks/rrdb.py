@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ResidualDenseBlock(nn.Module):
-    """Five 3×3 convolutions, each seeing all that came before; residual scaled by 0.2. (B, C, H, W) → same shape."""
+    """Five 3×3 convolutions, each seeing all previous features; residual scaled by 0.2. (B, C, H, W) → same shape."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -47,10 +47,10 @@ class RRDB(nn.Module):
 
 
 class RRDBNet(nn.Module):
-    """The context encoder: what the low-resolution image shows, as features on its own grid.
+    """The context encoder: features of the low-resolution image on its own grid.
 
     Input (B, num_in, h, w), the normalised RGB in R, G, B order (reflectance mapped to [-1, 1]). The tail after the
-    features makes an RGB at ×4 and serves training alone. Source: reference section 1.2.
+    features makes an RGB at ×4; the published system uses it in training only. Source: reference section 1.2.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RRDBNet(nn.Module):
         self.conv_last = nn.Conv2d(channels, num_out, 3, padding=1)
 
     def context(self, x: Tensor) -> Tensor:
-        """Features before any upsampling: (B, num_in, h, w) → (B, channels, h, w). All that inference needs."""
+        """Features before any upsampling: (B, num_in, h, w) → (B, channels, h, w); all that inference needs."""
         f0 = self.conv_first(x)
         return f0 + self.conv_body(self.body(f0.to(self._dtype)).to(f0.dtype))
 
@@ -85,8 +85,8 @@ class RRDBNet(nn.Module):
         return out
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Have the residual blocks in a lower precision. The first features and the tail stay float32: the tail makes
-        absolute values, and in bfloat16 it would be wrong by 5 DN in the mean."""
+        """Run the residual blocks in a lower precision. The first features and the tail stay float32: the tail makes
+        absolute values, and in bfloat16 its mean error would be 5 DN."""
         self.body.to(dtype)
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from difffusr.kernels.images.contrast import local_moments
 from difffusr.kernels.images.normalisation import from_stage1, to_stage1
-from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast, momentum_update
+from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast
 from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.unet import DiffusionUNet
 from difffusr.kernels.sampling.diffusion import (
@@ -25,7 +25,8 @@ from difffusr.kernels.sampling.diffusion import (
     multistep_levels,
     multistep_sample,
 )
-from difffusr.kernels.weights.checkpoints import Weights, WeightsError, load_into
+from difffusr.kernels.weights.checkpoints import Weights, load_into
+from difffusr.kernels.weights.errors import WeightsError
 
 #: Keys of a training checkpoint that inference does not use.
 TRAINING_ONLY = ("model.", "E.encoder_k.", "E.queue", "diffusion.")
@@ -64,15 +65,15 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """What the diffusion network works on and what it predicts.
+    """The diffusion network's target and prediction.
 
     Attributes:
         prediction: "x0", the clean image, as published; "v", the velocity ℓ·noise − √(1 − ℓ²)·x0 (Salimans and Ho
-            2022), which weighs all noise levels alike and needs no capacity to repeat its input.
-        residual: 0: the image itself, as published. Above: what the context encoder's own RGB leaves out, in units of
-            so many times the local contrast of the low-resolution image (see `local_contrast`). Details of a dark,
-            smooth scene are then as large to the network as those of a town, and where the image is flat nothing can
-            be invented.
+            2022), which weighs all noise levels equally and needs no capacity to reproduce its input.
+        residual: 0: the image itself, as published. Above 0: the image's difference to the context encoder's own RGB,
+            in units of `residual` times the local contrast of the low-resolution image (see `local_contrast`).
+            Details of a dark, smooth scene are then as large to the network as those of a town, and nothing can be
+            invented where the image is flat.
         clip: limit of the estimates of the clean image.
     """
 
@@ -83,7 +84,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class Stage1Config:
-    """Sizes of the three networks of stage 1; without arguments those of the published system."""
+    """Sizes of the three networks of stage 1; by default those of the published system."""
 
     rrdb: RRDBConfig = field(default_factory=RRDBConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -99,7 +100,7 @@ class Stage1Config:
 
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Mapping[str, Any]]) -> Self:
-        """A configuration from plain dictionaries; what they leave out is as published. Raises ValueError."""
+        """A configuration from plain dictionaries; missing sizes as published. Raises ValueError for unknown ones."""
         parts = {"rrdb": RRDBConfig, "encoder": EncoderConfig, "unet": UNetConfig, "diffusion": DiffusionConfig}
         made: dict[str, Any] = {}
         for part, given in sizes.items():
@@ -113,7 +114,7 @@ class Stage1Config:
 
     @classmethod
     def from_hyper_parameters(cls, hyper_parameters: Mapping[str, Any]) -> Self:
-        """The sizes that a published Lightning checkpoint states. Raises ValueError where it states none."""
+        """The sizes that a published Lightning checkpoint states. Raises ValueError if it states none."""
         try:
             args = hyper_parameters["lit_model"]["args"]
             rrdb, unet = args["encoder"]["args"], args["diffusion_model"]["args"]
@@ -135,7 +136,6 @@ class Stage1Config:
 #: The published system: 147 million parameters at inference.
 PUBLISHED = Stage1Config()
 
-
 #: A configuration for CPUs: the diffusion network works on the low-resolution grid, on the residual.
 SMALL = Stage1Config(
     rrdb=RRDBConfig(channels=32, blocks=4, growth=16),
@@ -153,21 +153,19 @@ SMALL = Stage1Config(
     diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0),
 )
 
-
 #: `local_contrast`: standard deviation of its Gaussian window in low-resolution pixels, and its floor in reflectance.
 CONTRAST_SIGMA_PX: Final = 2.0
-
 
 CONTRAST_FLOOR: Final = 0.002
 
 
 class Stage1(nn.Module):
-    """The networks of stage 1 under their published names, and how they make an image.
+    """The networks of stage 1 under their published names, and the sampling of an image.
 
-    `encoder` (RRDBNet) sees the image, `E.encoder_q` its degradation, `ema` (DiffusionUNet, averaged weights) samples.
-    With `training` there are also `model` (the network that learns, of which `ema` is the average), the key encoder and
-    queue of `E`, and the schedule's buffers: the full layout of a published checkpoint. Without, the module is made in
-    evaluation mode and takes no gradients.
+    `encoder` (RRDBNet) encodes the image, `E.encoder_q` its degradation, `ema` (DiffusionUNet, averaged weights)
+    samples. With `training` there are also `model` (the learning network, which `ema` averages), the key encoder and
+    queue of `E`, and the schedule's buffers: the full layout of a published checkpoint. Without, the module is in
+    evaluation mode and needs no gradients.
     """
 
     def __init__(self, config: Stage1Config = PUBLISHED, training: bool = False) -> None:
@@ -182,7 +180,7 @@ class Stage1(nn.Module):
             self.E = MomentumContrast(encoder_q, copy.deepcopy(encoder_q), dim=config.encoder.widths[-1])
             self.model = self._unet()
             self.model.reset_parameters()
-            self.ema.reset_parameters()  # the average starts from weights of its own
+            self.ema.reset_parameters()  # the average has its own start
             self.ema.requires_grad_(False)
             self.diffusion = _Buffers(self.schedule)
         else:
@@ -191,11 +189,11 @@ class Stage1(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: Weights, config: Stage1Config | None = None) -> Stage1:
-        """The networks for inference, with loaded weights; what only training needs is left in the file.
+        """The networks for inference, with loaded weights; weights that only training needs are ignored.
 
         Sizes come from `config`, or else from a safetensors header's "config" (JSON of `Stage1Config.to_dict`), or else
         from a checkpoint's hyper-parameters, or else are the published ones.
-        Raises WeightsError where the file holds no stage 1, or one of other sizes.
+        Raises WeightsError if the file holds no stage 1, or one of other sizes.
         """
         if weights.kind != "stage1":
             raise WeightsError(f"{weights.source}: holds no stage 1 (recognised as {weights.kind})")
@@ -236,7 +234,7 @@ class Stage1(nn.Module):
         return self._solved(multistep, lr, x_T)
 
     def _solved(self, solve: Callable[..., Tensor], lr: Tensor, x_T: Tensor) -> Tensor:
-        """The image that a sampler makes of noise, with the networks conditioned on `lr`."""
+        """The image that a sampler makes from noise, with the networks conditioned on `lr`."""
         h, w = lr.shape[-2:]
         if x_T.shape != (len(lr), 3, 4 * h, 4 * w):
             raise ValueError(
@@ -254,15 +252,15 @@ class Stage1(nn.Module):
         return from_stage1(x)
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Have the features of the context encoder and of the diffusion network in a lower precision.
+        """Run the features of the context encoder and of the diffusion network in a lower precision.
 
-        The image, noise levels, degradation vectors, and everything outside the networks stay float32.
+        The image, noise levels, degradation vectors and everything outside the networks stay float32.
         """
         self.encoder.lower(dtype)
         self.ema.lower(dtype)
 
     def clean(self, x: Tensor, level: Tensor, predicted: Tensor) -> Tensor:
-        """The clean image x̂0 (B, 3, H, W) that the network's prediction at x and noise level ℓ (B, 1) stands for."""
+        """The clean image x̂0 (B, 3, H, W) implied by the network's prediction at x and noise level ℓ (B, 1)."""
         if self.config.diffusion.prediction == "x0":
             return predicted
         level = level.view(-1, 1, 1, 1)
@@ -278,10 +276,6 @@ class Stage1(nn.Module):
         """The context encoder's own RGB, no diffusion: (B, 3, h, w) → (B, 3, 4h, 4w), reflectance, not clamped."""
         return from_stage1(self.encoder.tail(self.encoder.context(to_stage1(lr))))
 
-    def update_ema(self, rate: float = 0.999) -> None:
-        """Move the averaged network towards the one that learns: ema ← rate·ema + (1 − rate)·model."""
-        momentum_update(self.ema, self.model, rate)
-
     def _unet(self) -> DiffusionUNet:
         config = self.config
         return DiffusionUNet(
@@ -290,9 +284,9 @@ class Stage1(nn.Module):
 
 
 def signal_share(lr: Tensor) -> Tensor:
-    """How much of an image's contrast is more than noise: (B, 3, h, w) → (B, 1, 4h, 4w), from 0 to 1.
+    """The share of an image's contrast that is not noise: (B, 3, h, w) → (B, 1, 4h, 4w), from 0 to 1.
 
-    Where it is 0, open water or fog, a sample adds nothing to the context encoder's image.
+    Where it is 0 (open water, fog) a sample adds nothing to the context encoder's image.
     """
     variance = local_moments(lr, CONTRAST_SIGMA_PX)[1].mean(1, keepdim=True)
     share = (1 - CONTRAST_FLOOR**2 / variance.clamp_min(CONTRAST_FLOOR**2)).sqrt()
@@ -306,7 +300,7 @@ def local_contrast(lr: Tensor) -> Tensor:
 
 
 def _stated_config(weights: Weights) -> Stage1Config:
-    """The sizes that a file states of itself; the published ones where it states none."""
+    """The sizes that a file states, or the published ones if it states none."""
     if "config" in weights.metadata:
         return Stage1Config.from_dict(json.loads(weights.metadata["config"]))
     if weights.hyper_parameters:
@@ -315,7 +309,7 @@ def _stated_config(weights: Weights) -> Stage1Config:
 
 
 class _Buffers(nn.Module):
-    """The schedule as published checkpoints carry it."""
+    """The schedule's tensors as in published checkpoints."""
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()

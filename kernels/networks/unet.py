@@ -17,12 +17,12 @@ from difffusr.kernels.networks.fused import depthwise, norm_swish
 
 
 class Conditioning(NamedTuple):
-    """All that the network computes before the first sampling step and uses at each.
+    """What the network computes once, before the first sampling step, and uses at each step.
 
     `context` (B, inner, H / fold, W / fold): the context's share of the first features. `kernels`: per residual block,
     in the order they run, the depthwise 3×3 kernels of each sample (B, C, 1, 3, 3). `level_weight` (ΣC, inner),
-    `level_bias` (ΣC,): the linear layers through which the noise level enters the blocks, as one, with the biases of
-    the convolutions that it is added to.
+    `level_bias` (ΣC,): the linear layers that feed the noise level into the blocks, stacked, with the biases of the
+    convolutions that it is added to.
     """
 
     context: Tensor
@@ -40,7 +40,7 @@ class DiffusionUNet(nn.Module):
     `ctx_channels` and `degradation_dim` are the widths of the two conditions; the latter is compressed to `kernel_dim`.
 
     Sampling calls `prepare` once a chip and `denoise` once a step; `forward` is both. Features have the dtype of the
-    convolutions (see `lower`); the image, the level, and what comes out are float32.
+    convolutions (see `lower`); the image, the level and the output are float32.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DiffusionUNet(nn.Module):
         widths = [n * mult for mult in channel_mults]
         attention = [2**level in attn_strides for level in range(len(widths))]
         downs: list[nn.Module] = [nn.Conv2d(2 * n, n, 3, padding=1)]
-        skips, c = [n], n  # channels of every output on the way down: each is taken up again on the way up
+        skips, c = [n], n  # channels of every output on the way down, used again on the way up
         for level, width in enumerate(widths):
             for _ in range(res_blocks):
                 downs.append(block(c, width, attention[level]))
@@ -103,13 +103,13 @@ class DiffusionUNet(nn.Module):
     def forward(self, x: Tensor, level: Tensor, ctx: Tensor, degradation: Tensor) -> Tensor:
         """Noisy images (B, C, H, W) → predicted clean images (B, C, H, W), values about [-1, 1], not clamped.
 
-        `level` (B, 1) is ℓ = √ᾱ, or (1, 1) where all have the same; `ctx` (B, ctx_channels, h, w) the context on any
+        `level` (B, 1) is ℓ = √ᾱ, or (1, 1) if it is the same for all; `ctx` (B, ctx_channels, h, w) the context on any
         grid; `degradation` (B, degradation_dim). H and W must be multiples of `fold`.
         """
         return self.denoise(x, level, self.prepare(ctx, degradation, (x.shape[-2], x.shape[-1])))
 
     def prepare(self, ctx: Tensor, degradation: Tensor, size: tuple[int, int]) -> Conditioning:
-        """What does not depend on the step, from conditions as in `forward`; `size` is (H, W) of the image."""
+        """The part that does not depend on the step, from conditions as in `forward`; `size` is (H, W) of the image."""
         if size[0] % self.fold or size[1] % self.fold:
             raise ValueError(f"the image's sides must be multiples of {self.fold}, got {size[0]}×{size[1]}")
         grid = (size[0] // self.fold, size[1] // self.fold)
@@ -154,8 +154,8 @@ class DiffusionUNet(nn.Module):
         return F.pixel_shuffle(self.final_conv(x.to(self.final_conv.conv.weight.dtype)), self.fold)
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Have the features in a lower precision. The image, the noise level and the small layers between vector and
-        kernel stay float32: the output's last digits are of the ground, not of the network."""
+        """Run the features in a lower precision. The image, the noise level and the small layers between vector and
+        kernel stay float32, so that the output keeps float32 digits."""
         for module in (self.first_conv_x, self.first_conv_ctx, self.downs, self.mid, self.ups):
             module.to(dtype)
         for block in self._blocks():
@@ -169,7 +169,7 @@ class DiffusionUNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block, and attention on its output where asked. (B, before, H, W) → (B, after, H, W)."""
+    """A residual block, with attention on its output if asked. (B, before, H, W) → (B, after, H, W)."""
 
     def __init__(self, before: int, after: int, n: int, kernel_dim: int, groups: int, attention: bool) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class _ResBlock(nn.Module):
         self.res_conv = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
-        """`bias` (B, C) or (1, C): of the first convolution, with the noise level's shift in it."""
+        """`bias` (B, C) or (1, C): the first convolution's, including the noise level's shift."""
         out = self.block2(self.block1(x, bias), kernels)
         out += self.res_conv(x)
         return out
@@ -208,7 +208,7 @@ class _NormConv(nn.Module):
         self.block = nn.Sequential(
             nn.GroupNorm(groups, before),
             nn.SiLU(inplace=True),
-            nn.Identity(),  # holds the place of a dropout of 0 in the published names
+            nn.Identity(),  # stands for a dropout of 0, to keep the published names
             nn.Conv2d(before, after, 3, padding=1),
         )
 
@@ -217,7 +217,7 @@ class _NormConv(nn.Module):
         return cast(nn.Conv2d, self.block[3])
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`bias` (B, C) or (1, C) in place of the convolution's own; one row for all costs nothing."""
+        """`bias` (B, C) or (1, C) replaces the convolution's own; one row for all samples is free."""
         norm, conv = cast(nn.GroupNorm, self.block[0]), self.conv
         h = norm_swish(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
         if bias is None:
@@ -229,9 +229,9 @@ class _NormConv(nn.Module):
 
 
 class _SecondHalf(nn.Module):
-    """The degradation-aware convolution, and a group norm that published weights carry but the network never applies.
+    """The degradation-aware convolution, and a group norm that published weights have but the network never applies.
 
-    Applying it would change what the published weights compute; dropping it would change their names.
+    Applying it would change the published results; dropping it would change the published names.
     """
 
     def __init__(self, channels: int, kernel_dim: int, groups: int) -> None:
@@ -298,7 +298,7 @@ class _LevelEmbedding(nn.Sequential):
     """The noise level ℓ (B, 1), unscaled, as a vector (B, n): [sin(ℓω), cos(ℓω)], ω_j = 10^(−4j/(n/2)), then an MLP."""
 
     def __init__(self, n: int) -> None:
-        # the first place belongs to the encoding, which has no parameters
+        # index 0 is the encoding, which has no parameters
         super().__init__(nn.Identity(), nn.Linear(n, 4 * n), nn.SiLU(), nn.Linear(4 * n, n))
         self.waves = n // 2
 

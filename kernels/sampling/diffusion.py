@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the process needs at each timestep: 14 float32 tensors (T,), named as in published checkpoints.
+    """The process's constants by timestep: 14 float32 tensors (T,), named as in published checkpoints.
 
     `*_prev` are values at t − 1, with ᾱ = 1 before the first step.
     """
@@ -93,8 +93,8 @@ def ddim_timesteps(T: int, skip: int) -> list[tuple[int, int]]:
 def q_sample(x0: Tensor, t: Tensor, u: Tensor, noise: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """The forward process at a continuous noise level, for training.
 
-    `x0`, `noise` (B, C, H, W); `t` (B,) int64 timesteps; `u` (B,) in [0, 1) places the level between those of t and
-    t − 1. Returns x_t (B, C, H, W) and the level ℓ (B, 1, 1, 1); `ℓ.flatten(1)` is what the network is given.
+    `x0`, `noise` (B, C, H, W); `t` (B,) int64 timesteps; `u` (B,) in [0, 1) interpolates between the levels of t and
+    t − 1. Returns x_t (B, C, H, W) and the level ℓ (B, 1, 1, 1); `ℓ.flatten(1)` is the network's input.
     """
     upper, lower = schedule.sqrt_alphas_cumprod_prev[t], schedule.sqrt_alphas_cumprod[t]
     level = (lower + u * (upper - lower)).view(-1, 1, 1, 1)
@@ -115,10 +115,10 @@ def ddim_sample(
     """From noise to image: the DDIM sampler, deterministic at `eta` 0.
 
     `denoise(x, level)` predicts the clean image x̂0 from x (B, C, H, W) and the noise level ℓ = √ᾱ (B, 1). `x_T`
-    (B, C, H, W) is standard normal noise. Every `skip`-th timestep is visited. The last step goes from t = 0 to t = 0:
-    it changes nothing but float32 rounding (5e-4 at most), so `skip_last` saves one evaluation. `generator` is for
+    (B, C, H, W) is standard normal noise. Every `skip`-th timestep is visited. The last step goes from t = 0 to t = 0
+    and changes only float32 rounding (5e-4 at most), so `skip_last` saves one evaluation. `generator` is for
     eta > 0. Returns x (B, C, H, W), in [-1, 1] but for a little noise, √(1 − ᾱ_0) = 0.0064 of it; not clamped. With
-    `denoised` the last x̂0 is returned instead, which has no such noise: the published sampler keeps it. Estimates are
+    `denoised` the last x̂0 is returned instead, without that noise; the published sampler keeps it. Estimates are
     clamped to ±`clip`, 1 as published.
     """
     buffers = (schedule.alphas_cumprod, schedule.sqrt_recip_alphas_cumprod, schedule.sqrt_recipm1_alphas_cumprod)
@@ -140,8 +140,8 @@ def multistep_levels(schedule: Schedule, steps: int) -> list[float]:
     """Noise levels ℓ that `multistep_sample` visits in `steps` evaluations, noisiest first.
 
     Equally far from each other in λ = log(ℓ / √(1 − ℓ²)). They begin and end where the published 20 steps do, at
-    t = 950 and t = 50 of 1000: nearer to pure noise λ runs away and there is nothing to see, nearer to the clean image
-    there is nothing left to add.
+    t = 950 and t = 50 of 1000: nearer to pure noise λ diverges and the image carries no signal, nearer to the clean
+    image there is nothing left to add.
     """
     ends = schedule.sqrt_alphas_cumprod[[len(schedule) * 19 // 20, len(schedule) // 20]].double()
     start, end = (ends / (1 - ends**2).sqrt()).log().tolist()
@@ -159,14 +159,13 @@ def multistep_sample(
     step of h from λ_s to λ_t is x_t = σ_t/σ_s x_s − α_t (e^−h − 1) D.
 
     Args:
-        denoise: predicts the clean image x̂0 from x (B, C, H, W) and the noise level ℓ (B, 1), whatever the network
-            itself predicts.
+        denoise: predicts the clean image x̂0 from x (B, C, H, W) and the noise level ℓ (B, 1).
         x_T: (B, C, H, W), standard normal noise, taken as x at the first level.
         levels: ℓ of each evaluation, increasing, within (0, 1); see `multistep_levels`.
         clip: estimates are clamped to ± this.
 
     Returns:
-        the estimate x̂0 at the last level, (B, C, H, W): what a last step to λ = ∞ of first order comes to.
+        the estimate x̂0 at the last level, (B, C, H, W), which equals a last step of first order to λ = ∞.
     """
 
     def estimate(x: Tensor, level: float) -> Tensor:
@@ -179,7 +178,7 @@ def multistep_sample(
         s = t - 1
         h = lam[t] - lam[s]
         D = x0 = estimate(x, levels[s])
-        if s:  # nothing comes before the first step, which is of first order
+        if s:  # the first step has no predecessor and is of first order
             r = (lam[s] - lam[s - 1]) / h
             D = x0 + (x0 - x0_before) / (2 * r)
         x = torch.mul(x, sigma[t] / sigma[s]).sub_(D, alpha=alpha[t] * math.expm1(-h))

@@ -1,4 +1,4 @@
-"""Noise that belongs to the ground: every 2.5 m pixel of a zone has its own, whichever chip asks for it."""
+"""Noise that belongs to the ground: every 2.5 m pixel of a zone has its own, the same in every chip."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from torch import Tensor
 
 _MASK = 0xFFFFFFFF
 
-
 _ROUND_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-
 
 _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 
@@ -31,7 +29,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(rounds):
-        # A 32 × 32 bit product fits 64 bits: int64 wraps, and masking after the shift drops the sign's copies.
+        # A 32 × 32 bit product fits 64 bits: int64 wraps, and masking after the shift drops the sign extension.
         p0, p1 = c0 * _ROUND_MULTIPLIERS[0], c2 * _ROUND_MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             ((p1 >> 32) & _MASK) ^ c1 ^ k0,
@@ -64,14 +62,14 @@ def ground_noise(
             southwards, so they are negative north of the equator).
         height, width: window size in 2.5 m pixels.
         stream: independent repetition (a second sample of the same ground).
-        kernel: compute it as one kernel of a GPU, by Triton.
+        kernel: compute it on a GPU as one Triton kernel.
 
     Returns:
-        (3, height, width) float32. Computed in float64 and rounded once, so that a last-digit difference between two
-        devices' logarithms does not survive.
+        (3, height, width) float32. Computed in float64 and rounded once, so that last-digit differences between two
+        devices' logarithms disappear.
     """
     if kernel:
-        from difffusr.kernels.sampling.noise_triton import ground_noise_kernel  # Triton is there where there are GPUs
+        from difffusr.kernels.sampling.noise_triton import ground_noise_kernel  # only GPU machines have Triton
 
         return ground_noise_kernel(seed, zone, row, col, height, width, stream, device)
     rows = (torch.arange(row, row + height, dtype=torch.int64, device=device) & _MASK)[:, None]

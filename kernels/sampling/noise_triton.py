@@ -1,4 +1,4 @@
-"""The ground's noise as one kernel of a GPU: what `noise.ground_noise` computes with many operations."""
+"""The ground's noise as one GPU kernel: the same as `noise.ground_noise`, which takes many operations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor
 
 _BLOCK = 1024
 
-
-#: Chips differ in these: no variant of the kernel is compiled for particular values.
+#: These differ by chip: the kernel is not compiled again for particular values.
 _VARYING = ["seed", "zone", "row", "col", "stream"]
 
 

@@ -1,4 +1,4 @@
-"""How a model is run: solver, steps, temperature, precision; and what identifies it."""
+"""How a model is run: solver, steps, temperature, precision; and the fingerprint of a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Final, Literal
 
 Solver = Literal["ddim", "multistep", "none"]
 
-
-#: The ways to sample that a user chooses from by name: solver and steps of each.
+#: The samplers that a user chooses by name: solver and steps of each.
 SAMPLERS: Final[Mapping[str, tuple[Solver, int]]] = {
     "reference": ("ddim", 20),
     "fast": ("multistep", 4),
@@ -25,15 +24,15 @@ class Sampling:
 
     Attributes:
         solver: "ddim", the published sampler; "multistep", DPM-Solver++(2M), which follows the same path from noise to
-            image in fewer steps; "none", no diffusion: the context encoder's own image. With "none" noise, steps,
-            temperature and denoised mean nothing.
-        steps: sampler steps; for "ddim" they divide 1000, 20 as published, and the network is evaluated once less.
-        consistency: project the result onto what the sensor measured.
-        precision: of the networks' features; everything around them stays float32.
-        denoised: take the sampler's last estimate, without the noise of 0.0032 reflectance that the published sampler
-            leaves in every pixel and that shows on dark water. "multistep" always does.
-        temperature: standard deviation of the initial noise, 1 as published. Below it a sample keeps closer to what is
-            most probable: fewer invented details, a better PSNR, less texture. 0 has no chance in it.
+            image in fewer steps; "none", no diffusion: the context encoder's own image. "none" ignores noise, steps,
+            temperature and denoised.
+        steps: sampler steps; for "ddim" a divisor of 1000, 20 as published; the network is evaluated once less.
+        consistency: back-project the result onto the measurement.
+        precision: of the networks' features; the rest stays float32.
+        denoised: return the sampler's last estimate, without the noise of 0.0032 reflectance that the published sampler
+            leaves in every pixel and that is visible on dark water. "multistep" always does.
+        temperature: standard deviation of the initial noise, 1 as published. Lower values stay closer to the most
+            probable image: fewer invented details, a better PSNR, less texture. 0 is deterministic.
     """
 
     solver: Solver = "ddim"
@@ -50,6 +49,6 @@ class Sampling:
 
 
 def fingerprint(sampling: Sampling, sha256: Mapping[str, str]) -> str:
-    """What identifies weights, given by their `weights_sha256`, and sampling."""
+    """Identifies a model: hash of its sampling and of its weights' sha256, `stage1` and `fusion`."""
     content = [sha256["stage1"], sha256["fusion"], *astuple(sampling)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

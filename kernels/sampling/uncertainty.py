@@ -1,4 +1,4 @@
-"""How much a result depends on chance: the standard deviation of repeated samples, computed while they stream by."""
+"""How much a result depends on the noise: the standard deviation of repeated samples, computed in one pass."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 
 def sample_spread(samples: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """The first of some samples, and how far they all differ from each other.
+    """The first of some samples, and their standard deviation.
 
     One pass over the samples (Welford, "Note on a method for calculating corrected sums of squares and products",
-    Technometrics 4, 1962): besides the sample at hand only the first, the running mean and the running sum of squares
-    are held, however many samples there are.
+    Technometrics 4, 1962): besides the current sample only the first, the running mean and the running sum of squares
+    are held, for any number of samples.
 
     Args:
         samples: two or more tensors of one floating-point dtype and shape (…), independent draws of the same quantity;
-            an iterator that computes them one at a time keeps memory bounded. None of them is changed.
+            an iterator that computes them one at a time keeps memory bounded. They are not modified.
 
     Returns:
-        the first sample itself, and the samples' standard deviation with n − 1 in the denominator (…), in the samples'
-        units; exactly 0 where all of them are equal.
+        the first sample itself, and the standard deviation with n − 1 in the denominator (…), in the samples' units;
+        exactly 0 where all samples are equal.
 
     Raises:
-        ValueError: fewer than two samples: one alone has no spread.
+        ValueError: fewer than two samples.
     """
     first: Tensor | None = None
     mean = squares = torch.empty(0)

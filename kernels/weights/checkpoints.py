@@ -1,28 +1,24 @@
-"""Reads network weights, official Lightning checkpoints or safetensors, without ever running what a file contains."""
+"""Reads network weights, official Lightning checkpoints or safetensors, without running code from the file."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import re
-import shutil
 import struct
-import sys
-import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
-from urllib.parse import urlsplit, urlunsplit
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-Kind = Literal["stage1", "fusion_rrdb_v1", "fusion_mtf_v2", "fusion_folded", "unknown"]
+from difffusr.kernels.weights.errors import WeightsError
 
+Kind = Literal["stage1", "fusion_rrdb_v1", "fusion_mtf_v2", "fusion_folded", "unknown"]
 
 #: A key that only this kind of network has.
 _MARKERS: dict[str, Kind] = {
@@ -32,29 +28,23 @@ _MARKERS: dict[str, Kind] = {
     "rrdb_block_10_fusion.body.0.conv0.weight": "fusion_folded",
 }
 
-
-#: Containers that Lightning pickles beside the tensors. An EasyDict is read as an OrderedDict: its class is not needed.
+#: Containers that Lightning pickles besides tensors. An EasyDict is read as an OrderedDict: its class is not needed.
 _CONTAINERS: list[Any] = [Counter, OrderedDict, (OrderedDict, "easydict.EasyDict")]
 
-
-#: What a damaged or hostile file may raise in torch's restricted unpickler.
+#: Errors that a damaged or hostile file may raise in torch's restricted unpickler.
 _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, AttributeError, TypeError, ValueError,
     AssertionError, OverflowError, SafetensorError, struct.error,
 )  # fmt: skip
 
 
-class WeightsError(ValueError):
-    """Weights cannot be used; the message is one line that names the file and what is wrong with it."""
-
-
 @dataclass(frozen=True)
 class Weights:
     """A file of weights, read.
 
-    `state_dict`: tensors on the CPU by published key, contiguous; half precision comes as float32. `hyper_parameters`:
-    what a Lightning checkpoint stated of its training, as plain dictionaries. `metadata`: the strings of a safetensors
-    header. `sha256` is that of the whole file, `source` the path or address it was read from.
+    `state_dict`: tensors on the CPU by published key, contiguous; half precision becomes float32. `hyper_parameters`:
+    those of a Lightning checkpoint's training, as plain dictionaries. `metadata`: the strings of a safetensors
+    header. `sha256` is that of the whole file, `source` what messages call it.
     """
 
     state_dict: dict[str, Tensor] = field(repr=False)
@@ -65,40 +55,47 @@ class Weights:
     source: str
 
 
-def load_weights(source: str | Path) -> Weights:
-    """Read a Lightning checkpoint (.ckpt), a torch state dict, or safetensors from a path or an address.
+def load_weights(path: str | Path, source: str | None = None) -> Weights:
+    """Read a Lightning checkpoint (.ckpt), a torch state dict, or safetensors.
 
-    Addresses are anything fsspec knows: https://…, s3://…, file://…. What a file is shows in its first bytes, not in
-    its name. Nothing in it is executed: a pickle may hold tensors, plain containers and numbers, nothing else. Large
-    files are mapped, not copied: tensors that nobody touches cost no memory. Raises WeightsError.
+    The first bytes decide on the format, not the file's name. Nothing in the file is executed: a pickle may hold
+    tensors, plain containers and numbers, nothing else. Large files are mapped, not copied: tensors that nobody touches
+    cost no memory.
+
+    Args:
+        path: a local file.
+        source: what messages call it, the path by default.
+
+    Raises:
+        WeightsError: the file cannot be read, is damaged, or may not be loaded.
     """
-    name = _shown(str(source))
-    with _local(str(source), name) as path:
-        try:
-            with path.open("rb") as file:
-                head = file.read(9)
-                file.seek(0)
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise WeightsError(f"{name}: cannot be read ({error.strerror or error})") from error
-        hyper_parameters: dict[str, Any] = {}
-        metadata: dict[str, str] = {}
-        if head.startswith(b"PK\x03\x04"):  # a zip
-            raw, hyper_parameters = _read_checkpoint(path, name)
-        elif head[8:] == b"{":  # 8 bytes of length, then JSON
-            raw, metadata = _read_safetensors(path, name)
-        else:
-            raise WeightsError(f"{name}: is neither a torch checkpoint nor a safetensors file")
+    path = Path(path)
+    name = str(path) if source is None else source
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{name}: cannot be read ({error.strerror or error})") from error
+    hyper_parameters: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    if head.startswith(b"PK\x03\x04"):  # a zip
+        raw, hyper_parameters = _read_checkpoint(path, name)
+    elif head[8:] == b"{":  # 8 bytes of length, then JSON
+        raw, metadata = _read_safetensors(path, name)
+    else:
+        raise WeightsError(f"{name}: is neither a torch checkpoint nor a safetensors file")
     state_dict = {key: _usable(tensor) for key, tensor in raw.items()}
     return Weights(state_dict, hyper_parameters, metadata, _kind(state_dict), sha256, name)
 
 
 def load_into(module: nn.Module, weights: Weights, prefix: str = "", ignore: Sequence[str] = ()) -> None:
-    """Give a module its weights: those whose key starts with `prefix`, which is taken off.
+    """Load weights into a module: those whose key starts with `prefix`, which is removed.
 
-    Every parameter and buffer must be there, in its shape, and nothing else; keys that start (after the prefix) with
-    one of `ignore` do not count. A module on the meta device takes the tensors themselves, any other copies them.
-    Raises WeightsError naming what is missing, unexpected or of another shape.
+    Exactly the module's parameters and buffers must be there, in their shapes; keys that start (after the prefix) with
+    one of `ignore` are skipped. A module on the meta device takes the tensors themselves, any other copies them.
+    Raises WeightsError naming the keys that are missing, unexpected or of another shape.
     """
     given = {key[len(prefix) :]: tensor for key, tensor in weights.state_dict.items() if key.startswith(prefix)}
     given = {key: tensor for key, tensor in given.items() if not key.startswith(tuple(ignore))}
@@ -131,12 +128,12 @@ def _read_checkpoint(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str
             raise WeightsError(
                 f"{name}: refused, it holds {found[1]} and might run code; nothing in it was executed"
             ) from error
-        raise WeightsError(f"{name}: is damaged or no torch checkpoint ({_one_line(error)})") from error
+        raise WeightsError(f"{name}: is damaged or not a torch checkpoint ({_one_line(error)})") from error
     except _UNREADABLE as error:
-        raise WeightsError(f"{name}: is damaged or no torch checkpoint ({_one_line(error)})") from error
+        raise WeightsError(f"{name}: is damaged or not a torch checkpoint ({_one_line(error)})") from error
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not _is_state_dict(state_dict):
-        raise WeightsError(f"{name}: is no checkpoint: it holds no state_dict of tensors")
+        raise WeightsError(f"{name}: is not a checkpoint: it holds no state_dict of tensors")
     hyper_parameters = content.get("hyper_parameters") if state_dict is not content else None
     return dict(state_dict), _plain(hyper_parameters) if isinstance(hyper_parameters, dict) else {}
 
@@ -146,50 +143,11 @@ def _read_safetensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[st
         with safe_open(path, "pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{name}: is damaged or no safetensors file ({_one_line(error)})") from error
-
-
-@contextmanager
-def _local(source: str, name: str) -> Iterator[Path]:
-    """A path where the source can be mapped: itself where it is local, else a copy that vanishes with its last user."""
-    if "://" not in source:
-        yield Path(source)
-        return
-    import fsspec  # only addresses need it
-
-    try:
-        files, remote = fsspec.core.url_to_fs(source)
-    except (ImportError, ValueError) as error:
-        raise WeightsError(f"{name}: cannot be read ({_one_line(error)})") from error
-    if "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol):
-        yield Path(remote)
-        return
-    with tempfile.TemporaryDirectory(prefix="weights-") as folder:
-        copied = Path(folder) / "weights"
-        try:
-            with files.open(remote, "rb") as incoming, copied.open("wb") as outgoing:
-                shutil.copyfileobj(incoming, outgoing, 1 << 22)
-        except _remote_failures() as error:
-            raise WeightsError(f"{name}: cannot be read ({_one_line(error)})") from error
-        yield copied
-
-
-def _remote_failures() -> tuple[type[Exception], ...]:
-    """What a file system may raise: besides OSError the errors of its client, where that is loaded by now."""
-    clients = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
-    return OSError, *(getattr(sys.modules[module], name) for module, name in clients if module in sys.modules)
-
-
-def _shown(source: str) -> str:
-    """An address without user, query and fragment, which may be secrets; a path as it is."""
-    if "://" not in source:
-        return source
-    parts = urlsplit(source)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        raise WeightsError(f"{name}: is damaged or not a safetensors file ({_one_line(error)})") from error
 
 
 def _usable(tensor: Tensor) -> Tensor:
-    """Contiguous, and float32 where it was half precision."""
+    """Contiguous, and float32 if it was half precision."""
     return (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).contiguous()
 
 
@@ -215,7 +173,7 @@ def _plain(value: Any) -> Any:
 
 
 def _complaint(what: str, names: list[str], shown: int = 3) -> str:
-    """ "2 missing (a, b)", or nothing for no names; the first few stand for all."""
+    """ "2 missing (a, b)", or nothing for no names; only the first few are listed."""
     if not names:
         return ""
     more = ", …" if len(names) > shown else ""
@@ -223,6 +181,5 @@ def _complaint(what: str, names: list[str], shown: int = 3) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """An error's text in one line of bearable length, without what may be secret in the addresses that it names."""
-    text = re.sub(r"(?<=://)[^\s/@]*@|\?[^\s'\")]+", "", " ".join(str(error).split()))
-    return text[:200] or type(error).__name__
+    """An error's text in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images.inpaint import fill_invalid
-from difffusr.kernels.model import SuperResolution, load_model
+from difffusr.kernels.model import SuperResolution, model_from_weights
 from difffusr.kernels.networks.fusion.frame import merge_groups
 from difffusr.kernels.sampling.noise import ground_noise
 from difffusr.pipeline.config.sections import RunConfig
@@ -25,7 +25,7 @@ from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.plan.networks import sampling_of
+from difffusr.pipeline.plan.networks import read_both, sampling_of, weights_errors
 
 log = logging.getLogger("difffusr.actor")
 
@@ -120,14 +120,16 @@ class SuperResolver:
                     out[name][chosen] = self._on_host(made[name])
         return {**kept, "error": resolved.errors, **out}
 
+    @weights_errors()
     def _load(self, config: RunConfig) -> SuperResolution:
         """The models, run as `compute.execution` says.
 
         Raises:
             DifffusrError: they are to be compiled, and cannot be.
+            WeightsError: the weights cannot be used.
         """
-        model, wanted = config.model, config.compute.execution
-        load = partial(load_model, model.preset, model.stage1, model.fusion, sampling_of(config), self.device)
+        wanted = config.compute.execution
+        load = partial(model_from_weights, *read_both(config), sampling_of(config), self.device)
         if wanted == "eager" or (wanted == "auto" and self.device.type == "cpu"):
             return load()
         try:

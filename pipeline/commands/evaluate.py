@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from difffusr.kernels.networks.fusion.build import fusion_from_weights
 from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.sampling.settings import Sampling
-from difffusr.kernels.weights.checkpoints import WeightsError as UnusableWeights
-from difffusr.kernels.weights.checkpoints import load_weights
 from difffusr.kernels.weights.shipped import shipped, shipped_sampling
-from difffusr.pipeline.ground.errors import ConfigError, WeightsError
+from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import bare_href
+from difffusr.pipeline.plan.networks import read_weights, weights_errors
 from difffusr.pipeline.weights.evaluation.data import ImageOptions, find_images, find_scenes, image_pairs
 from difffusr.pipeline.weights.evaluation.fusion import evaluate_fusion
 from difffusr.pipeline.weights.evaluation.report import Evaluation, to_terminal, write
@@ -80,8 +80,8 @@ def evaluate_sr(
     if size % 8:
         raise ConfigError(f"--size: {size} is not a multiple of 8")
     kind: Literal["sensor", "gaussian"] = "sensor" if degradation == "sensor" else "gaussian"
-    with _weights_error():
-        given = load_weights(shipped("small", "stage1") if weights == "small" else weights)
+    with weights_errors():
+        given = read_weights(shipped("small", "stage1") if weights == "small" else weights)
         stage1 = Stage1.from_weights(given).eval()
     sampling = _sampling(stage1, sampler, steps, temperature)
     scorer = _opensr(opensr) if opensr else None
@@ -111,8 +111,8 @@ def evaluate_fusion_command(
     Scenes are folders with one GeoTIFF a band (B01.tif … B12.tif) or the stacks im10.tif, im20.tif, im60.tif. They are
     made coarser by 4, 8 and 24, so that the native bands are the truth.
     """
-    with _weights_error():
-        given = load_weights(shipped("small", "fusion") if weights == "small" else weights)
+    with weights_errors():
+        given = read_weights(shipped("small", "fusion") if weights == "small" else weights)
         network = fusion_from_weights(given)
     scenes = find_scenes(data, only)
     facts = _facts(weights, given.sha256, *data) | {"scenes": len(scenes)}
@@ -161,19 +161,11 @@ def _three(text: str) -> tuple[int, int, int]:
 
 def _facts(weights: str, sha256: str, *data: Path) -> dict[str, Any]:
     return {
-        "weights": Path(weights).name,
+        "weights": Path(bare_href(weights)).name,
         "sha256": sha256,
         "data": ", ".join(path.name for path in data),
         "versions": f"difffusr {version('difffusr')}, torch {torch.__version__}",
     }
-
-
-@contextmanager
-def _weights_error() -> Iterator[None]:
-    try:
-        yield
-    except UnusableWeights as error:
-        raise WeightsError(str(error)) from error
 
 
 @contextmanager

@@ -101,7 +101,7 @@ class Conformance:
 
 @pytest.fixture(scope="session")
 def conformance() -> Conformance:
-    """`conformance("02_degradation_encoder")` → its `Fixture`; skips where the numbers are not at hand."""
+    """`conformance("02_degradation_encoder")` → its `Fixture`; skips without the numbers."""
     root = SHARED / "conformance"
     if not (root / "manifest.json").is_file():
         pytest.skip(f"the published numbers are not at {root}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
 import pytest
 from beside import SHARED
 from PIL import Image
+
+from difffusr.kernels.weights.shipped import shipped
 
 
 @pytest.fixture
@@ -41,6 +44,18 @@ def test_the_shipped_weights_are_judged_on_a_folder_of_pictures(evaluate, pictur
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["facts"]["windows"] == 1
     assert str(picture) not in (tmp_path / "out" / "index.html").read_text()  # no path of this machine
+
+
+def test_weights_at_an_address_are_named_without_what_is_secret_in_it(evaluate, picture, tmp_path):
+    shutil.copy(shipped("small", "stage1"), tmp_path / "stage1.safetensors?sig=s3cr3t")
+    ended = evaluate(
+        "sr", picture, "--gsd", "2.5", "--size", "64", "--windows", "1", "--samples", "0", "--out", tmp_path / "out",
+        "--weights", f"file://{tmp_path}/stage1.safetensors?sig=s3cr3t",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    found = (tmp_path / "out" / "evaluation.json").read_text()
+    assert json.loads(found)["facts"]["weights"] == "stage1.safetensors"
+    assert "s3cr3t" not in found + (tmp_path / "out" / "index.html").read_text() + ended.out + ended.err
 
 
 def test_fusion_is_judged_on_real_scenes(evaluate, tmp_path):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 
 from difffusr.kernels.bands import GROUPS
+from difffusr.kernels.networks.fusion.folded import FusionFolded
 from difffusr.kernels.networks.fusion.frame import FusionConfig, FusionNetwork, Groups
-from difffusr.kernels.weights.checkpoints import Weights, WeightsError, load_into
+from difffusr.kernels.networks.fusion.mtf import FusionMTF
+from difffusr.kernels.networks.fusion.rrdb import FusionRRDB
+from difffusr.kernels.weights.checkpoints import Weights, load_into
+from difffusr.kernels.weights.errors import WeightsError
 
 
 def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork:
     """A freshly initialised fusion network of a configuration."""
-    from difffusr.kernels.networks.fusion.folded import FusionFolded  # all build on this module
-    from difffusr.kernels.networks.fusion.mtf import FusionMTF
-    from difffusr.kernels.networks.fusion.rrdb import FusionRRDB
-
     if config.generation == "folded":
         return FusionFolded(config.channels, config.blocks, groups)
     kind = FusionRRDB if config.generation == "v1" else FusionMTF
@@ -22,9 +22,9 @@ def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork
 
 
 def fusion_from_weights(weights: Weights, groups: Groups = GROUPS) -> FusionNetwork:
-    """The network for inference of loaded weights of any generation, whatever its widths.
+    """The network for inference, with loaded weights of any generation and width.
 
-    In evaluation mode, without gradients. Raises WeightsError where the file holds no fusion network.
+    In evaluation mode, without gradients. Raises WeightsError if the file holds no fusion network.
     """
     try:
         config = FusionConfig.from_state_dict(weights.state_dict)

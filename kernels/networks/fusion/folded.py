@@ -1,4 +1,4 @@
-"""Fusion network for CPUs: works on the 10 m grid, where each pixel carries its 4×4 pixels of guide as channels."""
+"""Fusion network for CPUs: works on the 10 m grid, with each pixel's 4×4 pixels of guide as channels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images.contrast import local_moments
 from difffusr.kernels.networks.fusion.frame import FusionNetwork, Groups, upscale_factor
 
-#: In standardised reflectance (a unit is about 0.15): what an image varies by from noise alone, about 0.002; beyond
-#: that it has contrast. `OUTPUT_FLOOR`, about 0.02 DN, only keeps gradients finite.
+#: Standard deviation of an image's noise, about 0.002 reflectance, in standardised units (of about 0.15).
 NOISE: Final = 0.0133
 
-
+#: About 0.02 DN in standardised units; keeps gradients finite.
 OUTPUT_FLOOR: Final = 1e-5
 
 
 class ConvBlock(nn.Module):
-    """x + conv(relu(conv(x))), (B, C, h, w) → same shape; begins as the identity."""
+    """x + conv(relu(conv(x))), (B, C, h, w) → same shape; starts as the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -37,12 +36,13 @@ class ConvBlock(nn.Module):
 
 
 class FoldedBranch(nn.Module):
-    """One group's network: the detail that its bands lack, from guide, own bands and the finer groups' bands.
+    """One group's network: predicts the detail that its bands lack, from guide, own bands and the finer groups' bands.
 
-    Everything enters by its local mean and by what differs from that, in units of the local contrast; the guide also by
-    what the group's sensor would not see of it, folded 4×4 into channels. The answer, folded likewise, is in units of
-    the local contrast of band and guide beyond noise, and is added to the bicubic enlargement: where both are flat the
-    result stays flat. No part looks at the chip as a whole: the same neighbourhood gives the same answer in every chip.
+    Each input enters as its local mean and its deviation from that, in units of the local contrast; the guide also as
+    the part that the group's sensor does not see, folded 4×4 into channels. The output, folded too, is in units of the
+    local contrast of band and guide above the noise, and is added to the bicubic enlargement: where both are flat the
+    result stays flat. No part uses statistics of the whole chip: the same neighbourhood gives the same output in every
+    chip.
     """
 
     def __init__(self, bands: int, others: int, ratio: int, channels: int, blocks: int) -> None:
@@ -81,8 +81,8 @@ class FoldedBranch(nn.Module):
 class FusionFolded(FusionNetwork):
     """The fusion network of the small models: three `FoldedBranch`es, `channels` wide, of `blocks` residual blocks.
 
-    As in the first published generation, a group also sees the bands of the finer groups: near infrared at 10 m says
-    much about red edge at 20 m and water vapour at 60 m.
+    As in the first published generation, a group also sees the bands of the finer groups: near infrared at 10 m is a
+    good predictor of red edge at 20 m and water vapour at 60 m.
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20, 10), 60: (60, 10, 20)}
@@ -110,5 +110,5 @@ def _bicubic(x: Tensor, size: list[int]) -> Tensor:
 
 
 def _bilinear(x: Tensor, size: list[int]) -> Tensor:
-    """For what must stay positive."""
+    """For values that must stay positive."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

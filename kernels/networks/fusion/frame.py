@@ -1,7 +1,7 @@
-"""What all generations of fusion network share: configuration, inputs, Wald's protocol, merging (reference section 2).
+"""Shared by all generations of fusion network: configuration, inputs, Wald's protocol, merging (reference section 2).
 
 Fusion lifts all 12 bands to 2.5 m with the super-resolved red, green, blue as the spatial guide. Each group of bands
-of one native resolution has a branch of its own. Everything here is standardised reflectance (`normalisation.FUSION`).
+of one native resolution has its own branch. Everything here is standardised reflectance (`normalisation.FUSION`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from difffusr.kernels.images.degradation import wald_downsample
 #: Bands of each native GSD in metres, in channel order.
 Groups = Mapping[int, tuple[str, ...]]
 
-
-#: All a network accepts as bands: a (B, 12, h, w) tensor in `BANDS` order on the 10 m grid, or a mapping of band names
+#: What a network accepts as bands: a (B, 12, h, w) tensor in `BANDS` order on the 10 m grid, or a mapping of band names
 #: (ours or the reference's) to (B, 1, h', w') on native grids, or a mapping of GSD to that group's (B, C, h', w').
 Bands = Tensor | Mapping[str, Tensor] | Mapping[int, Tensor]
-
 
 #: The reference's names of the bands (its spelling).
 REFERENCE_NAMES: Final[dict[str, str]] = {
@@ -37,8 +35,8 @@ REFERENCE_NAMES: Final[dict[str, str]] = {
 class FusionConfig:
     """Which network, and how wide.
 
-    `generation`: "v1" (residual dense blocks) and "v2" (learned MTF filters) are published; "folded" is for CPUs, with
-    no residual dense blocks for `growth` to widen.
+    `generation`: "v1" (residual dense blocks) and "v2" (learned MTF filters) are published; "folded" is for CPUs; it
+    has no residual dense blocks and ignores `growth`.
     """
 
     generation: Literal["v1", "v2", "folded"]
@@ -54,7 +52,7 @@ class FusionConfig:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> FusionConfig:
-        """The generation and sizes that a fusion network's tensors have. Raises ValueError for other networks'."""
+        """The generation and sizes of a fusion network, from its tensors. Raises ValueError for other networks."""
         prefix = "rrdb_block_10_fusion."
         if prefix + "body.0.conv0.weight" in state_dict:
             blocks = sum(key.startswith(prefix + "body.") and key.endswith("conv0.weight") for key in state_dict)
@@ -65,37 +63,34 @@ class FusionConfig:
             residual = [
                 key for key in state_dict if key.startswith(prefix + body) and key.endswith("RDB1.conv1.weight")
             ]
-            # where no residual dense block is, their growth is of no account
+            # without residual dense blocks growth has no effect
             growth = len(state_dict[residual[0]]) if residual else SMALL.growth
             blocks = len(residual) if blocks_each == 1 else blocks_each * len(residual) + 1
             return cls(generation, len(state_dict[prefix + first]), blocks, growth)
-        raise ValueError("these are no weights of a fusion network: no generation's keys are there")
+        raise ValueError("holds no fusion network: no generation's keys are there")
 
 
-#: By generation: its first convolution, what holds its residual dense blocks, and how many `blocks` one of them stands
-#: for (v2 uses half of the number, rounded down).
+#: By generation: its first convolution, the prefix of its residual dense blocks, and how many `blocks` each of them
+#: stands for (v2 uses half of the number, rounded down).
 _SIGNS: Final[tuple[tuple[Literal["v1", "v2"], str, str, int], ...]] = (
     ("v1", "rgb_conv_first.weight", "rgb_rrdb.", 1),
     ("v2", "detail_net.0.weight", "detail_net.", 2),
 )
 
-
 PUBLISHED_V1: Final = FusionConfig("v1", channels=64, blocks=5, growth=32)
 
-
 PUBLISHED_V2: Final = FusionConfig("v2", channels=32, blocks=3, growth=16)
-
 
 SMALL: Final = FusionConfig("folded", channels=48, blocks=3, growth=1)
 
 
 class FusionNetwork(nn.Module):
-    """The frame of all generations: three branches named `rrdb_block_{10,20,60}_fusion`, one a group of bands.
+    """The frame of all generations: three branches named `rrdb_block_{10,20,60}_fusion`, one for each group of bands.
 
     A branch takes (guide (B, 3, H, W), bands (B, C, H, W)), both on the guide's grid, and returns its group's bands
-    there. `sources` says which groups' bands each branch sees, in channel order. `groups` is the order of bands in each
-    group: the published one by default, a parameter because the labels of the published training are in doubt
-    (reference section 2.3).
+    there. `sources`: the groups whose bands each branch sees, in channel order. `groups` is the order of bands in each
+    group: the published one by default, configurable because the band labels of the published training are
+    uncertain (reference section 2.3).
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]]
@@ -112,7 +107,7 @@ class FusionNetwork(nn.Module):
         return self.get_submodule(f"rrdb_block_{gsd}_fusion")
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Have the features in a lower precision; the bands, the guide, and what is added to the bands stay float32."""
+        """Run the features in a lower precision; the bands, the guide and what is added to the bands stay float32."""
         for gsd in self.groups:
             branch = self.branch(gsd)
             for name in self.lowered:
@@ -121,7 +116,7 @@ class FusionNetwork(nn.Module):
     def fuse_group(self, gsd: int, guide: Tensor, *ms: Tensor) -> Tensor:
         """One group on the guide's grid.
 
-        `guide` (B, 3, H, W): red, green, blue. `ms`: the bands of each of `sources[gsd]` in turn, (B, C, h, w) on any
+        `guide` (B, 3, H, W): red, green, blue. `ms`: the bands of each of `sources[gsd]`, in order, (B, C, h, w) on any
         grid over the same ground. Returns (B, C_gsd, H, W).
         """
         size = guide.shape[-2:]
@@ -133,7 +128,7 @@ class FusionNetwork(nn.Module):
         """All 12 bands on the guide's grid.
 
         `bands`: see `Bands`; standardised. `guide` (B, 3, 4h, 4w) for a 10 m grid of (h, w): the super-resolved red,
-        green, blue, standardised; without it they are the bilinear enlargement of the bands' own. Returns, by native
+        green, blue, standardised; by default the bilinear enlargement of the bands' own. Returns, by native
         GSD in metres, (B, 4, 4h, 4w), (B, 6, 4h, 4w) and (B, 2, 4h, 4w), channels as in `groups`.
         """
         native = split_groups(bands, self.groups)
@@ -143,7 +138,7 @@ class FusionNetwork(nn.Module):
         return {gsd: self.fuse_group(gsd, guide, *(native[s] for s in self.sources[gsd])) for gsd in self.groups}
 
     def wald_forward(self, bands: Mapping[str, Tensor] | Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """The forward pass of training: everything coarser by the fusion's own factor, so that the bands are the truth.
+        """The forward pass of training: inputs coarser by the fusion's own factor, so that the bands are the truth.
 
         `bands`: all 12 on native grids whose sides in 10 m pixels are a multiple of 24. Returns each group on its
         native grid, by GSD; the target of a group is that group of `split_groups(bands)` (reference section 2.3).
@@ -162,7 +157,7 @@ class FusionNetwork(nn.Module):
 
 
 def split_groups(bands: Bands, groups: Groups = GROUPS) -> dict[int, Tensor]:
-    """Bands in any accepted form → by GSD the group's (B, C, h, w), on the grids they came on."""
+    """Bands in any accepted form → by GSD the group's (B, C, h, w), on their own grids."""
     if isinstance(bands, Tensor):
         return {gsd: bands[:, band_indices(names)] for gsd, names in groups.items()}
     given: dict[str | int, Tensor] = dict(bands.items())
@@ -181,7 +176,7 @@ def merge_groups(outputs: Mapping[int, Tensor], groups: Groups = GROUPS) -> Tens
 
 
 def pick_channels(x: Tensor, channels: Sequence[int]) -> Tensor:
-    """Some channels of (B, C, H, W) in the order asked for; unlike an index, the list never travels to the device."""
+    """Some channels of (B, C, H, W) in the given order; unlike an index, the list is never copied to the device."""
     return torch.stack([x[:, channel] for channel in channels], 1)
 
 
@@ -191,14 +186,14 @@ def upscale_factor(gsd: int) -> int:
 
 
 def resize_bilinear(x: Tensor, size: torch.Size) -> Tensor:
-    """(B, C, h, w) → (B, C, *size): bilinear, pixel centres at halves, no antialiasing; as it is if it fits."""
+    """(B, C, h, w) → (B, C, *size): bilinear, pixel centres at halves, no antialiasing; unchanged if the size fits."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
 def low_frequency(x: Tensor, factor: int) -> Tensor:
-    """What is left of (B, C, H, W) after Wald's reduction by a factor and bilinear enlargement back; same shape."""
+    """(B, C, H, W) after Wald's reduction by a factor and bilinear enlargement back; same shape."""
     return resize_bilinear(wald_downsample(x, factor), x.shape[-2:])
 
 

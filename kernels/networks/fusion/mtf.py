@@ -15,7 +15,7 @@ from difffusr.kernels.measures.pansharpen import LUMA
 from difffusr.kernels.networks.fusion.frame import FusionNetwork, Groups, upscale_factor
 from difffusr.kernels.networks.rrdb import RRDB
 
-#: Bands of a group run through the shared networks together as long as their widest activation stays below this.
+#: As many bands of a group run through the shared networks together as keep the widest activation below this.
 ACTIVATION_BUDGET_BYTES: Final = 256 * 2**20
 
 
@@ -46,10 +46,10 @@ class ResidualBlock(nn.Module):
 
 
 class MTFBranch(nn.Module):
-    """One group's network: what the pan has and the band's sensor would not see of it is added to the band.
+    """One group's network: adds to each band the detail of the pan that the band's sensor does not see.
 
     (guide (B, 3, H, W), bands (B, C, H, W)) → (B, C, H, W). H and W above half the widest filter (9 pixels at 60 m) and
-    not below `ratio`. Inside, tensors lie channels last: few channels, many pixels, three times as fast on CPUs.
+    not below `ratio`. Tensors inside are channels last: with few channels and many pixels three times as fast on CPUs.
     """
 
     mtf_ratios: Tensor
@@ -58,7 +58,7 @@ class MTFBranch(nn.Module):
         super().__init__()
         self.widest = max(2 * channels, channels + 4 * growth if blocks > 1 else 0)  # channels alive at once, per band
         self.pan_mixer = PanMixer()
-        # the published network reads the list of MTF values from its start, whatever the group's bands are
+        # the published network reads the list of MTF values from its start for every group
         filters = [mtf_filter(mtf, ratio) for mtf in list(MTF_NYQUIST.values())[:bands]]
         self.mtf_filters = nn.ModuleList(nn.Conv2d(1, 1, f.shape[-1], bias=False) for f in filters)
         with torch.no_grad():
@@ -78,7 +78,7 @@ class MTFBranch(nn.Module):
         self.refinement = nn.Sequential(
             nn.Conv2d(bands + 1, channels, 3, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
-            ResidualBlock(channels),
+            *(ResidualBlock(channels) for _ in range(max(1, blocks // 2))),
             nn.Conv2d(channels, bands, 3, padding=1),
         )
 
@@ -101,7 +101,7 @@ class MTFBranch(nn.Module):
         """The pan as each band's sensor would see it, (B, 1, H, W) → (B, C, H, W): blurred, sampled, enlarged back."""
         height, width = pan.shape[-2:]
         size = max(conv.get_parameter("weight").shape[-1] for conv in self.mtf_filters)
-        # zeros around the narrower filters make one convolution of all bands
+        # padding the narrower filters with zeros makes one convolution for all bands
         weights = [conv.get_parameter("weight") for conv in self.mtf_filters]
         stacked = torch.cat([F.pad(w, [(size - w.shape[-1]) // 2] * 4) for w in weights])  # (C, 1, size, size)
         blurred = F.conv2d(F.pad(pan, [size // 2] * 4, mode="reflect"), stacked)  # (B, C, H, W)
@@ -109,7 +109,7 @@ class MTFBranch(nn.Module):
         return F.interpolate(sampled, size=[height, width], mode="bicubic", align_corners=False)
 
     def _inject(self, pan: Tensor, low: Tensor, ms: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
-        """Detail of some bands and the bands with it: `low`, `ms` (B, c, H, W) → twice (B, c, H, W)."""
+        """The detail of some bands, and the bands with it added: `low`, `ms` (B, c, H, W) → twice (B, c, H, W)."""
 
         def per_band(*planes: Tensor) -> Tensor:
             """(B, c, H, W) or (B, 1, H, W) each → channels of a batch of bands, (B·c, n, H, W), channels last."""
@@ -123,7 +123,7 @@ class MTFBranch(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype:
-        """Of the networks' features; the sensor's filters and all that is added to the bands are float32."""
+        """The features' dtype; the sensor's filters and everything added to the bands are float32."""
         return self.refinement[0].get_parameter("weight").dtype
 
     def _bands_at_once(self, ms: Tensor) -> int:
@@ -134,8 +134,8 @@ class MTFBranch(nn.Module):
 class FusionMTF(FusionNetwork):
     """Fusion v2. Published size: channels 32, blocks 3, growth 16 (608 463 parameters).
 
-    Each group sees its own bands only. `blocks` counts as the reference counts it: half of it, rounded down, are the
-    residual dense blocks of the detail network, so 1 has none.
+    Each group sees its own bands only. `blocks` counts as the reference counts it: the detail network has
+    `blocks // 2` residual dense blocks, the refinement `max(1, blocks // 2)` residual blocks.
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20,), 60: (60,)}
@@ -149,7 +149,7 @@ class FusionMTF(FusionNetwork):
 
 
 def mtf_filter(mtf: float, ratio: int) -> Tensor:
-    """Gaussian filter of a sensor whose MTF at its Nyquist frequency is known.
+    """Gaussian filter of a sensor with a known MTF at its Nyquist frequency.
 
     `ratio`: pan pixels per pixel of the sensor. Returns float32 (1, 1, k, k) that sums to one, k odd.
     """

@@ -15,7 +15,7 @@ from difffusr.kernels.networks.rrdb import RRDB
 
 
 class ChannelAttention(nn.Module):
-    """Weight each channel by what its mean and its maximum say. (B, C, H, W) → same shape."""
+    """Weight each channel by its mean and maximum. (B, C, H, W) → same shape."""
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weight each pixel by what the mean and the maximum over its channels say. (B, C, H, W) → same shape."""
+    """Weight each pixel by the mean and maximum over its channels. (B, C, H, W) → same shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class SpatialAttention(nn.Module):
 
 
 class RRDBBranch(nn.Module):
-    """One group's network: a tower for the guide, one for the bands, one for both; absolute values come out.
+    """One group's network: a tower for the guide, one for the bands, one for both; it predicts absolute values.
 
     (guide (B, 3, H, W), bands (B, in_bands, H, W)) → (B, out_bands, H, W).
     """
@@ -82,7 +82,7 @@ class RRDBBranch(nn.Module):
 class FusionRRDB(FusionNetwork):
     """Fusion v1. Published size: channels 64, blocks 5, growth 32 (32 968 152 parameters).
 
-    Coarser groups also see the finer ones. Every dropout draw comes from torch's global generator, in training only.
+    Coarser groups also see the finer ones. Dropout, in training only, draws from torch's global generator.
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (10, 20), 60: (10, 20, 60)}

@@ -24,7 +24,7 @@ from difffusr.kernels.weights.checkpoints import load_weights
 def ship(stage: str, weights: Path, folder: Path) -> Path:
     """Copy exported weights to `small-<stage>.safetensors` in a folder of shipped weights, and note their sha256.
 
-    Raises difffusr.kernels.weights.checkpoints.WeightsError where the file holds no such network.
+    Raises difffusr.kernels.weights.errors.WeightsError where the file holds no such network.
     """
     read = load_weights(weights)
     Stage1.from_weights(read) if stage == "stage1" else fusion_from_weights(read)

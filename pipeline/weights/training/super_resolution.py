@@ -17,9 +17,8 @@ from torch import Tensor
 from difffusr.kernels.bands import SCALE
 from difffusr.kernels.learning import bicubic, inference_weights, published_losses, stage1_losses, start_at_nothing
 from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.weights.checkpoints import WeightsError as KernelWeightsError
-from difffusr.kernels.weights.checkpoints import load_weights
 from difffusr.pipeline.ground.errors import WeightsError
+from difffusr.pipeline.plan.networks import read_weights, weights_errors
 from difffusr.pipeline.weights.training.degrading import degrade_patches
 from difffusr.pipeline.weights.training.imagery import HRImage, PatchSource, find_all, read_image, size_of
 from difffusr.pipeline.weights.training.samples import Sample
@@ -166,8 +165,9 @@ def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
     if settings.start == "random":
         return None
     try:
-        return Stage1.from_weights(load_weights(settings.start), settings.network)
-    except KernelWeightsError as error:
+        with weights_errors():
+            return Stage1.from_weights(read_weights(settings.start), settings.network)
+    except WeightsError as error:
         raise WeightsError(f"start: {error}") from None
 
 

@@ -123,3 +123,54 @@ def test_labels_follow_the_heavier_chip_and_the_lower_rank_among_equals():
     on_top = Layer(left.values, right.labels, left.valid, left.at, 0)
     assert (blended([left, on_top], window, (8, 8), 1)[1][0] == 2).all()
     assert (blended([on_top, left], window, (8, 8), 1)[1][0] == 2).all()
+
+
+@given(size=st.integers(40, 200), share=st.floats(0.05, 0.5), margin=st.integers(0, 6))
+@settings(max_examples=50, deadline=None)
+def test_windows_of_neighbours_add_up_to_one(size, share, margin):
+    overlap = max(int(size * share), 2 * margin + 1)
+    if overlap >= size // 2:  # no row has full weight
+        return
+    w = chip_window(size, overlap, margin)[size // 2]
+    inner = slice(size - overlap, size)
+    assert np.abs(w[inner] + w[:overlap] - WEIGHT_ONE).max() <= 1
+    assert (w[:margin] == 0).all()
+
+
+def _scattered_chips(rng, count=9, size=48):
+    for rank in range(count):
+        at = tuple(rng.integers(-30, 80, 2).tolist())
+        values = rng.integers(1, 65535, (3, size, size)).astype(np.uint16)
+        marks = rng.integers(0, 9, (2, size, size)).astype(np.uint16)
+        valid = rng.random((size, size)) > 0.2
+        yield Layer(values, marks, valid, at, rank)
+
+
+def _blended(layers, window, shape, labels):
+    values, marks = np.empty((layers[0].values.shape[0], *shape), np.uint16), np.empty((labels, *shape), np.uint16)
+    blend(layers, window, values, list(marks))
+    return values, marks
+
+
+def test_chips_blended_in_any_order_give_the_same_array():
+    rng = np.random.default_rng(5)
+    chips, window = list(_scattered_chips(rng)), chip_window(48, 16, 2)
+    results = [_blended([chips[i] for i in rng.permutation(len(chips))], window, (96, 96), 2) for _ in range(6)]
+    for values, labels in results[1:]:
+        assert np.array_equal(values, results[0][0])
+        assert np.array_equal(labels, results[0][1])
+
+
+def test_blending_equal_chips_changes_nothing_and_invalid_pixels_stay_empty():
+    window = chip_window(48, 12, 2)
+    world = np.random.default_rng(0).integers(1, 20_000, (2, 48, 84)).astype(np.uint16)
+    valid = np.ones((48, 84), bool)
+    valid[20:24, 40:44] = False
+    layers = [
+        Layer(world[:, :, col : col + 48], (), valid[:, col : col + 48], (0, col), rank)
+        for rank, col in enumerate((0, 36))
+    ]
+    values, _ = _blended(layers, window, (48, 84), 0)
+    inner = np.s_[2:-2, 2:-2]
+    expected = np.where(valid, world, 0)
+    assert np.array_equal(values[(slice(None), *inner)], expected[(slice(None), *inner)])

@@ -1,34 +1,17 @@
-"""Samplers: of the order they claim, the same for the same noise, and chosen by one key."""
+"""Samplers are of the order they claim, and the same for the same noise."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from beside import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from difffusr.kernels.bands import GROUPS
-from difffusr.kernels.model import load_model, model_fingerprint
-from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.sampling.diffusion import cosine_schedule, ddim_sample, multistep_levels, multistep_sample
-from difffusr.kernels.sampling.settings import SAMPLERS, Sampling
-from difffusr.kernels.weights.checkpoints import load_weights
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
-from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.ground.errors import ConfigError
-from difffusr.pipeline.plan.networks import sampling_of
-from difffusr.pipeline.run.cost.calibration import conditions_of
-from difffusr.pipeline.weights.evaluation.card import held_out_pairs
-from difffusr.pipeline.weights.evaluation.curve import DISTANCES, MOST_DISTANCE, MOST_PSNR_DB, costs, point
-
-DATA = SHARED / "data"
 
 SCHEDULE = cosine_schedule()
+
 
 #: Clean images in a world where the best estimate is known: independent pixels, normal around MEAN.
 MEAN, SPREAD = 0.3, torch.logspace(-1.3, 0, 768, dtype=torch.float64).view(1, 3, 16, 16)
@@ -128,106 +111,3 @@ def test_the_network_sees_each_level_once_and_its_estimates_are_clamped():
     assert multistep_sample(far_off, noise(2, 3, 4, 4), levels, clip=2).abs().max() == 2
     assert [x.shape for x in seen] == [(2, 1)] * 6
     assert [float(x[1]) for x in seen] == levels
-
-
-# --- the models -------
-
-
-@pytest.fixture(scope="module")
-def stage1():
-    return Stage1.from_weights(load_weights(shipped("small", "stage1")))
-
-
-def test_draft_needs_neither_noise_nor_the_diffusion_network():
-    model = load_model("small", sampling=shipped_sampling().by("draft"))
-    del model.stage1.ema
-    reflectance = torch.Generator().manual_seed(0)
-    bands = {
-        gsd: 0.3 * torch.rand((1, len(GROUPS[gsd]), 360 // gsd, 360 // gsd), generator=reflectance) for gsd in GROUPS
-    }
-    valid = {gsd: torch.ones_like(x[:, :1], dtype=torch.bool) for gsd, x in bands.items()}
-    assert model(bands, valid, None).shape == (1, 12, 144, 144)
-    model.sampling = shipped_sampling().by("fast")
-    with pytest.raises(ValueError, match="starts from noise"):
-        model(bands, valid, None)
-
-
-@pytest.mark.skipif(not DATA.exists(), reason=f"no real data: {DATA} is not there")
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_fast_costs_next_to_nothing_against_reference(stage1):
-    pairs = held_out_pairs(DATA, "sensor")[1::6]
-    own = shipped_sampling()
-    cost = costs(point(stage1, pairs, own.by("fast")), point(stage1, pairs, own.by("reference")))
-    assert cost["psnr"] <= MOST_PSNR_DB
-    assert all(cost[name] <= MOST_DISTANCE for name in DISTANCES)
-
-
-# --- the key -------
-
-
-def configured(**model: Any) -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "name": "here",
-            "area": {"tiles": ["31UGR"]},
-            "period": {"start": "2023-06-01", "end": "2023-06-30"},
-            "source": {"stac_api": "https://example.com"},
-            "store": {"url": "memory://cube.zarr"},
-            "model": model,
-        }
-    )
-
-
-PUBLISHED = {"preset": "published", "stage1": "a.ckpt", "fusion": "b.ckpt"}
-
-
-def test_reference_with_published_weights_is_the_published_sampler():
-    published = Sampling(solver="ddim", steps=20, denoised=False, temperature=1.0)
-    assert sampling_of(configured(**PUBLISHED)) == published
-    assert sampling_of(configured(**PUBLISHED, sampler="reference")) == published
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_sampler_decides_on_solver_and_steps_and_leaves_the_weights_temperature(sampler):
-    own, chosen = shipped_sampling(), sampling_of(configured(sampler=sampler))
-    assert (chosen.solver, chosen.steps) == SAMPLERS[sampler]
-    assert (chosen.temperature, chosen.denoised) == (own.temperature, own.denoised)
-
-
-def test_steps_of_the_configuration_replace_those_of_the_sampler():
-    assert sampling_of(configured(sampler="fast", sampler_steps=7)) == Sampling(
-        solver="multistep", steps=7, denoised=True, temperature=shipped_sampling().temperature
-    )
-    assert sampling_of(configured(**PUBLISHED, sampler_steps=100)).steps == 100
-
-
-def test_every_sampler_has_keys_and_calibrations_of_its_own():
-    choices = [{"sampler": name} for name in SAMPLERS] + [{"sampler": "fast", "sampler_steps": 20}]
-    configs = [configured(**choice) for choice in choices]
-    fingerprints = {model_fingerprint("small", None, None, sampling_of(config)) for config in configs}
-    assert len(fingerprints) == len(choices)
-    assert len({conditions_of(config) for config in configs}) == len(choices)
-
-
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        ("sampler: best", "model.sampler: found 'best', expected 'reference', 'fast' or 'draft', or null"),
-        ("sampler: reference\n  sampler_steps: 7", "model.sampler_steps: found 7, expected an integer from 2"),
-        ("sampler: fast\n  sampler_steps: 100", "from 2 to 50 with model.sampler 'fast'"),
-        ("sampler: fast\n  sampler_steps: 1", "model.sampler_steps: found 1"),
-        ("sampler: draft\n  sampler_steps: 10", "model.sampler_steps: found 10, expected it only where"),
-        ("sampler: draft\n  temperature: 0.5", "model.temperature: found 0.5, expected it only where"),
-        ("sampler: draft\n  uncertainty_samples: 8", "model.uncertainty_samples: found 8, expected it only where"),
-    ],
-)  # fmt: skip
-def test_what_a_sampler_cannot_do_is_told_in_one_line(tmp_path, model, said):
-    file = tmp_path / "run.yaml"
-    file.write_text(
-        "area: {tiles: [31UGR]}\nperiod: {start: 2023-06-01, end: 2023-06-30}\n"
-        f"source: {{stac_api: 'https://example.com'}}\nstore: {{url: cube.zarr}}\nmodel:\n  {model}\n"
-    )
-    with pytest.raises(ConfigError) as caught:
-        load_config(file)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)

@@ -1,72 +1,61 @@
-"""What the shipped models must be worth, on places that their training never saw."""
+"""The shipped weights: whole, known by their sha256, and replaced one stage at a time."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
 import pytest
-import torch
-from beside import SHARED
 
-from difffusr.kernels.bands import BANDS
-from difffusr.kernels.model import load_model
-from difffusr.kernels.networks.fusion.build import fusion_from_weights
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.weights.checkpoints import load_weights
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
-from difffusr.pipeline.weights.evaluation.card import CARD, filled, held_out_pairs, unseen_scenes
-from difffusr.pipeline.weights.evaluation.flatness import evaluate_flatness
-from difffusr.pipeline.weights.evaluation.fusion import evaluate_fusion
-from difffusr.pipeline.weights.evaluation.super_resolution import CONTEXT, SAMPLE, evaluate_super_resolution
-
-DATA = SHARED / "data"
-
-pytestmark = [
-    pytest.mark.skipif(not DATA.exists(), reason=f"no real data: {DATA} is not there"),
-    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
-]
+from difffusr.kernels.model import weights_sha256
+from difffusr.kernels.weights import shipped as module
+from difffusr.kernels.weights.errors import WeightsError
+from difffusr.kernels.weights.shipped import files_sha256, shipped, shipped_sampling, weight_files
 
 
-@pytest.fixture(scope="module")
-def super_resolution():
-    torch.manual_seed(0)
-    stage1 = Stage1.from_weights(load_weights(shipped("small", "stage1"))).eval()
-    pairs = held_out_pairs(DATA, "sensor")[::4]
-    found = evaluate_super_resolution(stage1, pairs, shipped_sampling(), {}, samples=0, crops=0, timed=False)
-    return found.tables[0].mean
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of shipped weights as a test may change it."""
+    folder = Path(shipped("small", "stage1")).parent
+    for file in [*folder.glob("*.safetensors"), folder / "index.json"]:
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(module, "_FOLDER", tmp_path)
+    return tmp_path
 
 
-def test_the_context_encoder_is_half_a_decibel_above_bicubic(super_resolution):
-    assert super_resolution[CONTEXT]["psnr"] > super_resolution["bicubic"]["psnr"] + 0.5
+def test_the_sha256_of_files_is_that_of_the_weights_in_them():
+    assert files_sha256("small", None, None) == weights_sha256("small", None, None)
 
 
-def test_a_sample_is_a_quarter_nearer_to_the_truth_in_texture_than_bicubic(super_resolution):
-    for measure in ("swd", "swd_scaled"):
-        assert super_resolution[f"{SAMPLE} + bp"][measure] < 0.75 * super_resolution["bicubic"][measure]
+def test_a_given_file_replaces_the_shipped_one_of_its_stage(tmp_path):
+    (tmp_path / "mine").write_bytes(b"anything")
+    stage1, fusion = weight_files("small", None, str(tmp_path / "mine"))
+    assert (stage1, fusion) == (shipped("small", "stage1"), str(tmp_path / "mine"))
+    sha256 = files_sha256("small", None, str(tmp_path / "mine"))
+    assert sha256["fusion"] == hashlib.sha256(b"anything").hexdigest()
+    assert sha256["stage1"] == files_sha256("small", None, None)["stage1"]
 
 
-def test_a_sample_seen_through_the_sensor_is_its_input(super_resolution):
-    assert super_resolution[f"{SAMPLE} + bp"]["residual"] <= 0.002
+def test_published_weights_come_from_the_caller(tmp_path):
+    with pytest.raises(WeightsError, match="a stage1 and a fusion checkpoint"):
+        weight_files("published", str(tmp_path / "a.ckpt"), None)
+    with pytest.raises(WeightsError, match=r"a\.ckpt: cannot be read \("):
+        files_sha256("published", str(tmp_path / "a.ckpt"), str(tmp_path / "b.ckpt"))
 
 
-def test_fusion_beats_every_classical_method():
-    network = fusion_from_weights(load_weights(shipped("small", "fusion")))
-    margins = evaluate_fusion(network, unseen_scenes(DATA), {}, crops=0).extra["against_the_best"]
-    for bands, least in (("20 m bands", 0.20), ("60 m bands", 0.10)):
-        margin = margins[bands]["guided by RGB"]
-        assert margin["ergas_relative"] <= -least
-        assert margin["sam_difference"] <= 0
+def test_an_altered_or_missing_shipped_file_is_named(copy):
+    (copy / "small-stage1.safetensors").write_bytes(b"something else")
+    with pytest.raises(WeightsError, match=r"small-stage1\.safetensors: sha256 is .*install the package again$"):
+        shipped("small", "stage1")
+    (copy / "small-stage1.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"small-stage1\.safetensors: cannot be read .*install the package again$"):
+        shipped("small", "stage1")
 
 
-def test_open_sea_stays_flat():
-    model = load_model("small", sampling=shipped_sampling())
-    energies = evaluate_flatness(model, DATA / "l2a_patches" / "hydro_water" / "patch_10.tif", side_px=96)
-    for band in BANDS:
-        assert energies[band]["product"] <= energies[band]["input"], band
-
-
-def test_the_card_has_a_place_for_every_table_and_every_place_is_filled():
-    card = CARD.read_text()
-    names = [line.split()[2] for line in card.splitlines() if line.startswith("<!-- begin")]
-    assert len(names) == 12
-    again = filled(card, {name: f"table of {name}" for name in names})
-    assert all(f"<!-- begin {name} -->\ntable of {name}\n<!-- end {name} -->" in again for name in names)
-    assert all(f"<!-- begin {name} -->\n<!-- end" not in card for name in names)  # none is empty as shipped
+def test_shipped_weights_have_their_own_sampling(copy):
+    index = json.loads((copy / "index.json").read_text())
+    index["small"]["sampling"] = {"steps": 4}
+    (copy / "index.json").write_text(json.dumps(index))
+    assert shipped_sampling().steps == 4
