@@ -23,10 +23,10 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config.sections import Area, RunConfig
-from difffusr.pipeline.config.values import shown_url
-from difffusr.pipeline.geo.drawn import Drawn, horizontal, in_one_line
+from difffusr.pipeline.geo.drawn import Drawn, horizontal
 from difffusr.pipeline.geo.vector import read_vector_file
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import one_line, shown_url
 
 log = logging.getLogger("difffusr.area")
 
@@ -98,7 +98,7 @@ def _in_degrees(drawn: Drawn) -> BaseGeometry:
             log.warning("%s: a polygon crosses itself: repaired", drawn.place)
         area = _from_geographic(whole, drawn) if drawn.crs.is_geographic else _Sheet(drawn).in_degrees(whole)
     except shapely.errors.GEOSException as error:
-        raise ConfigError(f"{drawn.place}: its polygons cannot be put together: {in_one_line(error)}") from None
+        raise ConfigError(f"{drawn.place}: its polygons cannot be put together: {one_line(error, None)}") from None
     if area.is_empty:
         raise drawn.misfit()
     return area
@@ -262,7 +262,7 @@ def _read_geojson(file: str) -> Drawn:
     try:
         geometries = [shape(geometry) for geometry in _geometries(data)]
     except _MALFORMED as error:
-        raise ConfigError(f"{place}: not valid GeoJSON: {in_one_line(error)}") from None
+        raise ConfigError(f"{place}: not valid GeoJSON: {one_line(error, None)}") from None
     return Drawn(geometries, _crs_member(data, place), place)
 
 

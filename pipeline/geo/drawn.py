@@ -34,7 +34,3 @@ def horizontal(crs: pyproj.CRS, place: str) -> pyproj.CRS:
     if not (flat.is_projected or (flat.is_geographic and not flat.is_derived)):
         raise ConfigError(f"{place}: its CRS ({crs.name}) is neither longitude and latitude nor a map projection")
     return flat
-
-
-def in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -10,9 +10,9 @@ import geopandas as gpd
 import pandas as pd
 
 from difffusr.pipeline.config.sections import Area
-from difffusr.pipeline.config.values import shown_url
-from difffusr.pipeline.geo.drawn import Drawn, horizontal, in_one_line
+from difffusr.pipeline.geo.drawn import Drawn, horizontal
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import one_line, shown_url
 
 
 def read_vector_file(area: Area) -> Drawn:
@@ -39,7 +39,7 @@ def _read_with_ogr(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
     try:
         kinds = dict(gpd.list_layers(file).itertuples(index=False))
     except (RuntimeError, OSError) as error:  # a RuntimeError is what all errors of pyogrio are
-        raise ConfigError(f"{place}: not a vector file that GDAL reads: {in_one_line(error)}") from None
+        raise ConfigError(f"{place}: not a vector file that GDAL reads: {one_line(error, None)}") from None
     return _select(file, _layer(kinds, area, place), area.where, place)
 
 
@@ -71,9 +71,9 @@ def _select(source: str | io.BytesIO, layer: str | None, where: str | None, plac
         if where is not None:
             raise ConfigError(
                 f"{place}: area.where {where!r} is not understood, expected a condition on its attributes such as "
-                f"\"ISO_A3 = 'LUX'\": {in_one_line(error)}"
+                f"\"ISO_A3 = 'LUX'\": {one_line(error, None)}"
             ) from None
-        raise ConfigError(f"{place}: cannot be read: {in_one_line(error)}") from None
+        raise ConfigError(f"{place}: cannot be read: {one_line(error, None)}") from None
 
 
 def _read_geoparquet(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
@@ -83,7 +83,7 @@ def _read_geoparquet(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
     try:
         frame = gpd.read_parquet(file)
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{place}: not a GeoParquet file: {in_one_line(error)}") from None
+        raise ConfigError(f"{place}: not a GeoParquet file: {one_line(error, None)}") from None
     if area.where is None:
         return frame
     # The condition is OGR's, so OGR is to judge it: on a copy in memory of all that its formats can hold.
