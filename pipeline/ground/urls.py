@@ -36,9 +36,7 @@ def bucket_of(href: str) -> str | None:
         return host
     if match := re.fullmatch(r"(.+?)\.s3[.-].*amazonaws\.com|([^.]+)\.blob\.core\.windows\.net", host):
         return match[1] or match[2]
-    if re.fullmatch(r"s3[.-].*amazonaws\.com|eodata\..+", host):
-        return "eodata" if host.startswith("eodata.") else parts.path.split("/")[1]
-    return None
+    return parts.path.split("/")[1] if re.fullmatch(r"s3[.-].*amazonaws\.com", host) else None
 
 
 # ---- shown ----------------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from shapely.geometry.base import BaseGeometry
 from difffusr.kernels.bands import BANDS, GSD_M
 from difffusr.pipeline.geo.globe import cut_at_180, tile_epsg
 from difffusr.pipeline.ground.errors import CatalogError
-from difffusr.pipeline.ground.urls import bucket_of, is_url, one_line
-from difffusr.pipeline.scenes.providers import resolve
+from difffusr.pipeline.ground.urls import one_line
+from difffusr.pipeline.scenes.providers import asset_names, offset_flags, provider_name, resolve
 from difffusr.pipeline.scenes.radiometry import Stored, offset_dn
 
 Item = dict[str, Any]
@@ -91,12 +91,6 @@ class Scene:
         return hashlib.sha256(json.dumps([identity, offsets, self.scale]).encode()).hexdigest()
 
 
-_COMMON_NAMES = {
-    "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06",
-    "rededge3": "B07", "nir": "B08", "nir08": "B8A", "nir09": "B09", "swir16": "B11", "swir22": "B12",
-}  # fmt: skip
-
-
 #: Asset keys: `B02`, `blue`, `scl` with an optional resolution (`B02_10m`) and the mark of Earth Search's originals.
 _KEY = re.compile(r"(?P<name>[a-z0-9]+)(?:_(?P<gsd>\d\d)m)?(?P<original>-jp2)?", re.IGNORECASE)
 
@@ -153,7 +147,7 @@ def scene_from_item(item: Item, base: str, *, remote: bool = False, bands: Seque
         epsg=_epsg(item, tile),
         baseline=baseline,
         cloud_cover=100.0 if (cloud := cloud_cover_of(item)) is None else cloud,
-        provider=_provider(item, [asset.href for asset in assets.values()]),
+        provider=_provider(asset.href for asset in assets.values()),
         footprint=footprint_of(item),
         assets=assets,
         scl=scl,
@@ -302,16 +296,9 @@ def _baseline(item: Item) -> str:
     )
 
 
-def _provider(item: Item, hrefs: Sequence[str]) -> str:
-    """Who serves most of the files: a word for people, and for whoever must sign requests."""
-    names = {
-        "sentinel-cogs": "earth-search",
-        "sentinel-s2-l2a": "earth-search",
-        "e84-earth-search-sentinel-data": "earth-search",
-        "sentinel2l2a01": "planetary-computer",
-        "eodata": "cdse",
-    }
-    places = Counter(names.get(bucket_of(href) or "", "local" if not is_url(href) else "other") for href in hrefs)
+def _provider(hrefs: Iterable[str]) -> str:
+    """The name of who serves most of the files."""
+    places = Counter(map(provider_name, hrefs))
     return places.most_common(1)[0][0] if places else "other"
 
 
@@ -346,9 +333,8 @@ def _transform(asset: Mapping[str, Any]) -> tuple[float, float, float, float, fl
 
 def _declared_gsd(key: str, asset: Mapping[str, Any]) -> float | None:
     """The resolution that an asset claims, in metres: by its key, else gsd, else the raster or projection extension."""
-    match = _KEY.fullmatch(key)
-    if match and match["gsd"]:
-        return float(match["gsd"])
+    if (gsd := _parts(key)[1]) is not None:
+        return gsd
     transform = _transform(asset)
     claims = (asset.get("gsd"), _raster_field(asset, "spatial_resolution"), transform[0] if transform else None)
     return next((float(claim) for claim in claims if claim is not None), None)
@@ -356,23 +342,21 @@ def _declared_gsd(key: str, asset: Mapping[str, Any]) -> float | None:
 
 def _native_files(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Of each band, and the SCL, the key of the asset that holds it at its native resolution, a COG before a JP2."""
+    names = asset_names()
     found: dict[str, list[str]] = {}
     for key, asset in files.items():
-        band = _band_of(key)
-        if band is not None and _declared_gsd(key, asset) in (_NATIVE_M[band], None):
+        name = _parts(key)[0]
+        band = names.get(key.lower()) or names.get(name.lower(), name.upper())
+        if band in _NATIVE_M and _declared_gsd(key, asset) in (_NATIVE_M[band], None):
             found.setdefault(band, []).append(key)
     return {band: min(keys, key=lambda key: (_driver(files[key]) != "GTiff", key)) for band, keys in found.items()}
 
 
 @lru_cache(maxsize=1024)  # catalogues of many thousand items use few keys
-def _band_of(key: str) -> str | None:
-    """The band that an asset's key names."""
+def _parts(key: str) -> tuple[str, float | None]:
+    """The name in an asset's key, "" where it has none, and the metres in it."""
     match = _KEY.fullmatch(key)
-    name = _COMMON_NAMES.get(match["name"].lower(), match["name"].upper()) if match else None
-    return name if name in _NATIVE_M else None
-
-
-_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+    return (match["name"], float(match["gsd"]) if match["gsd"] else None) if match else ("", None)
 
 
 def _stored(item: Item, key: str, href: str, baseline: str) -> Stored:
@@ -384,7 +368,7 @@ def _stored(item: Item, key: str, href: str, baseline: str) -> Stored:
         driver=str(_driver(asset)),
         collection=str(item.get("collection") or ""),
         baseline=baseline,
-        flag=next((properties[name] for name in _FLAGS if isinstance(properties.get(name), bool)), None),
+        flag=next((properties[name] for name in offset_flags() if isinstance(properties.get(name), bool)), None),
         declared=_raster_field(asset, "offset"),
     )
 
