@@ -24,7 +24,6 @@ from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config.sections import Area, RunConfig
 from difffusr.pipeline.geo.drawn import Drawn, horizontal
-from difffusr.pipeline.geo.vector import read_vector_file
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import one_line, shown_url
 
@@ -78,8 +77,11 @@ def geometry_of(area: Area) -> BaseGeometry | list[str]:
     if area.bbox is not None:
         west, south, east, north = area.bbox
         return _wrap(box(west, south, east if west < east else east + 360, north))
-    drawn = _read_geojson(area.geojson) if area.geojson is not None else read_vector_file(area)
-    return _in_degrees(drawn)
+    if area.geojson is not None:
+        return _in_degrees(_read_geojson(area.geojson))
+    from difffusr.pipeline.geo.vector import read_vector_file  # here, because geopandas takes a second to import
+
+    return _in_degrees(read_vector_file(area))
 
 
 def _in_degrees(drawn: Drawn) -> BaseGeometry:

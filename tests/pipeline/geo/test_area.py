@@ -15,6 +15,7 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from fresh_python import packages_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
@@ -525,3 +526,8 @@ def test_the_area_of_the_example_is_luxembourg() -> None:
     with resources.as_file(resources.files("difffusr.pipeline.config.examples") / "country_month.yaml") as file:
         area = area_geometry(load_config(file))
     assert box(5.5, 49.3, 6.7, 50.3).contains(area)
+
+
+@pytest.mark.parametrize("module", ["area", "grid", "globe", "zones"])
+def test_only_a_vector_file_needs_geopandas(module: str) -> None:
+    assert not packages_with(f"difffusr.pipeline.geo.{module}") & {"geopandas", "pandas", "pyogrio", "pyarrow", "dask"}
