@@ -43,16 +43,17 @@ def tile_epsg(tile: str) -> int:
 
 
 def cut_at_180(geometry: BaseGeometry) -> BaseGeometry:
-    """A footprint that runs over 180° (and so seems wider than half the globe) as two parts, one on either side."""
+    """A polygon that runs over 180° (and so seems wider than half the globe) as a part on either side.
+
+    Longitudes are within ±180. Anything else comes back as it is. The package antimeridian does the same for shapes
+    drawn well; of those that touch 180° or cross themselves, as footprints do, it makes invalid shapes or errors.
+    """
     west, _, east, _ = geometry.bounds
     if east - west <= 180 or geometry.geom_type != "Polygon":
         return geometry
-    unrolled = shapely.make_valid(shapely.transform(geometry, lambda x, y: ((x % 360.0), y), interleaved=False))
-    here = unrolled.intersection(box(0, -90, 180, 90))
-    beyond = shapely.transform(
-        unrolled.intersection(box(180, -90, 360, 90)), lambda x, y: (x - 360, y), interleaved=False
-    )
-    return shapely.union_all([here, beyond])
+    unrolled = shapely.make_valid(shapely.transform(geometry, lambda x, y: (x % 360.0, y), interleaved=False))
+    here, beyond = (unrolled.intersection(box(x, -90, x + 180, 90)) for x in (0, 180))
+    return shapely.union(here, shapely.transform(beyond, lambda x, y: (x - 360, y), interleaved=False))
 
 
 def in_degrees(bounds_m: NDArray[np.float64], epsg: NDArray[np.int32]) -> NDArray[np.object_]:
@@ -72,12 +73,7 @@ def in_degrees(bounds_m: NDArray[np.float64], epsg: NDArray[np.int32]) -> NDArra
         corners[here] = np.stack([lon, lat], axis=-1)
     shapes: NDArray[np.object_] = shapely.polygons(corners)
     for i in np.flatnonzero(np.ptp(corners[:, :, 0], axis=1) > 180):
-        unrolled = shapely.polygons(np.stack([corners[i, :, 0] % 360.0, corners[i, :, 1]], axis=-1))
-        beyond = shapely.intersection(unrolled, box(180, -90, 360, 90))
-        here = shapely.intersection(unrolled, box(0, -90, 180, 90))
-        beyond = shapely.transform(beyond, lambda x, y: (x - 360.0, y), interleaved=False)
-        parts = [part for part in (beyond, here) if part.area > 0]
-        shapes[i] = shapely.multipolygons(parts) if len(parts) > 1 else parts[0]
+        shapes[i] = cut_at_180(shapes[i])
     return shapes
 
 
