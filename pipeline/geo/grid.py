@@ -33,6 +33,10 @@ LATTICE_M = 60
 GSD_10_M = 10
 
 
+#: Pixels of 10 m along a step of the lattice.
+LATTICE_PX = LATTICE_M // GSD_10_M
+
+
 #: Chips a side of the blocks that an area is looked at by.
 _BLOCK = 64
 
@@ -140,7 +144,7 @@ class Grid:
     chunk_px: int = 256
 
     def __post_init__(self) -> None:
-        if self.chip_px % 6 or self.overlap_px % 6 or not 0 < self.overlap_px <= self.chip_px // 2:
+        if self.chip_px % LATTICE_PX or self.overlap_px % LATTICE_PX or not 0 < self.overlap_px <= self.chip_px // 2:
             raise ValueError(
                 f"chip of {self.chip_px} px with overlap {self.overlap_px}: both must be multiples of 6 "
                 "and the overlap at most half a chip"

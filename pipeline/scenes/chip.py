@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.kernels.bands import GROUPS
-from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.kernels.bands import GROUPS, SCALE
+from difffusr.pipeline.geo.grid import LATTICE_M, LATTICE_PX, PixelWindow
 from difffusr.pipeline.ground.pixels import Quality, is_clear
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.windows import read_window
@@ -65,7 +65,7 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: boo
     Raises:
         ReadError: an asset cannot be read.
     """
-    cells = window.height // 24
+    cells = window.height // (LATTICE_PX * SCALE)
     chip = _empty_chip(window)
     missing = np.ones((cells, cells), bool)
     looks = []
@@ -127,7 +127,7 @@ def _read_scene(scene: Scene, window: PixelWindow) -> _SceneWindow:
         ground = data & _spread(is_clear(scl), 2)
     with_data, with_ground = _count(data), _count(ground)
     clear = (with_data > 0) & (with_ground >= _CLEAR_CELL * with_data)
-    return _SceneWindow(dn, valid, data, ground, scl, with_data == 36, clear, with_data > 0)
+    return _SceneWindow(dn, valid, data, ground, scl, with_data == LATTICE_PX**2, clear, with_data > 0)
 
 
 def _without(raw: NDArray[np.uint16], offsets: Sequence[int]) -> NDArray[np.uint16]:
@@ -141,19 +141,19 @@ def _take(chip: Chip, look: _SceneWindow, cells: NDArray[np.bool_], rank: int) -
     if not cells.any():
         return cells
     for gsd in GROUPS:
-        here = _spread(cells, 60 // gsd)
+        here = _spread(cells, LATTICE_M // gsd)
         # What is empty is 0. Bits are moved many times as fast as pixels are picked.
         chip.dn[gsd][...] |= look.dn[gsd] & np.negative(here.astype(np.uint16))
         chip.valid[gsd][...] |= look.valid[gsd] & here
-    chip.scl[...] |= look.scl * _spread(cells, 3)
-    here = _spread(cells, 6) & look.data
+    chip.scl[...] |= look.scl * _spread(cells, LATTICE_M // 20)
+    here = _spread(cells, LATTICE_PX) & look.data
     chip.quality[...] |= look.quality(rank) * here
     chip.source[...] |= here * np.uint16(rank + 1)
     return cells
 
 
 def _empty_chip(window: PixelWindow) -> Chip:
-    size = window.height // 4
+    size = window.height // SCALE
     shape = {gsd: (size * 10 // gsd,) * 2 for gsd in GROUPS}
     return Chip(
         {gsd: np.zeros((len(bands), *shape[gsd]), np.uint16) for gsd, bands in GROUPS.items()},
@@ -172,7 +172,8 @@ def _spread(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
 
 def _count(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """How many pixels of each cell a 10 m mask has, of 36: (cells, cells)."""
-    cells = mask.shape[0] // 6
-    rows = np.add.reduce(mask.view(np.uint8).reshape(cells, 6, 6 * cells), axis=1, dtype=np.uint8)
-    counts: NDArray[np.uint8] = np.add.reduce(rows.reshape(cells * cells, 6).T, axis=0, dtype=np.uint8)
+    side = LATTICE_PX
+    cells = mask.shape[0] // side
+    rows = np.add.reduce(mask.view(np.uint8).reshape(cells, side, side * cells), axis=1, dtype=np.uint8)
+    counts: NDArray[np.uint8] = np.add.reduce(rows.reshape(cells * cells, side).T, axis=0, dtype=np.uint8)
     return counts.reshape(cells, cells)

@@ -12,6 +12,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo.grid import PixelWindow, origin_m
 from difffusr.pipeline.ground.pixels import Pixels
 from difffusr.pipeline.scenes.files import held_open, opened, patiently, unread
@@ -38,7 +39,7 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
 
 def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afresh: bool) -> NDArray[np.uint16]:
     left, _, _, top = window.bounds_m(scene.epsg)
-    height, width = round(window.height * 2.5 / asset.gsd_m), round(window.width * 2.5 / asset.gsd_m)
+    height, width = (round(side * TARGET_GSD_M / asset.gsd_m) for side in (window.height, window.width))
     with held_open(scene, band, asset, afresh=afresh, keep=True) as held:
         col = round((left - held.left) / asset.gsd_m)
         row = round((held.top - top) / asset.gsd_m)
