@@ -219,6 +219,11 @@ def test_options_follow_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "leave the scene out" in advice("/data/a.tif")
 
 
+def test_a_signature_that_came_with_an_item_is_not_kept() -> None:
+    href = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/B04.tif?st=2023&sig=SECRET"
+    assert resolve(href, "/items.json", False, "item a") == href.partition("?")[0]
+
+
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
