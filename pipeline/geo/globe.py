@@ -1,4 +1,4 @@
-"""Shapes on the globe: squares of MGRS tiles, footprints and boxes cut at 180°."""
+"""Shapes on the globe: MGRS tiles, footprints and boxes, cut at 180°."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from difffusr.pipeline.ground.errors import CatalogError
 
 
 def tile_footprint(tile: str) -> BaseGeometry:
-    """The 109.8 km square of an MGRS tile ("48QUE") in EPSG:4326, with 60 m around, cut at 180°.
+    """The 109.8 km square of an MGRS tile ("48QUE") in EPSG:4326, with a margin of 60 m, cut at 180°.
 
     The 100 km square follows from the letters (NGA.STND.0037): columns repeat every three zones, rows every 2000 km
-    and start at F in even zones; the latitude band tells which repetition. Raises CatalogError for an id of no tile.
+    and start at F in even zones; the latitude band says which repetition. Raises CatalogError for a column that the
+    zone does not have.
     """
     zone, latitude_band, column, row = int(tile[:2]), tile[2], tile[3], tile[4]
     columns = TILE_COLUMNS[zone % 3]
@@ -39,6 +40,7 @@ def tile_footprint(tile: str) -> BaseGeometry:
 
 
 def tile_epsg(tile: str) -> int:
+    """EPSG code of the UTM zone of an MGRS tile."""
     return (32600 if tile[2] >= "N" else 32700) + int(tile[:2])
 
 

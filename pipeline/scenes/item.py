@@ -1,4 +1,4 @@
-"""A STAC item as a scene: where each band's file lies, when and where it was taken, and by what it is known."""
+"""A STAC item as a scene: where each band's file is, when and where it was taken, and what identifies it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Asset:
     """One raster file of a scene.
 
     `href` is a URL or an absolute path. `offset_dn` is what to add to the stored DN so that reflectance is
-    (DN + offset_dn) · scale: 0 or −1000 for a band, 0 for the SCL. `gsd_m` is the size of a pixel in metres (by
-    `proj:transform` where the item has one). `shape` is (rows, columns); `transform` is (a, b, c, d, e, f) with
+    (DN + offset_dn) · scale: 0 or −1000 for a band, 0 for the SCL. `gsd_m` is the size of a pixel in metres (from
+    `proj:transform` where the item has it). `shape` is (rows, columns); `transform` is (a, b, c, d, e, f) with
     x = a·column + b·row + c, y = d·column + e·row + f in metres of the scene's CRS.
     """
 
@@ -52,8 +52,8 @@ class Scene:
     """One L2A product of one MGRS tile.
 
     `datetime` is aware, UTC. `tile` has the form 05ABC. `epsg` is 326xx or 327xx. `cloud_cover` is in per cent, 100
-    where the catalogue does not tell. `footprint` is in EPSG:4326, cut at 180° where it crosses. `assets` maps band
-    names ("B02") to files; a scene from `find_scenes` has every band asked for. Reflectance is
+    where the catalogue does not say. `footprint` is in EPSG:4326, cut at 180° where it crosses. `assets` maps band
+    names ("B02") to files; a scene from `find_scenes` has all bands asked for. Reflectance is
     (DN + asset.offset_dn) · `scale`.
     """
 
@@ -76,8 +76,8 @@ class Scene:
     scale: float = 1e-4
 
     def version_key(self) -> str:
-        """What makes this very product: changes when it is reprocessed, updated, or its radiometry is read otherwise.
-        64 hexadecimal digits, the same in every process."""
+        """Identifies this version of the product: changes when it is reprocessed, updated, or gets other offsets. 64
+        hexadecimal digits, the same in every process."""
         offsets = {band: asset.offset_dn for band, asset in sorted(self.assets.items())}
         identity = [
             self.collection,
@@ -91,7 +91,7 @@ class Scene:
         return hashlib.sha256(json.dumps([identity, offsets, self.scale]).encode()).hexdigest()
 
 
-#: Asset keys: `B02`, `blue`, `scl` with an optional resolution (`B02_10m`) and the mark of Earth Search's originals.
+#: Asset keys: `B02`, `blue`, `scl`, with an optional resolution (`B02_10m`) and Earth Search's mark of originals.
 _KEY = re.compile(r"(?P<name>[a-z0-9]+)(?:_(?P<gsd>\d\d)m)?(?P<original>-jp2)?", re.IGNORECASE)
 
 
@@ -105,14 +105,14 @@ _PRODUCT = re.compile(
 
 
 class MissingBandError(CatalogError):
-    """An item lacks the file of a band that the run needs."""
+    """An item has no file of a band that the run needs."""
 
 
 def scene_from_item(item: Item, base: str, *, remote: bool = False, bands: Sequence[str] = BANDS) -> Scene:
     """A STAC item as a scene.
 
-    `base` is the URL or path that relative hrefs refer to; `remote` says that the item was written by another machine,
-    and so may not name local files. Raises CatalogError, naming the item, where something is missing or unknown.
+    `base` is the URL or path that relative hrefs refer to; `remote` says that the item is from another machine and so
+    must not name local files. Raises CatalogError, naming the item, where something is missing or unknown.
     """
     item_id, properties = _id(item), item.get("properties") or {}
     product = _product_name(item)
@@ -168,7 +168,7 @@ def _text(value: object) -> str | None:
 
 
 def _timestamp(value: object) -> str | None:
-    """A time of a product in one spelling: catalogues write .4Z, .400Z and .400000Z for the same moment."""
+    """A product's time in one spelling: catalogues write .4Z, .400Z and .400000Z for the same moment."""
     try:
         when = dt.datetime.fromisoformat(str(value))
     except ValueError:
@@ -177,6 +177,7 @@ def _timestamp(value: object) -> str | None:
 
 
 def datetime_of(item: Item) -> dt.datetime:
+    """When the scene was taken, aware, UTC. Raises CatalogError."""
     properties = item.get("properties") or {}
     text = properties.get("datetime") or properties.get("start_datetime")
     try:
@@ -188,7 +189,7 @@ def datetime_of(item: Item) -> dt.datetime:
 
 
 def cloud_cover_of(item: Item) -> float | None:
-    """Per cent of the scene's valid pixels under cloud."""
+    """Per cent of the scene's valid pixels under cloud, None where the item does not say; so below."""
     return _number(item, "eo:cloud_cover")
 
 
@@ -226,6 +227,7 @@ _NO_GEOMETRY = (ShapelyError, AttributeError, LookupError, TypeError, ValueError
 
 
 def footprint_of(item: Item) -> BaseGeometry:
+    """The item's polygon, valid, in EPSG:4326, cut at 180°. Raises CatalogError."""
     if item.get("geometry") is None:
         raise CatalogError(f"item {_id(item)}: its geometry cannot be read: it has none; correct it")
     try:
@@ -234,13 +236,13 @@ def footprint_of(item: Item) -> BaseGeometry:
         raise CatalogError(f"item {_id(item)}: its geometry cannot be read: {one_line(error)}; correct it") from None
     if geometry.is_empty or geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise CatalogError(
-            f"item {_id(item)}: its geometry is an empty or no polygon ({geometry.geom_type}); correct it"
+            f"item {_id(item)}: its geometry is empty or not a polygon ({geometry.geom_type}); correct it"
         )
     return shapely.make_valid(cut_at_180(shapely.force_2d(geometry)))
 
 
 def _product_name(item: Item) -> str | None:
-    """The name of the SAFE product, the item's id where it is one."""
+    """The name of the SAFE product: of a property, else the item's id if it is one."""
     properties = item.get("properties") or {}
     for key in ("s2:product_uri", "sentinel:product_id", "s2:product_title"):
         if properties.get(key):
@@ -249,7 +251,7 @@ def _product_name(item: Item) -> str | None:
 
 
 def tile_of(item: Item) -> str:
-    """The MGRS tile, "05ABC", by the grid, Sentinel-2 or MGRS extension, else by the id."""
+    """The MGRS tile, "05ABC", from the grid, Sentinel-2 or MGRS extension, else from the id. Raises CatalogError."""
     properties = item.get("properties") or {}
     texts = [str(properties.get("grid:code", "")).removeprefix("MGRS-"), str(properties.get("s2:mgrs_tile", ""))]
     for prefix in ("mgrs", "sentinel"):
@@ -265,7 +267,7 @@ def tile_of(item: Item) -> str:
 
 
 def _epsg(item: Item, tile: str) -> int:
-    """The CRS of the pixels by the projection extension of item or assets; always the zone of the tile."""
+    """EPSG code of the tile's zone. Raises CatalogError where the projection extension of item or assets differs."""
     codes: set[str] = set()
     for place in [item.get("properties") or {}, *(item.get("assets") or {}).values()]:
         for key in ("proj:code", "proj:epsg"):
@@ -281,7 +283,7 @@ def _epsg(item: Item, tile: str) -> int:
 
 
 def _baseline(item: Item) -> str:
-    """The processing baseline, "05.09", by the item's properties, else by the product's name."""
+    """The processing baseline, "05.09", from the item's properties, else from the product's name."""
     properties = item.get("properties") or {}
     keys = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
     for key in keys:
@@ -303,7 +305,7 @@ def _provider(hrefs: Iterable[str]) -> str:
 
 
 def _driver(asset: Mapping[str, Any]) -> Literal["GTiff", "JP2OpenJPEG"] | None:
-    """GDAL's driver by media type, else by the name's end; None for what is no raster file."""
+    """GDAL's driver by media type, else by suffix; None for other files."""
     media = str(asset.get("type") or "").lower()
     if media.startswith("image/jp2"):
         return "JP2OpenJPEG"
@@ -332,7 +334,7 @@ def _transform(asset: Mapping[str, Any]) -> tuple[float, float, float, float, fl
 
 
 def _declared_gsd(key: str, asset: Mapping[str, Any]) -> float | None:
-    """The resolution that an asset claims, in metres: by its key, else gsd, else the raster or projection extension."""
+    """An asset's resolution in metres: by its key, else gsd, else the raster or projection extension."""
     if (gsd := _parts(key)[1]) is not None:
         return gsd
     transform = _transform(asset)
@@ -341,7 +343,7 @@ def _declared_gsd(key: str, asset: Mapping[str, Any]) -> float | None:
 
 
 def _native_files(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Of each band, and the SCL, the key of the asset that holds it at its native resolution, a COG before a JP2."""
+    """By band, and SCL, the key of its asset at native resolution, a COG rather than a JP2."""
     names = asset_names()
     found: dict[str, list[str]] = {}
     for key, asset in files.items():
@@ -360,7 +362,7 @@ def _parts(key: str) -> tuple[str, float | None]:
 
 
 def _stored(item: Item, key: str, href: str, baseline: str) -> Stored:
-    """What an item says of an asset that bears on its DN."""
+    """What an item says about an asset that matters for its DN."""
     asset, properties = item["assets"][key], item.get("properties") or {}
     return Stored(
         name=f"item {_id(item)}: asset {key}",

@@ -1,7 +1,7 @@
-"""The places that serve Sentinel-2 scenes, one table; to add one, add an entry to `PROVIDERS`. Nothing else changes.
+"""Who serves Sentinel-2 scenes: one table. To add a provider, add an entry to `PROVIDERS`; nothing else changes.
 
-An entry says by which buckets or hosts the place's files are known, how their DN are stored, what its catalogue calls
-bands and the removed offset, and how its files are opened: signed, at an S3 endpoint, at the reader's cost.
+An entry lists the buckets and hosts of the provider's files, how their DN are stored, what its catalogue calls bands
+and the removed offset, and how its files are opened: signed, at an S3 endpoint, at the reader's cost.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class DnRule:
         driver: GDAL's driver of the file.
         pixels: "as produced" (ESA's offset of +1000 is in the DN, so −1000 is to be added) or "by flag" (the item's
             boa_offset_applied says whether the host has removed it).
-        declared: what the item's raster offset is worth: "ignored" (known to be wrong there), "checked" (an error if
-            it is there and not −0.1), "needed" (an error unless it is −0.1).
+        declared: what to do with the item's raster offset: "ignored" (known to be wrong there), "checked" (an error if
+            it is given and not −0.1), "needed" (an error unless it is −0.1).
         path: regular expression that the whole path of the file matches, None for any.
     """
 
@@ -62,13 +62,13 @@ class Signing:
 
 @dataclass(frozen=True)
 class Provider:
-    """A place that serves scenes.
+    """Who serves scenes, and how to read them.
 
     Attributes:
-        name: a word for people, in plans and logs.
-        buckets: buckets and storage accounts (`bucket_of`) that are its own.
+        name: shown in plans and logs.
+        buckets: its buckets and storage accounts (see `bucket_of`).
         hosts: regular expressions for the hosts of its URLs that name no bucket.
-        radiometry: the first rule that fits a file holds; where none fits, its radiometry is unknown, an error.
+        radiometry: the first rule that fits a file applies; if none fits, its radiometry is unknown, an error.
         asset_names: band by asset key in small letters, with or without its resolution, for keys that do not name the
             band as in B02, B8A_20m, SCL. They hold for the items of all providers, as copies keep their keys.
         offset_flags: properties of items that say whether the host has removed the offset (see `DnRule`).
@@ -108,7 +108,7 @@ def _planetary_computer_token(href: str) -> str:
         ) from None
 
 
-#: The first provider that a file belongs to counts.
+#: No two have a bucket in common.
 PROVIDERS: tuple[Provider, ...] = (
     # Earth Search's converter to COGs removes the offset and says so by a flag, but copies the product's raster offset
     # (−0.1) to COGs and originals alike. Its Collection-1 collection does not remove it.
@@ -173,7 +173,7 @@ ELSEWHERE = Provider(
 
 
 def provider_of(href: str) -> Provider:
-    """The provider that a file lies with, `ELSEWHERE` where it is none of the table."""
+    """The provider of a file, `ELSEWHERE` if it is not in the table."""
     if not is_url(href):
         return ELSEWHERE
     bucket, host = bucket_of(href), urlsplit(href).hostname or ""
@@ -202,9 +202,9 @@ def offset_flags() -> list[str]:
 
 
 def readable(href: str) -> str:
-    """The address that GDAL opens now: signed where the provider wants that. It is a secret: never store or show it.
+    """The address that GDAL opens now: signed where the provider needs that. It is a secret: never store or show it.
 
-    Without the package that signs the address stays as it is, and `advice` says why it is refused.
+    Without the package that signs, the address stays as it is, and `advice` says why it is refused.
 
     Raises:
         ReadError: the provider gives no token.
@@ -216,12 +216,12 @@ def readable(href: str) -> str:
     return href if signing is None or urlsplit(href).query or not signing.possible else signing.sign(href)
 
 
-#: Loggers of rasterio that name the files it opens.
+#: rasterio's loggers that name the files it opens.
 _LOGGERS = ("rasterio", "rasterio._base", "rasterio._env", "rasterio._err", "rasterio._io", "rasterio._filepath")
 
 
 def _hide_signatures(record: logging.LogRecord) -> bool:
-    """Take the query strings out of a log record."""
+    """Remove the query strings from a log record."""
     record.msg, record.args = one_line(record.getMessage()), ()
     return True
 
@@ -263,7 +263,8 @@ _SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
 def resolve(href: str, base: str, remote: bool, what: str) -> str:
     """An href of a document at `base` as a URL or an absolute path.
 
-    Raises CatalogError for a scheme that is not one of storage, and for a local file named by a remote catalogue.
+    `what` begins errors. Raises CatalogError for a scheme other than those of storage, and for a local file where the
+    document is `remote`.
     """
     if base.startswith("file://"):
         base = unquote(urlsplit(base).path)
@@ -280,8 +281,8 @@ def resolve(href: str, base: str, remote: bool, what: str) -> str:
         raise CatalogError(
             f"{what}: href {bare_href(href)!r}: expected a path or one of {', '.join(_SCHEMES)}://; correct the item"
         )
-    if remote and (href.startswith("/") or not is_url(href)):  # "/vsicurl/http://…" is for GDAL to open, here
+    if remote and (href.startswith("/") or not is_url(href)):  # "/vsicurl/http://…" is local, too: GDAL opens it here
         raise CatalogError(f"{what}: href {href!r} is a local file, which a remote catalogue may not name")
-    # A signature that came with the item is no part of a scene: it is a secret, and it expires.
+    # A signature in the item is not part of the scene: it is a secret, and it expires.
     signing = provider_of(href).signing
     return bare_href(href) if signing is not None and signing.possible else href

@@ -12,9 +12,9 @@ from difffusr.pipeline.scenes.providers import DnRule, Provider, provider_of
 
 
 class Stored(NamedTuple):
-    """What an item says of a file that bears on its DN.
+    """What an item says about a file that matters for its DN.
 
-    `name` says whose file it is, for errors. `baseline` has the form 05.09. `flag` is the item's boa_offset_applied,
+    `name` says which file it is, for errors. `baseline` has the form 05.09. `flag` is the item's boa_offset_applied,
     `declared` the file's raster offset (reflectance), each None where absent.
     """
 
@@ -28,10 +28,10 @@ class Stored(NamedTuple):
 
 
 def offset_dn(stored: Stored) -> int:
-    """What to add to a file's DN so that it is reflectance × 10 000: 0 or −1000.
+    """What to add to a file's DN to get reflectance × 10 000: 0 or −1000.
 
-    ESA adds 1000 to the DN of products from processing baseline 04.00 (25 January 2022) on, and to older acquisitions
-    reprocessed since; baselines from 06.00 on are not known yet. Raises CatalogError where nothing says for sure.
+    ESA adds 1000 to the DN of products from processing baseline 04.00 (25 January 2022) on, and of older acquisitions
+    reprocessed since; baselines from 06.00 on are not known yet. Raises CatalogError where the offset is not certain.
     """
     major = int(stored.baseline[:2])
     if major < 4:
@@ -64,7 +64,7 @@ def _looked_at(stored: Stored) -> str:
 
 
 def _rule(stored: Stored, provider: Provider) -> DnRule | None:
-    """The rule that a file falls under, None where none does."""
+    """The first of a provider's rules that fits a file, None where none does."""
     fits = (
         rule
         for rule in provider.radiometry

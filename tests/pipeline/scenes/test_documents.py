@@ -114,9 +114,9 @@ def test_a_file_of_items() -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ({"type": "FeatureCollection"}, "its features are no list of items"),
-        ({"type": "FeatureCollection", "features": None}, "its features are no list of items"),
-        ({"type": "FeatureCollection", "features": ["item"]}, "its features are no list of items"),
+        ({"type": "FeatureCollection"}, "its features are not a list of items"),
+        ({"type": "FeatureCollection", "features": None}, "its features are not a list of items"),
+        ({"type": "FeatureCollection", "features": ["item"]}, "its features are not a list of items"),
         ({"type": "Feature", "id": "a", "properties": "none"}, "item a: its properties are a str, expected an object"),
         ({"type": "Feature", "id": "a", "assets": [1]}, "item a: its assets are a list, expected an object"),
     ],

@@ -216,7 +216,7 @@ def test_a_scale_other_than_expected_is_an_error() -> None:
     ("change", "said"),
     [
         ({"geometry": None}, "geometry cannot be read"),
-        ({"geometry": {"type": "Point", "coordinates": [1, 2]}}, "no polygon"),
+        ({"geometry": {"type": "Point", "coordinates": [1, 2]}}, "not a polygon"),
         ({"assets": {}}, "no file of B01, B02"),
         ({"properties": {"datetime": None}}, "tile"),
     ],
