@@ -29,32 +29,23 @@ from difffusr.pipeline.ground.urls import one_line, shown_url
 
 log = logging.getLogger("difffusr.area")
 
-
 _DEGREES = pyproj.CRS.from_user_input("OGC:CRS84")
-
-
 _WORLD = box(-180, -90, 180, 90)
-
 
 #: How far an edge in degrees may lie from the straight edge of the map sheet: a tenth of a 10 m pixel.
 _TRUE_TO_M = 1.0
 
-
 #: How often an edge is halved at most: enough for 10 000 km.
 _HALVINGS = 24
-
 
 #: Longitudes this close to 180° (1 cm) are set to 180°: sheets that end there would otherwise leave slivers beyond.
 _ON_180_DEG = 1e-7
 
-
 #: Coordinates beyond this are not of a map, in any unit.
 _ANY_MAP = 1e12
 
-
 #: Radius around a pole that is cut out where a ring runs through it: the side it passes on would be chance.
 _POLE_M = 100.0
-
 
 #: What shapely raises for malformed coordinates.
 _MALFORMED = (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)

@@ -28,18 +28,14 @@ if TYPE_CHECKING:
 #: Step of the lattice in metres: every Sentinel-2 tile of a zone starts on a multiple of it.
 LATTICE_M = 60
 
-
 #: Metres of the pixels that chips and overlaps are measured in.
 GSD_10_M = 10
-
 
 #: Pixels of 10 m along a step of the lattice.
 LATTICE_PX = LATTICE_M // GSD_10_M
 
-
 #: Chips along a side of the blocks in which an area is searched for chips.
 _BLOCK = 64
-
 
 #: Overlap in metres below which two shapes only touch.
 _TOUCH_M = 1e-6

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 #: DN or classes as a file stores them: uint16 or uint8.
 Pixels = NDArray[np.unsignedinteger[Any]]
 
-
 #: Classes of the scene classification (Sen2Cor) that show the ground: dark features, vegetation, bare soil, water,
 #: unclassified, snow or ice. The rest are no data, saturated, cloud shadow and clouds.
 CLEAR_CLASSES = (2, 4, 5, 6, 7, 11)
-
 
 #: Open water; clouds of medium and high probability, thin cirrus.
 WATER_CLASSES, CLOUD_CLASSES = (6,), (8, 9, 10)
@@ -45,7 +43,6 @@ class Quality(IntEnum):
 
 #: DN per unit of reflectance in the cube.
 DN_SCALE = 10_000
-
 
 #: Integer steps per unit of reflectance of a standard deviation, and the value for "none" (0 is a valid deviation).
 #: Larger values are clipped to 65 534.

@@ -17,7 +17,6 @@ from difffusr.pipeline.scenes.windows import read_window
 #: The largest DN of a band after its offset is removed; DN 0 means "no data".
 _DN_MAX = 65535
 
-
 #: Share of a 60 m cell's pixels that must show the ground: single misclassified pixels do not change the scene.
 _CLEAR_CELL = 0.75
 

@@ -29,7 +29,6 @@ from difffusr.pipeline.scenes.providers import advice, gdal_options, readable
 
 log = logging.getLogger("difffusr.raster")
 
-
 #: GDAL for cloud-optimised files over a network: no directory listings, merged ranges, no separate request for a file's
 #: size (signed addresses often do not allow it). A request is given up after 10 s without a connection, 6 s below
 #: 10 kB/s, 60 s in all. `patiently` retries: GDAL's own retries (429, 500, 502–504, connections reset, requests timed
@@ -48,15 +47,12 @@ GDAL_OPTIONS = {
     "GDAL_NUM_THREADS": "1",
 }
 
-
 #: How often a file on a network is tried while errors may be temporary; the first pause (then twice as long each time,
 #: plus up to one more first pause at random); when no further try begins.
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
 
-
 #: Files that a thread keeps open: all bands of three scenes, as many as a chip has.
 _FILES_KEPT = 39
-
 
 T = TypeVar("T")
 
@@ -246,10 +242,7 @@ def _confirmed(read: Callable[[bool], T]) -> T:
 
 #: HTTP statuses as GDAL reports them, and those that may be temporary.
 _STATUS = re.compile(r"HTTP response code: (\d{3})")
-
-
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
-
 
 #: "does not exist in the file system" is how GDAL remembers a request without answer; for a missing file it gives the
 #: server's status. Of AWS's answers it gives only the text.
@@ -258,7 +251,6 @@ _NO_ANSWER = re.compile(
     r"|Service Unavailable|timed? ?out",
     re.IGNORECASE,
 )
-
 
 #: Missing bytes. libtiff tells them from wrong bytes, OpenJPEG does not.
 _CUT_SHORT = re.compile(r"read error|can ?not read|opj_|stream too short", re.IGNORECASE)

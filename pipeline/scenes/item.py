@@ -94,10 +94,8 @@ class Scene:
 #: Asset keys: `B02`, `blue`, `scl`, with an optional resolution (`B02_10m`) and Earth Search's mark of originals.
 _KEY = re.compile(r"(?P<name>[a-z0-9]+)(?:_(?P<gsd>\d\d)m)?(?P<original>-jp2)?", re.IGNORECASE)
 
-
 #: Metres of a pixel of each band's native file.
 _NATIVE_M = {**GSD_M, "SCL": 20}
-
 
 _PRODUCT = re.compile(
     r"(?P<platform>S2[A-D])_MSIL2A_(?P<start>\d{8}T\d{6})(?:_N(?P<baseline>\d{4}))?_R\d{3}_T(?P<tile>\d\d[A-Z]{3})_"

@@ -153,10 +153,8 @@ PROVIDERS: tuple[Provider, ...] = (
     ),
 )  # fmt: skip
 
-
 #: A file in the folders of a SAFE product, as stactools describes them.
 _SAFE_FILE = r".*/IMG_DATA/R\d0m/[^/]+_B\w\w_\d0m\.(tif|jp2)"
-
 
 #: Copies elsewhere, on URLs or disks: SAFE products as produced; COGs like Earth Search's by its flag; COGs of
 #: Collection 1 where the item says so; JP2, which nobody encodes anew, as produced.

@@ -30,13 +30,10 @@ from difffusr.pipeline.ground.urls import one_line
 
 log = logging.getLogger("difffusr.catalog")
 
-
 T = TypeVar("T")
-
 
 #: Seconds without a byte after which a request is given up: for a document, and for a search, which takes longer.
 DOCUMENT_S, SEARCH_S = 20.0, 45.0
-
 
 #: How often a request is tried while what fails may pass; the first pause (then twice as long each time, plus up to
 #: one more first pause at random); when no further try begins; the longest pause that a server may ask for.
