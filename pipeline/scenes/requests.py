@@ -35,8 +35,8 @@ T = TypeVar("T")
 #: Seconds without a byte after which a request is given up: for a document, and for a search, which takes longer.
 DOCUMENT_S, SEARCH_S = 20.0, 45.0
 
-#: How often a request is tried while an error may be temporary; the first pause (then twice as long each time, plus up to
-#: one more first pause at random); when no further try begins; the longest pause that a server may ask for.
+#: How often a request is tried while an error may be temporary; the first pause (then twice as long each time, plus up
+#: to one more first pause at random); when no further try begins; the longest pause that a server may ask for.
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S, _LONGEST_PAUSE_S = 4, 0.5, 60.0, 30.0
 
 
