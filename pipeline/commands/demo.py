@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import yaml
 from numpy.typing import NDArray
 
-from difffusr.kernels.bands import BANDS, GROUPS, RGB, SCALE, band_indices
+from difffusr.kernels.bands import BANDS, GROUPS, RGB, SCALE, TARGET_GSD_M, band_indices
 from difffusr.kernels.measures.metrics import ergas, psnr, sam_degrees
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.config.sections import RunConfig
@@ -172,7 +172,7 @@ def _read_truth(world: DemoWorld, day: str, window: PixelWindow) -> Float:
     out = np.zeros((12, window.height, window.width), np.float32)
     with rasterio.open(world.truth[day]) as file:
         left, _, _, top = window.bounds_m(file.crs.to_epsg())
-        row, col = round((file.transform.f - top) / 2.5), round((left - file.transform.c) / 2.5)
+        row, col = round((file.transform.f - top) / TARGET_GSD_M), round((left - file.transform.c) / TARGET_GSD_M)
         r0, r1 = max(row, 0), min(row + window.height, file.height)
         c0, c1 = max(col, 0), min(col + window.width, file.width)
         if r0 < r1 and c0 < c1:

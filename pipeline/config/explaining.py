@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.config.values import Section, is_url, shown_url
+from difffusr.pipeline.config.values import Section
+from difffusr.pipeline.ground.urls import shown_url
 
 #: More wrong keys than these are counted.
 _MOST_CLAUSES = 8
@@ -59,7 +60,7 @@ def shown_value(value: object) -> str:
         return "a section"
     if isinstance(value, dt.date):
         return f"'{value}'"
-    if isinstance(value, str) and is_url(value):
+    if isinstance(value, str):
         value = shown_url(value)
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 100 else text[:97] + "..."

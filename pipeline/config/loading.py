@@ -15,6 +15,7 @@ from difffusr.pipeline.config.explaining import explain
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.config.values import CHOICES
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import one_line
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None, today: dt.date | None = None) -> RunConfig:
@@ -66,7 +67,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"{file.name}: {where}not valid YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{file.name}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{file.name}: not valid YAML: {one_line(error, None)}") from None
     except RecursionError:
         raise ConfigError(f"{file.name}: not valid YAML: nested too deeply") from None
     if not isinstance(data, dict):

@@ -25,9 +25,8 @@ from difffusr.pipeline.config.values import (
     Tile,
     exactly_one,
     rule_error,
-    shown_url,
-    without_secrets,
 )
+from difffusr.pipeline.ground.urls import shown_url, without_secrets
 
 
 class Area(Section):

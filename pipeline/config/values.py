@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import re
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Annotated
+from urllib.parse import urlsplit
 
 import fsspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
+
+from difffusr.pipeline.ground.urls import is_url
 
 #: Sections of which exactly one key must be given.
 CHOICES = {
@@ -29,10 +31,6 @@ TILE_COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")
 def rule_error(key: str, found: object, expected: str) -> PydanticCustomError:
     """An error on `key` of the section being validated."""
     return PydanticCustomError("rule", "{expected}", {"key": key, "found": found, "expected": expected})
-
-
-def is_url(text: str) -> bool:
-    return "://" in text
 
 
 def _resolve(text: str, info: ValidationInfo) -> str:
@@ -158,18 +156,3 @@ def exactly_one(section: BaseModel, name: str) -> None:
             "found {found}, expected exactly one of {keys}",
             {"found": " and ".join(given) or "none", "keys": ", ".join(keys)},
         )
-
-
-def without_secrets(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_secrets(item) for key, item in value.items()}
-    return shown_url(value) if isinstance(value, str) and is_url(value) else value
-
-
-def shown_url(url: str) -> str:
-    """A URL without password, query and fragment; a path as it is."""
-    if not is_url(url):
-        return url
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2] if parts.password or parts.scheme in ("http", "https") else parts.netloc
-    return urlunsplit((parts.scheme, place, parts.path, "", ""))

@@ -1,7 +1,7 @@
-"""Where a run computes: the area of its configuration, read from its file, in degrees and cut at 180°.
+"""The area of a run: read from the configuration or its file, converted to degrees, cut at 180°.
 
-A map sheet knows no 180°: an area across it, or around a pole, is whole on the sheet and must be cut on its way to
-degrees. Each ring is therefore followed along its edges, its longitudes counted on past ±180, and only then cut.
+A map sheet has no edge at 180°: an area across it, or around a pole, is in one piece there and must be cut when it is
+converted to degrees. So each ring is followed along its edges with longitudes that continue past ±180, then cut.
 """
 
 from __future__ import annotations
@@ -23,46 +23,36 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config.sections import Area, RunConfig
-from difffusr.pipeline.config.values import shown_url
-from difffusr.pipeline.geo.drawn import Drawn, horizontal, in_one_line
-from difffusr.pipeline.geo.vector import read_vector_file
+from difffusr.pipeline.geo.drawn import Drawn, horizontal
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import one_line, shown_url
 
 log = logging.getLogger("difffusr.area")
 
-
 _DEGREES = pyproj.CRS.from_user_input("OGC:CRS84")
-
-
 _WORLD = box(-180, -90, 180, 90)
-
 
 #: How far an edge in degrees may lie from the straight edge of the map sheet: a tenth of a 10 m pixel.
 _TRUE_TO_M = 1.0
 
-
-#: An edge is halved at most so many times: enough for 10 000 km.
+#: How often an edge is halved at most: enough for 10 000 km.
 _HALVINGS = 24
 
-
-#: Longitudes this near to 180° lie on it (1 cm): sheets whose edge it is would otherwise leave slivers beyond.
+#: Longitudes this close to 180° (1 cm) are set to 180°: sheets that end there would otherwise leave slivers beyond.
 _ON_180_DEG = 1e-7
 
-
-#: Coordinates beyond this are no map's, in whatever unit.
+#: Coordinates beyond this are not of a map, in any unit.
 _ANY_MAP = 1e12
 
-
-#: Ground around a pole that is left out where a ring runs through it: on which side it passes would be chance.
+#: Radius around a pole that is cut out where a ring runs through it: the side it passes on would be chance.
 _POLE_M = 100.0
-
 
 #: What shapely raises for malformed coordinates.
 _MALFORMED = (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
 
 def area_geometry(config: RunConfig) -> BaseGeometry | list[str]:
-    """Where the run computes, as `geometry_of`."""
+    """The area of a run, see `geometry_of`."""
     return geometry_of(config.area)
 
 
@@ -78,14 +68,17 @@ def geometry_of(area: Area) -> BaseGeometry | list[str]:
     if area.bbox is not None:
         west, south, east, north = area.bbox
         return _wrap(box(west, south, east if west < east else east + 360, north))
-    drawn = _read_geojson(area.geojson) if area.geojson is not None else read_vector_file(area)
-    return _in_degrees(drawn)
+    if area.geojson is not None:
+        return _in_degrees(_read_geojson(area.geojson))
+    from difffusr.pipeline.geo.vector import read_vector_file  # here, because geopandas takes a second to import
+
+    return _in_degrees(read_vector_file(area))
 
 
 def _in_degrees(drawn: Drawn) -> BaseGeometry:
     """The union of all polygons drawn, in EPSG:4326."""
     polygons = [polygon for geometry in drawn.geometries for polygon in _polygons(geometry)]
-    if not (np.abs(shapely.get_coordinates(polygons)) < _ANY_MAP).all():  # true where they are not finite, too
+    if not (np.abs(shapely.get_coordinates(polygons)) < _ANY_MAP).all():  # also true where they are not finite
         raise drawn.misfit()
     try:
         whole = _union([shapely.make_valid(polygon) for polygon in polygons])
@@ -98,7 +91,7 @@ def _in_degrees(drawn: Drawn) -> BaseGeometry:
             log.warning("%s: a polygon crosses itself: repaired", drawn.place)
         area = _from_geographic(whole, drawn) if drawn.crs.is_geographic else _Sheet(drawn).in_degrees(whole)
     except shapely.errors.GEOSException as error:
-        raise ConfigError(f"{drawn.place}: its polygons cannot be put together: {in_one_line(error)}") from None
+        raise ConfigError(f"{drawn.place}: its polygons cannot be put together: {one_line(error, None)}") from None
     if area.is_empty:
         raise drawn.misfit()
     return area
@@ -114,14 +107,14 @@ def _polygons(geometry: BaseGeometry) -> Iterator[Polygon]:
 
 
 def _union(geometries: list[BaseGeometry]) -> BaseGeometry:
-    """A valid polygon or multipolygon of all that the geometries cover; lines and points among them are dropped."""
+    """The union as a valid polygon or multipolygon; lines and points are dropped."""
     whole = shapely.union_all([polygon for geometry in geometries for polygon in _polygons(geometry)])
     parts = [polygon for polygon in _polygons(shapely.make_valid(whole)) if polygon.area > 0]
     return parts[0] if len(parts) == 1 else MultiPolygon(parts)
 
 
 def _wrap(geometry: BaseGeometry) -> BaseGeometry:
-    """A geometry with longitudes beyond ±180°, cut there and laid within them."""
+    """A geometry with longitudes beyond ±180°, cut there and moved into that range."""
     west, _, east, _ = geometry.bounds
     pieces = []
     for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
@@ -136,17 +129,17 @@ def _turned(geometry: BaseGeometry, turns: int) -> BaseGeometry:
 
 
 def _from_geographic(whole: BaseGeometry, drawn: Drawn) -> BaseGeometry:
-    """An area in any geographic CRS. Edges stay straight in degrees and go the way that they are written (RFC 7946)."""
+    """An area from a geographic CRS. Edges stay straight in degrees and run as written (RFC 7946)."""
     if not drawn.crs.equals(_DEGREES, ignore_axis_order=True):
         whole = shapely.transform(whole, lambda points: _change_datum(points, drawn.crs))
     west, south, east, north = whole.bounds
-    if not (west >= -360 and east <= 360 and south >= -90 and north <= 90):  # true where they are not finite, too
+    if not (west >= -360 and east <= 360 and south >= -90 and north <= 90):  # also true where they are not finite
         raise drawn.misfit()
     return _wrap(shapely.make_valid(whole))
 
 
 def _change_datum(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
-    """(n, 2) longitudes and latitudes of a geographic CRS as those of WGS84 in degrees, 183° not as −177°."""
+    """(n, 2) longitudes and latitudes of a geographic CRS → WGS84 degrees; 183° stays 183°, not −177°."""
     radians = crs.axis_info[0].unit_conversion_factor
     meridian = crs.prime_meridian
     greenwich = meridian.longitude * float(meridian.unit_conversion_factor) if meridian else 0.0
@@ -161,12 +154,12 @@ def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A projected CRS, and the way from it to degrees."""
+    """A projected CRS and its conversion to degrees."""
 
     drawn: Drawn
 
     def in_degrees(self, whole: BaseGeometry) -> BaseGeometry:
-        """An area of the sheet in EPSG:4326, true to its edges on the sheet, cut at 180° and closed over a pole."""
+        """An area of the sheet in EPSG:4326: edges bend as on the sheet, cut at 180°, closed over a pole."""
         for pole in self._poles.values():
             if whole.boundary.distance(pole) < _POLE_M / self._unit_m:
                 whole = whole.difference(pole.buffer(_POLE_M / self._unit_m))
@@ -177,7 +170,7 @@ class _Sheet:
         return _union(parts)
 
     def _inside(self, ring: shapely.LinearRing) -> BaseGeometry:
-        """What a ring of the sheet encloses, in EPSG:4326."""
+        """The inside of a ring of the sheet, in EPSG:4326."""
         trace = self._trace(ring)
         turns = round((trace[-1, 0] - trace[0, 0]) / 360)
         if turns == 0:
@@ -185,16 +178,16 @@ class _Sheet:
         inside = [lat for lat, pole in self._poles.items() if Polygon(ring).contains(pole)]
         if abs(turns) > 1 or len(inside) != 1:
             raise self.drawn.misfit()
-        # The ring as a coast that runs on round the globe, twice either way, with all poleward of it: the ends are then
-        # far outside of the world that is cut out, and leave no seam.
+        # The ring repeated around the globe, twice each way, closed over the pole: its ends are then far outside the
+        # world that is cut out, and leave no seam.
         coast = np.concatenate([trace[:-1] + np.array([360 * turns * turn, 0]) for turn in (-2, -1, 0, 1)])
         corners = [(coast[-1, 0], inside[0]), (coast[0, 0], inside[0])]
         return _union([shapely.make_valid(Polygon([*coast, *corners])).intersection(_WORLD)])
 
     def _trace(self, ring: shapely.LinearRing) -> NDArray[np.float64]:
-        """(n, 2) longitudes and latitudes along a ring, in degrees; the longitudes go on past ±180."""
+        """(n, 2) longitudes and latitudes along a ring, in degrees; longitudes continue past ±180."""
         west, south, east, north = ring.bounds
-        # Pieces of a sixteenth, because an edge that bends to and fro may be right in its middle alone.
+        # Sixteenths first, because an edge that bends both ways may be right only in its middle.
         ring = shapely.segmentize(ring, max(east - west, north - south) / 16)
         sheet = shapely.get_coordinates(ring)
         degrees = self._to_degrees(sheet)
@@ -208,7 +201,7 @@ class _Sheet:
             sheet = np.insert(sheet, after, middles[bent], axis=0)
             degrees = np.insert(degrees, after, true[bent], axis=0)
         lon = degrees[:, 0]
-        # Whole turns alone are added, so that two rings that share an edge still share it to the bit.
+        # Only whole turns are added, so that two rings that share an edge still share it to the bit.
         lon[1:] -= 360 * np.cumsum(np.round(np.diff(lon) / 360))
         nearest = 360 * np.round((lon - 180) / 360) + 180
         lon[:] = np.where(np.abs(lon - nearest) < _ON_180_DEG, nearest, lon)
@@ -226,7 +219,7 @@ class _Sheet:
 
     @cached_property
     def _poles(self) -> dict[float, Point]:
-        """The poles that the sheet shows, by their latitude in degrees."""
+        """The poles on the sheet, by their latitude in degrees."""
         to_sheet = _transformer(_DEGREES, self.drawn.crs)
         places = {lat: to_sheet.transform(0.0, lat) for lat in (-90.0, 90.0)}
         return {lat: Point(place) for lat, place in places.items() if np.isfinite(place).all()}
@@ -237,7 +230,7 @@ class _Sheet:
 
 
 def _off_chord_m(degrees: NDArray[np.float64], middles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far, in metres, `middles` (n − 1, 2) lie from the middles of the chords of a line `degrees` (n, 2)."""
+    """Distance in metres of `middles` (n − 1, 2) from the middles of the edges of a line `degrees` (n, 2)."""
     lon, lat = degrees.T
     steps = np.diff(lon)
     chords = lon[:-1] + (steps - 360 * np.round(steps / 360)) / 2
@@ -250,7 +243,7 @@ def _off_chord_m(degrees: NDArray[np.float64], middles: NDArray[np.float64]) -> 
 def _read_geojson(file: str) -> Drawn:
     """The geometries of a GeoJSON file.
 
-    RFC 7946 knows no CRS but WGS84; files written by GIS tools carry a `crs` member, which is honoured.
+    RFC 7946 allows only WGS84, but GIS tools write a `crs` member, which is honoured.
     """
     place = f"area.geojson: {shown_url(file)}"
     try:
@@ -262,7 +255,7 @@ def _read_geojson(file: str) -> Drawn:
     try:
         geometries = [shape(geometry) for geometry in _geometries(data)]
     except _MALFORMED as error:
-        raise ConfigError(f"{place}: not valid GeoJSON: {in_one_line(error)}") from None
+        raise ConfigError(f"{place}: not valid GeoJSON: {one_line(error, None)}") from None
     return Drawn(geometries, _crs_member(data, place), place)
 
 
@@ -284,7 +277,7 @@ def _geometries(data: Any) -> Iterator[dict[str, Any]]:
 
 
 def _crs_member(data: dict[str, Any], place: str) -> pyproj.CRS:
-    """The CRS that a GeoJSON file's `crs` member names; longitude and latitude on WGS84 without one."""
+    """The CRS named by a GeoJSON file's `crs` member; WGS84 longitude and latitude without one."""
     member = data.get("crs")
     if member is None:
         return _DEGREES

@@ -1,4 +1,4 @@
-"""What a vector file says: geometries and their CRS, before they are turned into degrees."""
+"""The content of a vector file: geometries and their CRS, before conversion to degrees."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from difffusr.pipeline.ground.errors import ConfigError
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a file says: its geometries as they stand in it, their CRS, and where from, as errors begin."""
+    """The geometries of a file as they are in it, their CRS, and the place that errors begin with (key: file)."""
 
     geometries: list[BaseGeometry]
     crs: pyproj.CRS
     place: str
 
     def misfit(self) -> ConfigError:
-        """The error of coordinates that the CRS cannot have."""
+        """The error for coordinates that are impossible in the CRS."""
         west, south, east, north = shapely.total_bounds(self.geometries)
         return ConfigError(
             f"{self.place}: its coordinates do not fit its CRS ({self.crs.name}): their bounds are "
@@ -29,12 +29,8 @@ class Drawn:
 
 
 def horizontal(crs: pyproj.CRS, place: str) -> pyproj.CRS:
-    """A CRS without its heights; ConfigError unless it is of the earth and either geographic or projected."""
+    """A CRS without its vertical part. Raises ConfigError unless it is geographic or projected."""
     flat = crs.sub_crs_list[0] if crs.is_compound else crs
     if not (flat.is_projected or (flat.is_geographic and not flat.is_derived)):
         raise ConfigError(f"{place}: its CRS ({crs.name}) is neither longitude and latitude nor a map projection")
     return flat
-
-
-def in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

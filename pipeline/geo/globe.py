@@ -1,4 +1,4 @@
-"""Shapes on the globe: squares of MGRS tiles, footprints and boxes cut at 180°."""
+"""Shapes on the globe: MGRS tiles, footprints and boxes, cut at 180°."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from difffusr.pipeline.ground.errors import CatalogError
 
 
 def tile_footprint(tile: str) -> BaseGeometry:
-    """The 109.8 km square of an MGRS tile ("48QUE") in EPSG:4326, with 60 m around, cut at 180°.
+    """The 109.8 km square of an MGRS tile ("48QUE") in EPSG:4326, with a margin of 60 m, cut at 180°.
 
     The 100 km square follows from the letters (NGA.STND.0037): columns repeat every three zones, rows every 2000 km
-    and start at F in even zones; the latitude band tells which repetition. Raises CatalogError for an id of no tile.
+    and start at F in even zones; the latitude band says which repetition. Raises CatalogError for a column that the
+    zone does not have.
     """
     zone, latitude_band, column, row = int(tile[:2]), tile[2], tile[3], tile[4]
     columns = TILE_COLUMNS[zone % 3]
@@ -39,20 +40,22 @@ def tile_footprint(tile: str) -> BaseGeometry:
 
 
 def tile_epsg(tile: str) -> int:
+    """EPSG code of the UTM zone of an MGRS tile."""
     return (32600 if tile[2] >= "N" else 32700) + int(tile[:2])
 
 
 def cut_at_180(geometry: BaseGeometry) -> BaseGeometry:
-    """A footprint that runs over 180° (and so seems wider than half the globe) as two parts, one on either side."""
+    """A polygon that runs over 180° (and so seems wider than half the globe) as a part on either side.
+
+    Longitudes are within ±180. Anything else comes back as it is. The package antimeridian does the same for shapes
+    drawn well; of those that touch 180° or cross themselves, as footprints do, it makes invalid shapes or errors.
+    """
     west, _, east, _ = geometry.bounds
     if east - west <= 180 or geometry.geom_type != "Polygon":
         return geometry
-    unrolled = shapely.make_valid(shapely.transform(geometry, lambda x, y: ((x % 360.0), y), interleaved=False))
-    here = unrolled.intersection(box(0, -90, 180, 90))
-    beyond = shapely.transform(
-        unrolled.intersection(box(180, -90, 360, 90)), lambda x, y: (x - 360, y), interleaved=False
-    )
-    return shapely.union_all([here, beyond])
+    unrolled = shapely.make_valid(shapely.transform(geometry, lambda x, y: (x % 360.0, y), interleaved=False))
+    here, beyond = (unrolled.intersection(box(x, -90, x + 180, 90)) for x in (0, 180))
+    return shapely.union(here, shapely.transform(beyond, lambda x, y: (x - 360, y), interleaved=False))
 
 
 def in_degrees(bounds_m: NDArray[np.float64], epsg: NDArray[np.int32]) -> NDArray[np.object_]:
@@ -72,12 +75,7 @@ def in_degrees(bounds_m: NDArray[np.float64], epsg: NDArray[np.int32]) -> NDArra
         corners[here] = np.stack([lon, lat], axis=-1)
     shapes: NDArray[np.object_] = shapely.polygons(corners)
     for i in np.flatnonzero(np.ptp(corners[:, :, 0], axis=1) > 180):
-        unrolled = shapely.polygons(np.stack([corners[i, :, 0] % 360.0, corners[i, :, 1]], axis=-1))
-        beyond = shapely.intersection(unrolled, box(180, -90, 360, 90))
-        here = shapely.intersection(unrolled, box(0, -90, 180, 90))
-        beyond = shapely.transform(beyond, lambda x, y: (x - 360.0, y), interleaved=False)
-        parts = [part for part in (beyond, here) if part.area > 0]
-        shapes[i] = shapely.multipolygons(parts) if len(parts) > 1 else parts[0]
+        shapes[i] = cut_at_180(shapes[i])
     return shapes
 
 

@@ -1,8 +1,8 @@
 """Pure geometry: the lattice of a UTM zone, its chips and its shards. No input or output.
 
 Everything is counted from the zone's origin, easting 0 on the equator: columns eastwards, rows southwards, so that rows
-are negative north of the equator. A chip or shard therefore has the same index in every run. South of the equator the
-equator's northing is 10 000 000 m, no multiple of 60: the tiles there start on multiples of 60 m from it, not from 0.
+are negative north of the equator. A chip or shard therefore has the same index in every run. In southern zones the
+equator's northing is 10 000 000 m, not a multiple of 60: tiles there start on multiples of 60 m from it, not from 0.
 """
 
 from __future__ import annotations
@@ -10,31 +10,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import SCALE, TARGET_GSD_M
-from difffusr.pipeline.config.sections import RunConfig
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+    from difffusr.pipeline.config.sections import RunConfig
 
 #: Step of the lattice in metres: every Sentinel-2 tile of a zone starts on a multiple of it.
 LATTICE_M = 60
 
-
-#: Metres of a pixel in which chips are counted.
+#: Metres of the pixels that chips and overlaps are measured in.
 GSD_10_M = 10
 
+#: Pixels of 10 m along a step of the lattice.
+LATTICE_PX = LATTICE_M // GSD_10_M
 
-#: Chips a side of the blocks that an area is looked at by.
+#: Chips along a side of the blocks in which an area is searched for chips.
 _BLOCK = 64
 
-
-#: Metres of common ground below which two shapes only touch.
+#: Overlap in metres below which two shapes only touch.
 _TOUCH_M = 1e-6
 
 
@@ -53,8 +56,8 @@ class ShardIndex(NamedTuple):
 
 
 class OverviewIndex(NamedTuple):
-    """A shard of a level of a zone: 0 for 2.5 m, 1 for 5 m …, and (row, col) counted from the zone's top left corner in
-    shards. It is made of the four of the level below at (2 row … 2 row + 1, 2 col … 2 col + 1)."""
+    """A shard of a pyramid level of a zone (0 for 2.5 m, 1 for 5 m …): (row, col) in shards from the zone's top left
+    corner. It is made from the four of the level below at (2 row … 2 row + 1, 2 col … 2 col + 1)."""
 
     level: int
     row: int
@@ -62,7 +65,7 @@ class OverviewIndex(NamedTuple):
 
     @property
     def children(self) -> list[OverviewIndex]:
-        """The shards that it is made of, by rows; some may lie past the level's edge."""
+        """The shards that it is made from, row by row; some may lie past the level's edge."""
         return [
             OverviewIndex(self.level - 1, 2 * self.row + down, 2 * self.col + right)
             for down in (0, 1)
@@ -71,7 +74,7 @@ class OverviewIndex(NamedTuple):
 
     @property
     def parent(self) -> OverviewIndex:
-        """The shard of the next level that it is part of."""
+        """The shard of the next level that it becomes part of."""
         return OverviewIndex(self.level + 1, self.row // 2, self.col // 2)
 
 
@@ -113,6 +116,8 @@ class PixelWindow(NamedTuple):
 
     def geobox(self, epsg: int, resolution_m: float = TARGET_GSD_M) -> GeoBox:
         """The window as an odc-geo GeoBox at a resolution in metres that divides it."""
+        from odc.geo.geobox import GeoBox  # here, because it brings dask, which readers of chips do not need
+
         left, bottom, right, top = self.bounds_m(epsg)
         shape = (round((top - bottom) / resolution_m), round((right - left) / resolution_m))
         return GeoBox(shape, Affine(resolution_m, 0, left, 0, -resolution_m, top), f"EPSG:{epsg}")
@@ -135,7 +140,7 @@ class Grid:
     chunk_px: int = 256
 
     def __post_init__(self) -> None:
-        if self.chip_px % 6 or self.overlap_px % 6 or not 0 < self.overlap_px <= self.chip_px // 2:
+        if self.chip_px % LATTICE_PX or self.overlap_px % LATTICE_PX or not 0 < self.overlap_px <= self.chip_px // 2:
             raise ValueError(
                 f"chip of {self.chip_px} px with overlap {self.overlap_px}: both must be multiples of 6 "
                 "and the overlap at most half a chip"
@@ -160,7 +165,7 @@ class Grid:
 
     @property
     def margin_px(self) -> int:
-        """10 m pixels at a chip's edge that get no weight in the mosaic (a sixth of the overlap)."""
+        """10 m pixels at a chip's edge that have no weight in the mosaic (a sixth of the overlap)."""
         return self.overlap_px // 6
 
     def chip_window(self, chip: ChipIndex) -> PixelWindow:
@@ -190,14 +195,14 @@ class Grid:
     def chip_cores_m(
         self, epsg: int | NDArray[np.int32], rows: NDArray[np.int64], cols: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """(n, 4) left, bottom, right, top in metres of their zones of what chips answer for: their windows less half
-        the overlap. The cores of all chips tile a zone. `epsg`: of all, or (n,) of each."""
+        """(n, 4) left, bottom, right, top of the cores of chips, in metres of their zones: their windows without half
+        the overlap on each side. All cores together tile a zone. `epsg`: one for all, or (n,)."""
         step, inset = self.stride_px * GSD_10_M, self.overlap_px * GSD_10_M / 2
         left, top = cols * step + inset, origin_m(epsg) - (rows * step + inset)
         return np.stack([left, top - step, left + step, top], axis=-1)
 
     def chips_over(self, epsg: int, area: BaseGeometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Chips whose core shares ground with an area given in metres of a zone: rows and columns, row by row."""
+        """(n,) rows and (n,) columns, row by row, of the chips whose core overlaps an area in metres of a zone."""
         found = [np.zeros((2, 0), np.int64)]
         if not area.is_empty:
             shapely.prepare(area)
@@ -217,14 +222,14 @@ class Grid:
     def _chips_of_block(
         self, epsg: int, area: BaseGeometry, row: int, col: int, size: tuple[int, int]
     ) -> NDArray[np.int64]:
-        """(2, n) rows and columns of a block's chips over a prepared area; most blocks lie wholly in or out of it."""
+        """(2, n) rows and columns of a block's chips over a prepared area; most blocks are wholly inside or outside."""
         rows, cols = (axis.ravel() for axis in np.mgrid[row : row + size[0], col : col + size[1]])
         cores = self.chip_cores_m(epsg, rows, cols)
         block = shapely.box(*cores[:, :2].min(axis=0), *cores[:, 2:].max(axis=0))
         if not area.intersects(block):
             return np.zeros((2, 0), np.int64)
         if not area.contains_properly(block):
-            # A micrometre less on every side: what merely touches shares no ground.
+            # Smaller by a micrometre on each side: chips that only touch do not count.
             boxes = shapely.box(*(cores + np.array([1, 1, -1, -1]) * _TOUCH_M).T)
             inside = shapely.intersects(area, boxes)
             rows, cols = rows[inside], cols[inside]
@@ -258,7 +263,7 @@ def origin_m(epsg: int | NDArray[np.int32]) -> float | NDArray[np.float64]: ...
 
 
 def origin_m(epsg: int | NDArray[np.int32]) -> float | NDArray[np.float64]:
-    """Northing of the equator in metres, where a zone's rows are counted from."""
+    """Northing of the equator in metres: rows of a zone are counted from there."""
     if isinstance(epsg, int):
         return 10_000_000.0 if epsg // 100 == 327 else 0.0
     return np.where(epsg // 100 == 327, 10_000_000.0, 0.0)

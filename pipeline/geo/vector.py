@@ -1,4 +1,4 @@
-"""Reading areas from GeoPackage, Shapefile, FlatGeobuf, GeoParquet and other vector files."""
+"""Areas from GeoPackage, Shapefile, FlatGeobuf, GeoParquet and other vector files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import geopandas as gpd
 import pandas as pd
 
 from difffusr.pipeline.config.sections import Area
-from difffusr.pipeline.config.values import shown_url
-from difffusr.pipeline.geo.drawn import Drawn, horizontal, in_one_line
+from difffusr.pipeline.geo.drawn import Drawn, horizontal
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import one_line, shown_url
 
 
 def read_vector_file(area: Area) -> Drawn:
-    """The geometries of `area.file`, of its layer, of the features that meet its condition."""
+    """The geometries of `area.file`: of `area.layer`, of features that match `area.where`. Raises ConfigError."""
     file = str(area.file)
     place = f"area.file: {shown_url(file)}"
     if not Path(file).exists():
@@ -26,7 +26,7 @@ def read_vector_file(area: Area) -> Drawn:
         nothing = "it holds nothing" if area.where is None else f"nothing matches area.where {area.where!r}"
         raise ConfigError(f"{place}: {nothing}, expected a Polygon or MultiPolygon")
     geometries = [geometry for geometry in frame.geometry if geometry is not None]
-    # GeoPackage has two codes for an unknown CRS, which come as CRS of these names.
+    # GeoPackage's two codes for an unknown CRS become CRS with such names.
     if frame.crs is None or frame.crs.name.startswith("Undefined"):
         raise ConfigError(
             f"{place}: has no CRS; set the one that its coordinates are in, in QGIS or with ogr2ogr -a_srs"
@@ -35,11 +35,11 @@ def read_vector_file(area: Area) -> Drawn:
 
 
 def _read_with_ogr(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
-    """What GDAL reads of a vector file (GeoPackage, Shapefile, zipped or not, FlatGeobuf, GeoJSON, …)."""
+    """The features of a file that GDAL reads (GeoPackage, Shapefile, zipped or not, FlatGeobuf, GeoJSON, …)."""
     try:
         kinds = dict(gpd.list_layers(file).itertuples(index=False))
-    except (RuntimeError, OSError) as error:  # a RuntimeError is what all errors of pyogrio are
-        raise ConfigError(f"{place}: not a vector file that GDAL reads: {in_one_line(error)}") from None
+    except (RuntimeError, OSError) as error:  # pyogrio's errors are RuntimeErrors
+        raise ConfigError(f"{place}: not a vector file that GDAL reads: {one_line(error, None)}") from None
     return _select(file, _layer(kinds, area, place), area.where, place)
 
 
@@ -50,7 +50,7 @@ def _layer(kinds: dict[str, str | None], area: Area, place: str) -> str:
         if area.layer not in kinds:
             raise ConfigError(f"{place}: no layer {area.layer!r} (area.layer), found {names}")
         return area.layer
-    # Of a layer without a type of its own anything may be expected.
+    # A layer without a type of its own may hold polygons.
     words = ("Polygon", "Surface", "Unknown", "GeometryCollection")
     choice = [name for name, kind in kinds.items() if any(word in (kind or "") for word in words)]
     if len(kinds) == 1 or len(choice) == 1:
@@ -62,8 +62,8 @@ def _layer(kinds: dict[str, str | None], area: Area, place: str) -> str:
 
 
 def _select(source: str | io.BytesIO, layer: str | None, where: str | None, place: str) -> gpd.GeoDataFrame:
-    """The features of a layer that meet a condition in OGR SQL."""
-    # Without the attributes it is quicker, but a condition on attributes left out is met by nothing.
+    """The features of a layer that match a condition in OGR SQL."""
+    # Without attributes it is faster, but a condition needs them.
     columns: dict[str, Any] = {"columns": []} if where is None else {"where": where}
     try:
         return gpd.read_file(source, layer=layer, engine="pyogrio", **columns)
@@ -71,22 +71,22 @@ def _select(source: str | io.BytesIO, layer: str | None, where: str | None, plac
         if where is not None:
             raise ConfigError(
                 f"{place}: area.where {where!r} is not understood, expected a condition on its attributes such as "
-                f"\"ISO_A3 = 'LUX'\": {in_one_line(error)}"
+                f"\"ISO_A3 = 'LUX'\": {one_line(error, None)}"
             ) from None
-        raise ConfigError(f"{place}: cannot be read: {in_one_line(error)}") from None
+        raise ConfigError(f"{place}: cannot be read: {one_line(error, None)}") from None
 
 
 def _read_geoparquet(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
-    """The features of a GeoParquet file, which GDAL as it comes in wheels does not read."""
+    """The features of a GeoParquet file; GDAL in wheels does not read it."""
     if area.layer is not None:
         raise ConfigError(f"{place}: no layer {area.layer!r} (area.layer), GeoParquet has none")
     try:
         frame = gpd.read_parquet(file)
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{place}: not a GeoParquet file: {in_one_line(error)}") from None
+        raise ConfigError(f"{place}: not a GeoParquet file: {one_line(error, None)}") from None
     if area.where is None:
         return frame
-    # The condition is OGR's, so OGR is to judge it: on a copy in memory of all that its formats can hold.
+    # The condition is OGR SQL, so OGR applies it: to a copy in memory with the columns that its formats can hold.
     words = ("string", "integer", "floating", "boolean", "datetime64", "date", "mixed-integer-float")
     plain = [name for name in frame.columns if pd.api.types.infer_dtype(frame[name], skipna=True) in words]
     copy = io.BytesIO()

@@ -1,4 +1,4 @@
-"""UTM zones: what each answers for, and areas in metres of a zone."""
+"""UTM zones: the territory of each, and areas in metres of a zone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def _to_zone(epsg: int) -> Transformer:
 
 
 def to_zone(area: BaseGeometry, epsg: int, max_step_deg: float = 0.05) -> BaseGeometry:
-    """An area in longitude and latitude as metres of a UTM zone; edges are densified first so that they stay true."""
+    """An area in longitude and latitude → metres of a UTM zone. Edges are densified first, so that they bend."""
     transformer = _to_zone(epsg)
     dense = shapely.segmentize(area, max_step_deg)
     return shapely.make_valid(shapely.transform(dense, transformer.transform, interleaved=False))
 
 
 def utm_epsg(lon: float, lat: float) -> int:
-    """EPSG code of the UTM zone of a position, as the MGRS draws it (with Norway's and Svalbard's wider zones)."""
+    """EPSG code of the UTM zone of a position in degrees, as in MGRS (with the wider zones of Norway and Svalbard)."""
     zone = min(int((lon + 180.0) % 360.0 // 6.0) + 1, 60)
     if 56.0 <= lat < 64.0 and 3.0 <= lon < 12.0:
         zone = 32
@@ -33,10 +33,10 @@ def utm_epsg(lon: float, lat: float) -> int:
 
 
 def territory(epsg: int) -> BaseGeometry:
-    """What a UTM zone answers for, in EPSG:4326: its strip of one hemisphere, as the MGRS draws it.
+    """The territory of a UTM zone in EPSG:4326: its strip of one hemisphere, as in MGRS.
 
-    The territories of the 120 zones tile the globe from 80° S to 84° N (NGA.STND.0037: zone 32 is wider where Norway
-    needs it, and around Svalbard four zones do the work of seven). Empty for no zone's code.
+    The territories of the 120 zones tile the globe from 80° S to 84° N (NGA.STND.0037: zone 32 is wider at Norway,
+    and at Svalbard four zones replace seven). Empty for a code that is not a zone.
     """
     north, zone = divmod(epsg, 100) if epsg // 100 in (326, 327) else (0, 0)
     if not 1 <= zone <= 60:
@@ -55,7 +55,7 @@ def territory(epsg: int) -> BaseGeometry:
 
 
 def zones_over(area: BaseGeometry) -> list[int]:
-    """EPSG codes of the zones whose territory shares ground with an area in EPSG:4326, ascending."""
+    """EPSG codes of the zones whose territory overlaps an area in EPSG:4326, ascending."""
     shapely.prepare(area)
     codes = [code + zone for code in (32600, 32700) for zone in range(1, 61)]
     return [epsg for epsg in codes if area.intersects(territory(epsg)) and not area.touches(territory(epsg))]
@@ -63,13 +63,13 @@ def zones_over(area: BaseGeometry) -> list[int]:
 
 def near_zone(area: BaseGeometry, epsg: int, collar_m: float) -> BaseGeometry:
     """The part of an area (EPSG:4326) that lies in a zone's territory or within `collar_m` of it, in metres of the
-    zone. Two zones' parts so overlap by twice the collar: enough to blend one into the other."""
+    zone. The parts of two neighbouring zones overlap by twice the collar: enough to blend them."""
     west, south, east, north = territory(epsg).bounds
-    # As wide as a thousand kilometres or a zone, whichever is less: beyond that the projection goes astray.
+    # At most a zone wide: beyond that the projection is not valid.
     margin_lat = 2.0 * collar_m / 111_000
     margin_lon = min(margin_lat / math.cos(math.radians(min(max(abs(south), abs(north)) + margin_lat, 89.0))), 6.0)
     around = (west - margin_lon, max(south - margin_lat, -90.0), east + margin_lon, min(north + margin_lat, 90.0))
-    # Where the zone lies at 180° its collar is on the other side of it.
+    # The collar of a zone at 180° continues on the other side.
     turns = [shapely.transform(area, lambda x, y, turn=turn: (x + turn, y), interleaved=False) for turn in (-360, 360)]
     near = shapely.union_all([_clip(part, around) for part in (area, *turns)])
     if near.is_empty:

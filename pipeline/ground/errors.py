@@ -1,24 +1,15 @@
-"""The one error a user sees: what is wrong, where, and what to do about it."""
+"""Errors that users see: what is wrong, where, and what to do. And the exit codes of the command line."""
 
 from __future__ import annotations
 
-EXIT_DONE = 0
-
-
-EXIT_FAILED = 1
-
-
-EXIT_USAGE = 2
-
-
-EXIT_INCOMPLETE = 3
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
 
 
 class DifffusrError(Exception):
     """Something outside the code is wrong: input, catalogue, store, weights.
 
-    The message is one line, complete by itself: what is wrong, where, and what to do. The command line prints it
-    without a traceback and ends with `exit_code`.
+    The message is one line that says what is wrong, where, and what to do. The command line prints it without a
+    traceback and exits with `exit_code`.
     """
 
     exit_code = EXIT_FAILED
@@ -31,11 +22,11 @@ class ConfigError(DifffusrError):
 
 
 class CatalogError(DifffusrError):
-    """The catalogue cannot be read, answers nothing, or an item is not understood. The message names the item."""
+    """The catalogue cannot be read, has no scene, or an item is not understood. The message names the item."""
 
 
 class ReadError(DifffusrError):
-    """An asset cannot be read or does not lie where its item says. The message names scene, band and file."""
+    """An asset cannot be read or is not where its item says. The message names scene, band and file."""
 
 
 class StoreError(DifffusrError):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
+from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo.globe import in_degrees
 from difffusr.pipeline.geo.grid import Grid, origin_m
 from difffusr.pipeline.ground.errors import StoreError
@@ -147,7 +148,7 @@ def _chip_file(plan: Plan, grid: Grid) -> bytes:
 def _shard_file(plan: Plan, grid: Grid) -> bytes:
     shards = plan.shards
     file = _GeoFile(_SHARD_FIELDS)
-    side = grid.shard_px * 2.5
+    side = grid.shard_px * TARGET_GSD_M
     for start in range(0, len(shards), _ROW_GROUP):
         part = slice(start, start + _ROW_GROUP)
         row, col = shards.row[part].astype(np.int64), shards.col[part].astype(np.int64)

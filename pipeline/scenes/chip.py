@@ -1,4 +1,4 @@
-"""A chip's bands from its scenes, as DN on native grids, with validity, quality and source beside them."""
+"""A chip's bands from its scenes: DN on native grids, with validity, quality and source."""
 
 from __future__ import annotations
 
@@ -8,33 +8,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.kernels.bands import GROUPS
-from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.kernels.bands import GROUPS, SCALE
+from difffusr.pipeline.geo.grid import LATTICE_M, LATTICE_PX, PixelWindow
 from difffusr.pipeline.ground.pixels import Quality, is_clear
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.windows import read_window
 
-#: Greatest DN a band can hold once its offset is removed; DN 0 is kept for "no data".
+#: The largest DN of a band after its offset is removed; DN 0 means "no data".
 _DN_MAX = 65535
 
-
-#: Share of a 60 m cell's pixels that must show the ground: single misjudged pixels do not change the scene.
+#: Share of a 60 m cell's pixels that must show the ground: single misclassified pixels do not change the scene.
 _CLEAR_CELL = 0.75
 
 
 @dataclass(frozen=True)
 class Chip:
-    """Everything the models need to know of one chip, in whole native pixels.
+    """The models' input for one chip, in whole native pixels.
 
     Attributes:
         dn: by native GSD in metres, (C, n, n) uint16 DN with the radiometric offset removed (reflectance × 10⁴), bands
             in `GROUPS` order; 0 where there is no data. n = chip_px · 10 / GSD.
         valid: by native GSD, (n, n) bool.
         quality: (chip_px, chip_px) uint8 on the 10 m grid, values of `Quality`.
-        source: (chip_px, chip_px) uint16 on the 10 m grid: which of the chip's scenes, 1 for the best, 0 where there is
-            no data.
-        scl: (chip_px / 2, chip_px / 2) uint8 on the 20 m grid, what the scene classification of a pixel's scene says; 0
-            where there is no data, or no classification.
+        source: (chip_px, chip_px) uint16 on the 10 m grid: number of the pixel's scene, 1 for the best, 0 for no data.
+        scl: (chip_px / 2, chip_px / 2) uint8 on the 20 m grid, the scene classification of each pixel's scene; 0 for no
+            data or no classification.
     """
 
     dn: Mapping[int, NDArray[np.uint16]]
@@ -44,7 +42,7 @@ class Chip:
     scl: NDArray[np.uint8]
 
     def shows_only(self, classes: Sequence[int]) -> bool:
-        """Whether there is data, and all of it of some classes of the scene classification."""
+        """Whether there is data, and all of it has one of these classes of the scene classification."""
         size = self.scl.shape[0]
         seen = self.quality.reshape(size, 2, size, 2).any(axis=(1, 3))
         return bool(seen.any() and np.isin(self.scl[seen], classes).all())
@@ -54,24 +52,24 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: boo
     """Read a chip, each 60 m cell from the best scene that shows it.
 
     A cell is taken whole from one scene, so that its 10, 20 and 60 m pixels belong together. First come cells that are
-    clear and complete, scene by scene in their order; then clear ones at a swath's edge; then, if allowed, whatever has
+    clear and complete, scene by scene in their order; then clear ones at a swath's edge; then, if allowed, cells with
     data under cloud.
 
     Args:
         window: of the chip, in absolute 2.5 m pixels.
         scenes: best first.
-        allow_cloudy: whether cloud may fill what nothing clear covers.
+        allow_cloudy: whether cloudy cells may fill what no clear one covers.
 
     Raises:
         ReadError: an asset cannot be read.
     """
-    cells = window.height // 24
+    cells = window.height // (LATTICE_PX * SCALE)
     chip = _empty_chip(window)
     missing = np.ones((cells, cells), bool)
     looks = []
     for rank, scene in enumerate(scenes):
         look = _read_scene(scene, window)
-        if rank == 0 and (look.clear & look.whole).all():  # nothing to choose, nothing to copy
+        if rank == 0 and (look.clear & look.whole).all():  # the usual case: no choice, no copy
             return Chip(look.dn, look.valid, look.quality(rank), np.ones(look.data.shape, np.uint16), look.scl)
         looks.append(look)
         missing &= ~_take(chip, look, missing & look.clear & look.whole, rank)
@@ -87,12 +85,12 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: boo
 
 @dataclass(frozen=True)
 class _SceneWindow:
-    """One scene over the chip: its DN, what its 10 m pixels show, and what its 60 m cells are worth.
+    """One scene in the chip's window: its DN, and masks of its 10 m pixels and 60 m cells.
 
     Attributes:
         dn, valid: as in `Chip`.
         data: (chip_px, chip_px) pixels with data in every band.
-        ground: (chip_px, chip_px) pixels with data that are not under cloud or shadow.
+        ground: (chip_px, chip_px) pixels with data and without cloud or shadow.
         scl: as in `Chip`.
         whole, clear, some: (cells, cells) all pixels have data; most of those with data show the ground; any has data.
     """
@@ -107,7 +105,7 @@ class _SceneWindow:
     some: NDArray[np.bool_]
 
     def quality(self, rank: int) -> NDArray[np.uint8]:
-        """(chip_px, chip_px) what its pixels are to a chip of which it is the scene of this rank."""
+        """(chip_px, chip_px) `Quality` of its pixels in a chip where it is the scene of this rank, 0 for the best."""
         shown = Quality.CLEAR if rank == 0 else Quality.FILLED
         return np.where(self.ground, np.uint8(shown), np.uint8(Quality.CLOUDY))
 
@@ -127,7 +125,7 @@ def _read_scene(scene: Scene, window: PixelWindow) -> _SceneWindow:
         ground = data & _spread(is_clear(scl), 2)
     with_data, with_ground = _count(data), _count(ground)
     clear = (with_data > 0) & (with_ground >= _CLEAR_CELL * with_data)
-    return _SceneWindow(dn, valid, data, ground, scl, with_data == 36, clear, with_data > 0)
+    return _SceneWindow(dn, valid, data, ground, scl, with_data == LATTICE_PX**2, clear, with_data > 0)
 
 
 def _without(raw: NDArray[np.uint16], offsets: Sequence[int]) -> NDArray[np.uint16]:
@@ -137,23 +135,23 @@ def _without(raw: NDArray[np.uint16], offsets: Sequence[int]) -> NDArray[np.uint
 
 
 def _take(chip: Chip, look: _SceneWindow, cells: NDArray[np.bool_], rank: int) -> NDArray[np.bool_]:
-    """Copy whole cells of a scene into the chip, where it is empty; returns the cells taken."""
+    """Copy whole cells of a scene into the chip, where the chip is empty; returns these cells."""
     if not cells.any():
         return cells
     for gsd in GROUPS:
-        here = _spread(cells, 60 // gsd)
-        # What is empty is 0. Bits are moved many times as fast as pixels are picked.
+        here = _spread(cells, LATTICE_M // gsd)
+        # Empty pixels are 0; combining bits is many times faster than indexing.
         chip.dn[gsd][...] |= look.dn[gsd] & np.negative(here.astype(np.uint16))
         chip.valid[gsd][...] |= look.valid[gsd] & here
-    chip.scl[...] |= look.scl * _spread(cells, 3)
-    here = _spread(cells, 6) & look.data
+    chip.scl[...] |= look.scl * _spread(cells, LATTICE_M // 20)
+    here = _spread(cells, LATTICE_PX) & look.data
     chip.quality[...] |= look.quality(rank) * here
     chip.source[...] |= here * np.uint16(rank + 1)
     return cells
 
 
 def _empty_chip(window: PixelWindow) -> Chip:
-    size = window.height // 4
+    size = window.height // SCALE
     shape = {gsd: (size * 10 // gsd,) * 2 for gsd in GROUPS}
     return Chip(
         {gsd: np.zeros((len(bands), *shape[gsd]), np.uint16) for gsd, bands in GROUPS.items()},
@@ -171,8 +169,9 @@ def _spread(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
 
 
 def _count(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """How many pixels of each cell a 10 m mask has, of 36: (cells, cells)."""
-    cells = mask.shape[0] // 6
-    rows = np.add.reduce(mask.view(np.uint8).reshape(cells, 6, 6 * cells), axis=1, dtype=np.uint8)
-    counts: NDArray[np.uint8] = np.add.reduce(rows.reshape(cells * cells, 6).T, axis=0, dtype=np.uint8)
+    """(cells, cells) number of pixels, 0 to 36, that a 10 m mask has in each cell."""
+    side = LATTICE_PX
+    cells = mask.shape[0] // side
+    rows = np.add.reduce(mask.view(np.uint8).reshape(cells, side, side * cells), axis=1, dtype=np.uint8)
+    counts: NDArray[np.uint8] = np.add.reduce(rows.reshape(cells * cells, side).T, axis=0, dtype=np.uint8)
     return counts.reshape(cells, cells)

@@ -40,7 +40,8 @@ log = logging.getLogger("difffusr.catalog")
 
 
 def items_of(search: Search) -> Iterator[tuple[Item, str]]:
-    """Items with the place that their relative hrefs refer to. More than asked for may come: the caller filters."""
+    """Items, each with the path or URL that its relative hrefs refer to. May yield more than asked for: the caller
+    filters."""
     if search.kind == "stac_api":
         return _from_api(search)
     if search.kind == "static_catalog":
@@ -49,7 +50,7 @@ def items_of(search: Search) -> Iterator[tuple[Item, str]]:
 
 
 def _from_api(search: Search) -> Iterator[tuple[Item, str]]:
-    """The items that a STAC API answers with, page by page."""
+    """The items of a STAC API, page by page."""
     try:
         for answer in _ask(search):
             for item in answer.items_as_dicts():
@@ -72,7 +73,9 @@ def _from_api(search: Search) -> Iterator[tuple[Item, str]]:
         ValueError,
         AttributeError,
     ) as error:
-        raise CatalogError(f"stac_api {search.name}: its answer is no STAC: {one_line(error)}{_NO_API}") from None
+        raise CatalogError(
+            f"stac_api {search.name}: its answer is not valid STAC: {one_line(error)}{_NO_API}"
+        ) from None
     except NotImplementedError:
         raise CatalogError(f"stac_api {search.name}: has no item search{_NO_API}") from None
 
@@ -81,20 +84,20 @@ _NO_API = "; a catalog.json goes under source.static_catalog, a file of items un
 
 
 def _ask(search: Search) -> list[ItemSearch]:
-    """The question put to a STAC API: one search, or one on each side of 180°. Sent when iterated over."""
+    """The searches of a STAC API: one, or one on each side of 180°. Sent when iterated over."""
     with warnings.catch_warnings():
-        # What pystac-client warns of is dealt with here or by the filter on what comes back.
+        # What pystac-client warns about is handled here or by the caller's filter.
         warnings.simplefilter("ignore", PystacClientWarning)
         client = Client.open(search.href, stac_io=PatientIO(SEARCH_S))
         methods = {link.extra_fields.get("method", "GET") for link in client.get_links("search")}
         if not methods:
             raise NotImplementedError
         if not client.conforms_to(ConformanceClasses.ITEM_SEARCH):
-            client.add_conforms_to("ITEM_SEARCH")  # some servers forget to say so: the answer will tell
+            client.add_conforms_to("ITEM_SEARCH")  # some servers do not declare it
         question: dict[str, Any] = {
             "method": "POST" if "POST" in methods else "GET",
             "datetime": f"{search.start:%Y-%m-%dT%H:%M:%SZ}/{search.end:%Y-%m-%dT%H:%M:%SZ}",
-            "limit": 100,  # Earth Search answers with at most 6 MB, and its items take 28 kB each
+            "limit": 100,  # Earth Search answers with at most 6 MB, and its items have 28 kB each
         }
         if search.collection is not None:
             question["collections"] = [search.collection]
@@ -107,7 +110,7 @@ def _ask(search: Search) -> list[ItemSearch]:
 
 
 def _search_shapes(area: BaseGeometry) -> list[BaseGeometry]:
-    """What to ask a server for: at most a few small polygons that contain the area, one on each side of 180°."""
+    """Simple polygons that contain the area, to search for: one, or one on each side of 180°."""
     halves = [area.intersection(box(-180, -90, 0, 90)), area.intersection(box(0, -90, 180, 90))]
     split = area.bounds[0] <= -180 and area.bounds[2] >= 180
     shapes = []
@@ -115,14 +118,14 @@ def _search_shapes(area: BaseGeometry) -> list[BaseGeometry]:
         if not part.is_empty:
             width, height = part.bounds[2] - part.bounds[0], part.bounds[3] - part.bounds[1]
             tolerance = max(width, height) / 100
-            # Grown by more than it is straightened: no item is lost.
+            # Grown by more than it is simplified, so that no item is lost.
             rough = part if len(shapely.get_coordinates(part)) <= 10 else part.buffer(tolerance).simplify(tolerance / 2)
             shapes.append(rough.intersection(box(-180, -90, 180, 90)))
     return shapes
 
 
 def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
-    """The items of a catalogue's tree of files. A link that leads nowhere is an error that names both its ends."""
+    """The items of a catalogue's tree of files. A broken link is an error that names both ends."""
     start = search.href
     if not is_url(start) and os.path.isdir(start):
         start = os.path.join(start, "catalog.json")
@@ -162,10 +165,10 @@ def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
 
 
 def _links(document: Item, place: str) -> list[Item]:
-    """The links of a catalogue or collection that lead on."""
+    """The links of a catalogue or collection to children and items."""
     links = document.get("links") or []
     if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
-        raise CatalogError(f"{bare_href(place)}: its links are no list of objects; check the address")
+        raise CatalogError(f"{bare_href(place)}: its links are not a list of objects; check the address")
     onward = [link for link in links if link.get("rel") in ("child", "item")]
     if not all(isinstance(link.get("href"), str) and link["href"] for link in onward):
         raise CatalogError(f"{bare_href(place)}: one of its links has no href; correct the catalogue")
@@ -173,7 +176,7 @@ def _links(document: Item, place: str) -> list[Item]:
 
 
 def _from_item_file(search: Search) -> Iterator[tuple[Item, str]]:
-    """The items of a file that holds a FeatureCollection, a single item, or a table of items (stac-geoparquet)."""
+    """The items of a file: a FeatureCollection, a single item, or a table of items (stac-geoparquet)."""
     if urlsplit(search.href).path.lower().endswith(".parquet"):
         for item in _read_parquet(search.href):
             yield item, search.href
@@ -187,7 +190,7 @@ def _from_item_file(search: Search) -> Iterator[tuple[Item, str]]:
     yield from _features(document, search.href)
 
 
-#: What pyarrow and stac-geoparquet raise for what is no table of items.
+#: What pyarrow and stac-geoparquet raise where a file is not a table of items.
 _NO_TABLE = (pa.ArrowException, LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
 
@@ -202,7 +205,7 @@ def _read_parquet(place: str) -> Iterator[Item]:
     lacking = {"id", "geometry", "assets"} - set(table.column_names)
     if lacking:
         raise CatalogError(f"{named}: is not stac-geoparquet: it has no column {', '.join(sorted(lacking))}")
-    # Not needed here, and the reader of such tables stumbles over items that lack it.
+    # Not needed here, and stac-geoparquet fails where an item lacks it.
     table = table.drop_columns([name for name in table.column_names if name == "proj:geometry"])
     try:
         for item in stac_table_to_items(table):
@@ -212,7 +215,7 @@ def _read_parquet(place: str) -> Iterator[Item]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A row's value without what only the other rows have: null fields and assets, and NaN in their place."""
+    """A row's value without the fields and assets that only other rows have: null or NaN here."""
     if isinstance(value, dict):
         return {key: _without_nulls(inner) for key, inner in value.items() if not _is_null(inner)}
     return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
@@ -225,14 +228,14 @@ def _is_null(value: object) -> bool:
 def _features(document: Item, place: str) -> Iterator[tuple[Item, str]]:
     items = document.get("features") if document["type"] == "FeatureCollection" else [document]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise CatalogError(f"{bare_href(place)}: its features are no list of items")
+        raise CatalogError(f"{bare_href(place)}: its features are not a list of items")
     items.reverse()
-    while items:  # let go of what has been looked at: large collections take gigabytes
+    while items:  # free what has been used: large collections take gigabytes
         yield items.pop(), place
 
 
 def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
-    """A JSON document at a path or URL; `parent` is the document that links to it, "" for the first."""
+    """The JSON document at a path or URL; `parent` is the document that links to it, "" for the first."""
     named = f"{bare_href(place)} (linked from {bare_href(parent)})" if parent else bare_href(place)
     data = _fetch(reader, place, named)
     try:
@@ -246,7 +249,7 @@ def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
 
 
 def _fetch(reader: PatientIO, place: str, named: str) -> bytes:
-    """The bytes at a path or URL; CatalogError, beginning with `named`, where there are none."""
+    """The bytes at a path or URL. Raises CatalogError, whose text begins with `named`."""
     try:
         if urlsplit(place).scheme in ("http", "https"):
             return reader.fetch(place)

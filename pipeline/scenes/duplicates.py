@@ -1,4 +1,4 @@
-"""One scene of each acquisition: of several products the best."""
+"""One scene per acquisition: the best of several products."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ log = logging.getLogger("difffusr.catalog")
 
 
 def one_per_acquisition(scenes: Iterable[Scene]) -> list[Scene]:
-    """Of each acquisition of a tile the best product; the rest is logged with the reason.
+    """The best product of each acquisition of a tile; the others are logged with the reason.
 
-    Two halves of a tile that came down at different stations are no duplicates: they hardly overlap.
+    Two halves of a tile received at different stations are not duplicates: they hardly overlap.
     """
     kept: defaultdict[tuple[str, int], list[Scene]] = defaultdict(list)
     for scene in sorted(scenes, key=_rank, reverse=True):
         day = scene.datetime.toordinal()
-        # Providers disagree by minutes on when a scene was taken, so look beyond midnight as well.
+        # Providers' times differ by minutes, so look beyond midnight as well.
         near = (other for d in (day - 1, day, day + 1) for other in kept.get((scene.tile, d), ()))
         better = next((other for other in near if _same_acquisition(scene, other)), None)
         if better is None:
@@ -35,7 +35,7 @@ def one_per_acquisition(scenes: Iterable[Scene]) -> list[Scene]:
 
 
 class _Rank(NamedTuple):
-    """What makes one product of an acquisition better than another, in order."""
+    """What makes a product better than another of the same acquisition, most important first."""
 
     files: int
     baseline: str
@@ -58,7 +58,7 @@ def _rank(scene: Scene) -> _Rank:
 
 
 def _advantage(better: Scene, worse: Scene) -> str:
-    """Why one product is taken rather than the other, to follow "which"."""
+    """Why one product is preferred, worded to follow "which"."""
     reasons = (
         "has more bands",
         f"has the newer baseline {better.baseline}",

@@ -1,4 +1,4 @@
-"""A scene's files: opened, checked, kept open, read again where what fails may pass."""
+"""A scene's files: opened, checked, kept open, and read again where an error may be temporary."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ from difffusr.pipeline.scenes.providers import advice, gdal_options, readable
 
 log = logging.getLogger("difffusr.raster")
 
-
-#: GDAL set for cloud-optimised files over a network: no directory listings, merged ranges, no separate request for a
-#: file's size (signed addresses often allow none). A request is given up after 10 s without a connection, 6 s below
-#: 10 kB/s, 60 s in all. Retries are `patiently`'s: GDAL's own (of 429, 500, 502–504, connections reset and requests
-#: timed out) would multiply the 60 s, leave out servers that stall, and lose the reason. One thread: OpenJPEG's other
-#: threads keep a damaged tile to themselves, and the read succeeds with wrong pixels.
+#: GDAL for cloud-optimised files over a network: no directory listings, merged ranges, no separate request for a file's
+#: size (signed addresses often do not allow it). A request is given up after 10 s without a connection, 6 s below
+#: 10 kB/s, 60 s in all. `patiently` retries: GDAL's own retries (429, 500, 502–504, connections reset, requests timed
+#: out) would multiply the 60 s, ignore servers that stall, and lose the reason. One thread: OpenJPEG does not report
+#: a damaged tile from its other threads, and the read succeeds with wrong pixels.
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
@@ -48,15 +47,12 @@ GDAL_OPTIONS = {
     "GDAL_NUM_THREADS": "1",
 }
 
-
-#: How often a file on a network is tried while what fails may pass, the first pause (then twice as long, with as much
-#: as that by chance), and when no further try begins.
+#: How often a file on a network is tried while errors may be temporary; the first pause (then twice as long each time,
+#: plus up to one more first pause at random); when no further try begins.
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
 
-
-#: Files that a thread keeps open: all bands of three scenes, which is what a chip may be made of.
+#: Files that a thread keeps open: all bands of three scenes, as many as a chip has.
 _FILES_KEPT = 39
-
 
 T = TypeVar("T")
 
@@ -65,22 +61,22 @@ T = TypeVar("T")
 def opened(
     scene: Scene, band: str, asset: Asset, *, afresh: bool = False, keep: bool = False
 ) -> Iterator[rasterio.DatasetReader]:
-    """Open a scene's file and check that it lies where the item says and holds what a band holds.
+    """Open a scene's file and check its CRS, position and content against the item.
 
     Args:
-        afresh: forget what GDAL remembers of the file. It keeps failures, too, as long as the process lives.
-        keep: leave it open for who wants it next in this thread, unless what is done with it fails. A file on a disk
-            that has changed meanwhile is opened anew.
+        afresh: bypass GDAL's cache, which keeps failures, too, for the life of the process.
+        keep: leave the file open for this thread's next read, unless the block fails. A file on disk that has changed
+            by then is opened again.
 
     Raises:
-        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
+        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server fails.
     """
     with held_open(scene, band, asset, afresh=afresh, keep=keep) as held:
         yield held.file
 
 
 class _Held(NamedTuple):
-    """An open file, and what every read asks of it: rasterio would ask GDAL each time."""
+    """An open file with the metadata that every read needs: rasterio would ask GDAL each time."""
 
     file: rasterio.DatasetReader
     left: float
@@ -100,7 +96,7 @@ def held_open(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool
     """See `opened`."""
     key = _Key(asset.href, asset.driver, scene.epsg, asset.gsd_m, band == "SCL", _stamp(asset.href))
     held = None if afresh else _kept.take(key)
-    # Options matter when a file is opened, and as long as it is read over a network.
+    # Options count when a file is opened, and for reads over a network.
     with rasterio.Env(**_options(asset.href, afresh)) if held is None or is_url(asset.href) else nullcontext():
         if held is None:
             held = _Held.of(_open(scene, band, asset))
@@ -117,7 +113,7 @@ def held_open(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool
 
 def _open(scene: Scene, band: str, asset: Asset) -> rasterio.DatasetReader:
     try:
-        # GDAL goes by content, and a file of another format (VRT) may name files of this machine.
+        # GDAL would go by content, and a file of another format (VRT) may name files of this machine.
         file = rasterio.open(readable(asset.href), driver=asset.driver)
     except ReadError as error:
         raise ReadError(f"scene {scene.id}, {band}: {error}") from None
@@ -133,7 +129,7 @@ def _open(scene: Scene, band: str, asset: Asset) -> rasterio.DatasetReader:
 
 
 class _Key(NamedTuple):
-    """What a kept file was opened for: whatever it was checked against, and which state of it."""
+    """What identifies a kept file: all that it was checked against, and its state on disk."""
 
     href: str
     driver: str
@@ -144,7 +140,7 @@ class _Key(NamedTuple):
 
 
 def _stamp(href: str) -> tuple[int, ...]:
-    """Changes when a file on a disk does; nothing of one elsewhere, or of none."""
+    """Changes when a file on disk changes; () for URLs and missing files."""
     path = href.removeprefix("file://")
     if is_url(path):
         return ()
@@ -156,18 +152,18 @@ def _stamp(href: str) -> tuple[int, ...]:
 
 
 class _Kept(threading.local):
-    """Files that a thread has open between two reads: the next chip mostly wants the same, and opening takes longer
-    than reading. GDAL allows no two threads one handle. Those used longest ago are closed."""
+    """Files that a thread keeps open between reads: the next chip mostly needs the same, and opening takes longer than
+    reading. Per thread, as GDAL's handles must not be shared. The least recently used are closed."""
 
     def __init__(self) -> None:
         self._files: dict[_Key, _Held] = {}
 
     def take(self, key: _Key) -> _Held | None:
-        """A file that is now the caller's, if it is here."""
+        """A kept file, which the caller now owns, or None."""
         return self._files.pop(key, None)
 
     def put(self, key: _Key, held: _Held) -> None:
-        """Keep a file."""
+        """Keep a file, and close those beyond the limit."""
         if (other := self._files.pop(key, None)) is not None:
             other.file.close()
         self._files[key] = held
@@ -179,7 +175,7 @@ _kept = _Kept()
 
 
 def _options(href: str, afresh: bool) -> dict[str, str]:
-    """GDAL's options for a file; what the environment says of one of them counts."""
+    """GDAL's options for a file. Those set in the environment take precedence."""
     chosen = {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
     return {**chosen, **gdal_options(href), **({"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if afresh else {})}
 
@@ -210,14 +206,14 @@ def _check_content(scene: Scene, band: str, asset: Asset, file: rasterio.Dataset
 
 
 class PassingReadError(ReadError):
-    """A read over a network failed for something that may pass: a busy or broken server, a lost or slow connection."""
+    """A read over a network failed, perhaps only for now: a busy or broken server, a lost or slow connection."""
 
 
 def patiently(href: str, read: Callable[[bool], T]) -> T:
-    """The result of a read, tried again with growing pauses while it fails for something that may pass.
+    """The result of a read, repeated with growing pauses while it raises PassingReadError.
 
     Args:
-        read: takes whether what GDAL remembers of the file is to be forgotten first.
+        read: its argument says whether to bypass GDAL's cache.
     """
     if not is_url(href):
         return read(False)
@@ -231,12 +227,11 @@ def patiently(href: str, read: Callable[[bool], T]) -> T:
     for attempt in attempts:
         with attempt:
             return read(True) if attempt.retry_state.attempt_number > 1 else _confirmed(read)
-    raise AssertionError  # the last attempt's error has been raised
+    raise AssertionError  # the last attempt raised
 
 
 def _confirmed(read: Callable[[bool], T]) -> T:
-    """A first read. A failure that will last counts only if it is no memory: GDAL may have met it in an earlier run,
-    and would keep this one, too, as long as the process lives."""
+    """A first read. A lasting failure is confirmed without the cache, where GDAL may have it from an earlier read."""
     try:
         return read(False)
     except PassingReadError:
@@ -245,28 +240,24 @@ def _confirmed(read: Callable[[bool], T]) -> T:
         return read(True)
 
 
-#: Answers of servers and libraries to what will not be otherwise for a while, and to what may be.
+#: HTTP statuses as GDAL reports them, and those that may be temporary.
 _STATUS = re.compile(r"HTTP response code: (\d{3})")
-
-
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
-
-#: "does not exist in the file system" is how GDAL remembers a request that got no answer; a file that is not there
-#: comes with the server's status. Of AWS's answers GDAL gives the text alone.
+#: "does not exist in the file system" is how GDAL remembers a request without answer; for a missing file it gives the
+#: server's status. Of AWS's answers it gives only the text.
 _NO_ANSWER = re.compile(
     r"CURL error|does not exist in the file system|Invalid AWS response|reduce your request rate|internal error"
     r"|Service Unavailable|timed? ?out",
     re.IGNORECASE,
 )
 
-
-#: Bytes that did not come. libtiff tells this from bytes that are wrong, OpenJPEG does not.
+#: Missing bytes. libtiff tells them from wrong bytes, OpenJPEG does not.
 _CUT_SHORT = re.compile(r"read error|can ?not read|opj_|stream too short", re.IGNORECASE)
 
 
 def _unopened(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadError:
-    """The error of a file that does not open."""
+    """The error for a file that does not open."""
     reason = _reason(error)
     status = int(found[1]) if (found := _STATUS.search(reason)) else None
     passing = status in _PASSING_STATUS if status else bool(_NO_ANSWER.search(reason) or _CUT_SHORT.search(reason))
@@ -277,7 +268,7 @@ def _unopened(scene: Scene, band: str, asset: Asset, error: BaseException) -> Re
 
 
 def unread(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadError:
-    """The error of a file that opens and cannot be read."""
+    """The error for a file that opens but cannot be read."""
     reason = _reason(error)
     what = f"scene {scene.id}, {band}: {bare_href(asset.href)} is damaged or incomplete ({reason})"
     passing = is_url(asset.href) and _CUT_SHORT.search(" ".join(map(str, _causes(error))))
@@ -285,7 +276,7 @@ def unread(scene: Scene, band: str, asset: Asset, error: BaseException) -> ReadE
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those below it."""
+    """An error and its causes."""
     below: BaseException | None = error
     while below is not None:
         yield below
@@ -293,7 +284,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, by the innermost error, without a signature in it."""
+    """What went wrong, by the innermost error, without signatures."""
     *_, innermost = _causes(error)
     reason = one_line(innermost) or type(innermost).__name__
     return re.sub(r" - Failure writing output.*|(?<=supported file format)\..*", "", reason)

@@ -1,4 +1,4 @@
-"""A STAC item as a scene: where each band's file lies, when and where it was taken, and by what it is known."""
+"""A STAC item as a scene: where each band's file is, when and where it was taken, and what identifies it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from shapely.geometry.base import BaseGeometry
 from difffusr.kernels.bands import BANDS, GSD_M
 from difffusr.pipeline.geo.globe import cut_at_180, tile_epsg
 from difffusr.pipeline.ground.errors import CatalogError
-from difffusr.pipeline.ground.urls import bucket_of, is_url, one_line
-from difffusr.pipeline.scenes.providers import resolve
+from difffusr.pipeline.ground.urls import one_line
+from difffusr.pipeline.scenes.providers import asset_names, offset_flags, provider_name, resolve
 from difffusr.pipeline.scenes.radiometry import Stored, offset_dn
 
 Item = dict[str, Any]
@@ -33,8 +33,8 @@ class Asset:
     """One raster file of a scene.
 
     `href` is a URL or an absolute path. `offset_dn` is what to add to the stored DN so that reflectance is
-    (DN + offset_dn) · scale: 0 or −1000 for a band, 0 for the SCL. `gsd_m` is the size of a pixel in metres (by
-    `proj:transform` where the item has one). `shape` is (rows, columns); `transform` is (a, b, c, d, e, f) with
+    (DN + offset_dn) · scale: 0 or −1000 for a band, 0 for the SCL. `gsd_m` is the size of a pixel in metres (from
+    `proj:transform` where the item has it). `shape` is (rows, columns); `transform` is (a, b, c, d, e, f) with
     x = a·column + b·row + c, y = d·column + e·row + f in metres of the scene's CRS.
     """
 
@@ -52,8 +52,8 @@ class Scene:
     """One L2A product of one MGRS tile.
 
     `datetime` is aware, UTC. `tile` has the form 05ABC. `epsg` is 326xx or 327xx. `cloud_cover` is in per cent, 100
-    where the catalogue does not tell. `footprint` is in EPSG:4326, cut at 180° where it crosses. `assets` maps band
-    names ("B02") to files; a scene from `find_scenes` has every band asked for. Reflectance is
+    where the catalogue does not say. `footprint` is in EPSG:4326, cut at 180° where it crosses. `assets` maps band
+    names ("B02") to files; a scene from `find_scenes` has all bands asked for. Reflectance is
     (DN + asset.offset_dn) · `scale`.
     """
 
@@ -76,8 +76,8 @@ class Scene:
     scale: float = 1e-4
 
     def version_key(self) -> str:
-        """What makes this very product: changes when it is reprocessed, updated, or its radiometry is read otherwise.
-        64 hexadecimal digits, the same in every process."""
+        """Identifies this version of the product: changes when it is reprocessed, updated, or gets other offsets. 64
+        hexadecimal digits, the same in every process."""
         offsets = {band: asset.offset_dn for band, asset in sorted(self.assets.items())}
         identity = [
             self.collection,
@@ -91,19 +91,11 @@ class Scene:
         return hashlib.sha256(json.dumps([identity, offsets, self.scale]).encode()).hexdigest()
 
 
-_COMMON_NAMES = {
-    "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06",
-    "rededge3": "B07", "nir": "B08", "nir08": "B8A", "nir09": "B09", "swir16": "B11", "swir22": "B12",
-}  # fmt: skip
-
-
-#: Asset keys: `B02`, `blue`, `scl` with an optional resolution (`B02_10m`) and the mark of Earth Search's originals.
+#: Asset keys: `B02`, `blue`, `scl`, with an optional resolution (`B02_10m`) and Earth Search's mark of originals.
 _KEY = re.compile(r"(?P<name>[a-z0-9]+)(?:_(?P<gsd>\d\d)m)?(?P<original>-jp2)?", re.IGNORECASE)
-
 
 #: Metres of a pixel of each band's native file.
 _NATIVE_M = {**GSD_M, "SCL": 20}
-
 
 _PRODUCT = re.compile(
     r"(?P<platform>S2[A-D])_MSIL2A_(?P<start>\d{8}T\d{6})(?:_N(?P<baseline>\d{4}))?_R\d{3}_T(?P<tile>\d\d[A-Z]{3})_"
@@ -111,14 +103,14 @@ _PRODUCT = re.compile(
 
 
 class MissingBandError(CatalogError):
-    """An item lacks the file of a band that the run needs."""
+    """An item has no file of a band that the run needs."""
 
 
 def scene_from_item(item: Item, base: str, *, remote: bool = False, bands: Sequence[str] = BANDS) -> Scene:
     """A STAC item as a scene.
 
-    `base` is the URL or path that relative hrefs refer to; `remote` says that the item was written by another machine,
-    and so may not name local files. Raises CatalogError, naming the item, where something is missing or unknown.
+    `base` is the URL or path that relative hrefs refer to; `remote` says that the item is from another machine and so
+    must not name local files. Raises CatalogError, naming the item, where something is missing or unknown.
     """
     item_id, properties = _id(item), item.get("properties") or {}
     product = _product_name(item)
@@ -153,7 +145,7 @@ def scene_from_item(item: Item, base: str, *, remote: bool = False, bands: Seque
         epsg=_epsg(item, tile),
         baseline=baseline,
         cloud_cover=100.0 if (cloud := cloud_cover_of(item)) is None else cloud,
-        provider=_provider(item, [asset.href for asset in assets.values()]),
+        provider=_provider(asset.href for asset in assets.values()),
         footprint=footprint_of(item),
         assets=assets,
         scl=scl,
@@ -174,7 +166,7 @@ def _text(value: object) -> str | None:
 
 
 def _timestamp(value: object) -> str | None:
-    """A time of a product in one spelling: catalogues write .4Z, .400Z and .400000Z for the same moment."""
+    """A product's time in one spelling: catalogues write .4Z, .400Z and .400000Z for the same moment."""
     try:
         when = dt.datetime.fromisoformat(str(value))
     except ValueError:
@@ -183,6 +175,7 @@ def _timestamp(value: object) -> str | None:
 
 
 def datetime_of(item: Item) -> dt.datetime:
+    """When the scene was taken, aware, UTC. Raises CatalogError."""
     properties = item.get("properties") or {}
     text = properties.get("datetime") or properties.get("start_datetime")
     try:
@@ -194,7 +187,7 @@ def datetime_of(item: Item) -> dt.datetime:
 
 
 def cloud_cover_of(item: Item) -> float | None:
-    """Per cent of the scene's valid pixels under cloud."""
+    """Per cent of the scene's valid pixels under cloud, None where the item does not say; so below."""
     return _number(item, "eo:cloud_cover")
 
 
@@ -232,6 +225,7 @@ _NO_GEOMETRY = (ShapelyError, AttributeError, LookupError, TypeError, ValueError
 
 
 def footprint_of(item: Item) -> BaseGeometry:
+    """The item's polygon, valid, in EPSG:4326, cut at 180°. Raises CatalogError."""
     if item.get("geometry") is None:
         raise CatalogError(f"item {_id(item)}: its geometry cannot be read: it has none; correct it")
     try:
@@ -240,13 +234,13 @@ def footprint_of(item: Item) -> BaseGeometry:
         raise CatalogError(f"item {_id(item)}: its geometry cannot be read: {one_line(error)}; correct it") from None
     if geometry.is_empty or geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise CatalogError(
-            f"item {_id(item)}: its geometry is an empty or no polygon ({geometry.geom_type}); correct it"
+            f"item {_id(item)}: its geometry is empty or not a polygon ({geometry.geom_type}); correct it"
         )
     return shapely.make_valid(cut_at_180(shapely.force_2d(geometry)))
 
 
 def _product_name(item: Item) -> str | None:
-    """The name of the SAFE product, the item's id where it is one."""
+    """The name of the SAFE product: of a property, else the item's id if it is one."""
     properties = item.get("properties") or {}
     for key in ("s2:product_uri", "sentinel:product_id", "s2:product_title"):
         if properties.get(key):
@@ -255,7 +249,7 @@ def _product_name(item: Item) -> str | None:
 
 
 def tile_of(item: Item) -> str:
-    """The MGRS tile, "05ABC", by the grid, Sentinel-2 or MGRS extension, else by the id."""
+    """The MGRS tile, "05ABC", from the grid, Sentinel-2 or MGRS extension, else from the id. Raises CatalogError."""
     properties = item.get("properties") or {}
     texts = [str(properties.get("grid:code", "")).removeprefix("MGRS-"), str(properties.get("s2:mgrs_tile", ""))]
     for prefix in ("mgrs", "sentinel"):
@@ -271,7 +265,7 @@ def tile_of(item: Item) -> str:
 
 
 def _epsg(item: Item, tile: str) -> int:
-    """The CRS of the pixels by the projection extension of item or assets; always the zone of the tile."""
+    """EPSG code of the tile's zone. Raises CatalogError where the projection extension of item or assets differs."""
     codes: set[str] = set()
     for place in [item.get("properties") or {}, *(item.get("assets") or {}).values()]:
         for key in ("proj:code", "proj:epsg"):
@@ -287,7 +281,7 @@ def _epsg(item: Item, tile: str) -> int:
 
 
 def _baseline(item: Item) -> str:
-    """The processing baseline, "05.09", by the item's properties, else by the product's name."""
+    """The processing baseline, "05.09", from the item's properties, else from the product's name."""
     properties = item.get("properties") or {}
     keys = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
     for key in keys:
@@ -302,21 +296,14 @@ def _baseline(item: Item) -> str:
     )
 
 
-def _provider(item: Item, hrefs: Sequence[str]) -> str:
-    """Who serves most of the files: a word for people, and for whoever must sign requests."""
-    names = {
-        "sentinel-cogs": "earth-search",
-        "sentinel-s2-l2a": "earth-search",
-        "e84-earth-search-sentinel-data": "earth-search",
-        "sentinel2l2a01": "planetary-computer",
-        "eodata": "cdse",
-    }
-    places = Counter(names.get(bucket_of(href) or "", "local" if not is_url(href) else "other") for href in hrefs)
+def _provider(hrefs: Iterable[str]) -> str:
+    """The name of who serves most of the files."""
+    places = Counter(map(provider_name, hrefs))
     return places.most_common(1)[0][0] if places else "other"
 
 
 def _driver(asset: Mapping[str, Any]) -> Literal["GTiff", "JP2OpenJPEG"] | None:
-    """GDAL's driver by media type, else by the name's end; None for what is no raster file."""
+    """GDAL's driver by media type, else by suffix; None for other files."""
     media = str(asset.get("type") or "").lower()
     if media.startswith("image/jp2"):
         return "JP2OpenJPEG"
@@ -345,38 +332,35 @@ def _transform(asset: Mapping[str, Any]) -> tuple[float, float, float, float, fl
 
 
 def _declared_gsd(key: str, asset: Mapping[str, Any]) -> float | None:
-    """The resolution that an asset claims, in metres: by its key, else gsd, else the raster or projection extension."""
-    match = _KEY.fullmatch(key)
-    if match and match["gsd"]:
-        return float(match["gsd"])
+    """An asset's resolution in metres: by its key, else gsd, else the raster or projection extension."""
+    if (gsd := _parts(key)[1]) is not None:
+        return gsd
     transform = _transform(asset)
     claims = (asset.get("gsd"), _raster_field(asset, "spatial_resolution"), transform[0] if transform else None)
     return next((float(claim) for claim in claims if claim is not None), None)
 
 
 def _native_files(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Of each band, and the SCL, the key of the asset that holds it at its native resolution, a COG before a JP2."""
+    """By band, and SCL, the key of its asset at native resolution, a COG rather than a JP2."""
+    names = asset_names()
     found: dict[str, list[str]] = {}
     for key, asset in files.items():
-        band = _band_of(key)
-        if band is not None and _declared_gsd(key, asset) in (_NATIVE_M[band], None):
+        name = _parts(key)[0]
+        band = names.get(key.lower()) or names.get(name.lower(), name.upper())
+        if band in _NATIVE_M and _declared_gsd(key, asset) in (_NATIVE_M[band], None):
             found.setdefault(band, []).append(key)
     return {band: min(keys, key=lambda key: (_driver(files[key]) != "GTiff", key)) for band, keys in found.items()}
 
 
 @lru_cache(maxsize=1024)  # catalogues of many thousand items use few keys
-def _band_of(key: str) -> str | None:
-    """The band that an asset's key names."""
+def _parts(key: str) -> tuple[str, float | None]:
+    """The name in an asset's key, "" where it has none, and the metres in it."""
     match = _KEY.fullmatch(key)
-    name = _COMMON_NAMES.get(match["name"].lower(), match["name"].upper()) if match else None
-    return name if name in _NATIVE_M else None
-
-
-_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+    return (match["name"], float(match["gsd"]) if match["gsd"] else None) if match else ("", None)
 
 
 def _stored(item: Item, key: str, href: str, baseline: str) -> Stored:
-    """What an item says of an asset that bears on its DN."""
+    """What an item says about an asset that matters for its DN."""
     asset, properties = item["assets"][key], item.get("properties") or {}
     return Stored(
         name=f"item {_id(item)}: asset {key}",
@@ -384,7 +368,7 @@ def _stored(item: Item, key: str, href: str, baseline: str) -> Stored:
         driver=str(_driver(asset)),
         collection=str(item.get("collection") or ""),
         baseline=baseline,
-        flag=next((properties[name] for name in _FLAGS if isinstance(properties.get(name), bool)), None),
+        flag=next((properties[name] for name in offset_flags() if isinstance(properties.get(name), bool)), None),
         declared=_raster_field(asset, "offset"),
     )
 

@@ -1,4 +1,4 @@
-"""What is asked of a catalogue, and which of its items answer it."""
+"""What to search a catalogue for, and which of its items match."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from difffusr.pipeline.scenes.item import (
 
 
 class _Limit(NamedTuple):
-    """A bound on a property of items, and what is said of those beyond it. Items without the property are kept."""
+    """A bound on a property of items, and the reason for dropping those beyond it. Items without it are kept."""
 
     value_of: Callable[[Item], float | None]
     sign: Literal[1, -1]  # −1: a lower bound
@@ -55,7 +55,7 @@ def _limits(source: Source) -> tuple[_Limit, ...]:
 
 @dataclass
 class Search:
-    """The question put to a catalogue, and the count of what came back."""
+    """What to search a catalogue for, and counts of the items that came back."""
 
     kind: Literal["stac_api", "static_catalog", "items"]
     href: str
@@ -65,12 +65,13 @@ class Search:
     limits: tuple[_Limit, ...]
     max_cloud: float
     tiles: frozenset[str] | None
-    area: BaseGeometry  # with tiles: generously around them, to narrow the question to a server
+    area: BaseGeometry  # with tiles: generously around them, to narrow a server's search
     seen: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, config: RunConfig) -> Search:
+        """The search of a configuration."""
         source = config.source
         area = area_geometry(config)
         tiles = frozenset(area) if isinstance(area, list) else None
@@ -88,21 +89,22 @@ class Search:
             limits=_limits(source),
             max_cloud=source.max_cloud_cover,
             tiles=tiles,
-            # A degree around: catalogues of crops name tiles loosely, and the filter on tiles is exact.
+            # A degree around: catalogues of crops name tiles loosely, and `why_not` is exact.
             area=area if tiles is None else shapely.union_all([tile_footprint(t).buffer(1) for t in sorted(tiles)]),
         )
 
     @property
     def name(self) -> str:
+        """The catalogue's address, as it may be shown."""
         return bare_href(self.href)
 
     @property
     def remote(self) -> bool:
-        """Whether the catalogue is written by another machine, which must not name files of this one."""
+        """Whether the catalogue is on another machine, and so must not name files of this one."""
         return is_remote(self.href)
 
     def unique(self, items: Iterable[tuple[Item, str]]) -> Iterator[tuple[Item, str]]:
-        """Each item once, whatever number of pages or catalogues list it."""
+        """Each item once, however many pages or catalogues list it. Raises CatalogError for malformed items."""
         known: set[tuple[object, object]] = set()
         for item, base in items:
             _check_form(item, base)
@@ -131,6 +133,7 @@ class Search:
         return next((limit.reason for limit in self.limits if limit.passed(item)), None)
 
     def nothing_found(self) -> str:
+        """The message for a search without results: what was searched, and why items were dropped."""
         if self.tiles is not None:
             where = "tiles " + ", ".join(sorted(self.tiles)[:8]) + (" …" if len(self.tiles) > 8 else "")
         else:
@@ -145,10 +148,10 @@ class Search:
 
 
 def _check_form(item: Item, base: str) -> None:
-    """Raise CatalogError unless an item has an id by which it can be known, and objects where STAC wants objects."""
+    """Raise CatalogError unless an item has a usable id, and objects where STAC has objects."""
     name = item.get("id")
     if not isinstance(name, str) or not name:
-        raise CatalogError(f"{bare_href(base)}: an item is without id (found {name!r}); correct it or leave it out")
+        raise CatalogError(f"{bare_href(base)}: an item has no id (found {name!r}); correct it or leave it out")
     if not name.isprintable() or {"/", "\\"} & set(name) or len(name) > 255:
         raise CatalogError(
             f"item {one_line(ascii(name))}: its id holds '/', '\\', a control character or more than 255 characters; "
@@ -159,4 +162,4 @@ def _check_form(item: Item, base: str) -> None:
             raise CatalogError(f"item {name}: its {part} are a {type(item[part]).__name__}, expected an object")
     for key, asset in (item.get("assets") or {}).items():
         if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-            raise CatalogError(f"item {name}: asset {key}: has no href, or is no object; correct the item")
+            raise CatalogError(f"item {name}: asset {key}: has no href, or is not an object; correct the item")

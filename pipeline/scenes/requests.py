@@ -1,4 +1,8 @@
-"""HTTP requests for STAC documents, repeated while what fails may pass."""
+"""HTTP requests for STAC documents, repeated while an error may be temporary.
+
+urllib3's retries do not fit: they are over when requests reads the body, so a document that stalls or breaks off would
+not be asked for again. They also have no pause before the second try, and no time limit for all tries together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pystac_client.exceptions import APIError
@@ -18,21 +23,20 @@ from tenacity import (
     stop_before_delay,
     wait_exponential_jitter,
 )
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 from difffusr.pipeline.ground.urls import one_line
 
 log = logging.getLogger("difffusr.catalog")
 
-
 T = TypeVar("T")
 
-
-#: Seconds without a byte after which a request for a document is given up, and one for a search, which takes its time.
+#: Seconds without a byte after which a request is given up: for a document, and for a search, which takes longer.
 DOCUMENT_S, SEARCH_S = 20.0, 45.0
 
-
-#: How often a request is tried while what fails may pass, the first pause (then twice as long, with as much as that by
-#: chance), when no further try begins, and how long a server may make wait for the next.
+#: How often a request is tried while an error may be temporary; the first pause (then twice as long each time, plus up
+#: to one more first pause at random); when no further try begins; the longest pause that a server may ask for.
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S, _LONGEST_PAUSE_S = 4, 0.5, 60.0, 30.0
 
 
@@ -40,7 +44,7 @@ class PatientIO(StacApiIO):
     """Requests of a STAC client, repeated with growing pauses when the server is away, busy, broken or silent."""
 
     def __init__(self, silence_s: float) -> None:
-        # Retries of the HTTP library would multiply with those here.
+        # urllib3's retries would multiply with those here.
         super().__init__(timeout=(10, silence_s), max_retries=None)
         self.session.hooks["response"].append(_pause_as_told)
 
@@ -72,13 +76,13 @@ class PatientIO(StacApiIO):
 
 
 def _pause_as_told(response: Any, **_: Any) -> None:
-    """Wait as long as a busy server asks for, within reason."""
-    asked = response.headers.get("Retry-After", "")
-    if response.status_code in (429, 503) and asked.isdigit():
-        time.sleep(min(float(asked), _LONGEST_PAUSE_S))
+    """Wait as long as a busy server asks for (in seconds, or until a date), within reason."""
+    if response.status_code in (429, 503):
+        with suppress(InvalidHeader):
+            time.sleep(min(Retry().get_retry_after(response) or 0.0, _LONGEST_PAUSE_S))
 
 
-#: The kernel of what the HTTP library says of a request without an answer.
+#: The essence of what the HTTP library says of a request without an answer.
 _WHY = re.compile(
     r"(?:\[Errno -?\d+\] |Failed to resolve |Connection aborted|Connection broken|IncompleteRead"
     r"|certificate verify failed|Read timed out|Connection to \S+ timed out)[^\"'\n)]*\)?"
@@ -86,11 +90,13 @@ _WHY = re.compile(
 
 
 def no_answer(error: APIError) -> str:
+    """Why a request got no answer, in a few words."""
     found = _WHY.search(one_line(error, 1000))
     return found[0] if found else one_line(error)
 
 
 def _may_pass(error: BaseException) -> bool:
+    """Whether another try may succeed: no answer, or one that says busy or broken."""
     if not isinstance(error, APIError):
         return False
     status = getattr(error, "status_code", None)

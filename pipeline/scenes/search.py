@@ -1,4 +1,4 @@
-"""STAC search → scenes: which products cover the area in the period, one of each acquisition."""
+"""STAC search → scenes: the products that cover the area in the period, one per acquisition."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger("difffusr.catalog")
 
 
 def find_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> list[Scene]:
-    """The scenes of the configured source that lie in area, period, collection and limits, one per acquisition,
-    ordered by (datetime, tile, id).
+    """The scenes of the configured source within area, period, collection and limits, one per acquisition, ordered by
+    (datetime, tile, id).
 
     A scene without one of `bands` is left out with a warning. Raises CatalogError when the source cannot be read, when
     nothing is found (saying what was searched and why items were dropped), when no scene has the bands, and when an
@@ -54,7 +54,7 @@ def find_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> list[Scene]:
     return sorted(kept, key=_order)
 
 
-#: What fields of the wrong type make of the code that reads them.
+#: What the code that reads an item raises for fields of the wrong type.
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 

@@ -1,4 +1,4 @@
-"""Windows of a scene's rasters on the lattice, and whole rasters from afar."""
+"""Windows of a scene's rasters on the lattice, and whole rasters at low resolution."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo.grid import PixelWindow, origin_m
 from difffusr.pipeline.ground.pixels import Pixels
 from difffusr.pipeline.scenes.files import held_open, opened, patiently, unread
@@ -19,7 +20,7 @@ from difffusr.pipeline.scenes.item import Asset, Scene
 
 
 def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint16]:
-    """The pixels of a band inside a window of its zone, on the band's native grid.
+    """The pixels of a band in a window of its zone, on the band's native grid.
 
     Args:
         band: a band name, or "SCL".
@@ -29,7 +30,7 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
         (h, w) uint16 raw DN as in the file; 0 outside the file and where it says nodata.
 
     Raises:
-        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server does not serve it.
+        ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server fails.
     """
     asset = scene.scl if band == "SCL" else scene.assets[band]
     assert asset is not None, f"{scene.id} has no {band}"
@@ -38,7 +39,7 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
 
 def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afresh: bool) -> NDArray[np.uint16]:
     left, _, _, top = window.bounds_m(scene.epsg)
-    height, width = round(window.height * 2.5 / asset.gsd_m), round(window.width * 2.5 / asset.gsd_m)
+    height, width = (round(side * TARGET_GSD_M / asset.gsd_m) for side in (window.height, window.width))
     with held_open(scene, band, asset, afresh=afresh, keep=True) as held:
         col = round((left - held.left) / asset.gsd_m)
         row = round((held.top - top) / asset.gsd_m)
@@ -61,14 +62,14 @@ def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afr
 
 
 def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, int]:
-    """A whole file sampled on the zone's lattice at `step_m` metres; the file's overviews are used where it has them.
+    """A whole file sampled on the zone's lattice at `step_m` metres, from the file's overviews where it has some.
 
-    Every cell that overlaps the file gets the pixel nearest its centre. Cells that the file's edge cuts take their
+    Each cell that overlaps the file has the pixel nearest to its centre. Cells cut by the file's edge have their
     neighbour's pixel, so that no strip of ground is lost.
 
     Returns:
-        (h, w) raw DN of the file's own type, 0 where it says nodata, and the lattice position of the first cell as
-        (row, col) in steps counted from the zone's origin, rows southwards.
+        (h, w) raw DN of the file's dtype, 0 where it says nodata; then row and column of the first cell, in steps from
+        the zone's origin, rows southwards.
 
     Raises:
         ReadError: as `read_window`.
@@ -92,10 +93,10 @@ def _read_overview(scene: Scene, band: str, asset: Asset, step_m: int, afresh: b
 
 
 class _Axis(NamedTuple):
-    """A file's extent along one axis, in lattice cells: those that overlap it, and the whole ones among them.
+    """The lattice cells that overlap a file, along one axis.
 
-    `first` and `cells` are of all of them; `before` and `after` are the numbers of cut ones at either end; `offset_px`
-    is where the first whole cell starts in the file, `step_px` is a cell's size, both in the file's pixels.
+    `first` and `cells`: index of the first, and their number. `before` and `after`: how many are cut at either end.
+    `offset_px`: where the first whole cell starts, `step_px`: size of a cell, `size_px`: of the file, in its pixels.
     """
 
     first: int
@@ -116,19 +117,19 @@ class _Axis(NamedTuple):
 
     @property
     def whole(self) -> int:
-        """Number of cells that lie in the file from edge to edge; not positive where the file is smaller than one."""
+        """Number of cells that are wholly in the file; not positive where the file is smaller than one."""
         return self.cells - self.before - self.after
 
     @property
     def nearest_px(self) -> NDArray[np.intp]:
-        """(cells,) the pixel nearest each cell's centre."""
+        """(cells,) the pixel nearest to each cell's centre."""
         centres = self.offset_px + (np.arange(self.cells) - self.before + 0.5) * self.step_px
         return np.clip(np.floor(centres).astype(np.intp), 0, self.size_px - 1)
 
 
 def _sample(file: rasterio.DatasetReader, rows: _Axis, cols: _Axis) -> Pixels:
-    """(rows.cells, cols.cells) pixels of the file's first band, of its own type."""
-    if rows.whole < 1 or cols.whole < 1:  # a strip narrower than a cell or two
+    """(rows.cells, cols.cells) pixels of the file's first band, in its dtype."""
+    if rows.whole < 1 or cols.whole < 1:  # a strip narrower than two cells
         narrow: Pixels = file.read(1)[np.ix_(rows.nearest_px, cols.nearest_px)]
         return narrow
     inside = Window(cols.offset_px, rows.offset_px, cols.whole * cols.step_px, rows.whole * rows.step_px)

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from difffusr.pipeline.config.values import ICECHUNK
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
-from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.ground.urls import first_line, is_url
 from difffusr.pipeline.storage.objects import Storage
 
 #: The branch that readers open.
@@ -35,7 +35,7 @@ def open_repository(storage: Storage, *, create: bool = False) -> icechunk.Repos
         StoreError: it cannot be opened.
     """
     plain = Storage(storage.url.removeprefix(ICECHUNK), storage.options)
-    if not create and "://" not in plain.url.removeprefix("file://") and not Path(plain.filesystem()[1]).is_dir():
+    if not create and not is_url(plain.url.removeprefix("file://")) and not Path(plain.filesystem()[1]).is_dir():
         return None  # Icechunk would make the folder by looking for it
     place = _place(plain)
     with failures_of(storage):

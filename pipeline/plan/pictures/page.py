@@ -16,6 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo.grid import GSD_10_M, Grid, origin_m
 from difffusr.pipeline.geo.zones import territory
 from difffusr.pipeline.ground.errors import StoreError
@@ -143,7 +144,7 @@ def _squares_of_shards(plan: Plan | StoredPlan, grid: Grid, dates: Dates) -> _Sq
     dated, date = _most_common(shard, dates.of_chip)
     return _Squares(
         kind="shard",
-        side_m=grid.shard_px * GSD_10_M / 4,
+        side_m=grid.shard_px * TARGET_GSD_M,
         inset_m=0.0,
         epsg=chips.epsg[order[first]],
         row=row[order[first]].astype(np.int32),

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from difffusr.kernels.bands import BANDS, RGB
+from difffusr.kernels.bands import BANDS, RGB, TARGET_GSD_M
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.layout import BASE_LEVEL
 from difffusr.pipeline.cube.published import Cube
@@ -161,7 +161,7 @@ def look_over(cube: Cube, label: str, most_cells: int, planned: Sequence[tuple[i
                 scenes.update(seen.scenes)
                 chunks += [(epsg, place) for place in seen.chunks]
     bands, places = _sample(Reader(cube, label), chunks)
-    return Survey(tuple(found), 2.5 * level[0], dict(sorted(scenes.items())), bands, places)
+    return Survey(tuple(found), TARGET_GSD_M * level[0], dict(sorted(scenes.items())), bands, places)
 
 
 class Reader:
@@ -230,7 +230,7 @@ def _levels(cube: Cube, epsg: int) -> list[_Level]:
     document = metadata(cube.storage, f"{epsg}/zarr.json") or {}
     layout = document.get("attributes", {}).get("multiscales", {}).get("layout", [])
     chunk = cube.array(epsg, "quality").chunks[-1]
-    factors = {str(entry["asset"]): float(entry["spatial:transform"][0]) / 2.5 for entry in layout}
+    factors = {str(entry["asset"]): float(entry["spatial:transform"][0]) / TARGET_GSD_M for entry in layout}
     return [(int(f), name) for name, f in factors.items() if f == int(f) and chunk % int(f) == 0] or [(1, BASE_LEVEL)]
 
 

@@ -21,7 +21,7 @@ from difffusr.pipeline.scenes.synthetic.sensor import RenderedScene
 def write_catalog(scenes: list[RenderedScene], folder: Path | str) -> Path:
     """Write a static STAC catalogue with relative links and COG assets, as Earth Search v1 names them.
 
-    folder: made if missing. Returns the path of catalog.json.
+    folder: created if missing. Returns the path of catalog.json.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def _collection(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _item(scene: RenderedScene) -> dict[str, Any]:
-    """The STAC item of a scene; its geometry is where it has pixels."""
+    """The STAC item of a scene; its geometry is the outline of its valid pixels."""
     outline = _outline(scene)
     longitudes, latitudes = zip(*outline, strict=True)
     time = f"{scene.date}T10:36:29Z"

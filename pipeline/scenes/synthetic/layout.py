@@ -1,4 +1,4 @@
-"""Where fields, roads, buildings, water and woods of the generated world lie."""
+"""The layout of the generated world: fields, roads, buildings, water and woods."""
 
 from __future__ import annotations
 

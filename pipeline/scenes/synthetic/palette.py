@@ -10,52 +10,38 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
 
-
 #: Where the world lies: UTM 32 N, both corners on the 60 m lattice. In steps of 1680 m (a chip's stride) the corner
 #: is at column 297 + 600 m and row -3149 + 360 m, so that 2 rows × 3 columns of chips cover the world.
 EPSG: Final = 32632
-
-
 LEFT_M: Final = 499_560
-
-
 TOP_M: Final = 5_289_960
-
 
 #: Height and width.
 SIZE_M: Final = (2880, 3660)
 
-
 SEED: Final = 7
-
 
 #: The two acquisitions, 35 days apart on one orbit: ISO date, platform letter.
 DATES: Final = (("2023-06-05", "A"), ("2023-07-10", "B"))
 
-
 #: First and last day to ask for, both included.
 PERIOD: Final = ("2023-06-01", "2023-07-31")
 
-
 #: Tile name and the part of the world's width it holds, in 60 m columns of 61: the two overlap by 1020 m.
 TILES: Final = (("32TMT", 0, 39), ("32TNT", 22, 61))
-
 
 LANDCOVER: Final[dict[int, str]] = {
     1: "crop", 2: "bare soil", 3: "grassland", 4: "forest", 5: "garden", 6: "water", 7: "road", 8: "track",
     9: "building",
 }  # fmt: skip
 
-
 CODE: Final = {name: code for code, name in LANDCOVER.items()}
-
 
 #: Asset name of each band in Earth Search v1.
 ASSETS: Final[dict[str, str]] = {
     "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2",
     "B07": "rededge3", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
-
 
 #: Surface reflectance in BANDS order, per mille.
 SPECTRA: Final[dict[str, tuple[int, ...]]] = {
@@ -86,35 +72,21 @@ SPECTRA: Final[dict[str, tuple[int, ...]]] = {
     "cloud": (430, 425, 415, 415, 430, 445, 455, 460, 468, 520, 350, 280),
 }
 
-
 #: What is left of the light in a cast shadow (sky light and neighbours), by band.
 SKYLIGHT: Final = np.array([0.46, 0.42, 0.37, 0.33, 0.33, 0.38, 0.40, 0.40, 0.40, 0.38, 0.26, 0.22], np.float32)
 
-
 #: A field's own colour: senescence (yellower) and dryness, as exponents by band.
 SENESCENCE: Final = np.array([1, 1, 0.9, 1.6, 0.8, -0.2, -0.5, -0.5, -0.5, -0.5, 0.6, 1], np.float32)
-
-
 DRYNESS: Final = np.array([0.1, 0.1, 0.1, 0.2, 0.2, 0, -0.1, -0.1, -0.1, -0.2, 1, 1.4], np.float32)
-
 
 #: Second date against the first: atmosphere and angles not quite the same.
 LATER_GAIN: Final = np.array([1.05, 1.04, 1.03, 1.03, 1.03, 1.02, 1.02, 1.02, 1.02, 1.0, 1.02, 1.03], np.float32)
-
-
 SUN_AZIMUTH_DEG: Final = 150.0
-
-
 SUN_ELEVATION_DEG: Final = 61.0
-
-
 SUPERSAMPLING: Final = 3
-
 
 #: Both dates; what differs is whether the host has removed the offset that this baseline adds.
 BASELINE: Final = "05.09"
-
-
 OFFSET_DN: Final = 1000
 
 

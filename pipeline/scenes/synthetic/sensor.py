@@ -1,4 +1,4 @@
-"""Sentinel-2 over the generated world: what its bands see of it."""
+"""Sentinel-2 over the generated world: its bands and scene classification."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, GSD_M, MTF_NYQUIST, TARGET_GSD_M, native_factor
+from difffusr.pipeline.ground.pixels import CLOUD_CLASSES
 from difffusr.pipeline.scenes.synthetic.drawing import blurred, shifted_by, smooth_noise
 from difffusr.pipeline.scenes.synthetic.palette import CODE, DATES, OFFSET_DN, SPECTRA, SUN_AZIMUTH_DEG, TILES, Float
 from difffusr.pipeline.scenes.synthetic.truth import World
@@ -40,9 +41,9 @@ class RenderedScene:
 
     @property
     def cloud_cover(self) -> float:
-        """Percent of the valid pixels that are cloud of medium or high probability or cirrus."""
+        """Per cent of the valid pixels that are cloud of medium or high probability or cirrus."""
         valid = self.scl > 0
-        return round(float(100 * np.isin(self.scl, (8, 9, 10)).sum() / max(valid.sum(), 1)), 2)
+        return round(float(100 * np.isin(self.scl, CLOUD_CLASSES).sum() / max(valid.sum(), 1)), 2)
 
 
 def psf_sigma_px(band: str) -> float:
@@ -72,7 +73,7 @@ def render_scenes(world: World, seed: int | None = None) -> list[RenderedScene]:
 
     First date: a cloud and its shadow over the tiles' overlap; the offset of the processing baseline has been removed
     from the pixels. Second: the western tile ends at a slanted swath edge; the pixels still carry +1000 DN. seed: of
-    cloud and noise (that of the world unless told).
+    cloud and noise, the world's by default.
     """
     streams = np.random.default_rng([world.seed if seed is None else seed, 1]).spawn(3)
     opacity, shade = _cloud(streams[0], world.landcover.shape)

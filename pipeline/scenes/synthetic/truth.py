@@ -1,4 +1,4 @@
-"""The generated world as it is: its pixels at 2.5 m, at each date."""
+"""The truth of the generated world: its pixels at 2.5 m on each date."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A small made-up world at 2.5 m, the Sentinel-2 scenes a sensor would see of it, their STAC catalogue, and a picture.
 
-Everything follows from a seed. The truth is known, so a run on this world can be measured, not only looked at.
+Everything follows from a seed. The truth is known, so a run on this world can be measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from difffusr.pipeline.scenes.synthetic.truth import World
 
 @dataclass(frozen=True)
 class DemoWorld:
-    """Where a written world lies: catalogue, truth GeoTIFFs by ISO date, and what a run needs to ask for it."""
+    """A written world: paths of catalogue and truth (GeoTIFFs by ISO date), and what a run's configuration needs."""
 
     catalog: Path
     truth: Mapping[str, Path]
@@ -36,8 +36,8 @@ class DemoWorld:
 def write_demo_world(folder: Path | str, seed: int = SEED, size_m: tuple[int, int] = SIZE_M) -> DemoWorld:
     """Generate a world and write its catalogue (`archive/`), its truth (`truth_DATE.tif`) and its land cover.
 
-    folder: made if missing. size_m: (height, width), multiples of 60 m. The truth is uint16, reflectance × 10000. The
-    land cover's band carries a tag for each code, its class's name.
+    folder: created if missing. size_m: (height, width), multiples of 60 m. The truth is uint16, reflectance × 10000.
+    The land cover's band has a tag for each code, the name of its class.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from glob import glob
 from pathlib import Path
 from typing import Final
 
+from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.weights.training.settings import ImageSource
 
@@ -99,7 +100,7 @@ def _sen2naip(source: ImageSource, root: Path, key: str) -> Iterator[ImageFile]:
     for roi in _folder(root / source.path, key).rglob("ROI_*"):
         inside = [roi / "hr.tif", *roi.glob("early/*.tif"), *roi.glob("late/*.tif")]
         for path in (path for path in inside if path.is_file()):
-            yield _file(source, path, roi.name, source.gsd_m or 2.5, key)
+            yield _file(source, path, roi.name, source.gsd_m or TARGET_GSD_M, key)
 
 
 def _worldstrat(source: ImageSource, root: Path, key: str) -> Iterator[ImageFile]:

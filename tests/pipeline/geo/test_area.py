@@ -2,92 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import zipfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pyproj
 import pytest
-import rasterio
 import shapely
+from drawn_areas import FIJI, area_of, config_of, file_of, geojson, on_sheet, refused, share_not_common
+from fresh_python import packages_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
+from shapely.geometry import LineString, Point, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.geo.area import area_geometry
 from difffusr.pipeline.ground.errors import ConfigError
 
 GEOD = pyproj.Geod(ellps="WGS84")
-FIJI = MultiPolygon([box(177, -20, 180, -15), box(-180, -20, -177, -15)])
-
-
-def config_of(folder: Path, **area: Any) -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "name": "area",
-            "area": area,
-            "period": {"start": "2023-06-01", "end": "2023-06-30"},
-            "source": {"items": "items.json"},
-            "store": {"url": "cube.zarr"},
-        },
-        context={"folder": folder},
-    )
-
-
-def area_of(folder: Path, **area: Any) -> BaseGeometry:
-    """The area, which is always valid, flat, and within the world."""
-    geometry = area_geometry(config_of(folder, **area))
-    assert not isinstance(geometry, list)
-    assert geometry.geom_type in ("Polygon", "MultiPolygon")
-    assert geometry.is_valid
-    assert not geometry.is_empty
-    assert not geometry.has_z
-    assert box(-180, -90, 180, 90).covers(geometry)
-    return geometry
-
-
-def refused(folder: Path, **area: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        area_geometry(config_of(folder, **area))
-    assert "\n" not in str(caught.value)
-    key = "geojson" if "geojson" in area else "file"
-    assert str(caught.value).startswith(f"area.{key}: {folder / area[key]}: ")
-    return str(caught.value).removeprefix(f"area.{key}: {folder / area[key]}: ")
-
-
-def geojson(folder: Path, content: Any) -> str:
-    (folder / "area.geojson").write_text(content if isinstance(content, str) else json.dumps(content))
-    return "area.geojson"
-
-
-def on_sheet(geometry: BaseGeometry, crs: Any) -> BaseGeometry:
-    """A geometry in degrees, longitudes past 180 allowed, as drawn on a map sheet, vertex by vertex."""
-    to_sheet = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
-    return shapely.transform(geometry, to_sheet.transform, interleaved=False)
-
-
-def file_of(folder: Path, geometry: BaseGeometry | list[BaseGeometry], crs: Any, name: str = "area.gpkg") -> str:
-    shapes = geometry if isinstance(geometry, list) else [geometry]
-    gpd.GeoDataFrame({"number": range(len(shapes))}, geometry=shapes, crs=crs).to_file(folder / name)
-    return name
 
 
 def ground_m2(geometry: BaseGeometry) -> float:
     """The area on the ellipsoid. Short edges, because pyproj's are geodesics and ours are straight in degrees."""
     dense = shapely.orient_polygons(shapely.segmentize(geometry, 0.02))
     return float(GEOD.geometry_area_perimeter(dense)[0])
-
-
-def share_not_common(one: BaseGeometry, other: BaseGeometry) -> float:
-    return one.symmetric_difference(other).area / one.area
 
 
 # ---- the same ground ------------------------------------------------------------------------------------------------
@@ -279,37 +220,7 @@ def test_an_edge_through_a_pole_is_no_trouble(
     assert share_not_common(half, on_sheet(shapely.segmentize(area, 0.05), 3995).buffer(0)) < 1e-3
 
 
-# ---- vector files ---------------------------------------------------------------------------------------------------
-
-COUNTRIES = {"LUX": box(5.7, 49.4, 6.6, 50.2), "FJI": FIJI, "LIE": box(9.47, 47.05, 9.64, 47.27)}
-
-
-@pytest.fixture
-def countries() -> gpd.GeoDataFrame:
-    return gpd.GeoDataFrame({"iso": list(COUNTRIES), "pop": [660, 930, 39]}, geometry=[*COUNTRIES.values()], crs=4326)
-
-
-@pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.fgb", "a.geojson", "a.parquet", "a.zip", "folder"])
-def test_a_country_is_chosen_from_any_boundaries_file(tmp_path: Path, name: str, countries: gpd.GeoDataFrame) -> None:
-    file = tmp_path / name
-    if name == "a.parquet":
-        countries["sources"] = [["a"], ["b"], []]  # what OGR has no type for
-        countries.to_parquet(file)
-    elif name == "a.zip":
-        countries.to_file(tmp_path / "b.shp")
-        with zipfile.ZipFile(file, "w") as archive:
-            for part in tmp_path.glob("b.*"):
-                archive.write(part, part.name)
-    elif name == "folder":
-        file.mkdir()
-        countries.to_file(file / "a.shp")
-    else:
-        countries.to_file(file)
-    assert area_of(tmp_path, file=name, where="iso = 'LUX'").equals(COUNTRIES["LUX"])
-    assert share_not_common(FIJI, area_of(tmp_path, file=name, where="pop > 900")) < 1e-9
-    both = area_of(tmp_path, file=name, where="iso IN ('LUX', 'LIE')")
-    assert share_not_common(COUNTRIES["LUX"].union(COUNTRIES["LIE"]), both) < 1e-9
-    assert share_not_common(shapely.union_all([*COUNTRIES.values()]), area_of(tmp_path, file=name)) < 1e-9
+# ---- what is drawn ---------------------------------------------------------------------------------------------------
 
 
 def test_neighbours_become_one_area_without_a_seam(tmp_path: Path) -> None:
@@ -317,24 +228,6 @@ def test_neighbours_become_one_area_without_a_seam(tmp_path: Path) -> None:
     area = area_of(tmp_path, file=file_of(tmp_path, parts, 32660))
     assert area.geom_type == "Polygon"
     assert len(area.interiors) == 0
-
-
-def test_a_layer_is_asked_for_only_where_several_have_polygons(tmp_path: Path, countries: gpd.GeoDataFrame) -> None:
-    file = tmp_path / "a.gpkg"
-    gpd.GeoDataFrame(geometry=[Point(0, 0)], crs=4326).to_file(file, layer="capitals")
-    countries[:1].to_file(file, layer="countries")
-    assert area_of(tmp_path, file="a.gpkg").equals(COUNTRIES["LUX"])
-    countries[2:].to_file(file, layer="principalities")
-    message = refused(tmp_path, file="a.gpkg")
-    assert message == (
-        "found polygons in several layers, expected one of them as area.layer: 'countries', 'principalities'"
-    )
-    assert area_of(tmp_path, file="a.gpkg", layer="principalities").equals(COUNTRIES["LIE"])
-    message = refused(tmp_path, file="a.gpkg", layer="countrys")
-    assert message == "no layer 'countrys' (area.layer), found 'capitals', 'countries', 'principalities'"
-    assert refused(tmp_path, file="a.gpkg", layer="capitals") == (
-        "found Point, expected a Polygon or MultiPolygon that covers some ground"
-    )
 
 
 def test_heights_are_dropped_and_lines_passed_over(tmp_path: Path) -> None:
@@ -361,60 +254,11 @@ def test_longitudes_from_paris_in_grads_are_understood(tmp_path: Path) -> None:
     assert area.bounds[0] == pytest.approx(2.337, abs=0.01)
 
 
-def write_raster(file: Path) -> None:
-    with rasterio.open(
-        file,
-        "w",
-        driver="GTiff",
-        width=4,
-        height=4,
-        count=1,
-        dtype="uint8",
-        transform=rasterio.Affine(1, 0, 0, 0, -1, 4),
-    ) as raster:
-        raster.write(np.zeros((1, 4, 4), "uint8"))
-
-
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.gpkg").write_text("no database")
-    (tmp_path / "a.parquet").write_text("no table")
-    (tmp_path / "empty.shp").touch()
-    write_raster(tmp_path / "a.tif")
-    assert refused(tmp_path, file="nowhere.gpkg") == "cannot be read: no such file here"
-    for name in ("a.gpkg", "a.tif", "empty.shp"):
-        assert refused(tmp_path, file=name).startswith("not a vector file that GDAL reads: ")
-    assert refused(tmp_path, file="a.parquet").startswith("not a GeoParquet file: ")
-
-
 @pytest.mark.parametrize("key", ["geojson", "file"])
 def test_an_area_is_read_from_a_file_here_and_a_url_shown_without_its_secrets(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=f"area.{key}: https://host/a.gpkg: cannot be read") as caught:
         area_geometry(config_of(tmp_path, **{key: "https://host/a.gpkg?sig=SECRET"}))
     assert "SECRET" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.fgb", "a.geojson", "a.parquet"])
-def test_a_condition_that_cannot_be_met_is_refused(tmp_path: Path, name: str, countries: gpd.GeoDataFrame) -> None:
-    countries.to_parquet(tmp_path / name) if name == "a.parquet" else countries.to_file(tmp_path / name)
-    for where in ("nation = 'LUX'", "iso = ("):
-        message = refused(tmp_path, file=name, where=where)
-        assert message.startswith(f"area.where {where!r} is not understood, expected a condition on its attributes")
-    assert refused(tmp_path, file=name, where="iso = 'ABC'") == (
-        "nothing matches area.where \"iso = 'ABC'\", expected a Polygon or MultiPolygon"
-    )
-
-
-def test_a_layer_of_geoparquet_is_refused(tmp_path: Path, countries: gpd.GeoDataFrame) -> None:
-    countries.to_parquet(tmp_path / "a.parquet")
-    assert refused(tmp_path, file="a.parquet", layer="x") == "no layer 'x' (area.layer), GeoParquet has none"
-
-
-@pytest.mark.filterwarnings("ignore:'crs' was not provided")
-@pytest.mark.parametrize("name", ["a.gpkg", "a.shp", "a.parquet"])
-def test_coordinates_without_a_crs_are_refused(tmp_path: Path, name: str) -> None:
-    frame = gpd.GeoDataFrame({"n": [1]}, geometry=[box(1, 2, 3, 4)], crs=None)
-    frame.to_parquet(tmp_path / name) if name == "a.parquet" else frame.to_file(tmp_path / name)
-    assert refused(tmp_path, file=name).startswith("has no CRS; set the one that its coordinates are in")
 
 
 @pytest.mark.parametrize(
@@ -525,3 +369,8 @@ def test_the_area_of_the_example_is_luxembourg() -> None:
     with resources.as_file(resources.files("difffusr.pipeline.config.examples") / "country_month.yaml") as file:
         area = area_geometry(load_config(file))
     assert box(5.5, 49.3, 6.7, 50.3).contains(area)
+
+
+@pytest.mark.parametrize("module", ["area", "grid", "globe", "zones"])
+def test_only_a_vector_file_needs_geopandas(module: str) -> None:
+    assert not packages_with(f"difffusr.pipeline.geo.{module}") & {"geopandas", "pandas", "pyogrio", "pyarrow", "dask"}

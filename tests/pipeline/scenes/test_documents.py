@@ -1,17 +1,14 @@
-"""Catalogues of any kind and size, busy or plain, give the same scenes: one of each acquisition, within the limits."""
+"""Catalogues of any kind and size, busy or plain, give the same items, or one line about what is wrong."""
 
 from __future__ import annotations
 
 import copy
-import datetime as dt
 import http.server
 import json
 import logging
 import re
-import subprocess
-import sys
+import shutil
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -22,161 +19,119 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from beside import SHARED
+from bad_http import BadServer, Fault, bad_server
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+from stac_items import ARCHIVE, ITEMS, PC, collection_file, config, every_item, item, needs_items
+from stac_server import free_port, stac_server
 
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import CatalogError
-from difffusr.pipeline.scenes.providers import resolve
 from difffusr.pipeline.scenes.search import find_scenes
 
-ITEMS = SHARED / "data" / "stac_items"
-PROGRAM = Path(sys.executable).with_name("rustac")
-
-pytestmark = pytest.mark.skipif(not ITEMS.is_dir(), reason=f"the real STAC items are not at {ITEMS}")
-
-ES = "earthsearch_v1_sentinel-2-l2a_S2A_31UDQ"
-MANY = 250
+pytestmark = needs_items
 
 
-def config(days: str = "2015-06-23/2030-12-31", /, **source: Any) -> RunConfig:
-    start, end = days.split("/")
-    return RunConfig.model_validate(
-        {
-            "name": "test",
-            "area": {"bbox": [-180, -90, 180, 90]},
-            "period": {"start": start, "end": end},
-            "source": source,
-            "store": {"url": "/nowhere/cube.zarr"},
-        }
-    )
+# ---- catalogues ------------------------------------------------------------------------------------------------------
 
 
-def item(name: str) -> dict[str, Any]:
-    found = json.loads(next(ITEMS.glob(f"{name}*")).read_text())
-    assert isinstance(found, dict)
-    return found
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A copy of the archive's JSON, to be damaged."""
+    shutil.copytree(ARCHIVE, tmp_path / "archive", ignore=shutil.ignore_patterns("*.tif"))
+    return tmp_path / "archive"
 
 
-def every_item() -> list[dict[str, Any]]:
-    documents = [json.loads(file.read_text()) for file in sorted(ITEMS.iterdir())]
-    return [one for d in documents for one in (d["features"] if d["type"] == "FeatureCollection" else [d])]
+def test_a_broken_link_is_named_with_both_ends(archive: Path) -> None:
+    next(archive.glob("items/S2B_48QUE*/*.json")).unlink()
+    with pytest.raises(CatalogError) as caught:
+        find_scenes(config(static_catalog=str(archive)))
+    assert "S2B_48QUE_20200223_0_L2A.json (linked from" in str(caught.value)
+    assert "collection.json): cannot be read: No such file" in str(caught.value)
 
 
-def collection_file(folder: Path, items: list[dict[str, Any]]) -> str:
-    file = folder / "items.json"
-    file.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    return str(file)
+def test_a_catalogue_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "catalog.json").write_text("{")
+    with pytest.raises(CatalogError, match="is not JSON"):
+        find_scenes(config(static_catalog=str(tmp_path)))
+    (tmp_path / "catalog.json").write_text("[]")
+    with pytest.raises(CatalogError, match="is not a STAC document"):
+        find_scenes(config(items=str(tmp_path / "catalog.json")))
+    (tmp_path / "catalog.json").write_text('{"type": "Catalog", "links": []}')
+    with pytest.raises(CatalogError, match="found a Catalog, expected a STAC item collection"):
+        find_scenes(config(items=str(tmp_path / "catalog.json")))
+    with pytest.raises(CatalogError, match="0 items seen"):
+        find_scenes(config(static_catalog=str(tmp_path)))
+    with pytest.raises(CatalogError, match=r"missing\.json: cannot be read"):
+        find_scenes(config(static_catalog=str(tmp_path / "missing.json")))
 
 
-# ---- limits ---------------------------------------------------------------------------------------------------------
+def test_a_catalogue_that_links_in_a_circle_ends(archive: Path) -> None:
+    file = archive / "collection.json"
+    collection = json.loads(file.read_text())
+    collection["links"].append({"rel": "child", "href": "./catalog.json"})
+    file.write_text(json.dumps(collection))
+    assert len(find_scenes(config(static_catalog=str(archive)))) == 5
+
+
+@pytest.fixture
+def served(archive: Path) -> Iterator[BadServer]:
+    """The copy behind HTTP."""
+    with bad_server(archive) as server:
+        yield server
+
+
+def test_a_static_catalogue_behind_http(served: BadServer) -> None:
+    documents = [str(path.relative_to(served.folder)) for path in served.folder.rglob("*.json")]
+    for path in documents:  # a server that is busy for a moment
+        served.misbehave(f"/{path}", Fault("status", 503, times=1))
+    scenes = find_scenes(config(days="2020-01-01/2020-12-31", static_catalog=f"{served.url}/catalog.json"))
+    assert len(scenes) == 4
+    assert scenes[0].assets["B02"].href == f"{served.url}/items/{scenes[0].id}/B02.tif"
+    assert served.times_asked("*.json", 503) == len(documents)
+
+
+def test_a_link_that_stays_broken_is_named(served: BadServer) -> None:
+    next(served.folder.glob("items/S2B_48QUE*/*.json")).unlink()
+    with pytest.raises(CatalogError, match=r"48QUE.*\(linked from .*collection\.json\): cannot be read: HTTP 404"):
+        find_scenes(config(static_catalog=f"{served.url}/catalog.json"))
+
+
+# ---- files of items --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_items() -> None:
+    file = ITEMS / "planetarycomputer_itemcollection_site2-2020_jun_jul-35MNM_N0212.geojson"
+    scenes = find_scenes(config(items=str(file)))
+    assert len(scenes) == 13
+    assert scenes == sorted(scenes, key=lambda scene: scene.datetime)
+    assert {scene.tile for scene in scenes} == {"35MNM"}
+    clear = find_scenes(config(items=str(file), max_cloud_cover=1))
+    assert all(scene.cloud_cover <= 1 for scene in clear)
+    assert 0 < len(clear) < 13
+    assert len(find_scenes(config(days="2020-06-01/2020-06-11", items=str(file)))) == 3
 
 
 @pytest.mark.parametrize(
-    ("limit", "dropped"),
+    ("document", "said"),
     [
-        ({"max_nodata": 50}, {"20EPT", "24MXV", "60VUK", "07HFE", "33XWJ"}),
-        ({"max_snow_cover": 5}, {"01WCR", "55WFR", "32TPS", "06VVN"}),
-        ({"min_sun_elevation": 15}, {"20EPT", "60VUK", "33XWJ"}),
+        ({"type": "FeatureCollection"}, "its features are not a list of items"),
+        ({"type": "FeatureCollection", "features": None}, "its features are not a list of items"),
+        ({"type": "FeatureCollection", "features": ["item"]}, "its features are not a list of items"),
+        ({"type": "Feature", "id": "a", "properties": "none"}, "item a: its properties are a str, expected an object"),
+        ({"type": "Feature", "id": "a", "assets": [1]}, "item a: its assets are a list, expected an object"),
     ],
 )
-def test_a_limit_drops_what_is_beyond_it_and_keeps_what_does_not_say(
-    tmp_path: Path, limit: dict[str, Any], dropped: set[str]
-) -> None:
-    file = collection_file(tmp_path, every_item())
-    before = {scene.tile for scene in find_scenes(config(items=file, collection=None))}
-    after = {scene.tile for scene in find_scenes(config(items=file, collection=None, **limit))}
-    assert before - after == dropped
-    assert "28QCH" in after  # Earth Search v0 says nothing of nodata, snow and sun
-
-
-def test_dropped_items_are_counted_with_their_reason(tmp_path: Path) -> None:
-    one = item("planetarycomputer_S2A_T60VUK")
-    file = collection_file(tmp_path, [one])
-    for limit, reason in (
-        ({"max_nodata": 80}, "1 above 80 % nodata"),
-        ({"min_sun_elevation": 10.5}, "1 below 10.5° of sun elevation"),
-        ({"max_cloud_cover": 50}, "1 above 50 % cloud"),
-    ):
-        with pytest.raises(CatalogError, match=re.escape(f"1 items seen: {reason}")):
-            find_scenes(config(items=file, **limit))
-    one["properties"]["s2:snow_ice_percentage"] = 71
-    with pytest.raises(CatalogError, match="1 items seen: 1 above 70 % snow"):
-        find_scenes(config(items=collection_file(tmp_path, [one]), max_snow_cover=70))
-
-
-# ---- duplicates -----------------------------------------------------------------------------------------------------
-
-
-def other_product(one: dict[str, Any], **properties: str) -> dict[str, Any]:
-    other = copy.deepcopy(one)
-    other["id"] += "_other"
-    other["properties"].update({key.replace("_", ":", 1): value for key, value in properties.items()})
-    return other
-
-
-def without_cogs(one: dict[str, Any]) -> dict[str, Any]:
-    """The item with only the originals in the bucket whose readers pay."""
-    one["assets"] = {key: value for key, value in one["assets"].items() if key.endswith("-jp2")}
-    return one
-
-
-def cases() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
-    """A better product, a worse one, and why."""
-    one = item(ES)
-    newer = other_product(one, s2_processing_baseline="05.10")
-    lacking = other_product(newer, s2_processing_baseline="05.10")
-    for key in ("scl", "scl-jp2"):
-        lacking["assets"].pop(key, None)
-    later = other_product(one)
-    later["properties"]["updated"] = "2024-01-01T00:00:00Z"
-    return {
-        "bands before baseline": (one, lacking, "which has more bands"),
-        "baseline": (newer, one, "which has the newer baseline 05.10"),
-        "baseline before cost": (without_cogs(copy.deepcopy(newer)), one, "which has the newer baseline 05.10"),
-        "cost": (one, without_cogs(copy.deepcopy(later)), "which is cheaper to read (COG)"),
-        "last updated": (later, one, "which was updated later"),
+def test_a_malformed_document_is_one_line(tmp_path: Path, document: dict[str, Any], said: str) -> None:
+    (tmp_path / "items.json").write_text(json.dumps(document))
+    content = {
+        "name": "a",
+        "area": {"bbox": [0, 0, 1, 1]},
+        "period": {"start": "2023-06-01", "end": "2023-06-30"},
+        "source": {"items": "items.json"},
+        "store": {"url": "a.zarr"},
     }
-
-
-@pytest.mark.parametrize("case", ["bands before baseline", "baseline", "baseline before cost", "cost", "last updated"])
-@pytest.mark.parametrize("turned", [False, True])
-def test_of_an_acquisition_the_best_product_is_taken_and_why_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, case: str, turned: bool
-) -> None:
-    better, worse, why = cases()[case]
-    file = collection_file(tmp_path, [worse, better] if turned else [better, worse])
-    with caplog.at_level(logging.INFO, "difffusr.catalog"):
-        (kept,) = find_scenes(config(items=file))
-    assert kept.id == better["id"]
-    (line,) = [record.getMessage() for record in caplog.records if "same acquisition" in record.getMessage()]
-    assert line.startswith(f"left out: {worse['id']}: ")
-    assert why in line
-
-
-def test_an_acquisition_at_midnight_is_one(tmp_path: Path) -> None:
-    before, after = item(ES), other_product(item(ES))
-    for one, when in ((before, "2023-06-16T23:59:58Z"), (after, "2023-06-17T00:00:05Z")):
-        one["properties"]["datetime"] = when
-        one["properties"]["s2:product_uri"] = None
-    assert len(find_scenes(config(items=collection_file(tmp_path, [before, after])))) == 1
-
-
-def test_a_thousand_acquisitions_of_one_tile_are_told_apart_quickly(tmp_path: Path) -> None:
-    one = item(ES)
-    one["assets"] = {key: value for key, value in one["assets"].items() if not key.endswith("-jp2")}
-    items = []
-    for day in range(1000):
-        items.append(other_product(one, s2_product_uri=None))  # type: ignore[arg-type]
-        items[-1]["id"] = f"one_31UDQ_{day}"
-        items[-1]["properties"]["datetime"] = f"{dt.date(2017, 1, 1) + dt.timedelta(day)}T10:46:31Z"
-    file = collection_file(tmp_path, items)
-    began = time.perf_counter()
-    assert len(find_scenes(config(items=file))) == 1000
-    assert time.perf_counter() - began < 10
-
-
-# ---- stac-geoparquet ------------------------------------------------------------------------------------------------
+    with pytest.raises(CatalogError, match=re.escape(said)):
+        find_scenes(RunConfig.model_validate(content, context={"folder": tmp_path}))
 
 
 def parquet_of(folder: Path, items: list[dict[str, Any]]) -> str:
@@ -212,7 +167,77 @@ def test_a_parquet_file_that_holds_no_items_is_refused_in_one_line(tmp_path: Pat
         find_scenes(config(items=str(tmp_path / "none.parquet")))
 
 
-# ---- a real server --------------------------------------------------------------------------------------------------
+# ---- servers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stac_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A STAC API with the items of Planetary Computer and Earth Search, and more of one month than a page holds."""
+    features = [one for one in every_item() if one.get("collection") == "sentinel-2-l2a"]
+    for k in range(150):
+        features.append(copy.deepcopy(item(PC)))
+        features[-1]["id"] += f"_{k}"
+        features[-1]["properties"]["datetime"] = f"2018-06-01T21:{k // 60:02d}:{k % 60:02d}Z"
+        features[-1]["properties"]["s2:product_uri"] = None
+        features[-1]["properties"]["eo:cloud_cover"] = k % 100
+    with stac_server(collection_file(tmp_path_factory.mktemp("api"), features)) as url:
+        yield url
+
+
+def test_a_stac_api_is_searched(stac_api: str) -> None:
+    scenes = find_scenes(config({"bbox": [26.5, -16, 28.5, -7]}, "2020-06-01/2020-07-31", stac_api=stac_api))
+    assert len(scenes) == 9 + 13 - 1
+    assert all(scene.provider == "planetary-computer" for scene in scenes)
+    one_day = config({"bbox": [26.5, -16, 28.5, -12]}, "2020-06-06/2020-06-06", stac_api=stac_api)
+    assert {scene.tile for scene in find_scenes(one_day)} == {"35LNG", "35LNF", "35LNE", "35LND"}
+
+
+def test_a_stac_api_without_query_extension_is_filtered_here(stac_api: str) -> None:
+    tiles = {"tiles": ["35MNM", "35LNK"]}
+    scenes = find_scenes(config(tiles, "2020-06-01/2020-07-31", stac_api=stac_api, max_cloud_cover=1))
+    assert {scene.tile for scene in scenes} == {"35MNM", "35LNK"}
+    assert all(scene.cloud_cover <= 1 for scene in scenes)
+
+
+def test_all_pages_are_read(stac_api: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "difffusr.catalog"):
+        find_scenes(config(days="2018-06-01/2018-06-30", stac_api=stac_api))
+    assert "of 150 items" in caplog.text
+
+
+def test_a_stac_api_that_has_nothing_says_so(stac_api: str) -> None:
+    with pytest.raises(CatalogError, match=r"no scene found: stac_api http://127.*0 items seen$"):
+        find_scenes(config({"bbox": [0, 0, 1, 1]}, stac_api=stac_api))
+    with pytest.raises(CatalogError):
+        find_scenes(config(stac_api=stac_api, collection="unknown"))
+
+
+def test_a_stac_api_across_180_degrees_is_asked_on_both_sides(stac_api: str) -> None:
+    scenes = find_scenes(config({"bbox": [170, 50, -140, 70]}, "2019-01-01/2019-12-31", stac_api=stac_api))
+    assert {scene.tile for scene in scenes} == {"60VUK", "06VVN"}
+
+
+def test_an_unreachable_stac_api_is_one_line() -> None:
+    address = f"http://user:SECRET@127.0.0.1:{free_port()}"
+    with pytest.raises(CatalogError, match=r"stac_api http://127\.0\.0\.1:\d+: cannot be reached") as caught:
+        find_scenes(config(stac_api=address))
+    assert "\n" not in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_what_is_no_stac_api_is_told_apart(served: BadServer) -> None:
+    (served.folder / "index.html").write_text("<html>a page for people</html>")
+    for name in ("catalog.json", "collection.json", "index.html", "nothing", ""):
+        address = f"{served.url}/{name}".rstrip("/")
+        with pytest.raises(CatalogError, match=r"stac_api http://127.*source\.static_catalog") as caught:
+            find_scenes(config(stac_api=address))
+        assert "\n" not in str(caught.value)
+
+
+# ---- a server that is busy -------------------------------------------------------------------------------------------
+
+
+MANY = 250
 
 
 @pytest.fixture(scope="module")
@@ -231,27 +256,8 @@ def many() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def server(many: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not PROGRAM.is_file():
-        pytest.skip("rustac is not installed")
-    file = collection_file(tmp_path_factory.mktemp("server"), many)
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as free:
-        address = f"127.0.0.1:{free.server_port}"
-    process = subprocess.Popen(
-        [PROGRAM, "serve", "--addr", address, "--create-collections", file],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://{address}/", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with stac_server(collection_file(tmp_path_factory.mktemp("server"), many)) as url:
+        yield url
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -317,7 +323,7 @@ def test_a_server_that_is_busy_at_first_is_asked_again(
 ) -> None:
     url, handler = proxy
     handler.refusals = refusals
-    assert len(find_scenes(config("2018-06-03/2018-06-03", stac_api=url))) == 10
+    assert len(find_scenes(config(days="2018-06-03/2018-06-03", stac_api=url))) == 10
     assert handler.asked["/search"] > len(refusals)
 
 
@@ -335,31 +341,3 @@ def test_without_query_extension_clouds_are_filtered_here(
         scenes = find_scenes(config(stac_api=proxy[0], max_cloud_cover=9))
     assert len(scenes) == 30
     assert "has no query extension" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("document", "said"),
-    [
-        ({"type": "FeatureCollection"}, "its features are no list of items"),
-        ({"type": "FeatureCollection", "features": None}, "its features are no list of items"),
-        ({"type": "FeatureCollection", "features": ["item"]}, "its features are no list of items"),
-        ({"type": "Feature", "id": "a", "properties": "none"}, "item a: its properties are a str, expected an object"),
-        ({"type": "Feature", "id": "a", "assets": [1]}, "item a: its assets are a list, expected an object"),
-    ],
-)
-def test_a_malformed_document_is_one_line(tmp_path: Path, document: dict[str, Any], said: str) -> None:
-    (tmp_path / "items.json").write_text(json.dumps(document))
-    content = {
-        "name": "a",
-        "area": {"bbox": [0, 0, 1, 1]},
-        "period": {"start": "2023-06-01", "end": "2023-06-30"},
-        "source": {"items": "items.json"},
-        "store": {"url": "a.zarr"},
-    }
-    with pytest.raises(CatalogError, match=re.escape(said)):
-        find_scenes(RunConfig.model_validate(content, context={"folder": tmp_path}))
-
-
-def test_a_signature_that_came_with_an_item_is_not_kept() -> None:
-    href = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/B04.tif?st=2023&sig=SECRET"
-    assert resolve(href, "/items.json", False, "item a") == href.partition("?")[0]

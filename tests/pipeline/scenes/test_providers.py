@@ -19,9 +19,25 @@ import rasterio
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
-from difffusr.pipeline.ground.errors import ReadError
-from difffusr.pipeline.scenes.item import Asset, Scene
-from difffusr.pipeline.scenes.providers import advice, gdal_options, readable, requester_pays
+from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.ground.errors import CatalogError, ReadError
+from difffusr.pipeline.scenes import providers
+from difffusr.pipeline.scenes.item import Asset, Scene, scene_from_item
+from difffusr.pipeline.scenes.providers import (
+    ELSEWHERE,
+    PROVIDERS,
+    DnRule,
+    Provider,
+    Signing,
+    advice,
+    gdal_options,
+    provider_name,
+    provider_of,
+    readable,
+    requester_pays,
+    resolve,
+)
+from difffusr.pipeline.scenes.radiometry import Stored, offset_dn
 from difffusr.pipeline.scenes.windows import read_overview
 
 TOKEN = "st=2023-01-01&se=2099-01-01&sp=rl&sig=SIGNATURE-NOBODY-MAY-SEE"
@@ -201,3 +217,110 @@ def test_options_follow_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gdal_options("s3://eodata/a.jp2") == {"AWS_VIRTUAL_HOSTING": "FALSE"}
     assert "requester pays" in advice("s3://sentinel-s2-l2a/a.jp2")
     assert "leave the scene out" in advice("/data/a.tif")
+
+
+def test_a_signature_that_came_with_an_item_is_not_kept() -> None:
+    href = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/B04.tif?st=2023&sig=SECRET"
+    assert resolve(href, "/items.json", False, "item a") == href.partition("?")[0]
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.buckets[0])
+def test_every_provider_has_buckets_and_knows_the_dn_of_its_files(provider: Provider) -> None:
+    assert provider.name
+    assert provider.radiometry
+    assert provider.buckets
+    for bucket in provider.buckets:
+        assert provider_of(f"s3://{bucket}/a.tif") is provider
+        assert provider_name(f"s3://{bucket}/a.tif") == provider.name
+
+
+def test_no_bucket_belongs_to_two_providers() -> None:
+    buckets = [bucket for provider in PROVIDERS for bucket in provider.buckets]
+    assert len(buckets) == len(set(buckets))
+
+
+@pytest.mark.parametrize(
+    ("href", "name"),
+    [
+        ("https://sentinel-cogs.s3.us-west-2.amazonaws.com/a.tif", "earth-search"),
+        (BLOB, "planetary-computer"),
+        ("s3://eodata/a.jp2", "cdse"),
+        ("https://eodata.dataspace.copernicus.eu/a.jp2", "cdse"),
+        ("https://eodata.cloudferro.com/a.jp2", "cdse"),
+        ("https://mirror.example.org/sentinel-cogs/a.tif", "other"),
+        ("/data/sentinel-cogs/a.tif", "local"),
+    ],
+)
+def test_a_file_belongs_to_who_serves_it(href: str, name: str) -> None:
+    assert provider_name(href) == name
+
+
+def test_the_dn_of_a_host_without_a_bucket_are_its_providers() -> None:
+    href = "https://eodata.dataspace.copernicus.eu/T.jp2"
+    stored = Stored("item i: asset B04", href, "JP2OpenJPEG", "sentinel-2-l2a", "05.09", None, None)
+    assert offset_dn(stored) == -1000
+    with pytest.raises(CatalogError, match="radiometry unknown: bucket eodata, collection mine"):
+        offset_dn(stored._replace(collection="mine"))
+
+
+NEW = Provider(
+    name="new-archive",
+    buckets=("new-bucket",),
+    hosts=(r"data\.new\.example",),
+    radiometry=(DnRule(r"s2-l2a", "GTiff", "by flag", "ignored"),),
+    asset_names={f"band_{band.lower()}": band for band in BANDS} | {"classes": "SCL"},
+    offset_flags=("new:harmonised",),
+    signing=Signing("json", lambda href: f"{href}?signed", "install json"),  # a package that is always there
+    endpoint="s3.new.example",
+    requester_pays=True,
+)
+
+
+def item_of(where: str, *, harmonised: bool | None) -> dict[str, Any]:
+    """An item of the new provider, in its own words."""
+    keys = [*NEW.asset_names]
+    return {
+        "id": "one",
+        "collection": "s2-l2a",
+        "geometry": {"type": "Polygon", "coordinates": [[[10, 46], [11, 46], [11, 47], [10, 46]]]},
+        "properties": {
+            "datetime": "2023-06-01T10:00:00Z",
+            "grid:code": "MGRS-32TPS",
+            "s2:processing_baseline": "05.09",
+            "new:harmonised": harmonised,
+        },
+        "assets": {key: {"href": f"{where}/{key}.tif", "type": "image/tiff"} for key in keys},
+    }
+
+
+@pytest.mark.parametrize("where", ["s3://new-bucket/one", "https://data.new.example/one"])
+def test_an_entry_in_the_table_is_all_that_a_new_provider_needs(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.delenv("AWS_S3_ENDPOINT", raising=False)
+    with pytest.raises(CatalogError, match="no file of B01"):
+        scene_from_item(item_of(where, harmonised=True), "/items.json")
+    monkeypatch.setattr(providers, "PROVIDERS", (*PROVIDERS, NEW))
+    for harmonised, offset in ((True, 0), (False, -1000)):
+        scene = scene_from_item(item_of(where, harmonised=harmonised), "/items.json")
+        assert scene.provider == "new-archive"
+        assert {band: asset.href for band, asset in scene.assets.items()} == {
+            band: f"{where}/band_{band.lower()}.tif" for band in BANDS
+        }
+        assert {asset.offset_dn for asset in scene.assets.values()} == {offset}
+        assert scene.scl is not None
+    with pytest.raises(CatalogError, match=r"radiometry unknown: bucket new-bucket, .*boa_offset_applied absent"):
+        scene_from_item(item_of(where, harmonised=None), "/items.json")
+    href = f"{where}/a.tif"
+    assert readable(href) == f"{href}?signed"
+    assert resolve(f"{href}?old", "/items.json", False, "item one") == href
+    assert requester_pays(href)
+    own = {"AWS_VIRTUAL_HOSTING": "FALSE", "AWS_S3_ENDPOINT": "s3.new.example"} if where.startswith("s3") else {}
+    assert gdal_options(href) == {**own, "AWS_REQUEST_PAYER": "requester"}
+
+
+def test_what_no_provider_is_known_for_is_opened_as_it_is() -> None:
+    href = "https://mirror.example.org/a.tif?sig=mine"
+    assert provider_of(href) is ELSEWHERE
+    assert readable(href) == resolve(href, "/items.json", False, "item one") == href
