@@ -28,12 +28,13 @@ from zarr.storage import MemoryStore
 
 from difffusr.kernels.bands import BANDS
 from difffusr.kernels.images.pyramid import average_2x, mode_2x
-from difffusr.pipeline.assemble.ledger import DIGITS, OVERVIEWS, Entry, Ledger, write_entry
+from difffusr.pipeline.assemble.ledger import OVERVIEWS, Entry, Ledger, write_entry
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.engine.session import result_of
 from difffusr.pipeline.geo.grid import OverviewIndex, ShardIndex
+from difffusr.pipeline.geo.names import NAME_DIGITS, PlaceName
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL
 from difffusr.pipeline.ground.urls import first_line
@@ -128,7 +129,7 @@ def _pyramid(
         of_level = {}
         for (epsg, at), children in made.items():
             told = [(child.row % 2, child.col % 2, below[epsg, child]) for child in children]
-            of_level[epsg, at] = hashlib.sha256(json.dumps([_ALGORITHM, told]).encode()).hexdigest()[:DIGITS]
+            of_level[epsg, at] = hashlib.sha256(json.dumps([_ALGORITHM, told]).encode()).hexdigest()[:NAME_DIGITS]
         made_of |= made
         digests |= of_level
         below = of_level
@@ -141,7 +142,7 @@ def _says(entry: Entry | None, digest: str) -> bool:
 
 def overview_name(epsg: int, at: OverviewIndex) -> str:
     """What the ledger calls a shard of an overview."""
-    return f"{epsg}/{at.level}/{at.row}_{at.col}"
+    return str(PlaceName(epsg, at.row, at.col, at.level))
 
 
 def write_overviews(

@@ -24,6 +24,7 @@ from difffusr.pipeline.chips.staging import delete_chip
 from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.engine.session import result_of
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
+from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.plan.tables import Plan, Shards
 from difffusr.pipeline.publish.target import Receipt, ShardWriter, Target
 from difffusr.pipeline.storage.objects import Storage
@@ -200,7 +201,7 @@ class ShardStream:
             self._staging.delete(entry.object_name)  # before its pixels change
         sources, gaps = self._sources(members)
         task = ray.remote(write_shard).options(num_cpus=self._cpus, max_retries=5)
-        place = int(self._shards.epsg[i]), ShardIndex(int(self._shards.row[i]), int(self._shards.col[i]))
+        place = int(self._shards.epsg[i]), self._shards.place(i)
         return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std), i
 
     def _sources(self, members: NDArray[np.int32]) -> tuple[list[ChipSource], list[ChipIndex]]:
@@ -242,7 +243,7 @@ class ShardStream:
         write_entry(self._staging, entry, facts)
 
     def _name(self, i: int) -> str:
-        return f"{self._shards.epsg[i]}/{self._shards.row[i]}_{self._shards.col[i]}"
+        return str(PlaceName(int(self._shards.epsg[i]), *self._shards.place(i)))
 
 
 @dataclass(frozen=True)
