@@ -39,7 +39,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.publish.target import Receipt, ShardWriter, Target
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 
 #: Part of every digest: another one makes all overviews anew.
 _ALGORITHM = "mean of valid, half to even; mode: 1"
@@ -266,7 +266,7 @@ def _fetch(draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex) -> d
     for path in draft.shard_objects(epsg, shard):
         try:
             found = sync(store.get(path, default_buffer_prototype()))
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(f"{draft.storage.url}/{path}: cannot be read ({first_line(error)})") from None
         if found is None:
             raise StoreError(f"{draft.storage.url}/{path}: is not there any more; run again")

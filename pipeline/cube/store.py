@@ -8,7 +8,7 @@ from zarr.storage import FsspecStore, LocalStore
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.storage.icechunk import MAIN, failures_of, is_repository, open_repository
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 
 
 def open_store(storage: Storage, read_only: bool = True) -> Store:
@@ -25,5 +25,5 @@ def open_store(storage: Storage, read_only: bool = True) -> Store:
         return LocalStore(path, read_only=read_only)
     try:
         return FsspecStore.from_url(storage.url, storage_options=dict(storage.options), read_only=read_only)
-    except STORE_FAILURES as error:
+    except store_failures() as error:
         raise StoreError(f"{storage.url}: cannot be opened ({first_line(error)}); check store.url") from None

@@ -26,7 +26,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 
 #: Requests to the store at a time.
 _REQUESTS = 16
@@ -236,7 +236,7 @@ class PlainTarget:
                     _link(Path(root, source), Path(root, target))
                 else:
                     fs.cp_file(f"{root}/{source}", f"{root}/{target}")
-            except STORE_FAILURES as error:
+            except store_failures() as error:
                 raise StoreError(
                     f"{self.storage.url}/{target}: cannot be copied from {source} ({first_line(error)}); run again"
                 ) from None

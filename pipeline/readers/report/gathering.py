@@ -24,7 +24,7 @@ from difffusr.pipeline.readers.report.survey import look_over, shard_px
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.search import find_scenes
 from difffusr.pipeline.storage.icechunk import is_repository
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 
 #: Periods on one page, cells of all their maps, and pictures: what keeps it small.
 MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
@@ -132,7 +132,7 @@ def _stored_bytes(cube: Cube) -> int | None:
     fs, path = cube.storage.filesystem()
     try:
         return int(fs.du(path))
-    except (*STORE_FAILURES, NotImplementedError):
+    except store_failures(NotImplementedError):
         return None
 
 

@@ -23,7 +23,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.report.statistics import VALUES, BandStatistics
-from difffusr.pipeline.storage.objects import STORE_FAILURES
+from difffusr.pipeline.storage.objects import store_failures
 
 T = TypeVar("T")
 
@@ -307,7 +307,7 @@ def _padded(array: Any, step: int, window: PixelWindow, whole: PixelWindow) -> N
         return np.full((*lead, window.height, window.width), array.fill_value, array.dtype)
     try:
         inside = np.asarray(array[(step, ..., slice(r0, r1), slice(c0, c1))])
-    except (*STORE_FAILURES, RuntimeError) as error:  # the last one: of a codec
+    except store_failures(RuntimeError) as error:  # the last one: of a codec
         raise StoreError(
             f"{array.store_path}: cannot be read ({first_line(error)}); `difffusr verify` names damaged shards"
         ) from None
