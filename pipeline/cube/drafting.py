@@ -27,13 +27,13 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from difffusr.kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
-from difffusr.pipeline.cube.documents import metadata, published_documents
+from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over
+from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.geo.grid import Grid, PixelWindow
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE, Quality
-from difffusr.pipeline.storage.icechunk import is_repository
 from difffusr.pipeline.storage.objects import Storage
 
 _EPOCH = date(1970, 1, 1)
@@ -118,7 +118,7 @@ def draft_cube(
                 zarr.consolidate_metadata(memory, path=zone.level_path(level))
             zarr.consolidate_metadata(memory, path=str(zone.epsg))
         own = _contents(memory)
-        for path, document in published_documents(storage).items():
+        for path, document in store_of(storage).consolidated().items():
             if path.split("/")[0] in map(str, others):
                 # A group's own empty copy would keep the root's from holding what is in it.
                 document.pop("consolidated_metadata", None)
@@ -139,9 +139,7 @@ def _next_zone(
 ) -> Zone:
     """A zone with the run's period on its time axis, after whatever the store holds already."""
     path = f"{epsg}/{BASE_LEVEL}"
-    existing = (
-        metadata(storage, f"{path}/zarr.json") if is_repository(storage) else published_documents(storage).get(path)
-    )
+    existing = store_of(storage).group(path)
     if existing is None:
         overviews = overviews_over(window, grid)
         return Zone(epsg, window, (period,), 0, overviews, samples, (revision or 0,), (), revision is not None)

@@ -22,7 +22,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.networks import sampling_of
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.publish.door import finish_publishing, open_target, revision_to_come
-from difffusr.pipeline.publish.publications import was_seen
+from difffusr.pipeline.publish.revisions import was_seen
 from difffusr.pipeline.publish.target import Target
 from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
 

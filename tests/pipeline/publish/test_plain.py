@@ -17,8 +17,9 @@ from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.reading import CubeReader
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.ground.errors import DifffusrError, StoreError
-from difffusr.pipeline.publish.door import history, open_target, rollback
-from difffusr.pipeline.publish.publications import next_revision, was_seen
+from difffusr.pipeline.publish.door import open_target, rollback
+from difffusr.pipeline.publish.publications import history
+from difffusr.pipeline.publish.revisions import next_revision, was_seen
 from difffusr.pipeline.storage.objects import Storage
 
 JANUARY, BOTH = {"2023-01": {11}}, {"2023-01": {11}, "2023-02": {12}}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from fresh_python import loaded_by, run_python
 
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage.objects import Storage, store_failures
@@ -13,20 +11,12 @@ from difffusr.pipeline.storage.objects import Storage, store_failures
 CLIENTS = ("aiohttp", "botocore", "s3fs", "gcsfs")
 
 
-def run_python(code: str) -> str:
-    """What a fresh interpreter prints."""
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()
-
-
 def test_no_client_is_loaded_before_a_url_asks_for_it():
     code = (
-        "import sys\nfrom difffusr.pipeline.storage.objects import Storage, store_failures\n"
-        "Storage('/nowhere').exists('a'); store_failures()\n"
-        f"print([name for name in {CLIENTS} if name in sys.modules])"
+        "from difffusr.pipeline.storage.objects import Storage, store_failures\n"
+        "Storage('/nowhere').exists('a'); store_failures()"
     )
-    assert run_python(code) == "[]"
+    assert loaded_by(code, CLIENTS) == []
 
 
 def test_the_clients_own_errors_are_failures_of_a_store():
