@@ -30,10 +30,11 @@ from difffusr.kernels.bands import BANDS
 from difffusr.kernels.images.pyramid import average_2x, mode_2x
 from difffusr.pipeline.assemble.ledger import OVERVIEWS, Entry, Ledger, write_entry
 from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.reading import read_window
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.engine.session import result_of
-from difffusr.pipeline.geo.grid import OverviewIndex, ShardIndex
+from difffusr.pipeline.geo.grid import OverviewIndex, PixelWindow, ShardIndex
 from difffusr.pipeline.geo.names import NAME_DIGITS, PlaceName
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL
@@ -279,14 +280,12 @@ def _halve(
 ) -> None:
     """Halve the rows of a shard from `top` on into `out`, which tells how many. Past the level's edge is no data."""
     zone, side = draft.zones[epsg], draft.grid.shard_px
-    first, left, rows = shard.row * side + top, shard.col * side, 2 * out.quality.shape[0]
+    strip = PixelWindow(shard.row * side + top, shard.col * side, 2 * out.quality.shape[0], side)
     store = MemoryStore(dict(objects))
 
     def read(name: str) -> NDArray[Any]:
         array = draft.array(store, f"{zone.level_path(shard.level)}/{name}")
-        inside = np.asarray(array[zone.step, ..., first : first + rows, left : left + side])
-        missing = [(0, 0)] * (inside.ndim - 2) + [(0, rows - inside.shape[-2]), (0, side - inside.shape[-1])]
-        return np.pad(inside, missing, constant_values=array.fill_value) if np.any(missing) else inside
+        return read_window(array, zone.step, strip, PixelWindow(0, 0, *array.shape[-2:]))
 
     source = read("source")
     out.source[:] = mode_2x(source, source > 0)
