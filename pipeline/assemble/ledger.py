@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,12 +21,17 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.geo.names import NAME_DIGITS
 from difffusr.pipeline.plan.tables import Chips, Shards
+from difffusr.pipeline.publish.target import Receipt, Target
 from difffusr.pipeline.storage.objects import Storage
 
 SHARDS = "shards"
 
 
 OVERVIEWS = "overviews"
+
+
+#: Requests to the staging folder at a time.
+REQUESTS = 8
 
 
 #: The states that led to one, each with its place among them: what was not written anew in a later one is as it was.
@@ -109,6 +115,36 @@ def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> Non
         facts: `objects` (sha256 by path in the store), `missing` (names of chips), `valid_share`.
     """
     staging.write(entry.object_name, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+
+class Written(NamedTuple):
+    """A shard that a task has written, to be entered.
+
+    Attributes:
+        entry: its place in the ledger.
+        receipt: the store's.
+        facts: what the entry says besides the receipt's `objects`.
+    """
+
+    entry: Entry
+    receipt: Receipt
+    facts: Mapping[str, Any]
+
+
+def enter(staging: Storage, target: Target, written: Sequence[Written]) -> None:
+    """Make shards durable in the target, then enter them.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    target.accept([one.receipt for one in written])
+
+    def write(one: Written) -> None:
+        write_entry(staging, one.entry, {"objects": one.receipt.objects, **one.facts})
+
+    with ThreadPoolExecutor(REQUESTS, "ledger") as pool:
+        for _ in pool.map(write, written):
+            pass
 
 
 def read_entry(staging: Storage, entry: Entry) -> dict[str, Any]:

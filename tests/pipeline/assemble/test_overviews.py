@@ -14,8 +14,9 @@ import xarray as xr
 from small_cubes import EPSG, GRID, SHARDS, drafted, finish, label, month, published, write
 
 from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.assemble.halving import write_overview
 from difffusr.pipeline.assemble.ledger import OVERVIEWS, Entry, write_entry
-from difffusr.pipeline.assemble.overviews import Overviews, plan_overviews, write_overview
+from difffusr.pipeline.assemble.overviews import Overviews, plan_overviews
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.layout import overviews_over
 from difffusr.pipeline.cube.shard import ShardData
