@@ -29,7 +29,8 @@ def noted(self, **given):
     asked[self._function_name.rsplit(".", 1)[-1]] = given.get("memory")
     return options(self, **given)
 RemoteFunction.options = noted
-ray.init("local", num_cpus=2, _memory={memory}, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+quiet = dict(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+ray.init("local", num_cpus=2, _memory={memory}, **quiet)
 result = execute(load_config(Path({path!r})), Silent())
 print(json.dumps([result.exit_code, asked.get("write_shard"), asked.get("write_overview")]))
 """
