@@ -89,7 +89,7 @@ class ShardStream:
         self._shards: Shards = work.plan.shards
         self._failed = np.zeros(len(work.plan.chips), bool)
         self._touching = _Inverse.of(self._shards, len(work.plan.chips))
-        self._waits = _count(self._shards, work.todo, ~work.staged)
+        self._waits = _count(self._shards, ~work.staged)
         self._left = self._touching.count(work.todo)
         self._ready: deque[int] = deque(np.flatnonzero(work.todo & (self._waits == 0)).tolist())
         self._news: queue.SimpleQueue[tuple[NDArray[np.int64], bool] | None] = queue.SimpleQueue()
@@ -253,7 +253,7 @@ class _Inverse:
         return np.diff(sums[self.first]).astype(np.int16)
 
 
-def _count(shards: Shards, todo: NDArray[np.bool_], missing: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _count(shards: Shards, missing: NDArray[np.bool_]) -> NDArray[np.int32]:
     """(shards,) how many chips that a shard needs are missing."""
     sums = np.concatenate([[0], np.cumsum(missing[shards.members])])
     waits: NDArray[np.int32] = np.diff(sums[shards.first]).astype(np.int32)

@@ -44,7 +44,7 @@ class IcechunkStore:
     def objects(self) -> Callable[[str], bytes | None]:
         """See `CubeStore`."""
         if open_repository(self.storage) is None:
-            return lambda path: None
+            return lambda _: None
         store = self.open()
 
         def found(path: str) -> bytes | None:

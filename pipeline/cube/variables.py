@@ -133,7 +133,7 @@ class Coordinate:
     dims: tuple[str, ...]
     values: Callable[[Zone, int], NDArray[Any]]
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    of_level: Callable[[Zone, int], Mapping[str, Any]] = lambda zone, level: {}
+    of_level: Callable[[Zone, int], Mapping[str, Any]] = lambda *_: {}
 
 
 def gsd_m(level: int) -> float:

@@ -21,7 +21,7 @@ POLL_S = 0.2
 _RETRIES = 5
 
 
-def _nothing_new(wait: bool) -> bool:
+def _nothing_new(_: bool) -> bool:
     return False
 
 

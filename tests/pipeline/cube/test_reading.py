@@ -7,8 +7,10 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_cubes import appended, revised
+from small_cubes import EPSG, GRID, SHARDS, drafted
 
-from difffusr.pipeline.cube.reading import read_window
+from difffusr.pipeline.cube.reading import CubeReader, read_window
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 
@@ -51,3 +53,11 @@ def test_a_damaged_chunk_is_named(tmp_path):
     (tmp_path / "a.zarr" / "c" / "0" / "0" / "0").write_bytes(b"not compressed")
     with pytest.raises(StoreError, match=r"a\.zarr: cannot be read .*`difffusr verify` names damaged shards"):
         read_window(array, 0, WHOLE, WHOLE)
+
+
+def test_the_cube_s_own_reader_follows_the_revisions(on_disk):
+    storage, staging = on_disk
+    appended(storage, staging, 1, 11)
+    revised(storage, staging, 1, 12)
+    got = CubeReader(storage, drafted(storage, 1)).read(EPSG, "source", GRID.shard_window(SHARDS[0]))
+    assert set(np.unique(got).tolist()) == {12}
