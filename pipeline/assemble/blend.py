@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import BANDS, SCALE
 from difffusr.kernels.images.blending import Layer, blend, chip_window
 from difffusr.pipeline.chips.staging import StagedChip, read_chip
-from difffusr.pipeline.cube.shard import ShardData
+from difffusr.pipeline.cube.shard import ShardData, encoding_bytes, shard_bytes
+from difffusr.pipeline.engine.memory import WORKER_BYTES
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL, Quality
@@ -34,6 +35,16 @@ class ChipSource:
     index: ChipIndex
     object_name: str
     numbers: tuple[int, ...]
+
+
+def blend_memory(grid: Grid, *, with_std: bool) -> int:
+    """Bytes that a task takes at most to blend and write one shard: the shard itself, and the chips of three of their
+    rows with one chip's object, or what encoding takes."""
+    across = (grid.shard_px + grid.chip_side - 2) // grid.chip_step + 1
+    chip = (2 if with_std else 1) * 2 * len(BANDS) * grid.chip_side**2
+    chips = (3 * across + 1) * chip
+    shard = shard_bytes(grid.shard_px, with_std=with_std)
+    return WORKER_BYTES + shard + max(chips, encoding_bytes(grid.shard_px))
 
 
 def blend_shard(

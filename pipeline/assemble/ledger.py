@@ -12,13 +12,16 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from difffusr.pipeline.geo.names import NAME_DIGITS
 from difffusr.pipeline.plan.tables import Chips, Shards
+from difffusr.pipeline.publish.target import Receipt, Target
 from difffusr.pipeline.storage.objects import Storage
 
 SHARDS = "shards"
@@ -27,8 +30,8 @@ SHARDS = "shards"
 OVERVIEWS = "overviews"
 
 
-#: Hexadecimal digits of a digest that a name holds.
-DIGITS = 20
+#: Requests to the staging folder at a time.
+REQUESTS = 8
 
 
 #: The states that led to one, each with its place among them: what was not written anew in a later one is as it was.
@@ -36,7 +39,7 @@ Lineage = Mapping[str, int]
 
 
 class Entry(NamedTuple):
-    """What the name of an entry tells: shard (as `ShardPlan.name`), digest, state; and the folder that it lies in."""
+    """What the name of an entry holds: shard (as `PlaceName` writes it), digest, state; and its folder."""
 
     shard: str
     digest: str
@@ -47,6 +50,13 @@ class Entry(NamedTuple):
     def object_name(self) -> str:
         """Its object in the run's folder."""
         return f"{self.folder}/{self.shard}-{self.digest}.{self.state}.json"
+
+    @classmethod
+    def parse(cls, folder: str, name: str) -> Entry | None:
+        """The entry that an object's name below a folder stands for; None for any other object."""
+        shard, _, rest = name.removesuffix(".json").rpartition("-")
+        digest, _, state = rest.partition(".")
+        return cls(shard, digest, state, folder) if shard and state else None
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,9 @@ class Ledger:
         """The ledger in a run's folder: that of its shards, or of its overviews."""
         found: dict[str, list[Entry]] = defaultdict(list)
         for name in staging.names(folder):
-            shard, _, rest = name.removesuffix(".json").rpartition("-")
-            digest, _, state = rest.partition(".")
-            if shard and state:
-                found[shard].append(Entry(shard, digest, state, folder))
+            entry = Entry.parse(folder, name)
+            if entry is not None:
+                found[entry.shard].append(entry)
         return cls(found)
 
     def latest(self, shard: str, lineage: Lineage) -> Entry | None:
@@ -96,7 +105,7 @@ def shard_digest(shards: Shards, i: int, numbers: NDArray[np.int32], failed: NDA
     members = shards.members[shards.first[i] : shards.first[i + 1]]
     scenes = shards.chips.scenes[members]
     content = shards.key[i].tobytes() + np.where(scenes >= 0, numbers[scenes], 0).astype("<i4").tobytes()
-    return hashlib.sha256(content + failed[members].tobytes()).hexdigest()[:DIGITS]
+    return hashlib.sha256(content + failed[members].tobytes()).hexdigest()[:NAME_DIGITS]
 
 
 def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> None:
@@ -106,6 +115,36 @@ def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> Non
         facts: `objects` (sha256 by path in the store), `missing` (names of chips), `valid_share`.
     """
     staging.write(entry.object_name, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+
+class Written(NamedTuple):
+    """A shard that a task has written, to be entered.
+
+    Attributes:
+        entry: its place in the ledger.
+        receipt: the store's.
+        facts: what the entry says besides the receipt's `objects`.
+    """
+
+    entry: Entry
+    receipt: Receipt
+    facts: Mapping[str, Any]
+
+
+def enter(staging: Storage, target: Target, written: Sequence[Written]) -> None:
+    """Make shards durable in the target, then enter them.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    target.accept([one.receipt for one in written])
+
+    def write(one: Written) -> None:
+        write_entry(staging, one.entry, {"objects": one.receipt.objects, **one.facts})
+
+    with ThreadPoolExecutor(REQUESTS, "ledger") as pool:
+        for _ in pool.map(write, written):
+            pass
 
 
 def read_entry(staging: Storage, entry: Entry) -> dict[str, Any]:

@@ -11,45 +11,23 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import Any
 
-import dask.threaded
-import numpy as np
 import ray
-from numpy.typing import NDArray
-from zarr.abc.store import Store
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import MemoryStore
 
-from difffusr.kernels.bands import BANDS
-from difffusr.kernels.images.pyramid import average_2x, mode_2x
-from difffusr.pipeline.assemble.ledger import DIGITS, OVERVIEWS, Entry, Ledger, write_entry
+from difffusr.pipeline.assemble.halving import halve_memory, write_overview
+from difffusr.pipeline.assemble.ledger import OVERVIEWS, Entry, Ledger, Written, enter
 from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.shard import ShardData
-from difffusr.pipeline.engine.memory import keep_freed_memory
-from difffusr.pipeline.engine.session import result_of
+from difffusr.pipeline.engine.tasks import dispatch, task_options
 from difffusr.pipeline.geo.grid import OverviewIndex, ShardIndex
-from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.ground.pixels import STD_FILL
-from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.publish.target import Receipt, ShardWriter, Target
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.geo.names import NAME_DIGITS, PlaceName
+from difffusr.pipeline.publish.target import Receipt, Target
+from difffusr.pipeline.storage.objects import Storage
 
 #: Part of every digest: another one makes all overviews anew.
 _ALGORITHM = "mean of valid, half to even; mode: 1"
-
-
-#: Requests to the staging folder at a time.
-_REQUESTS = 8
-
-
-#: Seconds between two looks at what has ended.
-_POLL_S = 0.2
 
 
 #: So many shards are asked for at a time, however few cores there are.
@@ -128,7 +106,7 @@ def _pyramid(
         of_level = {}
         for (epsg, at), children in made.items():
             told = [(child.row % 2, child.col % 2, below[epsg, child]) for child in children]
-            of_level[epsg, at] = hashlib.sha256(json.dumps([_ALGORITHM, told]).encode()).hexdigest()[:DIGITS]
+            of_level[epsg, at] = hashlib.sha256(json.dumps([_ALGORITHM, told]).encode()).hexdigest()[:NAME_DIGITS]
         made_of |= made
         digests |= of_level
         below = of_level
@@ -141,7 +119,7 @@ def _says(entry: Entry | None, digest: str) -> bool:
 
 def overview_name(epsg: int, at: OverviewIndex) -> str:
     """What the ledger calls a shard of an overview."""
-    return f"{epsg}/{at.level}/{at.row}_{at.col}"
+    return str(PlaceName(epsg, at.row, at.col, at.level))
 
 
 def write_overviews(
@@ -164,7 +142,7 @@ def write_overviews(
             for entry in ledger.in_state(overview_name(epsg, at), target.state(epsg)):
                 staging.delete(entry.object_name)  # before its pixels change
         for done in _level_written(level, overviews, target, stopped):
-            _enter(done, overviews, target, staging)
+            enter(staging, target, [_entered(overviews, target, *one) for one in done])
             for _ in done:
                 advance()
         if stopped():
@@ -176,120 +154,21 @@ def _level_written(
     level: Sequence[OverviewPlace], overviews: Overviews, target: Target, stopped: Callable[[], bool]
 ) -> Iterator[list[tuple[OverviewPlace, Receipt]]]:
     """Write shards of one level, as many at a time as there are cores for; receipts as they come."""
-    writer = ray.put(target.writer())
-    task = ray.remote(write_overview).options(num_cpus=1, max_retries=5)
-    waiting, running = deque(level), dict[Any, OverviewPlace]()
-    while running or (waiting and not stopped()):
-        # More than there are cores: an autoscaler starts nodes for what waits.
-        limit = max(_LEAST_AHEAD, int(2 * ray.cluster_resources().get("CPU", 1)))
-        while waiting and len(running) < limit and not stopped():
-            place = waiting.popleft()
-            running[task.remote(writer, *place, overviews.made_of[place])] = place
-        ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_POLL_S)
-        if ended:
-            yield [(running.pop(reference), result_of(reference)) for reference in ended]
+    draft, writer = target.draft, ray.put(target.writer())
+    with_std = any(zone.uncertainty_samples for zone in draft.zones.values())
+    task = ray.remote(write_overview).options(**task_options(1, halve_memory(draft.grid, with_std=with_std)))
+
+    def begin(place: OverviewPlace) -> Any:
+        return task.remote(writer, *place, overviews.made_of[place])
+
+    def limit() -> int:
+        """More than there are cores: an autoscaler starts nodes for what waits."""
+        return max(_LEAST_AHEAD, int(2 * ray.cluster_resources().get("CPU", 1)))
+
+    return dispatch(deque(level), begin, limit, stopped)
 
 
-def _enter(
-    done: Sequence[tuple[OverviewPlace, Receipt]], overviews: Overviews, target: Target, staging: Storage
-) -> None:
-    """Make shards durable, and enter them."""
-    target.accept([receipt for _, receipt in done])
-
-    def enter(place: OverviewPlace, receipt: Receipt) -> None:
-        entry = Entry(overview_name(*place), overviews.digests[place], target.state(place[0]), OVERVIEWS)
-        write_entry(staging, entry, {"objects": receipt.objects})
-
-    with ThreadPoolExecutor(_REQUESTS, "ledger") as pool:
-        for _ in pool.map(lambda pair: enter(*pair), done):
-            pass
-
-
-def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: Sequence[OverviewIndex]) -> Receipt:
-    """Make one shard of an overview and write it whole.
-
-    Args:
-        children: those of its four that there are.
-
-    Raises:
-        StoreError: the store fails, or a shard below is not there.
-    """
-    keep_freed_memory()
-    return writer.write(epsg, at, halve_shards(writer.draft, writer.store(), epsg, children))
-
-
-def halve_shards(
-    draft: CubeDraft, store: Store, epsg: int, children: Sequence[OverviewIndex], strip_px: int = 512
-) -> ShardData:
-    """One shard of an overview.
-
-    The graph has one task to fetch each shard below, whole, and one to halve each strip of its rows into its place; in
-    memory at once: the shard that is made, 27 bytes a pixel (51 with the standard deviation), one shard as it is
-    stored, and a strip.
-
-    Reflectance is the mean of what is valid, per band; a standard deviation the mean of those below: the most that the
-    mean can vary. Quality and source are the most frequent among the pixels with data.
-
-    Args:
-        children: those of its four that there are, of one level.
-        strip_px: rows halved at a time, even.
-
-    Raises:
-        StoreError: the store fails, or a shard below is not there.
-    """
-    side, zone = draft.grid.shard_px, draft.zones[epsg]
-    spectral = len(BANDS), side, side
-    made = ShardData(
-        np.zeros(spectral, np.uint16),
-        np.zeros((side, side), np.uint8),
-        np.zeros((side, side), np.uint16),
-        np.full(spectral, STD_FILL, np.uint16) if zone.uncertainty_samples else None,
-    )
-    graph: dict[tuple[Any, ...], Any] = {}
-    strips = []
-    for child in children:
-        graph["objects", *child] = (partial(_fetch, draft, store, epsg, child),)
-        row, col = child.row % 2 * side // 2, child.col % 2 * side // 2
-        for top in range(0, side, strip_px):
-            rows = slice(row + top // 2, row + min(top + strip_px, side) // 2)
-            quarter = made.part(rows, slice(col, col + side // 2))
-            strips.append(("strip", *child, top))
-            graph[strips[-1]] = (partial(_halve, quarter, draft, epsg, child, top), ("objects", *child))
-    dask.threaded.get(graph, strips, num_workers=1)
-    return made
-
-
-def _fetch(draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex) -> dict[str, Buffer]:
-    """A shard's objects, by path."""
-    objects = {}
-    for path in draft.shard_objects(epsg, shard):
-        try:
-            found = sync(store.get(path, default_buffer_prototype()))
-        except STORE_FAILURES as error:
-            raise StoreError(f"{draft.storage.url}/{path}: cannot be read ({first_line(error)})") from None
-        if found is None:
-            raise StoreError(f"{draft.storage.url}/{path}: is not there any more; run again")
-        objects[path] = found
-    return objects
-
-
-def _halve(
-    out: ShardData, draft: CubeDraft, epsg: int, shard: OverviewIndex, top: int, objects: Mapping[str, Buffer]
-) -> None:
-    """Halve the rows of a shard from `top` on into `out`, which tells how many. Past the level's edge is no data."""
-    zone, side = draft.zones[epsg], draft.grid.shard_px
-    first, left, rows = shard.row * side + top, shard.col * side, 2 * out.quality.shape[0]
-    store = MemoryStore(dict(objects))
-
-    def read(name: str) -> NDArray[Any]:
-        array = draft.array(store, f"{zone.level_path(shard.level)}/{name}")
-        inside = np.asarray(array[zone.step, ..., first : first + rows, left : left + side])
-        missing = [(0, 0)] * (inside.ndim - 2) + [(0, rows - inside.shape[-2]), (0, side - inside.shape[-1])]
-        return np.pad(inside, missing, constant_values=array.fill_value) if np.any(missing) else inside
-
-    source = read("source")
-    out.source[:] = mode_2x(source, source > 0)
-    out.quality[:] = mode_2x(read("quality"), source > 0)
-    out.reflectance[:] = average_2x(read("reflectance"), 0)
-    if out.std is not None:
-        out.std[:] = average_2x(read("reflectance_std"), STD_FILL)
+def _entered(overviews: Overviews, target: Target, place: OverviewPlace, receipt: Receipt) -> Written:
+    """What is to be entered of a shard."""
+    entry = Entry(overview_name(*place), overviews.digests[place], target.state(place[0]), OVERVIEWS)
+    return Written(entry, receipt, {})

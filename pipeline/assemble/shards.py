@@ -7,33 +7,27 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
-from difffusr.pipeline.assemble.ledger import Entry, Ledger, shard_digest, write_entry
+from difffusr.pipeline.assemble.blend import ChipSource, blend_memory
+from difffusr.pipeline.assemble.ledger import REQUESTS, Entry, Ledger, Written, enter, shard_digest
+from difffusr.pipeline.assemble.writing import WrittenShard, write_shard
 from difffusr.pipeline.chips.staging import delete_chip
-from difffusr.pipeline.engine.memory import keep_freed_memory
-from difffusr.pipeline.engine.session import result_of
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
+from difffusr.pipeline.engine.tasks import POLL_S, dispatch, task_options
+from difffusr.pipeline.geo.grid import ChipIndex, Grid
+from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.plan.tables import Plan, Shards
-from difffusr.pipeline.publish.target import Receipt, ShardWriter, Target
+from difffusr.pipeline.publish.target import Target
 from difffusr.pipeline.storage.objects import Storage
-
-#: Requests to the staging folder at a time: entries of the ledger, and chips deleted.
-_REQUESTS = 8
-
-
-#: Seconds between two looks at what has ended.
-_POLL_S = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +89,13 @@ class ShardStream:
         self._shards: Shards = work.plan.shards
         self._failed = np.zeros(len(work.plan.chips), bool)
         self._touching = _Inverse.of(self._shards, len(work.plan.chips))
-        self._waits = _count(self._shards, work.todo, ~work.staged)
+        self._waits = _count(self._shards, ~work.staged)
         self._left = self._touching.count(work.todo)
         self._ready: deque[int] = deque(np.flatnonzero(work.todo & (self._waits == 0)).tolist())
         self._news: queue.SimpleQueue[tuple[NDArray[np.int64], bool] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._halted = threading.Event()
+        self._open_end = True
         self._cpus, self._limit = 0.1, 1
         self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
         self._thread.start()
@@ -145,34 +140,22 @@ class ShardStream:
 
     def _run(self) -> None:
         try:
-            with ThreadPoolExecutor(_REQUESTS, "ledger") as pool:
-                self._loop(pool)
+            writer, grid = ray.put(self._target.writer()), ray.put(self._grid)
+            begin = partial(self._begin, writer=writer, grid=grid)
+            for ended in dispatch(self._ready, begin, lambda: self._limit, self._halted.is_set, self._hear):
+                self._end(ended)
         except BaseException as error:
             self._error = error
 
-    def _loop(self, pool: ThreadPoolExecutor) -> None:
-        writer, grid = ray.put(self._target.writer()), ray.put(self._grid)
-        running: dict[Any, int] = {}
-        open_end = True
-        while open_end or running or (self._ready and not self._halted.is_set()):
-            open_end = self._hear(open_end, wait=not running and not self._ready)
-            while self._ready and len(running) < self._limit and not self._halted.is_set():
-                if task := self._begin(self._ready.popleft(), writer, grid, pool):
-                    running[task[0]] = task[1]
-            if not running:
-                continue
-            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_POLL_S)
-            if ended:
-                self._end([(running.pop(task), result_of(task)) for task in ended], pool)
-
-    def _hear(self, open_end: bool, *, wait: bool) -> bool:
+    def _hear(self, wait: bool) -> bool:
         """Take in what became of chips; whether more is to come."""
-        while open_end:
+        while self._open_end:
             try:
-                news = self._news.get(timeout=_POLL_S) if wait else self._news.get_nowait()
+                news = self._news.get(timeout=POLL_S) if wait else self._news.get_nowait()
             except queue.Empty:
                 return True
             if news is None:
+                self._open_end = False
                 return False
             positions, failed = news
             self._failed[positions] = failed
@@ -181,9 +164,9 @@ class ShardStream:
                 if self._waits[shard] == 0 and self._work.todo[shard]:
                     self._ready.append(int(shard))
             wait = False
-        return open_end
+        return False
 
-    def _begin(self, i: int, writer: Any, grid: Any, pool: ThreadPoolExecutor) -> tuple[Any, int] | None:
+    def _begin(self, i: int, writer: Any, grid: Any) -> Any | None:
         """Start a shard's task, unless it need not or must not be written."""
         members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
         name = self._name(i)
@@ -199,9 +182,10 @@ class ShardStream:
         for entry in self._ledger.in_state(name, self._target.state(int(self._shards.epsg[i]))):
             self._staging.delete(entry.object_name)  # before its pixels change
         sources, gaps = self._sources(members)
-        task = ray.remote(write_shard).options(num_cpus=self._cpus, max_retries=5)
-        place = int(self._shards.epsg[i]), ShardIndex(int(self._shards.row[i]), int(self._shards.col[i]))
-        return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std), i
+        memory = blend_memory(self._grid, with_std=self._with_std)
+        task = ray.remote(write_shard).options(**task_options(self._cpus, memory))
+        place = int(self._shards.epsg[i]), self._shards.place(i)
+        return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std)
 
     def _sources(self, members: NDArray[np.int32]) -> tuple[list[ChipSource], list[ChipIndex]]:
         """The chips that a shard is blended from, and the places of those that failed."""
@@ -216,11 +200,9 @@ class ShardStream:
             sources.append(ChipSource(chip.index, chip.object_name, numbers))
         return sources, gaps
 
-    def _end(self, ended: Sequence[tuple[int, WrittenShard]], pool: ThreadPoolExecutor) -> None:
+    def _end(self, ended: Sequence[tuple[int, WrittenShard]]) -> None:
         """Make shards durable, enter them, and let go of the chips that nothing needs any more."""
-        self._target.accept([written.receipt for _, written in ended])
-        for _ in pool.map(lambda pair: self._enter(*pair), ended):
-            pass
+        enter(self._staging, self._target, [self._entered(*pair) for pair in ended])
         free: list[str] = []
         for i, written in ended:
             self.result.written += 1
@@ -231,54 +213,19 @@ class ShardStream:
                 free += [self._work.plan.chips[int(m)].object_name for m in members if self._left[m] == 0]
             self._advance()
         if not self._keep_chips:
-            list(pool.map(lambda name: delete_chip(self._staging, name), free))
+            with ThreadPoolExecutor(REQUESTS, "chips") as pool:
+                list(pool.map(partial(delete_chip, self._staging), free))
 
-    def _enter(self, i: int, written: WrittenShard) -> None:
+    def _entered(self, i: int, written: WrittenShard) -> Written:
+        """What is to be entered of a shard."""
         members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
         missing = [self._work.plan.chips[int(m)].name for m in members if self._failed[m]]
         digest = shard_digest(self._shards, i, self._work.numbers, self._failed)
         entry = Entry(self._name(i), digest, self._target.state(int(self._shards.epsg[i])))
-        facts = {"objects": written.receipt.objects, "missing": missing, "valid_share": written.valid_share}
-        write_entry(self._staging, entry, facts)
+        return Written(entry, written.receipt, {"missing": missing, "valid_share": written.valid_share})
 
     def _name(self, i: int) -> str:
-        return f"{self._shards.epsg[i]}/{self._shards.row[i]}_{self._shards.col[i]}"
-
-
-@dataclass(frozen=True)
-class WrittenShard:
-    """What a task returns: the store's receipt, the share of pixels with data, and the seconds of core it took."""
-
-    receipt: Receipt
-    valid_share: float
-    seconds: float
-
-
-def write_shard(
-    writer: ShardWriter,
-    grid: Grid,
-    epsg: int,
-    index: ShardIndex,
-    chips: list[ChipSource],
-    gaps: list[ChipIndex],
-    staging: Storage,
-    with_std: bool,
-) -> WrittenShard:
-    """Blend one shard and write it whole.
-
-    Args:
-        chips: those that touch it and are staged.
-        gaps: places of those that failed; what of them no neighbour fills is flagged.
-
-    Raises:
-        StoreError: a staged chip or the store fails.
-    """
-    keep_freed_memory()
-    begun = time.process_time()
-    data = blend_shard(grid, index, chips, staging, with_std=with_std, gaps=gaps)
-    receipt = writer.write(epsg, index, data)
-    valid = float((data.source > 0).mean())
-    return WrittenShard(receipt, round(valid, 6), time.process_time() - begun)
+        return str(PlaceName(int(self._shards.epsg[i]), *self._shards.place(i)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +253,7 @@ class _Inverse:
         return np.diff(sums[self.first]).astype(np.int16)
 
 
-def _count(shards: Shards, todo: NDArray[np.bool_], missing: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _count(shards: Shards, missing: NDArray[np.bool_]) -> NDArray[np.int32]:
     """(shards,) how many chips that a shard needs are missing."""
     sums = np.concatenate([[0], np.cumsum(missing[shards.members])])
     waits: NDArray[np.int32] = np.diff(sums[shards.first]).astype(np.int32)

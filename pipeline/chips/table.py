@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import GROUPS
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, grid_of
+from difffusr.pipeline.geo.names import NAME_BYTES, PlaceName
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
 from difffusr.pipeline.ground.urls import one_line
@@ -54,14 +55,17 @@ class ChipTable:
     @classmethod
     def of(cls, config: RunConfig, plan: Plan) -> ChipTable:
         """The table of a plan."""
-        c, key = plan.chips, plan.chips.key[:, :10]
+        c, key = plan.chips, plan.chips.key[:, :NAME_BYTES]
         skip = WATER_CLASSES * config.skip.water + CLOUD_CLASSES * config.skip.cloud
         allow_cloudy = config.scenes.allow_cloudy
         return cls(c.epsg, c.row, c.col, c.scenes, key, plan.scenes, grid_of(config), allow_cloudy, skip)
 
     def name(self, position: int) -> str:
         """As `ChipPlan.name`."""
-        return f"{self.epsg[position]}/{self.row[position]}_{self.col[position]}"
+        return str(self._place(position))
+
+    def _place(self, position: int) -> PlaceName:
+        return PlaceName(int(self.epsg[position]), int(self.row[position]), int(self.col[position]))
 
     def facts(self, position: int) -> dict[str, Any]:
         """What the actor and the stager need to know of a chip."""
@@ -69,7 +73,7 @@ class ChipTable:
         return {
             "position": position,
             "name": self.name(position),
-            "object": f"{self.name(position)}-{self.key[position].tobytes().hex()}.chip",
+            "object": self._place(position).staged(self.key[position].tobytes().hex()),
             "epsg": int(self.epsg[position]),
             "pixel_row": window.row,
             "pixel_col": window.col,

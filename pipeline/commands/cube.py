@@ -17,7 +17,8 @@ from difffusr.pipeline.config.sections import Area, staging_beside
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.geo.area import geometry_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
-from difffusr.pipeline.publish.door import history, rollback
+from difffusr.pipeline.publish.door import rollback
+from difffusr.pipeline.publish.publications import history
 from difffusr.pipeline.readers.export import USUAL, export_cogs, exports_of
 from difffusr.pipeline.readers.report.gathering import collect
 from difffusr.pipeline.readers.report.page import to_page

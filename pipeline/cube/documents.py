@@ -6,12 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-
-from difffusr.pipeline.cube.store import open_store
-from difffusr.pipeline.storage.icechunk import failures_of, is_repository, open_repository
+from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.storage.objects import Storage
 
 
@@ -34,21 +29,11 @@ def objects_of(storage: Storage) -> Callable[[str], bytes | None]:
     Raises:
         StoreError: the store refuses.
     """
-    if not is_repository(storage):
-        return lambda path: storage.read(path) if storage.exists(path) else None
-    if open_repository(storage) is None:
-        return lambda path: None
-    store = open_store(storage)
-
-    def found(path: str) -> bytes | None:
-        with failures_of(storage):
-            return _bytes_at(store, path)
-
-    return found
+    return store_of(storage).objects()
 
 
 def object_bytes(storage: Storage, path: str) -> bytes | None:
-    """One object of a cube as readers see it; None where there is none. Of many: `objects_of`.
+    """One object of a cube as readers see it; None where there is none. For many, use `objects_of`.
 
     Raises:
         StoreError: the store refuses.
@@ -61,17 +46,3 @@ def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     data = object_bytes(storage, path)
     document: dict[str, Any] | None = None if data is None else json.loads(data)
     return document
-
-
-def _bytes_at(store: Store, path: str) -> bytes | None:
-    value = sync(store.get(path, default_buffer_prototype()))
-    return None if value is None else bytes(value.to_bytes())
-
-
-def published_documents(storage: Storage) -> dict[str, dict[str, Any]]:
-    """Metadata of every group and array below the root, by path, as readers see it: of the root's consolidated
-    metadata.
-    Of an Icechunk repository nothing: what its snapshots hold is of one piece by itself."""
-    root = metadata(storage, "zarr.json") or {}
-    found: dict[str, dict[str, Any]] = (root.get("consolidated_metadata") or {}).get("metadata", {})
-    return found

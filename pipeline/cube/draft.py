@@ -24,7 +24,7 @@ from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 
 #: Bytes of a shard that are read back at a time.
 _READ_BACK = 16 << 20
@@ -86,7 +86,7 @@ class CubeDraft:
             try:
                 sync(store.set(key, encoded))
                 whole = _holds(store, key, encoded)
-            except STORE_FAILURES as error:
+            except store_failures() as error:
                 raise StoreError(f"{self.storage.url}/{key}: cannot be written ({first_line(error)})") from None
             if not whole:
                 raise StoreError(

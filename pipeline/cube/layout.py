@@ -58,6 +58,11 @@ class Zone:
         return self.lineage[-1]
 
     @property
+    def is_written(self) -> bool:
+        """Whether shards of it are written: not where readers see the period already and nothing of it changes."""
+        return not self.seen or self.revised
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """The variables that have shards."""
         return ("reflectance", "quality", "source", *(("reflectance_std",) if self.uncertainty_samples else ()))

@@ -1,4 +1,4 @@
-"""Windows of a published cube."""
+"""Windows of a cube's arrays, filled up where they reach past the edge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,38 @@ from numpy.typing import NDArray
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo.grid import PixelWindow
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.storage.objects import Storage, store_failures
+
+
+def read_window(array: zarr.Array[Any], step: int, window: PixelWindow, whole: PixelWindow) -> NDArray[Any]:
+    """A window of an array at a step of time, (bands, h, w) or (h, w) as stored; the fill value past the array's edge.
+
+    Args:
+        array: (time, band, y, x) or (time, y, x).
+        window: in the same pixels as `whole`.
+        whole: what the array covers.
+
+    Raises:
+        StoreError: the store refuses, or a chunk is damaged.
+    """
+    row, col = window.row - whole.row, window.col - whole.col
+    top, bottom = max(row, 0), min(row + window.height, whole.height)
+    left, right = max(col, 0), min(col + window.width, whole.width)
+    bands = array.shape[1:-2]
+    if top >= bottom or left >= right:
+        return np.full((*bands, window.height, window.width), array.fill_value, array.dtype)
+    try:
+        inside = np.asarray(array[(step, ..., slice(top, bottom), slice(left, right))])
+    except store_failures(RuntimeError) as error:  # the last one: of a codec
+        raise StoreError(
+            f"{array.store_path}: cannot be read ({first_line(error)}); `difffusr verify` names damaged shards"
+        ) from None
+    if inside.shape[-2:] == (window.height, window.width):
+        return inside
+    beyond = [(top - row, row + window.height - bottom), (left - col, col + window.width - right)]
+    return np.pad(inside, [*[(0, 0)] * len(bands), *beyond], constant_values=array.fill_value)
 
 
 class CubeReader:
@@ -22,14 +53,8 @@ class CubeReader:
         self._draft = draft
 
     def read(self, epsg: int, name: str, window: PixelWindow) -> NDArray[Any]:
-        """(bands, h, w) or (h, w) of a variable, as stored; its fill value where the window reaches past the cube."""
+        """A window of a variable, see `read_window`."""
         zone = self._draft.zones[epsg]
-        row, col = window.row - zone.window.row, window.col - zone.window.col
         array = self._root[f"{zone.path}/{name}"]
         assert isinstance(array, zarr.Array)
-        r0, r1 = max(row, 0), min(row + window.height, zone.window.height)
-        c0, c1 = max(col, 0), min(col + window.width, zone.window.width)
-        inside = np.asarray(array[(zone.step, ..., slice(r0, r1), slice(c0, c1))])
-        missing = [(0, 0)] * (inside.ndim - 2)
-        missing += [(r0 - row, row + window.height - r1), (c0 - col, col + window.width - c1)]
-        return np.pad(inside, missing, constant_values=array.fill_value)
+        return read_window(array, zone.step, window, zone.window)

@@ -7,6 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from difffusr.kernels.bands import BANDS
+
+
+def shard_bytes(side_px: int, *, with_std: bool) -> int:
+    """Bytes of a shard's pixels: 27 a pixel, 51 with the standard deviation."""
+    return (2 * len(BANDS) * (2 if with_std else 1) + 1 + 2) * side_px**2
+
+
+def encoding_bytes(side_px: int) -> int:
+    """Bytes that encoding one variable of a shard takes at most besides its pixels: Zarr holds a copy of them, the
+    encoded chunks, and the object that they are put together to. Pixels that do not compress at all are assumed."""
+    return 3 * 2 * len(BANDS) * side_px**2
+
 
 @dataclass(frozen=True)
 class ShardData:

@@ -1,29 +1,116 @@
-"""A cube's Zarr store, at any URL."""
+"""The stores that can keep a cube, behind one protocol: what readers see of it, whatever keeps it."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.config.values import ICECHUNK
+from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage.icechunk import MAIN, failures_of, is_repository, open_repository
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
+
+#: Metadata of groups and arrays, by path.
+Documents = Mapping[str, dict[str, Any]]
+
+
+class CubeStore(Protocol):
+    """What keeps a cube. Every method but `check_writable` tells what readers see, and raises StoreError where the
+    store refuses.
+
+    Attributes:
+        storage: where it is.
+    """
+
+    @property
+    def storage(self) -> Storage: ...
+
+    def open(self, read_only: bool = True) -> Store:
+        """As a Zarr store. StoreError where there is none."""
+
+    def objects(self) -> Callable[[str], bytes | None]:
+        """Opens the cube once and gives its objects by path; None for one that is not there."""
+
+    def group(self, path: str) -> dict[str, Any] | None:
+        """Metadata of a group; None where there is none."""
+
+    def consolidated(self) -> Documents:
+        """Metadata of every group and array that the root's document repeats, and has to repeat to show them."""
+
+    def check_writable(self) -> None:
+        """Raise StoreError where the store can be seen to refuse writing."""
+
+    def stored_bytes(self) -> int | None:
+        """Bytes of all objects, by listing them; None where that does not tell what readers see."""
+
+
+@dataclass(frozen=True)
+class PlainStore:
+    """A plain Zarr store, see `CubeStore`. Its root's consolidated metadata decides what readers see."""
+
+    storage: Storage
+
+    def open(self, read_only: bool = True) -> Store:
+        """Paths and ``file://`` through LocalStore, whose files appear whole or not at all."""
+        _, path = self.storage.filesystem()
+        if self.storage.is_local:
+            return LocalStore(path, read_only=read_only)
+        try:
+            options = dict(self.storage.options)
+            return FsspecStore.from_url(self.storage.url, storage_options=options, read_only=read_only)
+        except store_failures() as error:
+            raise StoreError(f"{self.storage.url}: cannot be opened ({first_line(error)}); check store.url") from None
+
+    def objects(self) -> Callable[[str], bytes | None]:
+        """See `CubeStore`."""
+        return lambda path: self.storage.read(path) if self.storage.exists(path) else None
+
+    def group(self, path: str) -> dict[str, Any] | None:
+        """See `CubeStore`."""
+        return self.consolidated().get(path)
+
+    def consolidated(self) -> Documents:
+        """See `CubeStore`."""
+        data = self.objects()("zarr.json")
+        root = {} if data is None else json.loads(data)
+        documents: Documents = (root.get("consolidated_metadata") or {}).get("metadata", {})
+        return documents
+
+    def check_writable(self) -> None:
+        """See `CubeStore`."""
+        self.storage.check_writable()
+
+    def stored_bytes(self) -> int | None:
+        """See `CubeStore`."""
+        fs, path = self.storage.filesystem()
+        try:
+            return int(fs.du(path))
+        except store_failures(NotImplementedError):
+            return None
+
+
+def store_of(storage: Storage) -> CubeStore:
+    """What keeps the cube at a URL, by the URL's scheme.
+
+    Raises:
+        ConfigError: the package that reads and writes it is not installed.
+    """
+    if not storage.url.startswith(ICECHUNK):
+        return PlainStore(storage)
+    try:
+        from difffusr.pipeline.cube.icechunk import IcechunkStore
+    except ModuleNotFoundError as error:
+        if error.name != "icechunk":
+            raise
+        raise ConfigError(f"{storage.url}: needs the package icechunk; pip install 'difffusr[icechunk]'") from None
+    return IcechunkStore(storage)
 
 
 def open_store(storage: Storage, read_only: bool = True) -> Store:
-    """A Zarr store at a URL: paths and ``file://`` through LocalStore, whose files appear whole or not at all; of an
-    Icechunk repository what readers see."""
-    if is_repository(storage):
-        repository = open_repository(storage)
-        if repository is None:
-            raise StoreError(f"{storage.url}: there is no Icechunk repository; check store.url")
-        with failures_of(storage):
-            return repository.readonly_session(MAIN).store
-    _, path = storage.filesystem()
-    if storage.is_local:
-        return LocalStore(path, read_only=read_only)
-    try:
-        return FsspecStore.from_url(storage.url, storage_options=dict(storage.options), read_only=read_only)
-    except STORE_FAILURES as error:
-        raise StoreError(f"{storage.url}: cannot be opened ({first_line(error)}); check store.url") from None
+    """The Zarr store at a URL, as `CubeStore.open`."""
+    return store_of(storage).open(read_only)

@@ -17,6 +17,11 @@ _LARGEST = 32 << 20
 _KEPT = 256 << 20
 
 
+#: Bytes of a worker that writes shards before it has any: the interpreter and its libraries (210 MB measured), and
+#: buffers of threads and codecs.
+WORKER_BYTES = 320 << 20
+
+
 @cache  # once a process
 def keep_freed_memory() -> None:
     """From now on this process keeps up to 256 MB that it has freed. Without glibc nothing happens."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from difffusr.pipeline.geo.names import PlaceName, place_names, staged_names
 from difffusr.pipeline.scenes.item import Scene
 
 #: Bytes of a content key (sha256).
@@ -41,12 +42,12 @@ class ChipPlan:
     @property
     def name(self) -> str:
         """Zone, row and column, as staged objects and messages show them."""
-        return f"{self.epsg}/{self.index.row}_{self.index.col}"
+        return str(PlaceName(self.epsg, *self.index))
 
     @property
     def object_name(self) -> str:
         """Name of the staged object: it exists exactly when the chip is done."""
-        return f"{self.name}-{self.key[:20]}.chip"
+        return PlaceName(self.epsg, *self.index).staged(self.key)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ShardPlan:
     @property
     def name(self) -> str:
         """Zone, row and column, as the ledger and messages show them."""
-        return f"{self.epsg}/{self.index.row}_{self.index.col}"
+        return str(PlaceName(self.epsg, *self.index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +115,7 @@ class Chips(Sequence[ChipPlan]):
 
     def object_names(self) -> list[str]:
         """Name of each chip's staged object."""
-        places = zip(self.epsg.tolist(), self.row.tolist(), self.col.tolist(), self.key[:, :10], strict=True)
-        return [f"{epsg}/{row}_{col}-{key.tobytes().hex()}.chip" for epsg, row, col, key in places]
+        return staged_names(self.epsg, self.row, self.col, self.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +178,7 @@ class Shards(Sequence[ShardPlan]):
 
     def names(self) -> list[str]:
         """Zone, row and column of each shard, as the ledger names it."""
-        places = zip(self.epsg.tolist(), self.row.tolist(), self.col.tolist(), strict=True)
-        return [f"{epsg}/{row}_{col}" for epsg, row, col in places]
+        return place_names(self.epsg, self.row, self.col)
 
 
 def _touching(chips: Chips, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,17 +1,30 @@
-"""The one door to both kinds of store: a target for a draft, the history of a cube, and the way back."""
+"""The one door to every kind of store: a target for a draft, and the way back."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.layout import ENCODINGS
+from difffusr.pipeline.cube.store import PlainStore, store_of
 from difffusr.pipeline.ground.errors import DifffusrError
-from difffusr.pipeline.publish.plain import PlainTarget, put_in_place
-from difffusr.pipeline.publish.publications import Publication, next_number, next_revision, now, records
-from difffusr.pipeline.publish.target import Target
-from difffusr.pipeline.storage.icechunk import is_repository
+from difffusr.pipeline.publish.plain import PlainPublisher
+from difffusr.pipeline.publish.publications import Publication, history, next_number, now, records
+from difffusr.pipeline.publish.revisions import next_revision
+from difffusr.pipeline.publish.target import Publisher, Target
 from difffusr.pipeline.storage.objects import Storage
+
+
+def publisher_of(storage: Storage) -> Publisher:
+    """What publishes into the store at a URL.
+
+    Raises:
+        ConfigError: the package of this kind of store is not installed.
+    """
+    if isinstance(store_of(storage), PlainStore):
+        return PlainPublisher(storage)
+    from difffusr.pipeline.publish.icechunk import IcechunkPublisher
+
+    return IcechunkPublisher(storage)
 
 
 def open_target(storage: Storage, staging: Storage, draft: CubeDraft, label: str) -> Target:
@@ -22,38 +35,23 @@ def open_target(storage: Storage, staging: Storage, draft: CubeDraft, label: str
         staging: the cube's staging folder.
         label: of the run's period.
     """
-    if is_repository(storage):
-        from difffusr.pipeline.publish.icechunk import IcechunkTarget
-
-        return IcechunkTarget(storage, staging, draft, label)
-    return PlainTarget(storage, staging, draft, label)
+    return publisher_of(storage).target(staging, draft, label)
 
 
 def revision_to_come(storage: Storage, staging: Storage, draft: CubeDraft, epsg: int) -> int:
-    """A new revision for a zone of a draft. Icechunk keeps versions apart by itself, and knows the first keys alone."""
-    number = next_revision(staging, epsg, draft.zones[epsg].lineage)
-    return -(-number // len(ENCODINGS)) * len(ENCODINGS) if is_repository(storage) else number
+    """A new revision for a zone of a draft."""
+    return publisher_of(storage).revision_from(next_revision(staging, epsg, draft.zones[epsg].lineage))
 
 
 def finish_publishing(storage: Storage, staging: Storage) -> None:
-    """Finish a publication whose driver died in the middle of it: everything that it needs was there already.
+    """Finish a publication whose driver died in the middle of it: everything that it needs is there already.
 
     Raises:
         StoreError: the store refuses.
     """
     last = max(records(staging), key=lambda record: record.number, default=None)
-    if last is not None and last.state != "published" and not is_repository(storage):
-        put_in_place(storage, staging, last)
-
-
-def history(staging: Storage) -> list[Publication]:
-    """What readers of a cube have seen, the newest first; one of them is current.
-
-    Raises:
-        StoreError: the history cannot be read.
-    """
-    done = [record for record in records(staging) if record.state == "published"]
-    return [replace(record, current=record is done[-1]) for record in reversed(done)]
+    if last is not None and last.state != "published":
+        publisher_of(storage).finish(staging, last)
 
 
 def rollback(storage: Storage, staging: Storage, to: int | None = None) -> Publication:
@@ -86,13 +84,7 @@ def rollback(storage: Storage, staging: Storage, to: int | None = None) -> Publi
     restored = replace(
         wanted, number=next_number(staging), when=now(), kind="rollback", restores=_original(wanted), state="publishing"
     )
-    if is_repository(storage):
-        from difffusr.pipeline.publish.icechunk import restore
-
-        restored = restore(storage, staging, restored)
-    else:
-        put_in_place(storage, staging, restored)
-    return replace(restored, state="published", current=True)
+    return publisher_of(storage).restore(staging, restored)
 
 
 def _before(seen: list[Publication]) -> Publication | None:

@@ -15,13 +15,13 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.icechunk import MAIN, failures_of, object_in, open_repository
 from difffusr.pipeline.cube.layout import ENCODINGS, AnyShard, Zone, chunk_key
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.geo.grid import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage.icechunk import MAIN, failures_of, open_repository
 from difffusr.pipeline.storage.objects import Storage
 
 #: Under this name a commit's metadata says what the project has to know of it.
@@ -89,7 +89,7 @@ class IcechunkTarget:
 
     def lineage(self, epsg: int) -> Mapping[str, int]:
         """See `publication.Target`; of a zone that readers see and that is not revised, what they see."""
-        names = (*self._before, self._attempt) if self._is_written(self.draft.zones[epsg]) else self._before
+        names = (*self._before, self._attempt) if self.draft.zones[epsg].is_written else self._before
         return {state: place for place, state in enumerate(names) if state}
 
     def published(self, epsg: int) -> Mapping[str, int]:
@@ -108,13 +108,8 @@ class IcechunkTarget:
             return {
                 f"{array}/{chunk_key(0, index)}"
                 for zone in self.draft.zones.values()
-                for array, index, _ in _chunks(coming if self._is_written(zone) else seen, zone)
+                for array, index, _ in _chunks(coming if zone.is_written else seen, zone)
             }
-
-    @staticmethod
-    def _is_written(zone: Zone) -> bool:
-        """Whether shards of a zone are written: not where readers see the period already and nothing of it changes."""
-        return not zone.seen or zone.lineage != zone.seen
 
     # What a run does -------------------------------------------------------------------------------------------------
 
@@ -163,7 +158,7 @@ class IcechunkTarget:
         with failures_of(self._storage):
             session = self._session()
             for epsg, zone in self.draft.zones.items():
-                if not self._is_written(zone):
+                if not zone.is_written:
                     continue
                 here = {zone.position(shard, self.draft.grid) for at, shard in planned if at == epsg}
                 for array, index, place in _chunks(session, zone):
@@ -230,30 +225,44 @@ class IcechunkTarget:
         _set(session, "zarr.json", json.dumps(root).encode())
 
 
-def restore(storage: Storage, staging: Storage, publication: Publication) -> Publication:
-    """Let readers see the snapshot of a publication again.
+@dataclass(frozen=True)
+class IcechunkPublisher:
+    """See `Publisher`."""
 
-    Args:
-        publication: the rollback, not yet kept; its snapshot is the one to go back to.
+    storage: Storage
 
-    Raises:
-        StoreError: the snapshot is gone, the store refuses, or somebody publishes at this moment.
-    """
-    repository = open_repository(storage)
-    if repository is None:
-        raise StoreError(f"{storage.url}: there is no Icechunk repository; check store.url")
-    with failures_of(storage):
-        _finish(staging, repository)
-        try:
-            repository.lookup_snapshot(publication.snapshot)
-        except icechunk.IcechunkError:
-            raise StoreError(
-                f"{storage.url}: snapshot {publication.snapshot} is gone: expired or collected as garbage"
-            ) from None
-        moved = _move(repository, staging, publication, repository.lookup_branch(MAIN))
-    if moved is None:
-        raise StoreError(f"{storage.url}: somebody else publishes at this moment; try again")
-    return moved
+    def target(self, staging: Storage, draft: CubeDraft, label: str) -> IcechunkTarget:
+        """See `Publisher`."""
+        return IcechunkTarget(self.storage, staging, draft, label)
+
+    def revision_from(self, number: int) -> int:
+        """See `Publisher`: Icechunk keeps versions apart by itself, and knows the first kind of keys alone."""
+        return -(-number // len(ENCODINGS)) * len(ENCODINGS)
+
+    def finish(self, staging: Storage, publication: Publication) -> None:
+        """See `Publisher`: not due before the next run begins or a state is restored."""
+
+    def restore(self, staging: Storage, publication: Publication) -> Publication:
+        """See `Publisher`. Its snapshot is the one to go back to.
+
+        Raises:
+            StoreError: the snapshot is gone, the store refuses, or somebody publishes at this moment.
+        """
+        repository = open_repository(self.storage)
+        if repository is None:
+            raise StoreError(f"{self.storage.url}: there is no Icechunk repository; check store.url")
+        with failures_of(self.storage):
+            _finish(staging, repository)
+            try:
+                repository.lookup_snapshot(publication.snapshot)
+            except icechunk.IcechunkError:
+                raise StoreError(
+                    f"{self.storage.url}: snapshot {publication.snapshot} is gone: expired or collected as garbage"
+                ) from None
+            moved = _move(repository, staging, publication, repository.lookup_branch(MAIN))
+        if moved is None:
+            raise StoreError(f"{self.storage.url}: somebody else publishes at this moment; try again")
+        return moved
 
 
 def _move(repository: icechunk.Repository, staging: Storage, publication: Publication, base: str) -> Publication | None:
@@ -321,8 +330,7 @@ def _chunks(session: icechunk.Session, zone: Zone) -> list[tuple[str, tuple[int,
 
 
 def _get(session: icechunk.Session, path: str) -> bytes | None:
-    value = sync(session.store.get(path, default_buffer_prototype()))
-    return None if value is None else bytes(value.to_bytes())
+    return object_in(session.store, path)
 
 
 def _set(session: icechunk.Session, path: str, data: bytes) -> None:

@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 
-from difffusr.pipeline.cube.documents import in_order, published_documents
+from difffusr.pipeline.cube.documents import in_order
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import ENCODINGS, AnyShard, Zone, chunk_index, chunk_key
 from difffusr.pipeline.cube.shard import ShardData
-from difffusr.pipeline.cube.store import open_store
+from difffusr.pipeline.cube.store import PlainStore
 from difffusr.pipeline.geo.grid import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 
 #: Requests to the store at a time.
 _REQUESTS = 16
@@ -48,7 +48,7 @@ class PlainWriter:
 
     def store(self) -> Store:
         """See `publication.ShardWriter`."""
-        return open_store(self.draft.storage)
+        return PlainStore(self.draft.storage).open()
 
 
 class _Object(NamedTuple):
@@ -93,7 +93,7 @@ class PlainTarget:
         claims = self._claims()
         for epsg, zone in self.draft.zones.items():
             claim = self._claim(zone)
-            if not _is_written(zone) or claims.get(str(epsg)) == claim:
+            if not zone.is_written or claims.get(str(epsg)) == claim:
                 continue
             claims.pop(str(epsg), None)
             self._note(claims)
@@ -129,7 +129,7 @@ class PlainTarget:
         return {
             found.path
             for epsg, zone in self.draft.zones.items()
-            if not _is_written(zone) or claims.get(str(epsg)) == self._claim(zone)
+            if not zone.is_written or claims.get(str(epsg)) == self._claim(zone)
             for found in self._objects(zone, zone.revision)
             if found.chunk[0] == zone.step
         }
@@ -159,7 +159,7 @@ class PlainTarget:
                 coordinates[path] = base64.b64encode(data).decode()
             else:
                 self.storage.write(path, data)
-        for name in published_documents(self.storage):
+        for name in PlainStore(self.storage).consolidated():
             path = f"{name}/zarr.json"
             if path not in documents and name.split("/")[0] not in map(str, self.draft.zones):
                 documents[path] = self.storage.read(path).decode()
@@ -236,7 +236,7 @@ class PlainTarget:
                     _link(Path(root, source), Path(root, target))
                 else:
                     fs.cp_file(f"{root}/{source}", f"{root}/{target}")
-            except STORE_FAILURES as error:
+            except store_failures() as error:
                 raise StoreError(
                     f"{self.storage.url}/{target}: cannot be copied from {source} ({first_line(error)}); run again"
                 ) from None
@@ -249,6 +249,30 @@ class PlainTarget:
                 pass
 
 
+@dataclass(frozen=True)
+class PlainPublisher:
+    """See `Publisher`."""
+
+    storage: Storage
+
+    def target(self, staging: Storage, draft: CubeDraft, label: str) -> PlainTarget:
+        """See `Publisher`."""
+        return PlainTarget(self.storage, staging, draft, label)
+
+    def revision_from(self, number: int) -> int:
+        """See `Publisher`: it knows all keys."""
+        return number
+
+    def finish(self, staging: Storage, publication: Publication) -> None:
+        """See `Publisher`: the history holds all that is to be put in place."""
+        put_in_place(self.storage, staging, publication)
+
+    def restore(self, staging: Storage, publication: Publication) -> Publication:
+        """See `Publisher`."""
+        put_in_place(self.storage, staging, publication)
+        return replace(publication, state="published", current=True)
+
+
 def put_in_place(storage: Storage, staging: Storage, publication: Publication) -> None:
     """Remember a publication, put its documents in place, the root's last, and remember that it is done.
 
@@ -259,17 +283,12 @@ def put_in_place(storage: Storage, staging: Storage, publication: Publication) -
     for path, text in publication.steps_of_time.items():
         storage.write(path, base64.b64decode(text))
     objects = {path: text.encode() for path, text in publication.documents.items()}
-    dropped = [f"{name}/zarr.json" for name in published_documents(storage) if f"{name}/zarr.json" not in objects]
+    dropped = [f"{name}/zarr.json" for name in PlainStore(storage).consolidated() if f"{name}/zarr.json" not in objects]
     for path in in_order(objects):
         storage.write(path, objects[path])
     for path in dropped:
         storage.delete(path)
     keep(staging, replace(publication, state="published"))
-
-
-def _is_written(zone: Zone) -> bool:
-    """Whether shards of a zone are written: not where readers see the period already and nothing of it changes."""
-    return not zone.seen or zone.revised
 
 
 def _state(revision: int) -> str:

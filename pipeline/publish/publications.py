@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.layout import ENCODINGS
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage.objects import Storage
+
+if TYPE_CHECKING:  # to list a cube's history takes nothing of what reads and writes a cube
+    from difffusr.pipeline.cube.draft import CubeDraft
 
 _FOLDER = "history"
 
@@ -123,17 +124,11 @@ def next_number(staging: Storage) -> int:
     return 1 if last is None else last.number + (last.state == "published")
 
 
-def next_revision(staging: Storage, epsg: int, lineage: Sequence[int]) -> int:
-    """A revision of a zone that readers have never seen, and whose keys are not those that they look at now."""
-    spaces = len(ENCODINGS)
-    seen = [record.zones[epsg] for record in records(staging) if epsg in record.zones]
-    number = max([*seen, *lineage]) + 1
-    return number + (number % spaces == lineage[-1] % spaces)
+def history(staging: Storage) -> list[Publication]:
+    """What readers of a cube have seen, the newest first; one of them is current.
 
-
-def was_seen(staging: Storage, epsg: int, revision: int, step: int) -> bool:
-    """Whether readers have ever seen this step of a zone in this revision; they may still be reading it."""
-    return any(
-        record.zones.get(epsg) == revision and record.steps.get(epsg, 0) > step and not record.restores
-        for record in records(staging)
-    )
+    Raises:
+        StoreError: the history cannot be read.
+    """
+    done = [record for record in records(staging) if record.state == "published"]
+    return [replace(record, current=record is done[-1]) for record in reversed(done)]

@@ -1,4 +1,4 @@
-"""Where a draft comes into being, out of readers' sight: what both kinds of store have in common."""
+"""Where a draft comes into being, out of readers' sight: what every kind of store offers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import AnyShard
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.publish.publications import Publication
+from difffusr.pipeline.storage.objects import Storage
 
 
 @dataclass(frozen=True)
@@ -96,4 +97,24 @@ class Target(Protocol):
 
         Raises:
             StoreError: the store refuses; readers see the old state.
+        """
+
+
+class Publisher(Protocol):
+    """Publishes into one kind of store. All but `revision_from` raise StoreError where the store refuses."""
+
+    def target(self, staging: Storage, draft: CubeDraft, label: str) -> Target:
+        """Where a draft comes into being; `label` is that of the run's period."""
+
+    def revision_from(self, number: int) -> int:
+        """The first revision from a number on whose keys the store knows."""
+
+    def finish(self, staging: Storage, publication: Publication) -> None:
+        """Finish the last publication of the history, whose driver died in the middle of it, where that is due now."""
+
+    def restore(self, staging: Storage, publication: Publication) -> Publication:
+        """Let readers see the state of an earlier publication again.
+
+        Args:
+            publication: the rollback that this is, not yet kept.
         """

@@ -25,7 +25,7 @@ from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.geo.zones import territory, to_zone
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 
 #: What is exported where nothing else is asked for.
 USUAL = ("reflectance", "quality")
@@ -160,7 +160,7 @@ def export_cogs(
         with tempfile.TemporaryDirectory(prefix="difffusr-export-", dir=scratch) as place:
             try:
                 finished = _as_cog(_draft(cube, export, Path(place) / "draft.tif"), export)
-            except (RasterioError, *STORE_FAILURES) as error:
+            except store_failures(RasterioError) as error:
                 raise StoreError(
                     f"{export.name}: cannot be written ({first_line(error)}); check that {place} has room "
                     "(--scratch names another place)"

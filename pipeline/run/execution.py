@@ -19,7 +19,7 @@ from difffusr.pipeline.chips.staging import delete_chip, done_chips
 from difffusr.pipeline.chips.stream import chip_dataset
 from difffusr.pipeline.chips.table import LEFT, in_squares
 from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.config.values import ICECHUNK
+from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.engine.board import Watchdog, put_up
 from difffusr.pipeline.engine.pool import await_node, gpus_per_actor
 from difffusr.pipeline.engine.session import cluster
@@ -35,8 +35,7 @@ from difffusr.pipeline.run.result import RunResult, write_report
 from difffusr.pipeline.run.stop import Stop, Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_overviews, find_work, places_of
 from difffusr.pipeline.storage.lease import Lease
-from difffusr.pipeline.storage.objects import Storage
-from difffusr.pipeline.storage.places import cube_staging_of, staging_of
+from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
 from difffusr.pipeline.watch.metrics import Meters
 from difffusr.pipeline.watch.progress import Progress
 from difffusr.pipeline.watch.pulse import Pulse
@@ -89,11 +88,7 @@ def execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver
 
 def check_stores(config: RunConfig) -> None:
     """Raise StoreError where cube or staging folder cannot be written: before anything is computed."""
-    cube = Storage(config.store.url.removeprefix(ICECHUNK), config.store.storage_options)
-    if config.store.url.startswith(ICECHUNK):
-        cube_staging_of(config).check_writable()
-    else:
-        cube.check_writable()
+    store_of(storage_of(config)).check_writable()
     staging_of(config).check_writable()
 
 

@@ -17,11 +17,12 @@ from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.geo.grid import ShardIndex, grid_of
+from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.networks import sampling_of
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.publish.door import finish_publishing, open_target, revision_to_come
-from difffusr.pipeline.publish.publications import was_seen
+from difffusr.pipeline.publish.revisions import was_seen
 from difffusr.pipeline.publish.target import Target
 from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
 
@@ -115,7 +116,7 @@ def find_work(config: RunConfig, plan: Plan) -> Work:
     seen = [epsg for epsg in plan.zones() if target.published(epsg)]
     overviews = plan_overviews(draft, target, staging, dict(zip(places_of(plan), digests, strict=True)))
     lost = overviews.lost
-    touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {int(name.split("/")[0]) for name in gone}
+    touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {PlaceName.parse(name).epsg for name in gone}
     touched |= {epsg for epsg, _ in overviews.todo | lost}
     zones = draft.zones
     revise = {
@@ -178,4 +179,4 @@ def _no_longer_planned(plan: Plan, target: Target, ledger: Ledger) -> tuple[str,
     """Shards that readers see and the plan does not have."""
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
     others = set(ledger.entries).difference(plan.shards.names())
-    return tuple(sorted(name for name in others if ledger.latest(name, seen.get(int(name.split("/")[0]), {}))))
+    return tuple(sorted(name for name in others if ledger.latest(name, seen.get(PlaceName.parse(name).epsg, {}))))

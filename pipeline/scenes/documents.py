@@ -18,7 +18,6 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
-from botocore.exceptions import BotoCoreError
 from pystac.errors import STACError, STACTypeError
 from pystac_client import Client, ItemSearch
 from pystac_client.conformance import ConformanceClasses
@@ -35,6 +34,7 @@ from difffusr.pipeline.scenes.item import Item
 from difffusr.pipeline.scenes.providers import resolve
 from difffusr.pipeline.scenes.question import Search
 from difffusr.pipeline.scenes.requests import DOCUMENT_S, SEARCH_S, PatientIO, no_answer
+from difffusr.pipeline.storage.objects import store_failures
 
 log = logging.getLogger("difffusr.catalog")
 
@@ -258,6 +258,6 @@ def _fetch(reader: PatientIO, place: str, named: str) -> bytes:
     except APIError as error:
         status = getattr(error, "status_code", None)
         what = f"HTTP {status}" if status else no_answer(error)
-    except (OSError, ImportError, BotoCoreError, ValueError) as error:
+    except store_failures() as error:
         what = getattr(error, "strerror", None) or one_line(error)
     raise CatalogError(f"{named}: cannot be read: {what}; check the path or address, or try again later")

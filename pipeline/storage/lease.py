@@ -99,7 +99,7 @@ class Lease:
         cls,
         staging: Storage,
         run: str,
-        waiting: Callable[[str], None] = lambda text: None,
+        waiting: Callable[[str], None] = lambda _: None,
         *,
         beat_s: float = BEAT_S,
         term_s: float = TERM_S,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +13,33 @@ from typing import Any
 from uuid import uuid4
 
 import fsspec
-from aiohttp import ClientError
-from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 
-#: What a store answers when it cannot do what is asked: the file systems' errors and the object stores' clients' own.
-STORE_FAILURES = (OSError, ValueError, ImportError, BotoCoreError, ClientError)
+#: Errors of the object stores' clients that are neither OSErrors nor ValueErrors: module and class.
+_OF_CLIENTS = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
+
+
+#: By protocol, the package that reads and writes it, and the extra of this project that installs the package.
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
+    **dict.fromkeys(("http", "https"), ("aiohttp", "http")),
+}
+
+
+def store_failures(*more: type[BaseException]) -> tuple[type[BaseException], ...]:
+    """What a store raises when it refuses, for an `except` clause: the file systems' errors and the clients' own.
+
+    No client is imported for it: an error can only be of a class whose module is loaded already.
+
+    Args:
+        more: further errors to catch.
+    """
+    found = [getattr(sys.modules.get(module), name, None) for module, name in _OF_CLIENTS]
+    return (OSError, ValueError, ImportError, *(error for error in found if error is not None), *more)
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,9 @@ class Storage:
         """
         try:
             fs, path = fsspec.url_to_fs(self.url, **dict(self.options))
-        except STORE_FAILURES as error:
+        except store_failures() as error:
+            if missing := _missing_extra(self.url):
+                raise StoreError(f"{self.url}: {missing}") from None
             raise StoreError(
                 f"{self.url}: cannot be opened as a store ({first_line(error)}); check store.url"
             ) from None
@@ -75,7 +97,7 @@ class Storage:
                 _replace_file(Path(path), data)
             else:
                 fs.pipe_file(path, data)
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
             ) from None
@@ -93,7 +115,7 @@ class Storage:
                 _replace_file(Path(path), file)
             else:
                 fs.put_file(str(file), path)
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
             ) from None
@@ -113,7 +135,7 @@ class Storage:
             return True
         except FileExistsError:
             return False
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
             ) from None
@@ -127,7 +149,7 @@ class Storage:
         fs, root = self.filesystem()
         try:
             return bytes(fs.cat_file(f"{root}/{name}"))
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(f"{self.url}/{name}: cannot be read ({first_line(error)})") from None
 
     def exists(self, name: str) -> bool:
@@ -135,7 +157,7 @@ class Storage:
         fs, root = self.filesystem()
         try:
             return bool(fs.exists(f"{root}/{name}"))
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(f"{self.url}/{name}: cannot be looked up ({first_line(error)})") from None
 
     def names(self, folder: str) -> set[str]:
@@ -147,7 +169,7 @@ class Storage:
             found = fs.find(base)
         except FileNotFoundError:
             return set()
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(f"{self.url}/{folder}: cannot be listed ({first_line(error)})") from None
         prefix = fs._strip_protocol(base).rstrip("/") + "/"
         return {str(f)[len(prefix) :] for f in found if str(f).startswith(prefix) and not _is_partial(str(f))}
@@ -159,7 +181,7 @@ class Storage:
             fs.rm_file(f"{root}/{name}")
         except FileNotFoundError:
             return
-        except STORE_FAILURES as error:
+        except store_failures() as error:
             raise StoreError(f"{self.url}/{name}: cannot be deleted ({first_line(error)})") from None
 
     def check_writable(self) -> None:
@@ -171,6 +193,14 @@ class Storage:
         name = f".difffusr-write-check-{os.getpid()}"
         self.write(name, b"")
         self.delete(name)
+
+
+def _missing_extra(url: str) -> str:
+    """Which package a URL needs and how to install it; empty where it is there."""
+    package, extra = _PACKAGES.get(url.partition("://")[0].rpartition("::")[2], ("", ""))
+    if not package or importlib.util.find_spec(package) is not None:
+        return ""
+    return f"needs the package {package}; pip install 'difffusr[{extra}]'"
 
 
 def _is_partial(path: str) -> bool:

@@ -34,7 +34,7 @@ from rasterio.windows import Window
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
-from difffusr.pipeline.assemble.overviews import halve_shards
+from difffusr.pipeline.assemble.halving import halve_shards
 from difffusr.pipeline.chips import staging
 from difffusr.pipeline.chips.actor import SuperResolver
 from difffusr.pipeline.chips.staging import StagedChip, write_chip

@@ -9,7 +9,8 @@ import numpy as np
 from pyproj import Transformer
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.assemble.overviews import plan_overviews, write_overview
+from difffusr.pipeline.assemble.halving import write_overview
+from difffusr.pipeline.assemble.overviews import plan_overviews
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.geo.grid import Grid, PixelWindow

@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.assemble.overviews import plan_overviews, write_overview
+from difffusr.pipeline.assemble.halving import write_overview
+from difffusr.pipeline.assemble.overviews import plan_overviews
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.shard import ShardData

@@ -11,6 +11,7 @@ from pyproj import CRS, Transformer
 
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import bare_href
@@ -23,8 +24,7 @@ from difffusr.pipeline.readers.report.source import Source, seams_of, shard_size
 from difffusr.pipeline.readers.report.survey import look_over, shard_px
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.search import find_scenes
-from difffusr.pipeline.storage.icechunk import is_repository
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage
 
 #: Periods on one page, cells of all their maps, and pictures: what keeps it small.
 MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
@@ -127,13 +127,7 @@ def _zone(cube: Cube, epsg: int) -> ZoneFacts:
 def _stored_bytes(cube: Cube) -> int | None:
     """By listing all objects: not of a repository, whose objects are of all snapshots, and not of a million of them."""
     shards = sum(_zone(cube, epsg).shards * len(cube.periods(epsg)) for epsg in cube.zones)
-    if is_repository(cube.storage) or shards > _MOST_LISTED:
-        return None
-    fs, path = cube.storage.filesystem()
-    try:
-        return int(fs.du(path))
-    except (*STORE_FAILURES, NotImplementedError):
-        return None
+    return store_of(cube.storage).stored_bytes() if shards <= _MOST_LISTED else None
 
 
 def _config(given: RunConfig | None, label: str, manifest: Mapping[str, Any]) -> RunConfig | None:

@@ -13,8 +13,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.plan.files import read_plan
 from difffusr.pipeline.plan.tables import StoredPlan
-from difffusr.pipeline.publish.door import history
-from difffusr.pipeline.publish.publications import Publication
+from difffusr.pipeline.publish.publications import Publication, history
 from difffusr.pipeline.storage.objects import Storage
 from difffusr.pipeline.watch.pulse import RunStatus, read_status
 

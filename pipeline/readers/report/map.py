@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
+from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, date_colours, ramp
 from difffusr.pipeline.plan.pictures.frame import Frame, unrolled, zone_name
@@ -150,7 +151,11 @@ def name_of(cell: Cell) -> str:
     """A shard's name as the ledger has it, or that of the first of a square."""
     side = math.isqrt(cell.window.height * cell.window.width)
     row, col = cell.window.row // side, cell.window.col // side
-    return f"{cell.epsg}/{row}_{col}" if cell.shards == 1 else f"{cell.epsg}, {cell.shards} shards, square {row}_{col}"
+    return (
+        str(PlaceName(cell.epsg, row, col))
+        if cell.shards == 1
+        else f"{cell.epsg}, {cell.shards} shards, square {row}_{col}"
+    )
 
 
 def percent(share: float) -> str:

@@ -17,13 +17,11 @@ from difffusr.kernels.bands import BANDS, RGB, TARGET_GSD_M
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.layout import BASE_LEVEL
 from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.cube.reading import read_window
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
-from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import Quality
-from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.report.statistics import VALUES, BandStatistics
-from difffusr.pipeline.storage.objects import STORE_FAILURES
 
 T = TypeVar("T")
 
@@ -174,7 +172,7 @@ class Reader:
 
     def __call__(self, epsg: int, name: str, window: PixelWindow) -> NDArray[Any]:
         """Read a window of a variable."""
-        return _padded(self._arrays[epsg, name], self._steps[epsg], window, self._whole[epsg])
+        return read_window(self._arrays[epsg, name], self._steps[epsg], window, self._whole[epsg])
 
     def scale(self, epsg: int) -> float:
         """Reflectance of the stored number 1."""
@@ -279,7 +277,7 @@ class _Zone:
             yield PixelWindow(shard.row * size + row * side, shard.col * size + col * side, side, side)
 
     def _read(self, array: Any, window: PixelWindow) -> NDArray[Any]:
-        return _padded(array, self._step, PixelWindow(*(edge // self._factor for edge in window)), self._whole)
+        return read_window(array, self._step, PixelWindow(*(edge // self._factor for edge in window)), self._whole)
 
     def _with_data(self, quality: NDArray[np.uint8], window: PixelWindow) -> Iterator[PixelWindow]:
         side = self._chunk // self._factor
@@ -295,24 +293,6 @@ def _spread(count: int, most: int) -> list[int]:
         return list(range(count))
     stride = next(s for s in range(max(round(count * 0.618), 1), 2 * count) if math.gcd(s, count) == 1)
     return sorted(i * stride % count for i in range(most))
-
-
-def _padded(array: Any, step: int, window: PixelWindow, whole: PixelWindow) -> NDArray[Any]:
-    """A window of an array that covers `whole`; its fill value beyond."""
-    row, col = window.row - whole.row, window.col - whole.col
-    r0, r1 = max(row, 0), min(row + window.height, whole.height)
-    c0, c1 = max(col, 0), min(col + window.width, whole.width)
-    lead = array.shape[1:-2]
-    if r0 >= r1 or c0 >= c1:
-        return np.full((*lead, window.height, window.width), array.fill_value, array.dtype)
-    try:
-        inside = np.asarray(array[(step, ..., slice(r0, r1), slice(c0, c1))])
-    except (*STORE_FAILURES, RuntimeError) as error:  # the last one: of a codec
-        raise StoreError(
-            f"{array.store_path}: cannot be read ({first_line(error)}); `difffusr verify` names damaged shards"
-        ) from None
-    missing = [*[(0, 0)] * len(lead), (r0 - row, row + window.height - r1), (c0 - col, col + window.width - c1)]
-    return np.pad(inside, missing, constant_values=array.fill_value)
 
 
 def _sample(read: Reader, chunks: Sequence[tuple[int, PixelWindow]]) -> tuple[BandStatistics | None, tuple[Spot, ...]]:

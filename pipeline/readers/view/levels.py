@@ -18,7 +18,7 @@ from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.view.layers import Layer, layers_of
-from difffusr.pipeline.storage.objects import STORE_FAILURES
+from difffusr.pipeline.storage.objects import store_failures
 
 #: How many times finer than what is drawn the level may be that it is made of.
 MOST_RATIO: Final = 4
@@ -160,7 +160,7 @@ def reading(url: str) -> Iterator[None]:
     """What a store answers when it cannot be read, as a StoreError of one line."""
     try:
         yield
-    except (KeyError, RuntimeError, *STORE_FAILURES) as error:
+    except store_failures(KeyError, RuntimeError) as error:
         raise StoreError(
             f"{url}: cannot be read ({first_line(error)}); check that it can be reached and is whole"
         ) from None

@@ -11,7 +11,7 @@ from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href, first_line
 from difffusr.pipeline.plan.networks import sampling_of
-from difffusr.pipeline.storage.objects import STORE_FAILURES
+from difffusr.pipeline.storage.objects import store_failures
 
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -154,7 +154,7 @@ def load_calibration(path_or_url: str) -> Calibration:
     try:
         with fsspec.open(path_or_url, "rb") as file:
             data: bytes = file.read()
-    except STORE_FAILURES as error:
+    except store_failures() as error:
         raise ConfigError(
             f"{shown}: cannot be read as a calibration ({first_line(error)}); `difffusr calibrate` makes one"
         ) from None

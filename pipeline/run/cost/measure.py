@@ -24,7 +24,7 @@ from difffusr.pipeline.run.cost.measure_model import measure_model
 from difffusr.pipeline.run.cost.measure_reading import measure_reading
 from difffusr.pipeline.run.cost.measure_shards import measure_shards, measure_staging
 from difffusr.pipeline.run.cost.sample import Sample, generated_plan
-from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
+from difffusr.pipeline.storage.objects import Storage, store_failures
 from difffusr.pipeline.storage.places import staging_of
 from difffusr.pipeline.watch.progress import Progress
 
@@ -105,7 +105,7 @@ def _delete(place: Storage) -> None:
         fs.rm(path, recursive=True)
     except FileNotFoundError:
         return
-    except STORE_FAILURES as error:
+    except store_failures() as error:
         raise StoreError(f"{place.url}: cannot be deleted ({first_line(error)}); delete it by hand") from None
 
 

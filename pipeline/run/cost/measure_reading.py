@@ -18,7 +18,7 @@ from difffusr.pipeline.run.cost.stopwatch import Stopwatch
 from difffusr.pipeline.scenes.chip import read_chip
 from difffusr.pipeline.scenes.files import opened
 from difffusr.pipeline.scenes.item import Scene
-from difffusr.pipeline.storage.objects import STORE_FAILURES
+from difffusr.pipeline.storage.objects import store_failures
 
 #: Bytes fetched to open a file over a network, as GDAL asks for them.
 _HEADER_BYTES = 16_384
@@ -83,6 +83,6 @@ def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) ->
     try:
         fs, path = fsspec.url_to_fs(href)
         size = float(fs.size(path) or 0)
-    except STORE_FAILURES:
+    except store_failures():
         size = file.width * file.height * 2.0  # not told: as if it were not compressed
     return size * len(rows) * len(columns) / (file.width * file.height)

@@ -12,7 +12,7 @@ import numpy as np
 import ray
 
 from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
-from difffusr.pipeline.assemble.overviews import halve_shards
+from difffusr.pipeline.assemble.halving import halve_shards
 from difffusr.pipeline.chips.staging import StagedChip, write_chip
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.cube.draft import CubeDraft

@@ -5,9 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from difffusr.pipeline.assemble.ledger import Entry, Ledger, chips_needed, read_entry, shard_digests, write_entry
+from difffusr.pipeline.assemble.ledger import (
+    OVERVIEWS,
+    SHARDS,
+    Entry,
+    Ledger,
+    Written,
+    chips_needed,
+    enter,
+    read_entry,
+    shard_digests,
+    write_entry,
+)
 from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.plan.tables import Chips, Shards
+from difffusr.pipeline.publish.target import Receipt
 from difffusr.pipeline.storage.objects import Storage
 
 GRID = Grid(24, 6, 64, 32)
@@ -38,6 +51,38 @@ def test_an_entry_is_found_by_listing(tmp_path):
     ledger = Ledger.read(staging)
     assert ledger.latest("32632/-7348_693", {"r0": 0}) == entry
     assert read_entry(staging, entry)["objects"] == {"x": "y"}
+
+
+@pytest.mark.parametrize("folder", [SHARDS, OVERVIEWS])
+def test_an_entry_s_name_leads_back_to_it(folder):
+    for place in (PlaceName(32632, -7348, 693), PlaceName(32733, 0, -2, 3)):
+        entry = Entry(str(place), "0123456789abcdef0123", "r0", folder)
+        assert Entry.parse(folder, entry.object_name.removeprefix(f"{folder}/")) == entry
+    assert Entry.parse(folder, "notes.json") is None
+
+
+class Noted:
+    """A target that notes what it is asked to accept, and what the ledger held then."""
+
+    def __init__(self, staging: Storage) -> None:
+        self.staging, self.accepted = staging, []
+
+    def accept(self, receipts: list[Receipt]) -> None:
+        """As `Target.accept`."""
+        self.accepted += [(receipt, self.staging.names(SHARDS)) for receipt in receipts]
+
+
+def test_shards_are_durable_before_they_are_entered(tmp_path):
+    staging = Storage(str(tmp_path))
+    target = Noted(staging)
+    entries = [Entry(f"32632/0_{col}", "ab", "r0") for col in range(20)]
+    written = [Written(entry, Receipt({"path": entry.shard}), {"missing": []}) for entry in entries]
+    enter(staging, target, written)
+    assert target.accepted == [(one.receipt, set()) for one in written]
+    ledger = Ledger.read(staging)
+    for entry in entries:
+        assert ledger.latest(entry.shard, {"r0": 0}) == entry
+        assert read_entry(staging, entry) == {"objects": {"path": entry.shard}, "missing": []}
 
 
 def test_the_latest_state_counts_and_states_off_the_line_do_not():

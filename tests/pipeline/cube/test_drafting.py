@@ -1,167 +1,30 @@
-"""A cube's groups follow the Zarr conventions that they name, and CF: what GIS and xarray go by."""
+"""The next state of a cube: what an existing one holds already stays, and must fit."""
 
 from __future__ import annotations
 
-import copy
-import json
-import shutil
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import jsonschema
-import numpy as np
 import pytest
-import xarray as xr
-from beside import SHARED
-from small_cubes import EPSG, GROUP, WINDOW, published
+from plain_cubes import appended, revised
+from small_cubes import EPSG, GRID, label, month
 
-from difffusr.pipeline.ground.pixels import Quality
-from difffusr.pipeline.storage.objects import Storage
-
-SCHEMAS = SHARED / "schemas" / "zarr-conventions"
-
-#: By schema, what names its convention: a zone's group, and every array with pixels.
-PLACED = (str(EPSG), *(f"{EPSG}/{level}/{name}" for level in (0, 1) for name in ("reflectance", "quality", "source")))
-NAMED = {"geo-proj": PLACED, "spatial": PLACED, "multiscales": (str(EPSG),)}
+from difffusr.pipeline.cube.documents import metadata
+from difffusr.pipeline.cube.drafting import draft_cube
+from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.ground.errors import DifffusrError
 
 
-@pytest.fixture(scope="module")
-def cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One month."""
-    folder = tmp_path_factory.mktemp("conventions")
-    published(Storage(str(folder / "cube.zarr")), Storage(str(folder / "cube.staging")), 1, 11)
-    return folder / "cube.zarr"
+def test_scenes_keep_their_numbers(on_disk):
+    storage, staging = on_disk
+    for number in (1, 2, 3):
+        appended(storage, staging, number, 10 + number)
+    revised(storage, staging, 2, 22)
+    root = metadata(storage, "zarr.json")
+    assert root is not None
+    ids = {n: facts["id"] for n, facts in root["attributes"]["difffusr:scenes"].items()}
+    assert ids == {str(n): f"scene of {label(n)}" for n in (1, 2, 3)}
 
 
-def group(cube: Path, path: str) -> dict[str, Any]:
-    """A group's metadata."""
-    document: dict[str, Any] = json.loads((cube / path / "zarr.json").read_text())
-    return document
-
-
-def check(schema: str, document: dict[str, Any]) -> None:
-    """Raise where the document does not follow the schema."""
-    file = SCHEMAS / f"{schema}.schema.json"
-    if not file.is_file():
-        pytest.skip("the conventions' schemas are not beside this checkout")
-    # The schemas say draft 7, in which whatever stands beside a $ref is not looked at; later drafts look at it.
-    for draft in (jsonschema.Draft7Validator, jsonschema.Draft202012Validator):
-        draft(json.loads(file.read_text())).validate(document)
-
-
-@pytest.mark.parametrize(("schema", "path"), [(schema, path) for schema in NAMED for path in NAMED[schema]])
-def test_what_names_a_convention_follows_it(cube, schema, path):
-    check(schema, group(cube, path))
-
-
-def without(key: str) -> Callable[[dict[str, Any]], None]:
-    """Takes an attribute away."""
-    return lambda attributes: attributes.pop(key) and None
-
-
-def renamed(attributes: dict[str, Any]) -> None:
-    """Names no convention any more."""
-    attributes["zarr_conventions"] = [{"name": "mine"}]
-
-
-def bent(attributes: dict[str, Any]) -> None:
-    """A transform of four numbers is none."""
-    attributes["spatial:transform"] = attributes["spatial:transform"][:4]
-
-
-def one_dimension(attributes: dict[str, Any]) -> None:
-    """Rows without columns."""
-    attributes["spatial:dimensions"] = ["y"]
-
-
-def without_layout(attributes: dict[str, Any]) -> None:
-    """Levels of no layout."""
-    attributes["multiscales"] = {"resampling_method": "average"}
-
-
-@pytest.mark.parametrize(
-    ("schema", "breaks"),
-    [
-        ("geo-proj", without("proj:code")),
-        ("geo-proj", renamed),
-        ("spatial", one_dimension),
-        ("spatial", bent),
-        ("spatial", renamed),
-        ("multiscales", without("multiscales")),
-        ("multiscales", without_layout),
-        ("multiscales", renamed),
-    ],
-)
-def test_a_group_that_breaks_a_convention_fails(cube, schema, breaks):
-    broken = copy.deepcopy(group(cube, str(EPSG)))
-    breaks(broken["attributes"])
-    with pytest.raises(jsonschema.ValidationError):
-        check(schema, broken)
-
-
-def test_every_convention_is_named_once(cube):
-    names = [convention["name"] for convention in group(cube, str(EPSG))["attributes"]["zarr_conventions"]]
-    assert sorted(names) == ["multiscales", "proj:", "spatial"]
-
-
-def test_attributes_are_those_of_cf(cube):
-    with xr.open_zarr(cube, group=GROUP, decode_coords="all") as data:
-        assert data.attrs["Conventions"] == "CF-1.11"
-        left, _, _, top = WINDOW.bounds_m(EPSG)
-        assert float(data.x[0]) == left + 1.25
-        assert float(data.y[0]) == top - 1.25
-        assert (data.x.attrs["standard_name"], data.y.attrs["units"]) == ("projection_x_coordinate", "m")
-        assert data.spatial_ref.attrs["grid_mapping_name"] == "transverse_mercator"
-        assert data.reflectance.encoding["grid_mapping"] == "spatial_ref"
-        assert data.reflectance.attrs["standard_name"] == "surface_bidirectional_reflectance"
-        assert data.wavelength.attrs == {
-            "standard_name": "radiation_wavelength", "units": "nm", "long_name": "central wavelength of Sentinel-2A"
-        }  # fmt: skip
-        assert data.time.values.tolist() == [np.datetime64("2023-01-01", "ns").astype(int)]
-        assert data.time_bnds.values.astype("datetime64[D]").astype(str).tolist() == [["2023-01-01", "2023-02-01"]]
-        flags = data.quality.attrs
-        assert flags["flag_values"] == [int(flag) for flag in Quality]
-        assert len(flags["flag_meanings"].split()) == len(flags["flag_values"])
-
-
-def gdal(*words: str) -> str:
-    """What a program of GDAL prints."""
-    if shutil.which(words[0]) is None:
-        pytest.skip(f"{words[0]} is not installed")
-    told = subprocess.run(["gdalinfo", "--version"], capture_output=True, text=True, check=True).stdout
-    if tuple(map(int, told.split()[1].strip(",").split(".")[:2])) < (3, 13):
-        pytest.skip(f"GDAL reads sharded Zarr from 3.13 on, this is {told.split(',')[0]}")
-    ended = subprocess.run(words, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
-    return ended.stdout
-
-
-@pytest.mark.parametrize("name", ["quality", "reflectance"])
-def test_gdal_finds_pixels_place_and_overviews(cube, name):
-    top = WINDOW.bounds_m(EPSG)[3]
-    index = ":0" if name == "quality" else ":0:3"
-    told = json.loads(gdal("gdalinfo", "-json", "-mm", f'ZARR:"{cube}":/{GROUP}/{name}{index}'))
-    assert told["size"] == [WINDOW.width, WINDOW.height]
-    assert told["geoTransform"] == [WINDOW.bounds_m(EPSG)[0], 2.5, 0.0, top, 0.0, -2.5]
-    assert told["stac"]["proj:epsg"] == EPSG
-    assert (told["bands"][0]["computedMin"], told["bands"][0]["computedMax"]) == (11, 11)
-    # It takes the levels for what they are, and grumbles at nothing: that would be told on standard error.
-    levels = json.loads(gdal("gdalmdiminfo", str(cube)))["groups"][str(EPSG)]["groups"]
-    assert [name in level["arrays"] for level in levels.values()] == [True, True]
-
-
-@pytest.mark.parametrize("level", [0, 1])
-def test_rioxarray_knows_where_a_level_lies(cube, level):
-    import rioxarray  # noqa: F401  (it is the accessor)
-
-    left, bottom, right, top = WINDOW.bounds_m(EPSG)
-    size = 2.5 * 2**level
-    with xr.open_zarr(cube, group=f"{EPSG}/{level}", decode_coords="all") as data:
-        band = data.reflectance.sel(band="B08").isel(time=0)
-        assert band.rio.crs.to_epsg() == EPSG
-        assert tuple(band.rio.transform())[:6] == (size, 0.0, left, 0.0, -size, top)
-        assert band.rio.bounds() == (left, bottom, right, top)
-        in_degrees = band.rio.reproject("EPSG:4326")
-        assert np.isfinite(in_degrees).any()
+def test_other_ground_is_refused(on_disk):
+    storage, staging = on_disk
+    appended(storage, staging, 1, 11)
+    with pytest.raises(DifffusrError, match="already holds zone"):
+        draft_cube(storage, GRID, {EPSG: PixelWindow(0, 0, 128, 128)}, month(2), [], {})

@@ -1,67 +1,82 @@
-"""What a reader on an object store asks for: the fewer requests, the sooner it begins."""
+"""What keeps a cube: the kind of store follows from the URL, and costs nothing where it is not asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pkgutil
 
 import pytest
-import xarray as xr
-import zarr
-from file_bucket import FileBucket, serve
-from small_cubes import GROUP, published
+from fresh_python import loaded_by, run_python
+from small_cubes import EPSG, GROUP, published
 
+import difffusr.pipeline.cube
+import difffusr.pipeline.publish
+from difffusr.pipeline.cube.documents import metadata
+from difffusr.pipeline.cube.icechunk import IcechunkStore
+from difffusr.pipeline.cube.store import PlainStore, store_of
 from difffusr.pipeline.storage.objects import Storage
 
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileBucket]:
-    """A cube of two months, served."""
-    folder = tmp_path_factory.mktemp("served")
-    storage, staging = Storage(str(folder / "maps" / "cube.zarr")), Storage(str(folder / "staging"))
-    published(storage, staging, 1, 7)
-    published(storage, staging, 2, 8)
-    with serve(folder) as running:
-        yield running
+ROOMS = (difffusr.pipeline.cube, difffusr.pipeline.publish)
+MODULES = [f"{room.__name__}.{found.name}" for room in ROOMS for found in pkgutil.iter_modules(room.__path__)]
+KINDS = {"plain": ("", PlainStore), "icechunk": ("icechunk+", IcechunkStore)}
 
 
-@pytest.fixture
-def cube(bucket: FileBucket) -> zarr.abc.store.Store:
-    """The cube through obstore."""
-    store = pytest.importorskip("obstore.store", reason="obstore is not installed")
-    return zarr.storage.ObjectStore(store.S3Store("maps", prefix="cube.zarr", **bucket.obstore_options), read_only=True)
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path) -> Storage:
+    """Where a cube of one month is."""
+    prefix, kind = KINDS[request.param]
+    storage = Storage(f"{prefix}{tmp_path}/cube")
+    assert isinstance(store_of(storage), kind)
+    published(storage, Storage(str(tmp_path / "staging")), 1, 11)
+    return storage
 
 
-def test_one_document_describes_the_whole_cube(bucket, cube):
-    bucket.counted()
-    opened = xr.open_zarr(cube, group=GROUP, chunks=None, zarr_format=3)
-    asked = bucket.counted().requests
-    documents = [request for request in asked if request.endswith("zarr.json")]
-    assert documents == ["GET /maps/cube.zarr/zarr.json"]
-    chunks = [request.split(f"/{GROUP}/")[1] for request in asked if request not in documents]
-    assert {chunk.split("/")[0] for chunk in chunks} == {"time", "time_bnds", "x", "y", "band"}
-    assert opened.sizes["time"] == 2
+def test_every_store_tells_the_same_of_a_cube(place):
+    store = store_of(place)
+    group = store.group(GROUP)
+    assert group["attributes"]["difffusr:periods"] == [["2023-01-01", "2023-01-31"]]
+    assert store.group("32601/0") is None
+    read = store.objects()
+    assert read("nowhere/zarr.json") is None
+    assert read(f"{EPSG}/0/quality/c/0/0/0") is not None
+    assert metadata(place, "zarr.json")["attributes"]["difffusr:zones"] == [EPSG]
 
 
-def test_s3fs_asks_for_the_size_of_whatever_it_reads_unless_told_not_to(bucket):
-    counts = {}
-    for concurrency in (None, 1):
-        options = dict(bucket.s3fs_options) | ({} if concurrency is None else {"max_concurrency": concurrency})
-        bucket.counted()
-        xr.open_zarr("s3://maps/cube.zarr", group=GROUP, chunks=None, zarr_format=3, storage_options=options)
-        counts[concurrency] = len(bucket.counted().requests)
-    assert counts[None] == 2 * counts[1]
+def test_a_plain_store_is_listed_and_a_repository_of_many_snapshots_is_not(place):
+    size = store_of(place).stored_bytes()
+    assert (size is None) == isinstance(store_of(place), IcechunkStore)
+    assert size is None or size > 10_000
 
 
-def test_a_window_is_the_index_of_its_shard_and_its_chunks(bucket, cube):
-    array = zarr.open_array(cube, path=f"{GROUP}/reflectance", mode="r", zarr_format=3)
-    bucket.counted()
-    one = array[1, :, 32:64, 64:96]
-    asked = bucket.counted()
-    assert asked.requests == [f"GET /maps/cube.zarr/{GROUP}/reflectance/c/1/0/0/1"] * 2
-    assert (one == 8).all()
-    assert asked.sent < one.nbytes
+def test_where_nothing_was_published_there_is_nothing(tmp_path):
+    for prefix, _ in KINDS.values():
+        store = store_of(Storage(f"{prefix}{tmp_path}/none"))
+        assert (store.group(GROUP), store.objects()("zarr.json"), dict(store.consolidated())) == (None, None, {})
 
 
-def test_the_server_knows_what_is_not_there(bucket, cube):
-    with pytest.raises(FileNotFoundError):
-        zarr.open_array(cube, path="nowhere", mode="r", zarr_format=3)
+def test_reading_and_publishing_load_neither_networks_nor_ray_nor_tables():
+    assert loaded_by(f"import {', '.join(MODULES)}", ("torch", "ray", "geopandas", "rasterio", "pystac")) == []
+
+
+def test_icechunk_is_loaded_by_its_urls_alone(tmp_path):
+    plain = [name for name in MODULES if not name.endswith(".icechunk")]
+    code = (
+        f"import {', '.join(plain)}\nfrom difffusr.pipeline.storage.objects import Storage\n"
+        f"difffusr.pipeline.cube.store.store_of(Storage('{tmp_path}/cube')).objects()('zarr.json')"
+    )
+    assert loaded_by(code, ("icechunk",)) == []
+
+
+def test_without_icechunk_plain_stores_work_and_its_urls_name_the_extra(tmp_path):
+    code = (
+        "import sys; sys.modules['icechunk'] = None\n"
+        "from difffusr.pipeline.cube.documents import metadata\n"
+        "from difffusr.pipeline.ground.errors import ConfigError\n"
+        "from difffusr.pipeline.publish.door import finish_publishing, publisher_of\n"
+        "from difffusr.pipeline.storage.objects import Storage\n"
+        f"print(metadata(Storage('{tmp_path}'), 'zarr.json'))\n"
+        "for use in (publisher_of, lambda place: metadata(place, 'zarr.json')):\n"
+        "    try:\n        use(Storage('icechunk+s3://bucket/cube'))\n"
+        "    except ConfigError as error:\n        print(error)\n"
+    )
+    line = "icechunk+s3://bucket/cube: needs the package icechunk; pip install 'difffusr[icechunk]'"
+    assert run_python(code).splitlines() == ["None", line, line]

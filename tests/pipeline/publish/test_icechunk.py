@@ -11,13 +11,14 @@ import xarray as xr
 from small_cubes import EPSG, GRID, SHARDS, drafted, label, pixels, published, raw, readers, seen, write
 
 from difffusr.pipeline.cube.documents import metadata, object_bytes
+from difffusr.pipeline.cube.icechunk import open_repository
 from difffusr.pipeline.cube.reading import CubeReader
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo.grid import ShardIndex
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
-from difffusr.pipeline.publish.door import history, open_target, rollback
+from difffusr.pipeline.publish.door import open_target, rollback
 from difffusr.pipeline.publish.icechunk import IcechunkTarget
-from difffusr.pipeline.storage.icechunk import open_repository
+from difffusr.pipeline.publish.publications import history
 from difffusr.pipeline.storage.objects import Storage
 
 

@@ -1,39 +1,19 @@
-"""A published cube changes all at once, whole, and back: a plain Zarr store on disk and on S3."""
+"""A published cube changes all at once, and whole: a plain Zarr store on disk and on S3."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-import xarray as xr
 import zarr
-from small_cubes import EPSG, GRID, GROUP, SHARDS, drafted, label, month, pixels, published, raw, readers, seen, write
+from plain_cubes import BOTH, JANUARY, DyingStorage, appended, opened, revised
+from small_cubes import EPSG, GRID, GROUP, SHARDS, drafted, label, published, readers, seen, write
 
-from difffusr.pipeline.cube.documents import metadata, object_bytes
-from difffusr.pipeline.cube.drafting import draft_cube
-from difffusr.pipeline.cube.reading import CubeReader
-from difffusr.pipeline.geo.grid import PixelWindow
-from difffusr.pipeline.ground.errors import DifffusrError, StoreError
-from difffusr.pipeline.publish.door import history, open_target, rollback
-from difffusr.pipeline.publish.publications import next_revision, was_seen
+from difffusr.pipeline.cube.documents import metadata
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.publish.door import open_target
+from difffusr.pipeline.publish.publications import history
+from difffusr.pipeline.publish.revisions import next_revision
 from difffusr.pipeline.storage.objects import Storage
-
-JANUARY, BOTH = {"2023-01": {11}}, {"2023-01": {11}, "2023-02": {12}}
-
-
-@pytest.fixture
-def on_disk(tmp_path: Path) -> tuple[Storage, Storage]:
-    """A cube and its staging folder on a file system."""
-    return Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "cube.staging"))
-
-
-@pytest.fixture
-def on_s3(bucket: str, s3_options: dict[str, Any]) -> tuple[Storage, Storage]:
-    """A cube and its staging folder in a bucket."""
-    return Storage(f"s3://{bucket}/cube.zarr", s3_options), Storage(f"s3://{bucket}/cube.staging", s3_options)
 
 
 @pytest.fixture(params=["on_disk", "on_s3"])
@@ -41,26 +21,6 @@ def places(request: pytest.FixtureRequest) -> tuple[Storage, Storage]:
     """One after the other."""
     places: tuple[Storage, Storage] = request.getfixturevalue(request.param)
     return places
-
-
-def opened(storage: Storage) -> xr.Dataset:
-    """As anybody opens a cube: nothing but xarray."""
-    options = dict(storage.options) or None
-    return raw(xr.open_zarr, storage.url, storage_options=options)
-
-
-def revised(storage: Storage, staging: Storage, number: int, value: int, **more: Any) -> Any:
-    """A published month again, with other pixels, in the revision that a run would choose."""
-    zone = drafted(storage, number).zones[EPSG]
-    return published(storage, staging, number, value, revise=next_revision(staging, EPSG, zone.lineage), **more)
-
-
-def appended(storage: Storage, staging: Storage, number: int, value: int, **more: Any) -> Any:
-    """A new month, in a new revision where a run would choose one."""
-    zone = drafted(storage, number).zones[EPSG]
-    if was_seen(staging, EPSG, zone.revision, zone.step):
-        return revised(storage, staging, number, value, **more)
-    return published(storage, staging, number, value, **more)
 
 
 def test_readers_see_whole_states_alone(places):
@@ -204,158 +164,6 @@ def test_what_readers_see_is_told_from_what_is_to_come(on_disk):
     assert not open_target(storage, staging, drafted(storage, 2), label(2)).published(EPSG)
 
 
-# ---- history and rollback -------------------------------------------------------------------------------------------
-
-
-def test_the_history_tells_every_publication(on_disk):
-    storage, staging = on_disk
-    assert history(staging) == []
-    appended(storage, staging, 1, 11)
-    appended(storage, staging, 2, 12)
-    revised(storage, staging, 1, 13, shards=SHARDS[:1])
-    told = history(staging)
-    assert [(r.number, r.kind, r.shards_written, r.current) for r in told] == [
-        (3, "revision", 1, True),
-        (2, "period", 4, False),
-        (1, "period", 4, False),
-    ]
-    assert [dict(r.zones) for r in told] == [{EPSG: 1}, {EPSG: 0}, {EPSG: 0}]
-    assert told[0].where == "revision 1"
-    assert told[0].when >= told[1].when >= told[2].when
-
-
-def test_a_rollback_brings_a_state_back_and_is_itself_remembered(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    appended(storage, staging, 2, 12)
-    revised(storage, staging, 1, 13)
-    before = opened(storage)
-    now = rollback(storage, staging)
-    assert (now.number, now.kind, now.restores) == (4, "rollback", 2)
-    assert seen(opened(storage)) == BOTH
-    assert rollback(storage, staging).restores == 1
-    assert seen(opened(storage)) == JANUARY
-    assert seen(before) == {"2023-01": {13}, "2023-02": {12}}
-    assert rollback(storage, staging, to=3).restores == 3  # and forward again
-    assert seen(opened(storage)) == {"2023-01": {13}, "2023-02": {12}}
-    assert [record.number for record in history(staging)] == [6, 5, 4, 3, 2, 1]
-
-
-def test_readers_see_whole_states_alone_while_a_state_is_brought_back(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    appended(storage, staging, 2, 12)
-    revised(storage, staging, 1, 13)
-    states = [JANUARY, BOTH, {"2023-01": {13}, "2023-02": {12}}]
-    with readers(lambda: opened(storage)) as found:
-        for number in (2, 3, 1, 3, 2):
-            rollback(storage, staging, to=number)
-            assert seen(opened(storage)) == states[number - 1]
-    assert found
-    assert all(state in states for state in found), found
-
-
-def test_there_must_be_something_to_go_back_to(on_disk):
-    storage, staging = on_disk
-    with pytest.raises(DifffusrError, match="nothing was published yet"):
-        rollback(storage, staging)
-    appended(storage, staging, 1, 11)
-    for to, part in ((None, "nothing before"), (7, "no publication 7")):
-        with pytest.raises(DifffusrError, match=part) as caught:
-            rollback(storage, staging, to=to)
-        assert "\n" not in str(caught.value)
-    assert seen(opened(storage)) == JANUARY
-
-
-@pytest.mark.parametrize("keep", [1, 2, 3])
-def test_so_many_earlier_revisions_are_kept(on_disk, keep):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 1)
-    cubes = [opened(storage)]
-    for value in range(2, 8):
-        revised(storage, staging, 1, value, keep=keep)
-        cubes.append(opened(storage))
-        for back in range(min(keep, value - 1)):
-            assert seen(cubes[-2 - back]) == {"2023-01": {value - 1 - back}}
-    names = {name.split("/")[0] for name in storage.names(f"{GROUP}/reflectance")} - {"zarr.json"}
-    shards = [name for name in storage.names(f"{GROUP}/reflectance") if name != "zarr.json"]
-    assert len(shards) == (keep + 1) * len(SHARDS), names
-    for number in range(7 - keep, 7):
-        rollback(storage, staging, to=number)
-        assert seen(opened(storage)) == {"2023-01": {number}}
-    with pytest.raises(DifffusrError, match="have been deleted") as caught:
-        rollback(storage, staging, to=7 - keep - 1)
-    assert "keep_revisions" in str(caught.value)
-
-
-def test_after_a_rollback_another_period_takes_the_place(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    appended(storage, staging, 2, 12)
-    undone = opened(storage)
-    rollback(storage, staging)
-    appended(storage, staging, 3, 33)
-    assert seen(opened(storage)) == {**JANUARY, "2023-03": {33}}
-    assert seen(undone) == BOTH
-    rollback(storage, staging, to=2)
-    assert seen(opened(storage)) == BOTH
-
-
-def test_a_place_that_was_taken_twice_shows_the_month_that_it_held(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    for number in (2, 3, 4):
-        appended(storage, staging, number, 10 + number, keep=3)
-        rollback(storage, staging, to=1)
-    for publication, number in ((2, 2), (4, 3), (6, 4)):
-        rollback(storage, staging, to=publication)
-        assert seen(opened(storage)) == {**JANUARY, f"2023-0{number}": {10 + number}}
-
-
-def test_no_revision_takes_the_keys_that_readers_look_at(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    for value in range(12, 20):
-        before = opened(storage)
-        revised(storage, staging, 1, value)
-        assert seen(before) == JANUARY
-        rollback(storage, staging, to=1)
-        assert seen(opened(storage)) == JANUARY
-
-
-def test_a_rollback_reaches_the_zones_of_other_runs(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    appended(storage, staging, 1, 21, zones=(32649,))
-    appended(storage, staging, 2, 12)
-    appended(storage, staging, 2, 22, zones=(32649,))
-    rollback(storage, staging, to=2)
-    root = zarr.open_consolidated(storage.url)
-    for zone in (EPSG, 32649):
-        alone = zarr.open_consolidated(storage.url, path=f"{zone}/0")
-        assert alone["source"].shape[0] == 1
-        inside = root[f"{zone}/0/source"]
-        assert isinstance(inside, zarr.Array)
-        assert inside.shape[0] == 1
-    rollback(storage, staging, to=1)
-    assert metadata(storage, "32649/0/zarr.json") is None
-
-
-# ---- interruptions --------------------------------------------------------------------------------------------------
-
-
-class _Dying(Storage):
-    """A store whose driver dies after so many writes."""
-
-    left = 0
-
-    def write(self, name: str, data: bytes) -> None:
-        if type(self).left == 0:
-            raise KeyboardInterrupt
-        type(self).left -= 1
-        super().write(name, data)
-
-
 @pytest.mark.parametrize("revises", [False, True])
 def test_a_driver_that_dies_amid_publishing_leaves_whole_states(on_disk, revises):
     storage, staging = on_disk
@@ -365,9 +173,9 @@ def test_a_driver_that_dies_amid_publishing_leaves_whole_states(on_disk, revises
     plan = {(EPSG, shard) for shard in SHARDS}
     deaths = 0
     while True:
-        draft = drafted(_Dying(storage.url), number, revise=1 if revises else None)
+        draft = drafted(DyingStorage(storage.url), number, revise=1 if revises else None)
         target = open_target(draft.storage, staging, draft, label(number))
-        _Dying.left = deaths
+        DyingStorage.left = deaths
         if deaths == 0:
             write(target, value)
         target.settle(plan, plan)
@@ -381,29 +189,6 @@ def test_a_driver_that_dies_amid_publishing_leaves_whole_states(on_disk, revises
     assert deaths > 10
     assert seen(opened(storage)) == new
     assert [record.number for record in history(staging)] == [2, 1]
-
-
-def test_a_half_published_state_can_be_rolled_back(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    appended(storage, staging, 2, 12)
-    draft = drafted(_Dying(storage.url), 1, revise=1)
-    target = open_target(draft.storage, staging, draft, label(1))
-    write(target, 13)
-    target.settle({(EPSG, shard) for shard in SHARDS}, {(EPSG, shard) for shard in SHARDS})
-    _Dying.left = len(draft.objects) - 1  # all but the root's document, which xarray reads
-    with pytest.raises(KeyboardInterrupt):
-        target.publish(shards_written=4, keep=1)
-
-    def alone() -> set[int]:
-        group = zarr.open_consolidated(storage.url, path=GROUP)
-        return set(np.unique(np.asarray(group["source"])).tolist())
-
-    assert seen(opened(storage)) == BOTH
-    assert alone() == {12, 13}
-    rollback(storage, staging, to=2)
-    assert seen(opened(storage)) == BOTH
-    assert alone() == {11, 12}
 
 
 def test_one_period_s_unfinished_shards_are_not_taken_for_another_s(on_disk):
@@ -425,54 +210,3 @@ def test_a_shard_that_is_refused_is_said_in_one_line(on_disk, tmp_path):
         published(storage, staging, 1, 11)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "cube.zarr") in str(caught.value)
-
-
-# ---- the store ------------------------------------------------------------------------------------------------------
-
-
-def test_scenes_keep_their_numbers(on_disk):
-    storage, staging = on_disk
-    for number in (1, 2, 3):
-        appended(storage, staging, number, 10 + number)
-    revised(storage, staging, 2, 22)
-    root = metadata(storage, "zarr.json")
-    assert root is not None
-    ids = {n: facts["id"] for n, facts in root["attributes"]["difffusr:scenes"].items()}
-    assert ids == {str(n): f"scene of {label(n)}" for n in (1, 2, 3)}
-
-
-def test_an_object_is_read_back_as_it_was_written(on_disk):
-    import hashlib
-
-    storage, staging = on_disk
-    target = open_target(storage, staging, drafted(storage, 1), label(1))
-    target.begin()
-    receipt = target.writer().write(EPSG, SHARDS[0], pixels(5))
-    for path, checksum in receipt.objects.items():
-        assert hashlib.sha256(object_bytes(storage, path) or b"").hexdigest() == checksum
-    assert object_bytes(storage, f"{GROUP}/nothing") is None
-    assert metadata(storage, "zarr.json") is None
-
-
-def test_the_cube_s_own_reader_follows_the_revisions(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    revised(storage, staging, 1, 12)
-    got = CubeReader(storage, drafted(storage, 1)).read(EPSG, "source", GRID.shard_window(SHARDS[0]))
-    assert set(np.unique(got).tolist()) == {12}
-
-
-def test_other_ground_is_refused(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    with pytest.raises(DifffusrError, match="already holds zone"):
-        draft_cube(storage, GRID, {EPSG: PixelWindow(0, 0, 128, 128)}, month(2), [], {})
-
-
-def test_every_document_of_a_publication_is_in_the_history(on_disk):
-    storage, staging = on_disk
-    appended(storage, staging, 1, 11)
-    kept = json.loads(staging.read("history/000001.json"))
-    for path, text in kept["documents"].items():
-        assert storage.read(path) == text.encode(), path
-    assert {"zarr.json", f"{EPSG}/zarr.json", f"{GROUP}/zarr.json", f"{GROUP}/time/zarr.json"} <= set(kept["documents"])

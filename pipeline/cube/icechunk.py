@@ -1,16 +1,22 @@
-"""An Icechunk repository as the place of a cube: opened from a store's URL and options."""
+"""An Icechunk repository as the store of a cube: opened from a store's URL and options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import icechunk
 from fsspec.implementations.local import LocalFileSystem
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from difffusr.pipeline.config.values import ICECHUNK
+from difffusr.pipeline.cube.store import Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url
 from difffusr.pipeline.storage.objects import Storage
@@ -19,9 +25,56 @@ from difffusr.pipeline.storage.objects import Storage
 MAIN = "main"
 
 
-def is_repository(storage: Storage) -> bool:
-    """Whether a URL names an Icechunk repository."""
-    return storage.url.startswith(ICECHUNK)
+@dataclass(frozen=True)
+class IcechunkStore:
+    """An Icechunk repository, see `CubeStore`. Readers see what its branch ``main`` holds."""
+
+    storage: Storage
+
+    def open(self, read_only: bool = True) -> Store:
+        """What readers see. Writing takes a session of a branch: see `IcechunkTarget`."""
+        if not read_only:
+            raise ValueError(f"{self.storage.url}: a repository is written through its sessions")
+        repository = open_repository(self.storage)
+        if repository is None:
+            raise StoreError(f"{self.storage.url}: there is no Icechunk repository; check store.url")
+        with failures_of(self.storage):
+            return repository.readonly_session(MAIN).store
+
+    def objects(self) -> Callable[[str], bytes | None]:
+        """See `CubeStore`."""
+        if open_repository(self.storage) is None:
+            return lambda _: None
+        store = self.open()
+
+        def found(path: str) -> bytes | None:
+            with failures_of(self.storage):
+                return object_in(store, path)
+
+        return found
+
+    def group(self, path: str) -> dict[str, Any] | None:
+        """See `CubeStore`."""
+        data = self.objects()(f"{path}/zarr.json")
+        document: dict[str, Any] | None = None if data is None else json.loads(data)
+        return document
+
+    def consolidated(self) -> Documents:
+        """Nothing: a snapshot shows all that it holds."""
+        return {}
+
+    def check_writable(self) -> None:
+        """Nothing is tried: an object of ours has no place in a repository."""
+
+    def stored_bytes(self) -> int | None:
+        """None: its objects are those of all snapshots."""
+        return None
+
+
+def object_in(store: Store, path: str) -> bytes | None:
+    """An object of a session's store; None where there is none."""
+    value = sync(store.get(path, default_buffer_prototype()))
+    return None if value is None else bytes(value.to_bytes())
 
 
 def open_repository(storage: Storage, *, create: bool = False) -> icechunk.Repository | None:

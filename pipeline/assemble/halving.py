@@ -1,0 +1,126 @@
+"""One shard of an overview from the four of the level below, as a small Dask graph; written to the cube whole.
+
+Workers import this module: it takes nothing that only the driver needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import dask.threaded
+import numpy as np
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from difffusr.kernels.bands import BANDS
+from difffusr.kernels.images.pyramid import average_2x, mode_2x
+from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.reading import read_window
+from difffusr.pipeline.cube.shard import ShardData, encoding_bytes, shard_bytes
+from difffusr.pipeline.engine.memory import WORKER_BYTES, keep_freed_memory
+from difffusr.pipeline.geo.grid import Grid, OverviewIndex, PixelWindow
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.pixels import STD_FILL
+from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.publish.target import Receipt, ShardWriter
+from difffusr.pipeline.storage.objects import store_failures
+
+
+def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: Sequence[OverviewIndex]) -> Receipt:
+    """Make one shard of an overview and write it whole.
+
+    Args:
+        children: those of its four that there are.
+
+    Raises:
+        StoreError: the store fails, or a shard below is not there.
+    """
+    keep_freed_memory()
+    return writer.write(epsg, at, halve_shards(writer.draft, writer.store(), epsg, children))
+
+
+def halve_memory(grid: Grid, *, with_std: bool) -> int:
+    """Bytes that a task takes at most to make and write one shard of an overview: the shard itself, and the objects of
+    two below it, of which one is being read while the other comes, or what encoding takes."""
+    shard = shard_bytes(grid.shard_px, with_std=with_std)
+    return WORKER_BYTES + shard + max(2 * shard, encoding_bytes(grid.shard_px))
+
+
+def halve_shards(
+    draft: CubeDraft, store: Store, epsg: int, children: Sequence[OverviewIndex], strip_px: int = 512
+) -> ShardData:
+    """One shard of an overview.
+
+    The graph has one task to fetch each shard below, whole, and one to halve each strip of its rows into its place; in
+    memory at once: the shard that is made, 27 bytes a pixel (51 with the standard deviation), one shard as it is
+    stored, and a strip.
+
+    Reflectance is the mean of what is valid, per band; a standard deviation the mean of those below: the most that the
+    mean can vary. Quality and source are the most frequent among the pixels with data.
+
+    Args:
+        children: those of its four that there are, of one level.
+        strip_px: rows halved at a time, even.
+
+    Raises:
+        StoreError: the store fails, or a shard below is not there.
+    """
+    side, zone = draft.grid.shard_px, draft.zones[epsg]
+    spectral = len(BANDS), side, side
+    made = ShardData(
+        np.zeros(spectral, np.uint16),
+        np.zeros((side, side), np.uint8),
+        np.zeros((side, side), np.uint16),
+        np.full(spectral, STD_FILL, np.uint16) if zone.uncertainty_samples else None,
+    )
+    graph: dict[tuple[Any, ...], Any] = {}
+    strips = []
+    for child in children:
+        graph["objects", *child] = (partial(_fetch, draft, store, epsg, child),)
+        row, col = child.row % 2 * side // 2, child.col % 2 * side // 2
+        for top in range(0, side, strip_px):
+            rows = slice(row + top // 2, row + min(top + strip_px, side) // 2)
+            quarter = made.part(rows, slice(col, col + side // 2))
+            strips.append(("strip", *child, top))
+            graph[strips[-1]] = (partial(_halve, quarter, draft, epsg, child, top), ("objects", *child))
+    dask.threaded.get(graph, strips, num_workers=1)
+    return made
+
+
+def _fetch(draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex) -> dict[str, Buffer]:
+    """A shard's objects, by path."""
+    objects = {}
+    for path in draft.shard_objects(epsg, shard):
+        try:
+            found = sync(store.get(path, default_buffer_prototype()))
+        except store_failures() as error:
+            raise StoreError(f"{draft.storage.url}/{path}: cannot be read ({first_line(error)})") from None
+        if found is None:
+            raise StoreError(f"{draft.storage.url}/{path}: is not there any more; run again")
+        objects[path] = found
+    return objects
+
+
+def _halve(
+    out: ShardData, draft: CubeDraft, epsg: int, shard: OverviewIndex, top: int, objects: Mapping[str, Buffer]
+) -> None:
+    """Halve the rows of a shard from `top` on into `out`, which tells how many. Past the level's edge is no data."""
+    zone, side = draft.zones[epsg], draft.grid.shard_px
+    strip = PixelWindow(shard.row * side + top, shard.col * side, 2 * out.quality.shape[0], side)
+    store = MemoryStore(dict(objects))
+
+    def read(name: str) -> NDArray[Any]:
+        array = draft.array(store, f"{zone.level_path(shard.level)}/{name}")
+        return read_window(array, zone.step, strip, PixelWindow(0, 0, *array.shape[-2:]))
+
+    source = read("source")
+    out.source[:] = mode_2x(source, source > 0)
+    out.quality[:] = mode_2x(read("quality"), source > 0)
+    out.reflectance[:] = average_2x(read("reflectance"), 0)
+    if out.std is not None:
+        out.std[:] = average_2x(read("reflectance_std"), STD_FILL)

@@ -1,0 +1,51 @@
+"""One shard as a task of its own: blended, and written to the cube whole.
+
+Workers import this module: it takes nothing that only the driver needs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
+from difffusr.pipeline.engine.memory import keep_freed_memory
+from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
+from difffusr.pipeline.publish.target import Receipt, ShardWriter
+from difffusr.pipeline.storage.objects import Storage
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """What a task returns: the store's receipt, the share of pixels with data, and the seconds of core it took."""
+
+    receipt: Receipt
+    valid_share: float
+    seconds: float
+
+
+def write_shard(
+    writer: ShardWriter,
+    grid: Grid,
+    epsg: int,
+    index: ShardIndex,
+    chips: list[ChipSource],
+    gaps: list[ChipIndex],
+    staging: Storage,
+    with_std: bool,
+) -> WrittenShard:
+    """Blend one shard and write it whole.
+
+    Args:
+        chips: those that touch it and are staged.
+        gaps: places of those that failed; what of them no neighbour fills is flagged.
+
+    Raises:
+        StoreError: a staged chip or the store fails.
+    """
+    keep_freed_memory()
+    begun = time.process_time()
+    data = blend_shard(grid, index, chips, staging, with_std=with_std, gaps=gaps)
+    receipt = writer.write(epsg, index, data)
+    valid = float((data.source > 0).mean())
+    return WrittenShard(receipt, round(valid, 6), time.process_time() - begun)

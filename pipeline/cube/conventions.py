@@ -1,0 +1,65 @@
+"""The Zarr conventions of a zone's groups and arrays: `proj:`, `spatial:` and `multiscales`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from difffusr.pipeline.cube.layout import Zone
+from difffusr.pipeline.cube.variables import gsd_m
+
+_CONVENTIONS: list[dict[str, str]] = [
+    {
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "name": "proj:",
+        "schema_url": "https://raw.githubusercontent.com/zarr-experimental/geo-proj/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-experimental/geo-proj/blob/v1/README.md",
+    },
+    {
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "name": "spatial",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v0.1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v0.1/README.md",
+    },
+    {
+        "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+        "name": "multiscales",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
+    },
+]
+
+
+def spatial(zone: Zone, level: int) -> dict[str, Any]:
+    """Attributes that say where a level lies."""
+    left, _, _, top = zone.window.bounds_m(zone.epsg)
+    height, width = zone.level_shape(level)
+    gsd = gsd_m(level)
+    return {
+        "zarr_conventions": _CONVENTIONS[:2],
+        "proj:code": f"EPSG:{zone.epsg}",
+        "spatial:dimensions": ["y", "x"],
+        "spatial:bbox": [left, top - height * gsd, left + width * gsd, top],
+        "spatial:transform": [gsd, 0.0, left, 0.0, -gsd, top],
+        "spatial:shape": [height, width],
+        "spatial:registration": "pixel",
+    }
+
+
+def multiscales(zone: Zone) -> dict[str, Any]:
+    """Attributes of a zone's group: where it lies, and its levels."""
+    levels = [spatial(zone, level) for level in zone.levels]
+    layout = [
+        {
+            "asset": str(level),
+            **({"derived_from": str(level - 1)} if level else {}),
+            # A scale would be one of all axes of an array, and arrays have three or four: shape and place say it all.
+            "transform": {},
+            **{key: place[key] for key in ("spatial:shape", "spatial:transform")},
+        }
+        for level, place in enumerate(levels)
+    ]
+    return {
+        **levels[0],
+        "zarr_conventions": _CONVENTIONS,
+        "multiscales": {"layout": layout, "resampling_method": "average"},
+    }

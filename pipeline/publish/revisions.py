@@ -1,0 +1,25 @@
+"""Revisions of a zone: which comes next, and which readers may still be reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from difffusr.pipeline.cube.layout import ENCODINGS
+from difffusr.pipeline.publish.publications import records
+from difffusr.pipeline.storage.objects import Storage
+
+
+def next_revision(staging: Storage, epsg: int, lineage: Sequence[int]) -> int:
+    """A revision of a zone that readers have never seen, and whose keys are not those that they look at now."""
+    spaces = len(ENCODINGS)
+    seen = [record.zones[epsg] for record in records(staging) if epsg in record.zones]
+    number = max([*seen, *lineage]) + 1
+    return number + (number % spaces == lineage[-1] % spaces)
+
+
+def was_seen(staging: Storage, epsg: int, revision: int, step: int) -> bool:
+    """Whether readers have ever seen this step of a zone in this revision; they may still be reading it."""
+    return any(
+        record.zones.get(epsg) == revision and record.steps.get(epsg, 0) > step and not record.restores
+        for record in records(staging)
+    )
