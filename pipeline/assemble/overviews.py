@@ -31,7 +31,6 @@ from difffusr.kernels.images.pyramid import average_2x, mode_2x
 from difffusr.pipeline.assemble.ledger import DIGITS, OVERVIEWS, Entry, Ledger, write_entry
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.shard import ShardData
-from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.engine.session import result_of
 from difffusr.pipeline.geo.grid import OverviewIndex, ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
@@ -214,7 +213,6 @@ def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: 
     Raises:
         StoreError: the store fails, or a shard below is not there.
     """
-    keep_freed_memory()
     return writer.write(epsg, at, halve_shards(writer.draft, writer.store(), epsg, children))
 
 

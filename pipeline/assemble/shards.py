@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
 from difffusr.pipeline.assemble.ledger import Entry, Ledger, shard_digest, write_entry
 from difffusr.pipeline.chips.staging import delete_chip
-from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.engine.session import result_of
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
 from difffusr.pipeline.plan.tables import Plan, Shards
@@ -273,7 +272,6 @@ def write_shard(
     Raises:
         StoreError: a staged chip or the store fails.
     """
-    keep_freed_memory()
     begun = time.process_time()
     data = blend_shard(grid, index, chips, staging, with_std=with_std, gaps=gaps)
     receipt = writer.write(epsg, index, data)

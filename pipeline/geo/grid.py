@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import SCALE, TARGET_GSD_M
 from difffusr.pipeline.config.sections import RunConfig
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 #: Step of the lattice in metres: every Sentinel-2 tile of a zone starts on a multiple of it.
 LATTICE_M = 60
@@ -113,6 +115,8 @@ class PixelWindow(NamedTuple):
 
     def geobox(self, epsg: int, resolution_m: float = TARGET_GSD_M) -> GeoBox:
         """The window as an odc-geo GeoBox at a resolution in metres that divides it."""
+        from odc.geo.geobox import GeoBox  # which imports Dask and pandas: workers do without
+
         left, bottom, right, top = self.bounds_m(epsg)
         shape = (round((top - bottom) / resolution_m), round((right - left) / resolution_m))
         return GeoBox(shape, Affine(resolution_m, 0, left, 0, -resolution_m, top), f"EPSG:{epsg}")

@@ -8,8 +8,6 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-from pystac.utils import make_absolute_href
-
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
 from difffusr.pipeline.ground.urls import bare_href, bucket_of, is_url, one_line
 
@@ -114,6 +112,8 @@ def resolve(href: str, base: str, remote: bool, what: str) -> str:
     if href.startswith("/"):
         pass
     elif scheme is None:
+        from pystac.utils import make_absolute_href  # readers of chips do without
+
         href = str(make_absolute_href(href, base, start_is_dir=False))
     elif href.lower().startswith("file:///"):
         href = unquote(urlsplit(href).path)

@@ -20,15 +20,16 @@ import torch
 import xarray as xr
 from ray import cloudpickle
 
-from difffusr.pipeline.chips.actor import Batch, SuperResolver
+from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.engine.board import ATTEMPTS, Pin, put_up
+from difffusr.pipeline.engine.board import ATTEMPTS, Pin, start_board
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.run.execution import execute
 from difffusr.pipeline.storage.places import staging_of
-from difffusr.pipeline.watch.pulse import read_status as read_progress
+from difffusr.pipeline.watch.pulse import read_status
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("_ray")
@@ -94,7 +95,7 @@ def test_a_worker_that_stalls_is_named_and_restarted(configure, finished_run, tm
 
 
 def test_a_reader_tells_what_lasts_and_falls_silent_with_its_board():
-    board = put_up()
+    board = start_board()
 
     @ray.remote(num_cpus=0)
     class Reader:
@@ -206,9 +207,9 @@ def test_a_run_that_is_asked_to_stop_while_it_plans_ends_at_once(configure):
     assert driver.returncode == 0, err
     assert "resume with: difffusr run" in out
     assert "Traceback" not in out + err
-    progress = read_progress(staging_of(load_config(path)))
-    assert progress is not None
-    assert progress.state == "stopped"
+    status = read_status(staging_of(load_config(path)))
+    assert status is not None
+    assert status.state == "stopped"
 
 
 def test_a_device_that_is_out_of_memory_gets_half_the_batch(monkeypatch):

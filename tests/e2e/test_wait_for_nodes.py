@@ -13,11 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from difffusr.pipeline.engine.pool import await_node
+from difffusr.pipeline.engine.nodes import await_node
 from difffusr.pipeline.storage.places import staging_of
 from difffusr.pipeline.watch import pulse
-from difffusr.pipeline.watch.pulse import Pulse
-from difffusr.pipeline.watch.pulse import RunStatus as Progress
+from difffusr.pipeline.watch.pulse import Pulse, RunStatus
 
 GROWING = {"gpus_per_actor": 1, "actors_max": 1}
 
@@ -41,7 +40,7 @@ def test_who_waits_can_be_stopped(loaded):
 def test_hours_are_of_what_the_cluster_had_at_the_time(loaded, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
-    beat = Pulse(staging_of(loaded()), Progress("run", "2023-06"))
+    beat = Pulse(staging_of(loaded()), RunStatus("run", "2023-06"))
     beat.holds(0, 4, 2.0, 0.5, "EUR")
     now += 3600
     beat.holds(8, 68, 2.0, 0.5, "EUR")

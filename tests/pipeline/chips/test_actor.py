@@ -9,7 +9,7 @@ from repeating_model import PX, actor, read
 
 from difffusr.kernels.bands import BANDS, GROUPS, SCALE
 from difffusr.kernels.sampling.settings import Sampling
-from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.batch import Batch
 
 
 def enlarged(batch: Batch, i: int) -> np.ndarray:
