@@ -244,7 +244,7 @@ class Watchdog:
         restarted: called with what a restarted worker was working on.
     """
 
-    def __init__(self, board: Any, limit_s: float, restarted: Callable[[Doing], None] = lambda doing: None) -> None:
+    def __init__(self, board: Any, limit_s: float, restarted: Callable[[Doing], None] = lambda _: None) -> None:
         self._board, self._limit_s, self._restarted = board, limit_s, restarted
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)

@@ -14,7 +14,7 @@ import torch
 from ray import cloudpickle
 
 from difffusr.pipeline.chips.batch import Batch
-from difffusr.pipeline.chips.batch_size import ActorKind, largest_batch, remembered_batch, with_batch
+from difffusr.pipeline.chips.batch_size import ActorKind, remembered_batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.engine.board import start_board
 from difffusr.pipeline.storage.objects import Storage
@@ -55,22 +55,3 @@ def test_the_largest_batch_that_fits_is_found_once_and_remembered(loaded, tmp_pa
     assert found(grid={"chip_px": 48, "overlap_px": 12}) == 4
     assert len(staging.names("batch")) == 2  # another chip size has a batch of its own
     assert config.compute.batch == "auto"
-
-
-def test_without_a_gpu_it_is_one_and_a_number_that_is_given_stays(loaded, tmp_path):
-    on_cores = ActorKind(PinnedResolver, None, Storage(str(tmp_path)), 0.0)
-    assert with_batch(loaded(), "f", on_cores).compute.batch == 1
-    assert with_batch(loaded(compute={"batch": 3}), "f", on_cores._replace(gpus=1.0)).compute.batch == 3
-
-
-@pytest.mark.parametrize(
-    ("rates", "batch"),
-    [
-        ({1: 10, 2: 18, 4: 30, 8: 31}, 4),  # eight give hardly more
-        ({1: 10, 2: 10.2}, 1),
-        ({1: 10, 2: 11}, 2),
-        ({}, 1),
-    ],
-)
-def test_a_batch_is_doubled_as_long_as_it_fits_and_pays(rates, batch):
-    assert largest_batch(rates.get)[0] == batch

@@ -48,11 +48,11 @@ def measure_staging(
         seconds.append(watch.seconds)
         cpu.append(watch.cpu_seconds)
         sizes.append((chip.covered, float(size)))
-    empty, covered = _line(sizes)
+    empty, covered = fit_line(sizes)
     return staged, Staging(seconds=fmean(seconds), cpu_seconds=fmean(cpu), bytes=empty, bytes_covered=covered)
 
 
-def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Intercept and slope of the line that fits points (x, y) best, neither below 0.
 
     Where all points have the same x, it goes through the origin.
@@ -138,8 +138,8 @@ def _shard_figures(full: Sequence[_Written], least: Sequence[_Written]) -> Shard
     def means(x: str, y: str) -> list[tuple[float, float]]:
         return [(fmean(getattr(w, x) for w in part), fmean(getattr(w, y) for w in part)) for part in (least, full)]
 
-    seconds, seconds_per_chip = _line(means("chips", "seconds"))
-    empty, bytes_per_pixel = _line(means("pixels", "bytes"))
+    seconds, seconds_per_chip = fit_line(means("chips", "seconds"))
+    empty, bytes_per_pixel = fit_line(means("pixels", "bytes"))
     return ShardWriting(
         seconds=seconds, seconds_per_chip=seconds_per_chip, bytes=empty, bytes_per_pixel=bytes_per_pixel
     )

@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-import yaml
 from ray import cloudpickle
 
 from difffusr.pipeline.chips.reading import read_chips
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.chips.storing import stage_rows
 from difffusr.pipeline.chips.table import ChipTable
-from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.scenes.item import Asset, Scene
 from difffusr.pipeline.storage.objects import Storage
@@ -61,19 +58,6 @@ def table() -> ChipTable:
     return ChipTable(one, one, one, one[None], np.zeros((1, 10), np.uint8), (scene,), Grid(), True, ())
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
-    content = {
-        "area": {"tiles": ["32TMT"]},
-        "period": {"start": "2023-06-01", "end": "2023-06-30"},
-        "source": {"static_catalog": "catalog.json"},
-        "store": {"url": "cube.zarr"},
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return load_config(path)
-
-
 def test_a_reader_imports_rasterio_and_nothing_of_models_catalogues_or_cubes(tmp_path):
     assert loaded_by((read_chips, table()), tmp_path) == {"rasterio"}
 
@@ -82,8 +66,8 @@ def test_a_stager_imports_neither_models_nor_rasters(tmp_path):
     assert loaded_by((stage_rows, Storage(str(tmp_path)), ("june", "2024-06")), tmp_path) == set()
 
 
-def test_an_actor_imports_torch_and_nothing_of_rasters_catalogues_or_cubes(tmp_path, config):
-    assert loaded_by((PinnedResolver, config, Storage(str(tmp_path))), tmp_path) == {"torch"}
+def test_an_actor_imports_torch_and_nothing_of_rasters_catalogues_or_cubes(tmp_path, loaded):
+    assert loaded_by((PinnedResolver, loaded(), Storage(str(tmp_path))), tmp_path) == {"torch"}
 
 
 @pytest.mark.parametrize(
