@@ -22,7 +22,7 @@ from difffusr.kernels.images.pyramid import average_2x, mode_2x
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.reading import read_window
 from difffusr.pipeline.cube.shard import ShardData, encoding_bytes, shard_bytes
-from difffusr.pipeline.engine.memory import WORKER_BYTES, keep_freed_memory
+from difffusr.pipeline.engine.memory import WORKER_BYTES
 from difffusr.pipeline.geo.grid import Grid, OverviewIndex, PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL
@@ -40,7 +40,6 @@ def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: 
     Raises:
         StoreError: the store fails, or a shard below is not there.
     """
-    keep_freed_memory()
     return writer.write(epsg, at, halve_shards(writer.draft, writer.store(), epsg, children))
 
 

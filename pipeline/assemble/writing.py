@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 
 from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
-from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
 from difffusr.pipeline.publish.target import Receipt, ShardWriter
 from difffusr.pipeline.storage.objects import Storage
@@ -43,7 +42,6 @@ def write_shard(
     Raises:
         StoreError: a staged chip or the store fails.
     """
-    keep_freed_memory()
     begun = time.process_time()
     data = blend_shard(grid, index, chips, staging, with_std=with_std, gaps=gaps)
     receipt = writer.write(epsg, index, data)

@@ -20,19 +20,14 @@ from difffusr.kernels.images.inpaint import fill_invalid
 from difffusr.kernels.model import SuperResolution, model_from_weights
 from difffusr.kernels.networks.fusion.frame import merge_groups
 from difffusr.kernels.sampling.noise import ground_noise
+from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan.networks import read_both, sampling_of, weights_errors
 
 log = logging.getLogger("difffusr.actor")
-
-
-#: Rows of a batch, as Ray Data hands them over: column name → stacked arrays, one entry a chip.
-Batch = dict[str, NDArray[Any]]
-
 
 #: What the models made of some chips: whole numbers by name, on the device as int16 with the bits of uint16.
 Made = Mapping[str, Tensor | NDArray[np.uint16]]
@@ -57,7 +52,6 @@ class SuperResolver:
     """Loads both models once and super-resolves batch after batch; pinned to a GPU where the run has GPUs."""
 
     def __init__(self, config: RunConfig) -> None:
-        keep_freed_memory()
         torch.set_num_threads(config.compute.cpus_per_actor)
         # The same chip must come out the same on every actor: no algorithm may be picked by timing.
         torch.backends.cudnn.benchmark = False
@@ -72,7 +66,7 @@ class SuperResolver:
         """Super-resolve the chips of a batch that were read; those that failed pass through.
 
         Args:
-            batch: columns as `chip_stream.read_chips` makes them.
+            batch: columns as `reading.read_chips` makes them.
 
         Returns:
             the same without the native bands, with `dn`: (B, 12, 4n, 4n) uint16, reflectance × 10⁴ clipped to

@@ -8,25 +8,23 @@ from typing import Any
 
 import numpy as np
 import ray
-import ray.data
 
-from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.batch import Batch, stacked
 from difffusr.pipeline.chips.table import ChipTable
 from difffusr.pipeline.engine.board import pin_to
-from difffusr.pipeline.engine.memory import keep_freed_memory
 
-#: Bytes that a reader gathers before it passes them on: so little that a block's few copies do not matter.
+#: Bytes that a reader gathers before it passes them on: so few that copying them into a block does not matter.
 _READ_BYTES = 32_000_000
 
 
 def read_chips(batch: Batch, table: Any, board: Any) -> Iterator[Batch]:
-    """Read the chips of a block one by one; none any more once the run is asked to stop.
+    """Read the chips of a block one by one; none are begun once the run is asked to stop.
 
     Args:
         batch: `position` (n,).
         table: reference to the `ChipTable`.
+        board: handle of the run's board.
     """
-    keep_freed_memory()
     chips, pin = _fetched(table), pin_to(board)
     rows: list[dict[str, Any]] = []
     size = 0
@@ -38,18 +36,14 @@ def read_chips(batch: Batch, table: Any, board: Any) -> Iterator[Batch]:
         rows.append(row)
         size += sum(column.nbytes for column in row.values())
         if size > _READ_BYTES:
-            yield _stacked(rows)
+            yield stacked(rows)
             rows, size = [], 0
     pin.done()
     if rows:
-        yield _stacked(rows)
+        yield stacked(rows)
 
 
-def _stacked(rows: list[dict[str, Any]]) -> Batch:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-@lru_cache(maxsize=2)  # every task of a worker asks
+@lru_cache(maxsize=2)  # a worker runs many tasks, each with the same table
 def _fetched(table: Any) -> ChipTable:
     fetched: ChipTable = ray.get(table)
     return fetched

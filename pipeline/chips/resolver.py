@@ -1,4 +1,4 @@
-"""The step that super-resolves: the run's actor, which tells the board what it is at."""
+"""The step that super-resolves: the run's actor, which tells the board what it is working on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import ray
-import ray.data
 from numpy.typing import NDArray
 
-from difffusr.pipeline.chips.actor import Batch, Resolved, SuperResolver
+from difffusr.pipeline.chips.actor import Resolved, SuperResolver
+from difffusr.pipeline.chips.batch import LEFT, STAGED, TO_STAGE, Batch
 from difffusr.pipeline.chips.staging import is_staged
-from difffusr.pipeline.chips.table import LEFT, STAGED, TO_STAGE
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.engine.board import ATTEMPTS, Pin
 from difffusr.pipeline.storage.objects import Storage
@@ -21,10 +20,10 @@ from difffusr.pipeline.watch.metrics import meters_of
 
 
 class PinnedResolver(SuperResolver):
-    """The run's actor, which tells the board what it is at.
+    """The run's actor, which tells the board what it is working on.
 
-    Calls come two at a time. The models have a thread of their own, in which they are loaded and take one batch after
-    the other: that batch is what the board hears of. What is around them is done beside it, in the calls' own threads.
+    Calls come two at a time. The models have a thread of their own, which loads them and takes one batch after the
+    other; the board hears of that batch. Everything around the models runs beside it, in the calls' own threads.
     """
 
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
@@ -34,18 +33,14 @@ class PinnedResolver(SuperResolver):
             meters_of(config.name, config.period.label).actor_restarted("death")
 
     def prepare(self, board: Any, staging: Storage) -> None:
-        """All that there is to an actor besides its models."""
+        """Everything an actor has besides its models."""
         self._pin, self._staging = Pin(board), staging
         self._models = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
 
-    def rate(self, size: int, chip_px: int) -> float | None:
-        """As `SuperResolver`, in the models' thread."""
-        return self._models.submit(SuperResolver.rate, self, size, chip_px).result()
-
     def __call__(self, batch: Batch) -> Batch:
-        """As `SuperResolver`; a chip that no actor survives is given up, and one that is staged is not computed again.
+        """As `SuperResolver`; a chip that killed `ATTEMPTS` actors is given up, a staged one is not computed again.
 
-        Ray repeats a task whose worker or node is lost, and with it chips that came through before.
+        Ray repeats a task whose worker or node is lost, also for chips that were staged before.
 
         Returns:
             besides what `SuperResolver` returns, `fate` (B,): of `TO_STAGE`, `STAGED`, `LEFT`, and `resolve_s` (B,),
@@ -56,8 +51,12 @@ class PinnedResolver(SuperResolver):
         out["error"] = np.where(fate == TO_STAGE, out["error"], "")
         return {**out, "fate": fate, "resolve_s": np.full(len(fate), seconds / len(fate))}
 
+    def rate(self, size: int, chip_px: int) -> float | None:
+        """As `SuperResolver`, in the models' thread."""
+        return self._models.submit(SuperResolver.rate, self, size, chip_px).result()
+
     def _resolve(self, batch: Batch) -> tuple[Resolved, NDArray[np.uint8], float]:
-        """In the models' thread: what was made of a batch, its chips' fates, the seconds that it took."""
+        """In the models' thread: the resolved batch, its chips' fates, the seconds it took."""
         begun = time.perf_counter()
         names = [str(name) for name in batch["name"]]
         readable = [i for i, error in enumerate(batch["error"]) if not error]

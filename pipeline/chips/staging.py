@@ -15,11 +15,9 @@ from difffusr.pipeline.storage.objects import Storage
 
 _FOLDER = "chips"
 
-
 #: Bit-shuffled lz4. A staged chip lives for minutes: on super-resolved pixels this is written four times and read twice
 #: as fast as bit-shuffled zstd at level 3, and 6 % larger. Blosc's streams name their codec, so any of them is read.
 CODEC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
-
 
 #: Parts, of as many rows each, in which every band is packed: a shard needs only some rows of the chips at its edge.
 _PARTS = 4

@@ -8,23 +8,27 @@ from typing import Any
 import numpy as np
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.batch import TO_STAGE, Batch
 from difffusr.pipeline.chips.staging import StagedChip, write_chip
-from difffusr.pipeline.chips.table import TO_STAGE
 from difffusr.pipeline.engine.board import pin_to
-from difffusr.pipeline.engine.memory import keep_freed_memory
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage.objects import Storage
 from difffusr.pipeline.watch.metrics import meters_of
 
 
 def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str]) -> Batch:
-    """Write super-resolved chips to the staging folder; `error` says why one could not be.
+    """Write super-resolved chips to the staging folder.
 
     Args:
+        batch: columns as `resolver.PinnedResolver` returns them.
+        staging: the run's folder.
+        board: handle of the run's board.
         run: name and period, for the meters.
+
+    Returns:
+        `position`, `name`, `fate`, `skipped`, `read_s`, `resolve_s` of the batch, `error`, also of chips that could not
+        be written, and `stage_s`, the seconds that writing took.
     """
-    keep_freed_memory()
     pin, meters = pin_to(board), meters_of(*run)
     errors = [str(error) for error in batch["error"]]
     seconds = np.zeros(len(errors))
@@ -50,7 +54,11 @@ def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str])
 
 
 def _write_patiently(staging: Storage, name: str, chip: StagedChip) -> int:
-    """Write a chip; a store that refuses is asked again twice, after a while. Returns the object's size in bytes."""
+    """Write a chip, in three attempts with pauses; returns the object's size in bytes.
+
+    Raises:
+        StoreError: the store refuses each time.
+    """
     attempts = Retrying(
         retry=retry_if_exception_type(StoreError),
         stop=stop_after_attempt(3),

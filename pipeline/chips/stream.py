@@ -1,7 +1,7 @@
 """Chips through the engine: read on CPUs → super-resolve in an actor pool, pinned to GPUs where there are any → stage.
 
-Ray Data is the engine: back-pressure, autoscaling, retries and lost nodes are its business. What travels from the
-driver is a chip's number; everything else lies in one table in the object store.
+Ray Data is the engine: it does back-pressure, autoscaling, retries and lost nodes. The driver sends a chip's number;
+everything else is in one table in the object store.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from difffusr.pipeline.chips.batch_size import with_batch
+from difffusr.pipeline.chips.batch_size import ActorKind, with_batch
 from difffusr.pipeline.chips.reading import read_chips
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.chips.storing import stage_rows
 from difffusr.pipeline.chips.table import ChipTable
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.engine.pool import (
-    CALLS_PER_ACTOR,
-    NEVER,
     READ_CPUS,
     READERS_PER_ACTOR,
     STAGE_CPUS,
@@ -32,47 +30,45 @@ from difffusr.pipeline.engine.pool import (
     actor_share,
     gpus_per_actor,
 )
+from difffusr.pipeline.engine.session import resources
 from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage.places import staging_of
 
-#: Chips that one task reads, at most: what is lost when its worker is killed, and what a task's own cost is spread
-#: over.
-_CHIPS_A_TASK = 32
+#: Calls that an actor has at a time: while the models work on one, the engine unpacks the next and packs the last.
+_CALLS_PER_ACTOR = 2
 
-
-#: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
-_MAX_BLOCKS = 10_000
+#: Utilisation of the actors below which the engine lets some go. It is never negative, so none go: their models would
+#: have to be loaded again.
+_NEVER = -1.0
 
 
 def chip_dataset(
     config: RunConfig,
     plan: Plan,
     positions: NDArray[np.int64],
-    staging: Storage,
     board: Any,
-    resolver: type[PinnedResolver] | None = None,
+    resolver: type[PinnedResolver] = PinnedResolver,
 ) -> ray.data.Dataset:
     """The engine's graph.
 
     Args:
         positions: of the chips to compute, in the plan.
-        staging: the run's folder.
-        board: as `board.put_up` makes it.
-        resolver: the actor, where it is not the usual one.
+        board: handle of the run's board.
+        resolver: the actor's class.
 
     Returns:
         a lazy dataset of one row a chip: `position`, `name`, `error`, why it failed, else empty, `fate`, which is
-        `LEFT` for a chip that a run asked to stop has not begun, `skipped`, whether it was spared the networks, and
-        `read_s`, `resolve_s`, `stage_s`, the seconds of each step.
+        `LEFT` for a chip not started because the run was asked to stop, `skipped`, whether it skipped the networks,
+        and `read_s`, `resolve_s`, `stage_s`, the seconds of each step.
     """
-    gpus, resolver = gpus_per_actor(config), resolver or PinnedResolver
-    config = with_batch(config, plan.manifest["model"], gpus, staging, resolver, board, staging)
+    there, staging = resources(), staging_of(config)
+    gpus = gpus_per_actor(config, there.gpus)
+    config = with_batch(config, plan.manifest["model"], ActorKind(resolver, board, staging, gpus))
     compute, batch = config.compute, int(config.compute.batch)
-    least, most = actor_limits(config, gpus, math.ceil(len(positions) / batch))
-    table, cores = ray.put(ChipTable.of(config, plan)), int(ray.cluster_resources().get("CPU", 1))
+    least, most = actor_limits(config, there, math.ceil(len(positions) / batch))
+    table = ray.put(ChipTable.of(config, plan))
     blocks = ray.data.from_arrow(_blocks(positions, batch, most))
-    # An actor that has nothing to do for a while is kept: its models would have to be loaded again.
-    blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
+    blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = _NEVER
     read = blocks.map_batches(
         read_chips,
         fn_kwargs={"table": table, "board": board},
@@ -88,7 +84,7 @@ def chip_dataset(
             min_size=least,
             max_size=most,
             initial_size=most,
-            max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+            max_concurrent_calls_per_actor=_CALLS_PER_ACTOR,
             enable_true_multi_threading=True,  # `PinnedResolver` has the models' calls wait for one another
         ),
         **actor_share(config, gpus),
@@ -100,8 +96,16 @@ def chip_dataset(
         batch_size=None,
         zero_copy_batch=True,
         num_cpus=STAGE_CPUS,
-        concurrency=max(most, min(most * STAGERS_PER_ACTOR, cores)),
+        concurrency=max(most, min(most * STAGERS_PER_ACTOR, int(there.cpus))),
     )
+
+
+#: Chips that one task reads, at most: what is lost when its worker is killed, and what a task's overhead is spread
+#: over.
+_CHIPS_A_TASK = 32
+
+#: Ray Data keeps its table of blocks in the driver's memory: more chips make larger blocks, not more.
+_MAX_BLOCKS = 10_000
 
 
 def _blocks(positions: NDArray[np.int64], batch: int, actors: int) -> list[pa.Table]:
@@ -109,3 +113,19 @@ def _blocks(positions: NDArray[np.int64], batch: int, actors: int) -> list[pa.Ta
     fair = len(positions) // (8 * actors)
     rows = max(min(_CHIPS_A_TASK, fair) // batch * batch, batch, math.ceil(len(positions) / _MAX_BLOCKS))
     return [pa.table({"position": positions[i : i + rows]}) for i in range(0, len(positions), rows)]
+
+
+#: Chips a side of the squares in which chips are computed, so that shards are complete early and few chips lie staged.
+_SQUARE = 16
+
+
+def in_squares(plan: Plan, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Positions of the wanted chips in the order in which they are computed: square by square.
+
+    Args:
+        wanted: (chips,) bool.
+    """
+    c = plan.chips
+    order = np.lexsort((c.col, c.row, c.col // _SQUARE, c.row // _SQUARE, c.epsg))
+    kept: NDArray[np.int64] = order[wanted[order]]
+    return kept

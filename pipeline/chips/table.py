@@ -1,37 +1,32 @@
-"""What workers need to know of the chips, as one table; and reading one of them."""
+"""What readers need to know of the chips, as one table; and reading one of them as a row of a batch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS
-from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, grid_of
 from difffusr.pipeline.geo.names import NAME_BYTES, PlaceName
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
 from difffusr.pipeline.ground.urls import one_line
-from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.scenes.chip import read_chip
 from difffusr.pipeline.scenes.item import Scene
 
-#: What is to be done with a super-resolved chip; one that was staged before, or left alone, is none.
-TO_STAGE, STAGED, LEFT = 0, 1, 2
-
-
-#: Chips a side of the squares in which chips are computed, so that shards are complete early and few chips lie staged.
-_SQUARE = 16
+if TYPE_CHECKING:  # only the driver makes a table: readers import neither plans nor what they are made with
+    from difffusr.pipeline.config.sections import RunConfig
+    from difffusr.pipeline.plan.tables import Plan
 
 
 @dataclass(frozen=True, eq=False)
 class ChipTable:
-    """What workers need to know of the chips, one column an attribute.
+    """What readers need to know of the chips, one column an attribute.
 
     Attributes:
         epsg, row, col: (n,) int32.
@@ -39,7 +34,7 @@ class ChipTable:
         key: (n, 10) uint8, the part of the content key that a staged object's name holds.
         every_scene: the plan's scenes.
         grid, allow_cloudy: as the configuration says.
-        skip: classes of the scene classification; a chip that shows nothing else is spared the networks.
+        skip: classes of the scene classification; a chip that shows only these skips the networks.
     """
 
     epsg: NDArray[np.int32]
@@ -68,7 +63,8 @@ class ChipTable:
         return PlaceName(int(self.epsg[position]), int(self.row[position]), int(self.col[position]))
 
     def facts(self, position: int) -> dict[str, Any]:
-        """What the actor and the stager need to know of a chip."""
+        """What actor and stager need to know of a chip: columns `position`, `name`, `object`, `epsg`, `pixel_row`,
+        `pixel_col`."""
         window = self.grid.chip_window(ChipIndex(int(self.row[position]), int(self.col[position])))
         return {
             "position": position,
@@ -80,7 +76,7 @@ class ChipTable:
         }
 
     def read(self, position: int) -> dict[str, Any]:
-        """Read one chip: columns as `read_row` gives them, and the seconds that it took."""
+        """Read one chip: columns of `facts` and `read_row`, and `read_s`, the seconds that it took."""
         begun = time.perf_counter()
         index = ChipIndex(int(self.row[position]), int(self.col[position]))
         scenes = [self.every_scene[number] for number in self.scenes[position] if number >= 0]
@@ -93,10 +89,14 @@ def read_row(
 ) -> dict[str, Any]:
     """Read one chip.
 
+    Args:
+        scenes: best first.
+        skip: classes of the scene classification; a chip that shows only these skips the networks.
+
     Returns:
-        `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in `reader.Chip`; `error`:
-        empty, or why the chip could not be read (the arrays then are zero); and `skipped`: whether it is to be spared
-        the networks, in which case `quality` says so.
+        `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in `scenes.chip.Chip`; `error`:
+        empty, or why the chip could not be read (the arrays then are zero); and `skipped`: whether it skips the
+        networks, in which case `quality` says so.
     """
     window = grid.chip_window(index)
     error = ""
@@ -117,11 +117,3 @@ def read_row(
         out[f"dn{gsd}"] = chip.dn[gsd]
         out[f"valid{gsd}"] = chip.valid[gsd].astype(np.uint8)
     return out
-
-
-def in_squares(plan: Plan, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Positions of the wanted chips in the order in which they are computed: square by square."""
-    c = plan.chips
-    order = np.lexsort((c.col, c.row, c.col // _SQUARE, c.row // _SQUARE, c.epsg))
-    kept: NDArray[np.int64] = order[wanted[order]]
-    return kept

@@ -1,8 +1,8 @@
-"""The board: an actor that every worker tells what it is at, and the watchdog that reads it.
+"""The board: an actor that knows what every worker is working on, and the watchdog that restarts stalled workers.
 
-Ray Data runs the chips; what it does not tell is which chip a worker is at, and since when. Workers pin that to the
-board in passing. It is the way back, too: through it a run asks its workers to take nothing new, and a chip that has
-stalled or killed its worker again and again is told apart from the rest.
+Ray Data runs the chips, but does not say which chip a worker is working on, and since when. Workers pin that to the
+board. The board also works the other way: through it a run asks its workers to take nothing new, and actors find out
+that a chip has stalled or killed its worker several times.
 """
 
 from __future__ import annotations
@@ -24,22 +24,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 log = logging.getLogger("difffusr.board")
 
-
-#: So many times a chip is begun by actors that do not survive it; then it is given up.
+#: A chip is given up once so many actors began it and did not survive it.
 ATTEMPTS = 5
-
-
-#: Chips that the board remembers to have been super-resolved: far more than are in flight.
-_REMEMBERED = 20_000
-
-
-#: Seconds between two looks of a worker's thread at what the worker is at, and at whether it is to stop.
-_BEAT_S = 1.0
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A process of a run.
+    """A worker process of a run.
 
     Attributes:
         id: of the process, random.
@@ -55,19 +46,19 @@ class Worker:
 
     @classmethod
     def this(cls) -> Worker:
-        """The Ray worker that calls."""
+        """The calling Ray worker."""
         context = ray.get_runtime_context()
         return cls(context.get_worker_id(), context.get_node_id(), ray.util.get_node_ip_address(), os.getpid())
 
 
 @dataclass(frozen=True)
 class Doing:
-    """What a worker is at.
+    """What a worker is working on.
 
     Attributes:
         worker: who.
         stage: `read`, `super_resolve` or `stage`.
-        chips: names of the chips it has in hand.
+        chips: names of the chips.
         seconds: for how long.
     """
 
@@ -77,8 +68,13 @@ class Doing:
     seconds: float
 
 
+#: Super-resolved chips that the board remembers: far more than are in flight.
+_REMEMBERED = 20_000
+
+
 class Board:
-    """What every worker is at. Lives beside the driver; holds one line a worker and one a chip in the models' hands."""
+    """What every worker is working on: one entry a worker, and one a chip that the models have. A Ray actor on the
+    driver's node, see `start_board`."""
 
     def __init__(self) -> None:
         self._doing: dict[str, tuple[Worker, str, tuple[str, ...], float]] = {}
@@ -87,8 +83,12 @@ class Board:
         self._stopping = False
 
     def begin(self, worker: Worker, stage: str, chips: Sequence[str], seconds: float = 0.0) -> list[int]:
-        """A worker has begun chips, so many seconds ago; returns how often each was begun and never ended, this time
-        included. 0 stands for a chip that was ended before: what came of it was lost, or it is staged."""
+        """A worker began chips so many seconds ago.
+
+        Returns:
+            for the stage `super_resolve`, how often each chip was begun and not ended, this time included; 0 for a
+            chip that was ended before: its result is staged, or was lost.
+        """
         self._doing[worker.id] = (worker, stage, tuple(chips), time.monotonic() - seconds)
         if stage != "super_resolve":
             return []
@@ -96,7 +96,7 @@ class Board:
         return [0 if chip in self._resolved else self._begun[chip] for chip in chips]
 
     def end(self, worker: Worker, chips: Sequence[str] = ()) -> None:
-        """A worker has nothing in hand; `chips` were super-resolved."""
+        """A worker is idle; `chips` were super-resolved."""
         self._doing.pop(worker.id, None)
         for chip in chips:
             self._begun.pop(chip, None)
@@ -105,15 +105,15 @@ class Board:
             self._resolved.pop(next(iter(self._resolved)))
 
     def stop(self) -> None:
-        """Nothing new is to be taken."""
+        """Ask the workers to take nothing new."""
         self._stopping = True
 
     def stopping(self) -> bool:
-        """Whether nothing new is to be taken."""
+        """Whether the workers are asked to take nothing new."""
         return self._stopping
 
     def look(self) -> list[Doing]:
-        """What every worker is at."""
+        """What every worker is working on."""
         now = time.monotonic()
         return [Doing(worker, stage, chips, now - since) for worker, stage, chips, since in self._doing.values()]
 
@@ -122,18 +122,32 @@ class Board:
         self._doing.pop(worker_id, None)
 
 
-def put_up() -> Any:
-    """A board on the driver's node; a handle to it."""
+def start_board() -> Any:
+    """Start a board on the driver's node; returns its handle."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=here)
     return actor.remote()
 
 
-class Pin:
-    """A worker's end of the board. A board that is away for a moment holds nobody up.
+@lru_cache(maxsize=2)  # once a process: a pin has a thread
+def pin_to(board: Any) -> Pin:
+    """This process's pin to a board.
 
-    A message a chip would cost more than reading a small one does. A thread therefore tells, once a second, only of
-    what has been in hand for as long; and hears whether the run is asked to stop.
+    Args:
+        board: handle from `start_board`.
+    """
+    return Pin(board)
+
+
+#: Seconds between two reports of a pin to its board.
+_BEAT_S = 1.0
+
+
+class Pin:
+    """A worker's end of the board. A board that is away for a moment does not block the worker.
+
+    A message for every chip would cost more than reading a small one. A thread therefore reports, once a second, only
+    what has lasted that long, and asks whether the run is to stop.
 
     Attributes:
         worker: the process that this is in.
@@ -143,20 +157,20 @@ class Pin:
         self._board = board
         self.worker = Worker.this()
         self._lock = threading.Lock()
-        self._now: _InHand | None = None
-        self._told: _InHand | None = None
+        self._now: _Current | None = None
+        self._told: _Current | None = None
         self._stopping = False
         with suppress(ray.exceptions.ActorDiedError):
             self._stopping = self._ask()
         threading.Thread(target=self._tell, name="pin", daemon=True).start()
 
     def at(self, stage: str, chips: Sequence[str]) -> None:
-        """Note what this worker begins."""
-        self._now = _InHand(stage, tuple(chips), time.monotonic())
+        """Note what this worker begins; the board hears of it if it lasts."""
+        self._now = _Current(stage, tuple(chips), time.monotonic())
 
     def begin(self, stage: str, chips: Sequence[str]) -> list[int]:
-        """Tell what this worker begins; returns as `Board.begin`."""
-        begun = _InHand(stage, tuple(chips), time.monotonic())
+        """Tell the board what this worker begins; returns as `Board.begin`, 1 for each chip where the board is away."""
+        begun = _Current(stage, tuple(chips), time.monotonic())
         try:
             attempts: list[int] = ray.get(self._board.begin.remote(self.worker, stage, begun.chips), timeout=10)
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
@@ -166,7 +180,7 @@ class Pin:
         return attempts
 
     def done(self, chips: Sequence[str] = ()) -> None:
-        """Nothing is in hand; `chips` were super-resolved, which is told without waiting."""
+        """This worker is idle; `chips` were super-resolved. Does not wait for the board."""
         if not chips:
             self._now = None
             return
@@ -175,11 +189,11 @@ class Pin:
             self._board.end.remote(self.worker, tuple(chips))
 
     def stopping(self) -> bool:
-        """Whether nothing new is to be taken, as of a second ago."""
+        """Whether to take nothing new, as of a second ago."""
         return self._stopping
 
     def _tell(self) -> None:
-        """As long as there is a board: workers outlive it where their cluster does."""
+        """Report until the board is gone: workers outlive it where their cluster does."""
         with suppress(ray.exceptions.ActorDiedError):
             while True:
                 time.sleep(_BEAT_S)
@@ -199,7 +213,7 @@ class Pin:
                     self._told = now
 
     def _ask(self) -> bool:
-        """Whether nothing new is to be taken; False where the board is away. Raises ActorDiedError where it is gone."""
+        """Whether to take nothing new; False where the board is away. Raises ActorDiedError where it is gone."""
         try:
             stopping: bool = ray.get(self._board.stopping.remote(), timeout=10)
         except ray.exceptions.ActorDiedError:
@@ -210,8 +224,8 @@ class Pin:
 
 
 @dataclass(frozen=True, eq=False)
-class _InHand:
-    """What a worker is at, and since when on its own clock."""
+class _Current:
+    """What a worker is working on, and since when on its own clock."""
 
     stage: str
     chips: tuple[str, ...]
@@ -219,20 +233,25 @@ class _InHand:
 
 
 class Watchdog:
-    """Looks at the board every so often, and restarts workers that have been at the same chip for too long.
+    """Reads the board regularly, and restarts workers that have worked on the same chip for too long.
 
-    Ray starts a killed actor anew and gives it its chips again; `Board` counts that, and the actor gives a chip up
-    that has outlived `ATTEMPTS` of its kind.
+    Ray restarts a killed actor and gives it its chips again; `Board` counts that, and the actor gives a chip up after
+    `ATTEMPTS`.
+
+    Args:
+        board: handle from `start_board`.
+        limit_s: seconds that a worker may take for a chip.
+        restarted: called with what a restarted worker was working on.
     """
 
-    def __init__(self, board: Any, limit_s: float, restarted: Callable[[Doing], None] = lambda doing: None) -> None:
+    def __init__(self, board: Any, limit_s: float, restarted: Callable[[Doing], None] = lambda _: None) -> None:
         self._board, self._limit_s, self._restarted = board, limit_s, restarted
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._ended.set()
         self._thread.join()
 
@@ -265,8 +284,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-@lru_cache(maxsize=2)
-def pin_to(board: Any) -> Pin:
-    return Pin(board)

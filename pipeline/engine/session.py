@@ -1,61 +1,108 @@
-"""Ray for the length of a run: the cluster that a configuration names, or one on this machine."""
+"""Ray for the length of a run: the cluster that a configuration names, or one on this machine.
+
+Ray takes seconds to import, so it is imported only when a cluster is used.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
-import ray
-import ray.data
-
 from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.engine.pool import Resources
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.urls import first_line
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 @contextmanager
-def cluster(config: RunConfig) -> Iterator[None]:
+def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Iterator[None]:
     """Ray for the length of a run: the configured cluster, or one started on this machine.
+
+    A process that is in a cluster already stays in it, and its workers keep their environment.
+
+    Args:
+        environment: variables of the workers' processes.
 
     Raises:
         DifffusrError: no cluster answers at `compute.address`.
     """
-    if ray.is_initialized():
+    if in_cluster():
         yield
         return
+    import ray
+
     # Ray's core prints remarks on its inner workings as errors; what really fails reaches us as exceptions.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    address = config.compute.address
     try:
-        _check_reachable(address)
-        with _without_native_remarks():
-            ray.init(
-                # "local": without it Ray would join whatever cluster was last started by hand on this machine
-                address=address or "local",
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+        _connect(config.compute.address, environment)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise DifffusrError(
-            f"compute.address: no Ray cluster answers at {address or 'this machine'} ({first_line(error)}); start one "
-            "there, set RAY_AUTH_MODE=token where it asks for a token, or leave the key out to run on this machine"
+            f"compute.address: no Ray cluster answers at {config.compute.address or 'this machine'} "
+            f"({first_line(error)}); start one there, set RAY_AUTH_MODE=token where it asks for a token, or leave the "
+            "key out to run on this machine"
         ) from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    # A step with fewer blocks than it has workers, or a last block smaller than the rest, is nothing to warn of.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\..*")
+    _quieten_ray_data()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def in_cluster() -> bool:
+    """Whether this process is in a Ray cluster. One that has not imported Ray is in none."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def resources() -> Resources:
+    """What the cluster in use has now: an autoscaler adds nodes, and takes them away."""
+    import ray
+
+    found = ray.cluster_resources()
+    return Resources(float(found.get("GPU", 0)), float(found.get("CPU", 1)))
+
+
+def result_of(task: Any) -> Any:
+    """What a Ray task returned.
+
+    Raises:
+        DifffusrError: the task raised it; of other errors Ray's own.
+    """
+    import ray
+
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, DifffusrError) else error) from None
+
+
+def _connect(address: str | None, environment: Mapping[str, str]) -> None:
+    """Join the cluster at an address, or start one on this machine.
+
+    Workers on this machine inherit the environment from the process that starts Ray. Those of a cluster that is there
+    already get it by a runtime environment of the job, which costs a second or two until its first task.
+    """
+    import ray
+
+    _check_reachable(address)
+    with _without_native_remarks(), _set(environment if address is None else _NOTHING):
+        ray.init(
+            # "local": without it Ray would join whatever cluster was last started by hand on this machine
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            runtime_env={"env_vars": dict(environment)} if address is not None and environment else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
 
 
 def _check_reachable(address: str | None) -> None:
@@ -70,8 +117,20 @@ def _check_reachable(address: str | None) -> None:
 
 
 @contextmanager
+def _set(environment: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process's environment that are not set, for the processes that it starts meanwhile."""
+    added = {name: value for name, value in environment.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
 def _without_native_remarks() -> Iterator[None]:
-    """Keep what Ray's core announces at its start, past Python's streams, off the terminal."""
+    """Keep what Ray's core prints at its start, past Python's streams, off the terminal."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -83,13 +142,13 @@ def _without_native_remarks() -> Iterator[None]:
         os.close(nowhere)
 
 
-def result_of(task: Any) -> Any:
-    """What a Ray task returned.
+def _quieten_ray_data() -> None:
+    """No progress bars, no start-up messages: the run has its own."""
+    import ray.data
 
-    Raises:
-        DifffusrError: the task raised it; of other errors Ray's own.
-    """
-    try:
-        return ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, DifffusrError) else error) from None
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # A step with fewer blocks than workers, or a last block smaller than the rest, is not worth a warning.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\..*")

@@ -1,4 +1,4 @@
-"""One function over many things: on Ray where it runs, else on threads."""
+"""One function over many things: on Ray in a cluster, else on threads."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import ray
+from difffusr.pipeline.engine.session import in_cluster, resources
 
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Results in the order of the items, computed ahead of their use, but never more than a few at a time.
 
-    The function and its items must be able to travel to other machines; what it raises is raised here.
+    In a cluster the function and its items must be picklable; what it raises is raised here.
     """
-    if not ray.is_initialized():
+    if not in_cluster():
         with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
             yield from _ahead(lambda item: pool.submit(function, item), lambda future: future.result(), items, 16)
         return
+    import ray
 
-    def apply(item: Item) -> Result:  # Ray takes plain functions alone, not what `partial` makes
+    def apply(item: Item) -> Result:  # Ray takes plain functions, but no `functools.partial`
         return function(item)
 
     task = ray.remote(num_cpus=1, max_retries=3)(apply)
-    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1))) + 2
+    ahead = 2 * max(1, int(resources().cpus)) + 2
     yield from _ahead(task.remote, ray.get, items, ahead)
 
 

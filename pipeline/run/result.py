@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import EXIT_DONE, EXIT_INCOMPLETE
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.publish.publications import Publication
-from difffusr.pipeline.storage.places import staging_of
+from difffusr.pipeline.run.context import Run
 
 
 @dataclass
@@ -20,13 +22,13 @@ class RunResult:
     Attributes:
         plan: what was to be done.
         computed, reused: chips computed now, and found done or no longer needed.
-        skipped: those of the computed chips that were spared the networks (`skip`).
+        skipped: those of the computed chips that skipped the networks (`skip`).
         written, kept: shards written now, and found done.
         overviews: shards of overviews written now.
         failed: reason by chip name; these chips are missing from the cube.
         reasons: why shards of a published period were written again: number of shards by reason.
         seconds: wall time by stage.
-        work: seconds that workers spent, all together, by step: read, resolve, stage; of core: shard.
+        work: total seconds of all workers by step: read, resolve, stage; of core: shard.
         stopped: asked to stop before the end: what is done stays, nothing was published.
         publication: what readers see now, if it is new.
     """
@@ -50,11 +52,23 @@ class RunResult:
         """0 when the cube is complete or the run was asked to stop, 3 when chips are missing from it."""
         return EXIT_INCOMPLETE if self.failed and not self.stopped else EXIT_DONE
 
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note how long a stage takes."""
+        started = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - started
 
-def write_report(config: RunConfig, result: RunResult, reasons: dict[str, str] | None = None) -> None:
+
+def write_report(run: Run, result: RunResult, rewritten: Mapping[str, str] | None = None) -> None:
+    """Write `report.json` into the run's folder.
+
+    Args:
+        rewritten: why, by shard, shards of a published period were written again.
+    """
     report = {
-        "name": config.name,
-        "period": config.period.label,
+        "name": run.config.name,
+        "period": run.config.period.label,
         "chips": {
             "computed": result.computed,
             "skipped": result.skipped,
@@ -62,9 +76,9 @@ def write_report(config: RunConfig, result: RunResult, reasons: dict[str, str] |
             "failed": len(result.failed),
         },
         "shards": {"written": result.written, "kept": result.kept, "overviews": result.overviews},
-        "rewritten": reasons or {},
+        "rewritten": dict(rewritten or {}),
         "failed": result.failed,
         "seconds": {stage: round(seconds, 2) for stage, seconds in result.seconds.items()},
         "cores": os.cpu_count(),
     }
-    staging_of(config).write("report.json", json.dumps(report, indent=1, sort_keys=True).encode())
+    run.staging.write("report.json", json.dumps(report, indent=1, sort_keys=True).encode())

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from difffusr.pipeline.ground.errors import DifffusrError
 
@@ -21,7 +20,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def hearing(hear: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
-    """Have signals handled meanwhile; outside the main thread they are somebody else's."""
+    """Handle signals meanwhile; outside the main thread, where Python allows no handlers, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,17 +32,23 @@ def hearing(hear: Callable[[int, FrameType | None], None], *numbers: signal.Sign
             signal.signal(number, handler)
 
 
-def end_at_once(number: int, frame: FrameType | None) -> None:
+def end_at_once(_number: int, _frame: FrameType | None) -> None:
+    """A signal handler that raises Stopped."""
     raise Stopped
 
 
 class Stop:
-    """Whether a run was asked to take nothing new."""
+    """Whether a run was asked to take nothing new.
+
+    Attributes:
+        requested: whether it was.
+        why: the error that the run ends with, where that is the reason.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self.why: DifffusrError | None = None
-        self._tell: list[Any] = []
+        self._tell: list[Callable[[], object]] = []
 
     def request(self, why: DifffusrError | None = None) -> None:
         """Take nothing new; what is in flight is finished."""
@@ -52,7 +57,7 @@ class Stop:
             for tell in self._tell:
                 tell()
 
-    def then(self, tell: Any) -> None:
+    def then(self, tell: Callable[[], object]) -> None:
         """Call this when a stop is requested."""
         self._tell.append(tell)
 
@@ -60,7 +65,7 @@ class Stop:
     def on_signals(self) -> Iterator[None]:
         """SIGTERM and the first SIGINT request a stop; the second SIGINT interrupts at once."""
 
-        def hear(number: int, frame: FrameType | None) -> None:
+        def hear(number: int, _frame: FrameType | None) -> None:
             if number == signal.SIGINT and self.requested:
                 raise KeyboardInterrupt
             again = "; interrupt again to stop at once" if number == signal.SIGINT else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
@@ -19,12 +20,127 @@ from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.geo.grid import ShardIndex, grid_of
 from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.plan.diff import compare
+from difffusr.pipeline.plan.files import read_plan
 from difffusr.pipeline.plan.networks import sampling_of
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.publish.door import finish_publishing, open_target, revision_to_come
 from difffusr.pipeline.publish.revisions import was_seen
 from difffusr.pipeline.publish.target import Target
-from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
+from difffusr.pipeline.run.context import Run
+from difffusr.pipeline.run.result import RunResult
+from difffusr.pipeline.storage.places import storage_of
+
+log = logging.getLogger("difffusr.run")
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is left of a plan.
+
+    Attributes:
+        plan: all of it.
+        draft: the cube as it will be.
+        target: where it is written.
+        ledger: what was entered before.
+        changed: (shards,) bool, shards that readers do not see as they will be.
+        todo: (shards,) bool, those of them that are not written yet.
+        numbers: (scenes,) int32 the cube's number of each of the plan's scenes.
+        staged: (chips,) bool, chips that are staged.
+        wanted: (chips,) bool, chips to compute: those that a shard to write needs and that are not staged.
+        gone: names of shards that readers see and the plan no longer has.
+        lost: shards of overviews that readers should see and whose objects are gone.
+        revises: whether this changes a period that readers see.
+        complete: whether readers see all of this already.
+    """
+
+    plan: Plan
+    draft: CubeDraft
+    target: Target
+    ledger: Ledger
+    changed: NDArray[np.bool_]
+    todo: NDArray[np.bool_]
+    numbers: NDArray[np.int32]
+    staged: NDArray[np.bool_]
+    wanted: NDArray[np.bool_]
+    gone: tuple[str, ...]
+    lost: AbstractSet[OverviewPlace]
+    revises: bool
+    complete: bool
+
+
+def find_work(run: Run, plan: Plan) -> Work:
+    """What of a plan is not done yet, from the ledger, the staged chips and the store alone. Nothing is written, but a
+    publication that was begun is finished.
+
+    Raises:
+        DifffusrError: the store cannot be read, or holds something else.
+    """
+    config, staging, cube_staging, storage = run.config, run.staging, run.places.cube_staging, run.places.cube
+    finish_publishing(storage, cube_staging)
+    ledger = Ledger.read(staging)
+    draft = draft_of(config, plan)
+    numbers = numbers_of(plan, draft)
+    digests = shard_digests(plan.shards, numbers, np.zeros(len(plan.chips), bool))
+    target = open_target(storage, cube_staging, draft, config.period.label)
+    changed = todo = _unwritten(plan, draft, target, ledger, digests)
+    gone = _no_longer_planned(plan, target, ledger)
+    seen = [epsg for epsg in plan.zones() if target.published(epsg)]
+    overviews = plan_overviews(draft, target, staging, dict(zip(places_of(plan), digests, strict=True)))
+    lost = overviews.lost
+    touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {PlaceName.parse(name).epsg for name in gone}
+    touched |= {epsg for epsg, _ in overviews.todo | lost}
+    zones = draft.zones
+    revise = {
+        epsg: revision_to_come(storage, cube_staging, draft, epsg)
+        for epsg in sorted(touched)
+        if epsg in seen or was_seen(cube_staging, epsg, zones[epsg].revision, zones[epsg].step)
+    }
+    if revise:
+        draft = draft_of(config, plan, revise)
+        target = open_target(storage, cube_staging, draft, config.period.label)
+        todo = changed & _unwritten(plan, draft, target, ledger, digests)
+    staged = np.isin(plan.chips.object_names(), list(done_chips(staging)))
+    wanted = chips_needed(plan.chips, plan.shards, todo) & ~staged
+    complete = not touched and len(seen) == len(plan.zones())
+    revises = bool(touched.intersection(seen))
+    return Work(plan, draft, target, ledger, changed, todo, numbers, staged, wanted, gone, lost, revises, complete)
+
+
+def find_overviews(run: Run, work: Work) -> Overviews:
+    """The overviews over the shards as the ledger has them now, when all of them are written.
+
+    Raises:
+        StoreError: the store or the staging folder cannot be read, or the ledger lacks a shard.
+    """
+    plan, staging = work.plan, run.staging
+    ledger, lineages = Ledger.read(staging), {epsg: work.target.lineage(epsg) for epsg in plan.zones()}
+    digests = {}
+    for name, place in zip(plan.shards.names(), places_of(plan), strict=True):
+        entry = ledger.latest(name, lineages[place[0]])
+        if entry is None:
+            raise StoreError(f"{staging.url}: nothing is entered of shard {name} any more; run again")
+        digests[place] = entry.digest
+    return plan_overviews(work.draft, work.target, staging, digests, work.lost)
+
+
+def why_rewritten(run: Run, work: Work, result: RunResult) -> dict[str, str]:
+    """Why, by its name, each shard of a published period is written again; empty for a new period. `result.reasons`
+    counts them."""
+    if not work.revises or not run.staging.exists("published/manifest.json"):
+        return {}
+    difference = compare(read_plan(run.staging, "published"), work.plan)
+    words: dict[str, str] = {}
+    for name, changed, reason in zip(work.plan.shards.names(), work.changed, difference.shard_reasons, strict=True):
+        if changed:
+            words[name] = reason.words if reason is not None else "was not complete, or not as the ledger says"
+            result.reasons[words[name]] = result.reasons.get(words[name], 0) + 1
+            log.info("shard %s is written again: %s", name, words[name], extra={"shard": name, "reason": words[name]})
+    shards = len(work.plan.shards)
+    for text, count in result.reasons.items():
+        log.warning("%d of %d shards of a published period are written again: %s", count, shards, text)
+    return words
+
 
 #: Sections of the configuration that decide what a cube holds; the rest says where and with what it is made.
 _PIXEL_SECTIONS = ("area", "period", "source", "grid", "model", "scenes", "skip")
@@ -64,97 +180,9 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
     return draft_cube(storage_of(config), grid, extents, period, facts, provenance, samples, revise=revise)
 
 
-@dataclass(frozen=True, eq=False)
-class Work:
-    """What is left of a plan.
-
-    Attributes:
-        draft: the cube as it will be.
-        target: where it comes into being.
-        ledger: what was entered before.
-        changed: (shards,) bool, shards that readers do not see as they will be.
-        todo: (shards,) bool, those of them that are not written yet.
-        numbers: (scenes,) int32 the cube's number of each of the plan's scenes.
-        staged: (chips,) bool, chips that are staged.
-        wanted: (chips,) bool, chips to compute: those that a shard to write needs and that are not staged.
-        gone: names of shards that readers see and the plan does not have any more.
-        lost: shards of overviews that readers should see and whose objects are gone.
-        revises: whether this changes a period that readers see.
-        complete: whether readers see all of this already.
-    """
-
-    draft: CubeDraft
-    target: Target
-    ledger: Ledger
-    changed: NDArray[np.bool_]
-    todo: NDArray[np.bool_]
-    numbers: NDArray[np.int32]
-    staged: NDArray[np.bool_]
-    wanted: NDArray[np.bool_]
-    gone: tuple[str, ...]
-    lost: AbstractSet[OverviewPlace]
-    revises: bool
-    complete: bool
-
-
-def find_work(config: RunConfig, plan: Plan) -> Work:
-    """What of a plan is not done yet, by the ledger, the staged chips and the store alone. Nothing is written, but a
-    publication that was begun is finished.
-
-    Raises:
-        DifffusrError: the store cannot be read, or holds something else.
-    """
-    staging, cube_staging, storage = staging_of(config), cube_staging_of(config), storage_of(config)
-    finish_publishing(storage, cube_staging)
-    ledger = Ledger.read(staging)
-    draft = draft_of(config, plan)
-    numbers = numbers_of(plan, draft)
-    digests = shard_digests(plan.shards, numbers, np.zeros(len(plan.chips), bool))
-    target = open_target(storage, cube_staging, draft, config.period.label)
-    changed = todo = _unwritten(plan, draft, target, ledger, digests)
-    gone = _no_longer_planned(plan, target, ledger)
-    seen = [epsg for epsg in plan.zones() if target.published(epsg)]
-    overviews = plan_overviews(draft, target, staging, dict(zip(places_of(plan), digests, strict=True)))
-    lost = overviews.lost
-    touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {PlaceName.parse(name).epsg for name in gone}
-    touched |= {epsg for epsg, _ in overviews.todo | lost}
-    zones = draft.zones
-    revise = {
-        epsg: revision_to_come(storage, cube_staging, draft, epsg)
-        for epsg in sorted(touched)
-        if epsg in seen or was_seen(cube_staging, epsg, zones[epsg].revision, zones[epsg].step)
-    }
-    if revise:
-        draft = draft_of(config, plan, revise)
-        target = open_target(storage, cube_staging, draft, config.period.label)
-        todo = changed & _unwritten(plan, draft, target, ledger, digests)
-    staged = np.isin(plan.chips.object_names(), list(done_chips(staging)))
-    wanted = chips_needed(plan.chips, plan.shards, todo) & ~staged
-    complete = not touched and len(seen) == len(plan.zones())
-    revises = bool(touched.intersection(seen))
-    return Work(draft, target, ledger, changed, todo, numbers, staged, wanted, gone, lost, revises, complete)
-
-
 def places_of(plan: Plan) -> list[tuple[int, ShardIndex]]:
     """Zone and place of every shard of a plan."""
     return [(int(epsg), plan.shards.place(i)) for i, epsg in enumerate(plan.shards.epsg)]
-
-
-def find_overviews(config: RunConfig, plan: Plan, work: Work) -> Overviews:
-    """The overviews over the shards as the ledger has them now: all of them are written.
-
-    Raises:
-        StoreError: the store or the staging folder cannot be read, or the ledger lacks a shard.
-    """
-    staging = staging_of(config)
-    ledger, lineages = Ledger.read(staging), {epsg: work.target.lineage(epsg) for epsg in plan.zones()}
-    digests = {}
-    for name, place in zip(plan.shards.names(), places_of(plan), strict=True):
-        entry = ledger.latest(name, lineages[place[0]])
-        if entry is None:
-            raise StoreError(f"{staging.url}: nothing is entered of shard {name} any more; run again")
-        digests[place] = entry.digest
-    return plan_overviews(work.draft, work.target, staging, digests, work.lost)
 
 
 def numbers_of(plan: Plan, draft: CubeDraft) -> NDArray[np.int32]:

@@ -19,11 +19,9 @@ from difffusr.pipeline.ground.errors import DifffusrError, StoreError
 #: What a log call may add with `extra=`. No attribute of a LogRecord has such a name.
 FIELDS = ("chip", "scene", "stage", "shard", "actor", "node", "seconds", "reason")
 
-
 _HIDDEN = "…"
 
-
-#: Secrets by their form, each with what stands in their place.
+#: Secrets by their form, each with its replacement.
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), shown)
     for pattern, shown in (
@@ -39,17 +37,15 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
-
-#: Values shorter than this are not taken out by `hide`: what would be left of a line says nothing.
+#: `hide` ignores values shorter than this: without them a line would be unreadable.
 _SHORTEST = 6
-
 
 _SECRET_KEY = re.compile(r"key|secret|token|passw|credential|connection_string|sas|auth", re.IGNORECASE)
 
 
 class SecretFilter(logging.Filter):
-    """Takes secrets out of log records: by their form (signatures, passwords and keys in URLs and assignments), and the
-    values named to `hide`. Records pass through it changed, never dropped."""
+    """Removes secrets from log records: by their form (signatures, passwords and keys in URLs and assignments), and the
+    values given to `hide`. It changes records, but drops none."""
 
     def __init__(self, hidden: Iterable[str] = ()) -> None:
         super().__init__()
@@ -57,7 +53,7 @@ class SecretFilter(logging.Filter):
         self.hide(hidden)
 
     def hide(self, values: Iterable[str]) -> None:
-        """Take these values out from now on, as they are and as they stand in URLs."""
+        """Remove these values from now on, plain and URL-quoted."""
         known = {form for value in values if len(value) >= _SHORTEST for form in (value, quote(value, safe=""))}
         self._hidden = tuple(sorted(known | set(self._hidden), key=len, reverse=True))
 
@@ -70,7 +66,7 @@ class SecretFilter(logging.Filter):
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Clean a record: its message with its arguments, its exception's text and what was added to it."""
+        """Clean a record: its message with its arguments, its exception's text and its `FIELDS`."""
         record.msg, record.args = self.clean(_message(record)), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
@@ -85,7 +81,7 @@ class SecretFilter(logging.Filter):
 
 
 def secret_values(options: Mapping[str, Any]) -> set[str]:
-    """The values of storage options that nobody may see, to be given to `hide`: those under keys that name a secret."""
+    """The secret values of storage options, for `hide`: those under keys that name a secret."""
     found: set[str] = set()
     for key, value in options.items():
         if isinstance(value, Mapping):
@@ -106,7 +102,7 @@ class JsonLines(logging.StreamHandler[TextIO]):
         self.setFormatter(_JsonFormatter(run, self.secrets))
 
     def hide(self, values: Iterable[str]) -> None:
-        """Take these values out of every line from now on."""
+        """Remove these values from every line from now on."""
         self.secrets.hide(values)
 
     def close(self) -> None:
@@ -116,7 +112,7 @@ class JsonLines(logging.StreamHandler[TextIO]):
             self.stream.close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Say once, in one line, that the log cannot be written: the run goes on without it."""
+        """Print once, in one line, that the log cannot be written: the run goes on without it."""
         if not self._failed:
             self._failed = True
             print(f"warning: the log cannot be written any more ({sys.exc_info()[1]})", file=sys.stderr)
@@ -127,7 +123,7 @@ def json_lines(stream_or_path: TextIO | str | os.PathLike[str], run: str) -> Jso
 
     Each has `time` (ISO 8601, UTC, milliseconds), `level`, `logger`, `message`, `run`; where the call gave them with
     `extra=`, the `FIELDS`; `error` for an expected error (DifffusrError) logged with `exc_info`, and for any other
-    `trace`, its traceback. Secrets are taken out.
+    `trace`, its traceback. Secrets are removed.
 
     Args:
         stream_or_path: an open text stream, or a local file that is appended to.
@@ -152,7 +148,7 @@ class _JsonFormatter(logging.Formatter):
         self._run, self._secrets = run, secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line: what JSON cannot hold is told as text."""
+        """One line; values that JSON cannot hold become text."""
         whole, milliseconds = divmod(int(record.created * 1000), 1000)
         line: dict[str, Any] = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03d}Z",
@@ -170,7 +166,7 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
     def _plain(self, value: Any) -> Any:
-        """A value as JSON has it: numbers of NumPy as numbers, what is no finite number or text as text."""
+        """A value for JSON: NumPy numbers as numbers, everything but finite numbers and text as text."""
         if hasattr(value, "item") and not isinstance(value, str):
             value = value.item()
         if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
@@ -179,7 +175,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _message(record: logging.LogRecord) -> str:
-    """A record's text; where its arguments do not fit its format, both as they are."""
+    """A record's text; where its arguments do not fit its format, format and arguments."""
     try:
         return record.getMessage()
     except (TypeError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""Numbers of a run for Prometheus, exported by Ray from every node."""
+"""Metrics of a run for Prometheus, exported by Ray from every node."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from difffusr.pipeline.watch.reasons import reason_class
 
 Stage = Literal["read", "super_resolve", "stage"]
 
-
 Cause = Literal["stall", "death"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a run tells.
+    """A metric of a run.
 
     Attributes:
-        name: as it is given to Ray.
+        name: as given to Ray.
         kind: of Prometheus.
         unit: of its values.
         help: what it is, one sentence.
-        tags: what its values are told apart by, beside run and period.
+        tags: its labels besides run and period.
     """
 
     name: str
@@ -36,37 +35,28 @@ class Metric:
 
     @property
     def exported(self) -> frozenset[str]:
-        """The names under which Prometheus has it: Ray puts ray_ before each, and a histogram has three."""
+        """Its names in Prometheus: Ray puts ray_ before each, and a histogram has three."""
         ends = ("_bucket", "_count", "_sum") if self.kind == "histogram" else ("",)
         return frozenset(f"ray_{self.name}{end}" for end in ends)
 
 
 CHIPS = Metric("difffusr_chips_total", "counter", "chips", "Chips that passed a stage.", ("stage",))
 
-
 CHIPS_FAILED = Metric("difffusr_chips_failed_total", "counter", "chips", "Chips that failed, by reason.", ("reason",))
-
 
 CHIP_SECONDS = Metric("difffusr_chip_seconds", "histogram", "seconds", "Time a chip took in a stage.", ("stage",))
 
-
 CHIPS_PLANNED = Metric("difffusr_chips_planned", "gauge", "chips", "Chips of the plan.")
-
 
 CHIPS_DONE = Metric("difffusr_chips_done", "gauge", "chips", "Chips that are done, those found done included.")
 
-
 CHIPS_REUSED = Metric("difffusr_chips_reused", "gauge", "chips", "Chips that were found done when the run began.")
-
 
 SHARDS_PLANNED = Metric("difffusr_shards_planned", "gauge", "shards", "Shards of the plan.")
 
-
 SHARDS_WRITTEN = Metric("difffusr_shards_written", "gauge", "shards", "Shards that are written, those kept included.")
 
-
 BYTES_STAGED = Metric("difffusr_bytes_staged_total", "counter", "bytes", "Bytes of staged chips written.")
-
 
 ACTOR_RESTARTS = Metric(
     "difffusr_actor_restarts_total",
@@ -76,25 +66,19 @@ ACTOR_RESTARTS = Metric(
     ("cause",),
 )
 
-
 STALLED = Metric("difffusr_stalled", "gauge", "seconds", "Time since the run last got on.")
-
 
 GPU_SECONDS = Metric("difffusr_gpu_seconds_total", "counter", "seconds", "GPU time held by actors, a GPU for a second.")
 
-
 LEASE_AGE = Metric("difffusr_lease_age_seconds", "gauge", "seconds", "Time since the store took the lease's last beat.")
-
 
 PUBLISH = Metric("difffusr_publish_total", "counter", "publications", "Publications of the cube.")
 
-
-#: Everything that a run tells: the dashboard and the alerts use no other names of ours.
+#: All metrics of a run: dashboard and alerts use no other names of ours.
 METRICS = (
     CHIPS, CHIPS_FAILED, CHIP_SECONDS, CHIPS_PLANNED, CHIPS_DONE, CHIPS_REUSED, SHARDS_PLANNED, SHARDS_WRITTEN,
     BYTES_STAGED, ACTOR_RESTARTS, STALLED, GPU_SECONDS, LEASE_AGE, PUBLISH,
 )  # fmt: skip
-
 
 #: Upper bounds of the histogram's buckets, in seconds: a window read from a near disk to a large batch on a CPU.
 SECONDS_BOUNDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -103,20 +87,23 @@ SECONDS_BOUNDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 12
 class Meters:
     """The meters of one process of a run. Ray exports them from every node; counts of all processes add up.
 
-    Make it once a process: Ray does not tell two instances of a meter apart. What is told before `ray.init` is lost,
-    and in a process that joins no cluster it is told to nobody; neither is an error.
+    Make it once a process: Ray does not distinguish two instances of a meter. Values set before `ray.init`, or in a
+    process that joins no cluster, are lost; neither is an error.
     """
 
     def __init__(self, run: str, period: str) -> None:
         self._tags = {"run": run, "period": period}
-        self._counters = {m: Counter(m.name, _told(m), _tag_keys(m)) for m in METRICS if m.kind == "counter"}
-        self._gauges = {m: Gauge(m.name, _told(m), _tag_keys(m)) for m in METRICS if m.kind == "gauge"}
+        self._counters = {m: Counter(m.name, _description(m), _tag_keys(m)) for m in METRICS if m.kind == "counter"}
+        self._gauges = {m: Gauge(m.name, _description(m), _tag_keys(m)) for m in METRICS if m.kind == "gauge"}
         self._seconds = Histogram(
-            CHIP_SECONDS.name, _told(CHIP_SECONDS), boundaries=list(SECONDS_BOUNDS), tag_keys=_tag_keys(CHIP_SECONDS)
+            CHIP_SECONDS.name,
+            _description(CHIP_SECONDS),
+            boundaries=list(SECONDS_BOUNDS),
+            tag_keys=_tag_keys(CHIP_SECONDS),
         )
 
     def plan(self, chips: int, reused: int, shards: int, written: int) -> None:
-        """The run begins: chips and shards planned, and those of them found done."""
+        """The run begins with so many chips and shards planned, and so many of them found done."""
         self._set(CHIPS_PLANNED, chips)
         self._set(CHIPS_REUSED, reused)
         self._set(SHARDS_PLANNED, shards)
@@ -151,15 +138,15 @@ class Meters:
         self._add(ACTOR_RESTARTS, 1, cause=cause)
 
     def stalled(self, seconds: float) -> None:
-        """The run last got on so long ago."""
+        """A chip or shard was last done so long ago."""
         self._set(STALLED, seconds)
 
     def gpu(self, seconds: float) -> None:
-        """So much more GPU time was held: seconds times GPUs."""
+        """So much more GPU time was held, GPUs × seconds."""
         self._add(GPU_SECONDS, seconds)
 
     def lease_age(self, seconds: float) -> None:
-        """The store took the lease's last beat so long ago."""
+        """The store accepted the lease's last beat so long ago."""
         self._set(LEASE_AGE, seconds)
 
     def published(self) -> None:
@@ -170,7 +157,7 @@ class Meters:
         self._gauges[metric].set(float(value), self._tags)
 
     def _add(self, metric: Metric, value: float, **tags: str) -> None:
-        if value > 0:  # Ray refuses a counter's nought
+        if value > 0:  # Ray refuses to add 0
             self._counters[metric].inc(float(value), {**self._tags, **tags})
 
 
@@ -178,10 +165,11 @@ def _tag_keys(metric: Metric) -> tuple[str, ...]:
     return ("run", "period", *metric.tags)
 
 
-def _told(metric: Metric) -> str:
+def _description(metric: Metric) -> str:
     return f"{metric.help} Unit: {metric.unit}."
 
 
-@lru_cache(maxsize=2)  # Ray does not tell two instances of a meter apart
+@lru_cache(maxsize=2)  # Ray does not distinguish two instances of a meter
 def meters_of(run: str, period: str) -> Meters:
+    """This process's meters of a run and period: steps of the engine ask for them in every task."""
     return Meters(run, period)

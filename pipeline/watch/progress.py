@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it."""
+"""How a run, a plan or a calibration reports its steps to the caller: the command line draws bars of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a run tells whoever watches it."""
+    """Receives the steps of stages. `RunStatus` is what is written down of them for others."""
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
         """A stage begins; `done` of its `total` steps were done before."""

@@ -1,4 +1,4 @@
-"""How far a run is, as an object in its folder: written every few seconds by the driver, read from anywhere."""
+"""The status of a run as an object in its folder: written every few seconds by the driver, read from anywhere."""
 
 from __future__ import annotations
 
@@ -16,30 +16,22 @@ from difffusr.pipeline.storage.objects import Storage
 _NAME = "progress.json"
 
 
-#: Seconds between two writings.
-PULSE_S = 10.0
-
-
-#: A rate is that of this last stretch, in seconds: what was long ago says little of what is left.
-_WINDOW_S = 600.0
-
-
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is.
+    """The status of a run.
 
     Attributes:
         run, period: its name and label.
         state: `running`, `stopped` (resume it), `failed`, `published`.
-        why: of a state that is not `running` or `published`.
-        began: of this driver, seconds since 1970.
+        why: the reason for `stopped` or `failed`.
+        began: when this driver began, seconds since 1970.
         updated: when this was written, seconds since 1970.
         chips, chips_done, chips_failed: planned; staged or no longer needed; failed in this attempt.
         shards, shards_done: planned, written.
-        rate: chips a second lately; 0 where that is not known.
+        rate: chips a second lately; 0 while unknown.
         gpus, cpus: that the run holds.
-        gpu_hours, cpu_hours: held so far, attempts before included.
-        cost: of that by `costs.prices`, in `currency`.
+        gpu_hours, cpu_hours: held so far, earlier attempts included.
+        cost: of those hours by `costs.prices`, in `currency`.
         failures: chips by kind of failure.
         reasons: a message for some of the chips that failed, by name.
     """
@@ -67,13 +59,13 @@ class RunStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last chip at the present rate; None where that is not known."""
+        """Seconds until the last chip at the present rate; None while the rate is unknown."""
         left = self.chips - self.chips_done - self.chips_failed
         return left / self.rate if self.rate > 0 else 0.0 if left <= 0 else None
 
 
 def read_status(staging: Storage) -> RunStatus | None:
-    """What was last written of a run; None where there is nothing.
+    """The status that was last written of a run; None where there is none.
 
     Raises:
         StoreError: it cannot be read.
@@ -88,11 +80,18 @@ def read_status(staging: Storage) -> RunStatus | None:
         raise StoreError(f"{staging.url}/{_NAME}: cannot be understood ({error}); delete it") from None
 
 
+#: Seconds between two writings.
+PULSE_S = 10.0
+
+#: The rate is that of the last so many seconds: older chips say little about what is left.
+_WINDOW_S = 600.0
+
+
 class Pulse:
-    """Writes a run's progress while it runs. Every change is an `update`; a thread writes them down.
+    """Keeps a run's status while it runs; a thread writes it into the run's folder.
 
     Attributes:
-        now: the latest progress.
+        now: the latest status.
     """
 
     #: Messages of failed chips that are kept: enough to see what is wrong.
@@ -115,7 +114,7 @@ class Pulse:
         self._thread.start()
 
     def holds(self, gpus: float, cpus: float, gpu_hour: float, cpu_hour: float, currency: str) -> None:
-        """The run from now on holds so much of a cluster, at these prices an hour."""
+        """From now on the run holds so many GPUs and cores, at these prices an hour."""
         with self._lock:
             self._prices = gpu_hour, cpu_hour
             now = time.monotonic()
@@ -125,7 +124,7 @@ class Pulse:
             self.now = replace(self.now, gpus=gpus, cpus=cpus, currency=currency)
 
     def watch(self, watcher: Callable[[RunStatus], None]) -> None:
-        """Call this with the progress at every writing, in the thread that writes."""
+        """Call this with the status at every writing, in the thread that writes."""
         self._watchers.append(watcher)
 
     @property
@@ -144,7 +143,12 @@ class Pulse:
             self.now = replace(self.now, chips_done=self.now.chips_done + count)
 
     def chip_failed(self, name: str, kind: str, reason: str) -> None:
-        """A chip has failed."""
+        """A chip has failed.
+
+        Args:
+            kind: one of `reasons.REASONS`.
+            reason: its message.
+        """
         with self._lock:
             self._failures[kind] += 1
             reasons = self.now.reasons
@@ -159,7 +163,7 @@ class Pulse:
             self.now = replace(self.now, shards_done=self.now.shards_done + 1)
 
     def end(self, state: str, why: str = "") -> None:
-        """Write the last word."""
+        """Stop the thread and write the final status."""
         self._ended.set()
         self._thread.join()
         self.update(state=state, why=why)
@@ -187,7 +191,7 @@ class Pulse:
             watcher(said)
 
     def _rate(self) -> float:
-        """Chips a second over the last stretch."""
+        """Chips a second over the last `_WINDOW_S`."""
         now = time.monotonic()
         self._marks = [mark for mark in self._marks if now - mark[0] <= _WINDOW_S]
         self._marks.append((now, self.now.chips_done))
@@ -196,7 +200,7 @@ class Pulse:
 
 
 def _quietly(do: Callable[[], Any]) -> Any:
-    """A store that is away for a moment must not end a run for the sake of its progress bar."""
+    """None instead of a StoreError: a store that is away for a moment must not end a run over its status."""
     try:
         return do()
     except StoreError:

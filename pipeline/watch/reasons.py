@@ -1,15 +1,15 @@
-"""Kinds of failure, told apart by what a chip's message says."""
+"""Kinds of failure, recognised by a chip's message."""
 
 from __future__ import annotations
 
 import re
 
-#: Kinds of failure, each with what a message of that kind says; the first that fits counts. Statuses come from GDAL
+#: Kinds of failure, each with the pattern of its messages; the first that matches counts. Statuses come from GDAL
 #: ("HTTP response code: 404"), from the catalogue's client ("HTTP 404") and from object stores ("(404)", "SlowDown").
 _REASONS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (reason, re.compile(pattern, re.IGNORECASE))
     for reason, pattern in (
-        # First what the run itself says of its workers: such a message may quote another.
+        # First the run's own messages about its workers: they may quote another.
         ("stall", r"\bstalled\b|no progress for"),
         ("memory", r"out of memory|OutOfMemory|MemoryError|cannot allocate|bad_alloc|memory may not be enough"),
         ("http_404", r"(HTTP( response code:| error)? |\()404\b|NoSuchKey"),
@@ -28,12 +28,10 @@ _REASONS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 
-
-#: Everything that `reason_class` answers.
+#: Everything that `reason_class` returns.
 REASONS = (*dict.fromkeys(reason for reason, _ in _REASONS), "other")
 
 
 def reason_class(message: str) -> str:
-    """The kind of a chip's failure, one of `REASONS`, by the message that files of scenes, the store and
-    the engine give; "other" for what is none of them."""
+    """The kind of a chip's failure, one of `REASONS`, by its message; "other" where none matches."""
     return next((reason for reason, pattern in _REASONS if pattern.search(message)), "other")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ Rows = list[dict[str, Any]]
 Tables = Iterator[tuple[str, Rows]]
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "helpers"))
 
 
 def models(folder: Path) -> Tables:

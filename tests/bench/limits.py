@@ -14,8 +14,11 @@ super-resolved by the shipped model, and repeated over a shard as they lie besid
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +48,7 @@ from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.cube.store import open_store
-from difffusr.pipeline.engine.memory import keep_freed_memory
+from difffusr.pipeline.engine.memory import KEEP_FREED
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.plan.decision import decide
 from difffusr.pipeline.scenes.chip import read_chip
@@ -65,9 +68,17 @@ TURNS = 9
 
 
 def measure(folder: Path) -> list[dict[str, Any]]:
-    """Measure in an empty folder: of each kind of work `what`, `mb_per_s` and `limit_mb_per_s` of pixels a core second,
-    `ratio`, how many times the limit's seconds it takes, and `pixels`, where they come from."""
-    keep_freed_memory()  # as in every worker of a run: what is measured against has the same
+    """Measure in an empty folder, in a process with the environment of a worker: of each kind of work `what`,
+    `mb_per_s` and `limit_mb_per_s` of pixels a core second, `ratio`, how many times the limit's seconds it takes, and
+    `pixels`, where they come from."""
+    out = folder / "limits.json"
+    environment = {**os.environ, **KEEP_FREED, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, __file__, str(folder), str(out)], env=environment, check=True)
+    rows: list[dict[str, Any]] = json.loads(out.read_text())
+    return rows
+
+
+def _measured(folder: Path) -> list[dict[str, Any]]:
     config, pixels = job(folder)
     table = ChipTable.of(config, decide(config))
     made = super_resolved(config, table)
@@ -322,3 +333,7 @@ def overview(draft: CubeDraft, epsg: int, shard: ShardIndex, data: ShardData) ->
 
     megabytes = (data.reflectance.nbytes + data.quality.nbytes + data.source.nbytes) / 1e6
     return against("overview", megabytes, alone, lambda: written(halve_shards(draft, store, epsg, [below])))
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(_measured(Path(sys.argv[1]))))

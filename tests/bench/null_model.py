@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from difffusr.kernels.bands import BANDS, GROUPS, SCALE
-from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.storage.objects import Storage

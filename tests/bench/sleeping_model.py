@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from textured_world import super_resolved
 
-from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.storage.objects import Storage
@@ -43,11 +43,9 @@ import numpy as np, psutil, ray
 from ray import cloudpickle
 sys.path.insert(0, {here!r})
 import sleeping_model, textured_world
-from difffusr.pipeline.engine.board import put_up
-from difffusr.pipeline.chips.stream import chip_dataset
-from difffusr.pipeline.chips.table import in_squares
+from difffusr.pipeline.engine.board import start_board
+from difffusr.pipeline.chips.stream import chip_dataset, in_squares
 from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.storage.places import staging_of
 from difffusr.pipeline.plan.decision import plan_run
 for module in (sleeping_model, textured_world):
     cloudpickle.register_pickle_by_value(module)
@@ -59,7 +57,7 @@ ray.init(
 )
 Resolver = type("Resolver", (sleeping_model.SleepingResolver,), dict(folder={folder!r}, chip_s={chip_s}))
 positions = in_squares(plan, np.ones(len(plan.chips), bool))[:{chips}]
-dataset = chip_dataset(config, plan, positions, staging_of(config), put_up(), Resolver)
+dataset = chip_dataset(config, plan, positions, start_board(), Resolver)
 def core_seconds(process):
     with suppress(psutil.Error):  # it has just ended
         return sum(process.cpu_times()[:2])

@@ -13,10 +13,10 @@ import pytest
 import torch
 from ray import cloudpickle
 
-from difffusr.pipeline.chips.actor import Batch
-from difffusr.pipeline.chips.batch_size import largest_batch, remembered_batch, with_batch
+from difffusr.pipeline.chips.batch import Batch
+from difffusr.pipeline.chips.batch_size import ActorKind, remembered_batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
-from difffusr.pipeline.engine.board import put_up
+from difffusr.pipeline.engine.board import start_board
 from difffusr.pipeline.storage.objects import Storage
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -38,12 +38,12 @@ class Limited(PinnedResolver):
 
 @pytest.mark.usefixtures("_ray")
 def test_the_largest_batch_that_fits_is_found_once_and_remembered(loaded, tmp_path):
-    config, staging, board = loaded(), Storage(str(tmp_path / "staging")), put_up()
+    config, staging, board = loaded(), Storage(str(tmp_path / "staging")), start_board()
     tried = tmp_path / "tried"
     limited = type("Limited", (Limited,), {"tried": str(tried)})
 
     def found(**sections: Any) -> int:
-        return remembered_batch(loaded(**sections), "f" * 64, 0.0, staging, limited, board, staging)
+        return remembered_batch(loaded(**sections), "f" * 64, ActorKind(limited, board, staging, 0.0))
 
     assert found() == 4
     assert tried.read_text() == "1 1 2 2 4 4 8 "
@@ -55,23 +55,3 @@ def test_the_largest_batch_that_fits_is_found_once_and_remembered(loaded, tmp_pa
     assert found(grid={"chip_px": 48, "overlap_px": 12}) == 4
     assert len(staging.names("batch")) == 2  # another chip size has a batch of its own
     assert config.compute.batch == "auto"
-
-
-def test_without_a_gpu_it_is_one_and_a_number_that_is_given_stays(loaded, tmp_path):
-    nobody: Any = None
-    chosen = with_batch(loaded(), "f", 0.0, Storage(str(tmp_path)), nobody)
-    assert chosen.compute.batch == 1
-    assert with_batch(loaded(compute={"batch": 3}), "f", 1.0, Storage(str(tmp_path)), nobody).compute.batch == 3
-
-
-@pytest.mark.parametrize(
-    ("rates", "batch"),
-    [
-        ({1: 10, 2: 18, 4: 30, 8: 31}, 4),  # eight give hardly more
-        ({1: 10, 2: 10.2}, 1),
-        ({1: 10, 2: 11}, 2),
-        ({}, 1),
-    ],
-)
-def test_a_batch_is_doubled_as_long_as_it_fits_and_pays(rates, batch):
-    assert largest_batch(rates.get)[0] == batch

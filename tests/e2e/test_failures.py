@@ -13,22 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import ray
 import torch
 import xarray as xr
 from ray import cloudpickle
 
-from difffusr.pipeline.chips.actor import Batch, SuperResolver
+from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.engine.board import ATTEMPTS, Pin, put_up
+from difffusr.pipeline.engine.board import ATTEMPTS, Pin, start_board
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.run.execution import execute
 from difffusr.pipeline.storage.places import staging_of
-from difffusr.pipeline.watch.pulse import read_status as read_progress
+from difffusr.pipeline.watch.pulse import read_status
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("_ray")
@@ -94,7 +93,7 @@ def test_a_worker_that_stalls_is_named_and_restarted(configure, finished_run, tm
 
 
 def test_a_reader_tells_what_lasts_and_falls_silent_with_its_board():
-    board = put_up()
+    board = start_board()
 
     @ray.remote(num_cpus=0)
     class Reader:
@@ -206,39 +205,6 @@ def test_a_run_that_is_asked_to_stop_while_it_plans_ends_at_once(configure):
     assert driver.returncode == 0, err
     assert "resume with: difffusr run" in out
     assert "Traceback" not in out + err
-    progress = read_progress(staging_of(load_config(path)))
-    assert progress is not None
-    assert progress.state == "stopped"
-
-
-def test_a_device_that_is_out_of_memory_gets_half_the_batch(monkeypatch):
-    model = object.__new__(SuperResolver)
-    model.batch, model.samples, model.device = 8, 0, "a device"
-    asked: list[int] = []
-
-    def super_resolve(batch: Batch, chosen: list[int]) -> Batch:
-        asked.append(len(chosen))
-        if len(chosen) > 2:
-            raise torch.OutOfMemoryError("out of memory")
-        return {"dn": np.full((len(chosen), 12, 8, 8), 7, np.uint16)}
-
-    monkeypatch.setattr(model, "super_resolve", super_resolve)
-    batch = {"error": np.array([""] * 7, dtype=object), "quality": np.ones((7, 2, 2), np.uint8)}
-    out = model(batch)
-    assert asked == [7, 4, 2, 2, 2, 1]
-    assert (out["dn"] == 7).all()
-    assert not any(out["error"])
-    model(batch)
-    assert asked[6:] == [2, 2, 2, 1]  # it is remembered
-
-
-def test_a_chip_that_does_not_fit_alone_fails_with_what_to_do(monkeypatch):
-    model = object.__new__(SuperResolver)
-    model.batch, model.samples, model.device = 1, 0, "a device"
-
-    def super_resolve(batch: Batch, chosen: list[int]) -> Batch:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-
-    monkeypatch.setattr(model, "super_resolve", super_resolve)
-    out = model({"error": np.array([""], dtype=object), "quality": np.ones((1, 2, 2), np.uint8)})
-    assert "lower grid.chip_px" in out["error"][0]
+    status = read_status(staging_of(load_config(path)))
+    assert status is not None
+    assert status.state == "stopped"

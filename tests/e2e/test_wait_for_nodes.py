@@ -9,15 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from difffusr.pipeline.engine.pool import await_node
-from difffusr.pipeline.storage.places import staging_of
-from difffusr.pipeline.watch import pulse
-from difffusr.pipeline.watch.pulse import Pulse
-from difffusr.pipeline.watch.pulse import RunStatus as Progress
+from difffusr.pipeline.engine.nodes import await_node
 
 GROWING = {"gpus_per_actor": 1, "actors_max": 1}
 
@@ -36,19 +31,6 @@ def test_who_waits_can_be_stopped(loaded):
     began = time.monotonic()
     await_node(config, lambda: True)
     assert time.monotonic() - began < 30
-
-
-def test_hours_are_of_what_the_cluster_had_at_the_time(loaded, monkeypatch):
-    now = 1000.0
-    monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
-    beat = Pulse(staging_of(loaded()), Progress("run", "2023-06"))
-    beat.holds(0, 4, 2.0, 0.5, "EUR")
-    now += 3600
-    beat.holds(8, 68, 2.0, 0.5, "EUR")
-    now += 1800
-    beat.end("published")
-    assert (beat.now.gpu_hours, beat.now.cpu_hours) == (4.0, 4 + 34)
-    assert beat.now.cost == 4 * 2.0 + 38 * 0.5
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from difffusr.kernels.bands import BANDS, GROUPS, SCALE
 from difffusr.kernels.sampling.settings import Sampling
-from difffusr.pipeline.chips.actor import Batch, SuperResolver
+from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.batch import Batch
 
 PX = 12
 

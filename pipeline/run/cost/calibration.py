@@ -1,4 +1,4 @@
-"""Figures measured before: what the parts of a run take on a machine."""
+"""A calibration: the file that says how long the parts of a run take on a machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Figures(BaseModel):
 
 
 class Conditions(_Figures):
-    """What the figures hold for; a configuration that differs in any of them needs a calibration of its own."""
+    """What the figures are valid for; a configuration that differs in any of them needs its own calibration."""
 
     preset: str
     solver: str = "ddim"  # the only one when calibrations did not say
@@ -35,15 +35,15 @@ class Conditions(_Figures):
 
 
 class StartUp(_Figures):
-    """Seconds until Ray answers, and from there until actors have loaded the model and could begin."""
+    """Seconds until Ray answers, and from there until the actors have loaded the model."""
 
     ray: Figure
     actors: Figure
 
 
 class Reading(_Figures):
-    """One look at one scene over a chip: wall clock, seconds of core, bytes fetched; and how large a share of planned
-    further scenes is looked at."""
+    """Reading one scene over a chip: wall clock, core seconds, bytes fetched; and the share of planned further scenes
+    that is read."""
 
     seconds: Figure
     cpu_seconds: Figure
@@ -52,8 +52,8 @@ class Reading(_Figures):
 
 
 class Staging(_Figures):
-    """One chip written to the staging folder: wall clock, seconds of core; bytes of one that no scene covers, and bytes
-    more of one that is all covered."""
+    """Writing one chip to the staging folder: wall clock, core seconds; bytes of one that no scene covers, and further
+    bytes of one that is fully covered."""
 
     seconds: Figure
     cpu_seconds: Figure
@@ -62,8 +62,8 @@ class Staging(_Figures):
 
 
 class ShardWriting(_Figures):
-    """One shard blended and written with all cores at it: seconds and bytes of an empty one, seconds more for each chip
-    that touches it, bytes more for each pixel with data."""
+    """Blending and writing one shard while all cores do so: seconds and bytes of an empty one, further seconds for each
+    chip that touches it, further bytes for each pixel with data."""
 
     seconds: Figure
     seconds_per_chip: Figure
@@ -72,7 +72,7 @@ class ShardWriting(_Figures):
 
 
 class OverviewWriting(_Figures):
-    """One shard of an overview made and written with all cores at it: seconds for each shard that it is made of, bytes
+    """Making and writing one shard of an overview while all cores do so: seconds for each shard it is made of, bytes
     for each of its pixels with data."""
 
     seconds_per_shard: Figure
@@ -80,25 +80,24 @@ class OverviewWriting(_Figures):
 
 
 class Publishing(_Figures):
-    """Publishing one zone: seconds, and objects of metadata and coordinates of each of its levels."""
+    """Publishing one zone: seconds, and objects of metadata and coordinates for each of its levels."""
 
     seconds: Figure
     objects: int
 
 
 class Calibration(_Figures):
-    """What a machine takes for the parts of a run.
+    """How long a machine takes for the parts of a run.
 
     Attributes:
         version: of this layout.
         measured: when, ISO 8601, UTC.
         machine: cores and GPUs in words.
         gpu: whether actors computed on GPUs.
-        actors: how many computed at a time.
-        load: processes per core that were at work on the machine before: figures taken at more than a few tenths are
-            too high.
+        actors: how many computed at the same time.
+        load: load average per core before the measurement: figures taken at more than a few tenths are too high.
         source: whether chips were read from the configuration's own scenes or from generated ones on this machine.
-        conditions: what the figures hold for.
+        conditions: what the figures are valid for.
         model: seconds per chip and call of the model by batch, in one actor while all compute.
         start_up, read, stage, shard, overview, publish: the parts.
     """
@@ -131,7 +130,7 @@ class Calibration(_Figures):
             where: what an error calls the document.
 
         Raises:
-            ConfigError: it is none, or one of another version.
+            ConfigError: it is not a calibration of this version.
         """
         try:
             return cls.model_validate_json(text)
@@ -148,7 +147,7 @@ def load_calibration(path_or_url: str) -> Calibration:
     """The calibration in a file.
 
     Raises:
-        ConfigError: the file cannot be read or holds something else.
+        ConfigError: the file cannot be read or is not a calibration.
     """
     shown = bare_href(path_or_url)
     try:
@@ -162,7 +161,8 @@ def load_calibration(path_or_url: str) -> Calibration:
 
 
 def conditions_of(config: RunConfig) -> Conditions:
-    """What a calibration made with a configuration holds for."""
+    """What a calibration made with a configuration is valid for."""
+
     sampling = sampling_of(config)
     return Conditions(
         preset=config.model.preset,

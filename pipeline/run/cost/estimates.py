@@ -1,4 +1,4 @@
-"""What a run will take and cost, from its plan and from figures measured before; nothing is read or computed for it."""
+"""What a run will take and cost, from its plan and a calibration; nothing is read or computed for it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 from dataclasses import fields
 
 import numpy as np
-import ray
-import torch
 from numpy.typing import NDArray
 
 from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.engine.pool import READERS_PER_ACTOR, Resources, actors_that_fit, gpus_per_actor
+from difffusr.pipeline.engine.session import in_cluster, resources
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.run.cost.calibration import Calibration, conditions_of, load_calibration
@@ -20,12 +20,9 @@ from difffusr.pipeline.run.cost.figures import GIGABYTE, Cluster, CostLines, Est
 from difffusr.pipeline.run.cost.words import money
 from difffusr.pipeline.run.cost.workload import Workload
 
-#: Readers at work for each actor, as `chip_stream.chip_dataset` sets them.
-_READERS_PER_ACTOR = 2
-
 
 def enforce_budget(config: RunConfig, plan: Plan, done: int) -> Estimate | None:
-    """Refuse a run that would cost more than its budget; without a budget nothing is looked at.
+    """Refuse a run that would cost more than its budget; without a budget nothing is estimated.
 
     Args:
         done: chips of the plan that are staged already.
@@ -59,23 +56,25 @@ def check_budget(config: RunConfig, made: Estimate) -> None:
 def cluster_of(
     config: RunConfig, actors: int | None = None, gpus: float | None = None, cpus: int | None = None
 ) -> Cluster:
-    """The cluster a configuration would run on: what is given, else the Ray cluster in use, else this machine.
+    """The cluster a configuration would run on: as given, else the Ray cluster in use, else this machine.
 
-    As many actors as the GPUs can hold, or else the cores, but no more than `compute.actors_max`.
+    It has as many actors as fit, at most `compute.actors_max`.
 
     Raises:
-        ConfigError: an actor asks for more than there is.
+        ConfigError: an actor asks for more GPUs than there are.
     """
-    found = ray.cluster_resources() if ray.is_initialized() else {}
-    here = float(torch.cuda.device_count())
-    gpus = gpus if gpus is not None else float(found.get("GPU", 0)) if found else here
-    cpus = cpus if cpus is not None else int(found.get("CPU", 1)) if found else os.cpu_count() or 1
-    wanted = config.compute.gpus_per_actor
-    share = float(gpus >= 1) if wanted == "auto" else float(wanted)
-    fit = int(gpus / share) if share else max(cpus // config.compute.cpus_per_actor, 1)
-    if fit < 1:
-        raise ConfigError(f"compute.gpus_per_actor: {share:g} GPU wanted, the cluster to estimate for has {gpus:g}")
-    return Cluster(actors or min(config.compute.actors_max or fit, fit), gpus if share else 0.0, cpus)
+    if gpus is None or cpus is None:
+        found = resources() if in_cluster() else _this_machine()
+        gpus, cpus = found.gpus if gpus is None else gpus, int(found.cpus) if cpus is None else cpus
+    fit = actors_that_fit(config, Resources(gpus, cpus))
+    on_gpus = gpus_per_actor(config, gpus) > 0
+    return Cluster(actors or min(config.compute.actors_max or fit, fit), gpus if on_gpus else 0.0, cpus)
+
+
+def _this_machine() -> Resources:
+    import torch  # seconds to import: only where its GPUs are counted
+
+    return Resources(float(torch.cuda.device_count()), os.cpu_count() or 1)
 
 
 def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: Cluster, done: int = 0) -> Estimate:
@@ -83,16 +82,16 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
 
     How figures of the calibrated machine become those of a cluster:
 
-    - An actor takes as long for a batch as on the calibrated machine, with its neighbours computing, too.
-    - Actors compute in rounds. A round lasts as long as its slowest part: an actor's batch; the readers' work, at so
-      many readers an actor; the seconds of core that computing (without GPUs), reading and staging need, over all
-      cores. With GPUs reading thus goes on beside computing; without them all shares the cores, and the times add up.
-    - Shards are written one a core, each by the chips that it is blended from; those of overviews, level by level, by
-      the shards that they are made of; start-up takes what it took.
-    - The cluster is paid from start-up to publishing, all GPUs and cores of it.
+    - An actor takes as long for a batch as on the calibrated machine, where its neighbours computed too.
+    - Actors compute in rounds. A round lasts as long as its slowest part: an actor's batch; the readers' work, with
+      `READERS_PER_ACTOR` readers an actor; the core seconds of computing (without GPUs), reading and staging, over all
+      cores. With GPUs reading thus overlaps with computing; without them both share the cores, and the times add up.
+    - Shards are written one a core; the time of each grows with the chips that it is blended from, that of an overview
+      with the shards it is made of, level by level. Start-up takes as long as it took.
+    - The cluster is paid from start-up to publishing, all its GPUs and cores.
 
     Args:
-        done: chips of the plan that are staged already; which ones is not looked at.
+        done: chips of the plan that are staged already, pro rata.
 
     Raises:
         ConfigError: the calibration was made for another model, chip, batch or device.
@@ -142,17 +141,17 @@ def _seconds(work: Workload, config: RunConfig, calibration: Calibration, cluste
 
 
 def _chip_seconds(work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
-    """Seconds that the actors take in rounds: whole ones, and one in which some have nothing left to do."""
+    """Seconds that the actors take: full rounds, and a last one in which some actors have nothing left to do."""
     batch = _batch(config, calibration, cluster)
     looks = work.looks / work.chips
     calls = max(config.model.uncertainty_samples, 1)
     model = calibration.model[batch] * calls
     on_cores = 0.0 if cluster.gpus else model * config.compute.cpus_per_actor
     core_seconds = on_cores + looks * calibration.read.cpu_seconds + calibration.stage.cpu_seconds
-    readers = config.compute.read_concurrency or _READERS_PER_ACTOR * cluster.actors
+    readers = config.compute.read_concurrency or READERS_PER_ACTOR * cluster.actors
 
     def round_of(busy: int) -> float:
-        """Seconds of a round in which so many actors have a batch; a batch that is not full takes as long."""
+        """Seconds of a round in which so many actors have a batch; a partial batch takes as long as a full one."""
         by_actor = batch * max(model, calibration.stage.seconds)
         by_readers = busy * batch * looks * calibration.read.seconds / readers
         by_cores = busy * batch * core_seconds / cluster.cpus
@@ -163,14 +162,14 @@ def _chip_seconds(work: Workload, config: RunConfig, calibration: Calibration, c
 
 
 def _batch(config: RunConfig, calibration: Calibration, cluster: Cluster) -> int:
-    """Chips of a batch. Where a run would look for the fastest size on a GPU, that is the fastest of those measured."""
+    """Chips of a batch. On a GPU, where a run would look for the fastest size, the fastest of those measured."""
     if config.compute.batch != "auto":
         return config.compute.batch
     return min(calibration.model, key=lambda size: calibration.model[size]) if cluster.gpus else 1
 
 
 def _shared_out(seconds: NDArray[np.floating], workers: int) -> float:
-    """Wall clock of tasks begun in their order, each by the first worker that is free."""
+    """Wall clock of tasks started in order, each by the first free worker."""
     free = [0.0] * min(workers, len(seconds))
     for task in seconds.tolist():
         heapq.heapreplace(free, free[0] + task)
@@ -178,7 +177,7 @@ def _shared_out(seconds: NDArray[np.floating], workers: int) -> float:
 
 
 def check_conditions(config: RunConfig, calibration: Calibration, cluster: Cluster) -> None:
-    """Refuse a calibration of something else.
+    """Refuse a calibration made under other conditions.
 
     Raises:
         ConfigError: model, chip, batch or device differ; every difference is named.

@@ -1,4 +1,4 @@
-"""An estimate: seconds, bytes, hours and costs."""
+"""What an estimate consists of: cluster, seconds by stage, bytes, hours and costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Cluster:
     """What a run has to compute with.
 
     Attributes:
-        actors: actors that compute at a time.
+        actors: actors that compute at the same time.
         gpus: GPUs in all; 0 where actors compute on cores.
         cpus: cores in all.
     """
@@ -28,13 +28,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall clock by stage, in seconds. Planning is past when a plan is there to be estimated.
+    """Wall clock by stage, in seconds; without planning, which an estimate comes after.
 
     Attributes:
         start_up: until the cluster answers.
-        chips: from there until the last chip is staged, with what the actors take to begin.
+        chips: from there until the last chip is staged, start of the actors included.
         shards: until the last shard is written.
-        overviews: until the last shard of an overview is.
+        overviews: until the last shard of an overview is written.
         publish: until readers see it.
     """
 
@@ -76,8 +76,7 @@ class Estimate:
         done: chips of it that are staged already.
         shards, scenes: of the plan.
         chips_by_scenes: chips to compute by how many scenes are planned for each.
-        looks: times that a chip will be read from a scene; further scenes are read only where the better ones are
-            masked.
+        looks: times that a chip will be read from a scene; further scenes are read only where better ones are masked.
         bytes_read: fetched from the source.
         bytes_staged, bytes_cube: written to the staging folder and to the cube.
         objects: written to both.
@@ -85,7 +84,7 @@ class Estimate:
         seconds: wall clock by stage.
         costs: by line; `storage` is cube and staged chips kept for one month.
         currency: of all costs.
-        cluster: what it was estimated for.
+        cluster: the cluster it was made for.
     """
 
     chips: int

@@ -1,4 +1,4 @@
-"""How fast a machine is: the parts of a run, measured with its own model, grid, compute, source and store."""
+"""Calibration: every part of a run measured with the configuration's own model, grid, compute, source and store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import torch
-
+from difffusr.pipeline.chips.actor import device_facts
 from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.engine.memory import KEEP_FREED
 from difffusr.pipeline.engine.session import cluster
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
@@ -32,43 +32,43 @@ from difffusr.pipeline.watch.progress import Progress
 def calibrate(
     config: RunConfig, batches: Sequence[int] = (), progress: Progress | None = None, plan: Plan | None = None
 ) -> Calibration:
-    """Measure what the parts of a run take on the machine at hand, as a run would do them.
+    """Measure how long the parts of a run take on this machine, each done as a run does it.
 
-    The model runs in as many actors at a time as the run would have; shards are blended and written with all cores.
-    What is written goes below the staging folder and is deleted afterwards. Seconds that other processes kept these
-    from computing are taken out where the system tells them (Linux); the rest of their influence stays, so measure on a
-    machine at rest. What the engine (Ray Data) adds to a chip is less than can be told from noise, and not measured.
+    The model runs in as many actors as the run would have; shards are blended and written with all cores. Everything
+    is written below the staging folder and deleted afterwards. Time that other processes kept these from computing is
+    subtracted where the system says it (Linux); their other effects remain, so measure on an idle machine. What the
+    engine (Ray Data) adds to a chip is lost in the noise, and not measured.
 
     Args:
         batches: sizes to measure the model with, besides `compute.batch`, or 1 where that is 'auto'.
-        plan: of this configuration; chips of it are read from its own scenes. Without it, from a scene made up here.
+        plan: of this configuration; chips of it are read from its own scenes. Without it, from a generated scene.
 
     Raises:
         DifffusrError: source, model, store or cluster cannot be used.
     """
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     sizes = sorted({1 if config.compute.batch == "auto" else config.compute.batch, *batches})
-    watch = progress or _Silent()
-    watch.start("calibrate", 4 + len(sizes))
+    progress = progress or _Silent()
+    progress.start("calibrate", 4 + len(sizes))
     with _scratch(config) as (scratch, folder):
         sample = Sample.of(scratch, plan or generated_plan(scratch, folder))
-        watch.advance("calibrate")
+        progress.advance("calibrate")
         begun = time.perf_counter()
-        with cluster(scratch):
+        with cluster(scratch, KEEP_FREED):
             ray_seconds = time.perf_counter() - begun
             machine = cluster_of(scratch)
             reading = measure_reading(scratch, sample)
-            watch.advance("calibrate")
-            model = measure_model(scratch, machine, sample, sizes, watch)
+            progress.advance("calibrate")
+            model = measure_model(scratch, machine, sample, sizes, progress)
             staged, staging = measure_staging(scratch, model.chips)
-            watch.advance("calibrate")
+            progress.advance("calibrate")
             shard, overview, publish = measure_shards(scratch, machine, sample, staged)
-            watch.advance("calibrate")
+            progress.advance("calibrate")
     gpu = machine.gpus > 0
     return Calibration(
         version=2,
         measured=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        machine=f"{machine.cpus} cores" + (f", {machine.gpus:g} × {torch.cuda.get_device_name()}" if gpu else ""),
+        machine=f"{machine.cpus} cores" + (f", {machine.gpus:g} × {device_facts()[0]}" if gpu else ""),
         gpu=gpu,
         actors=machine.actors,
         load=load,
@@ -86,7 +86,8 @@ def calibrate(
 
 @contextmanager
 def _scratch(config: RunConfig) -> Iterator[tuple[RunConfig, Path]]:
-    """The configuration with cube and staging in a folder that is deleted afterwards, and a folder on this machine."""
+    """The configuration with cube and staging in a scratch folder, and a temporary folder on this machine; both are
+    deleted afterwards."""
     place = staging_of(config).child(f"calibration-{uuid4().hex}")
     store = config.store.model_copy(update={"url": f"{place.url}/cube.zarr", "staging": f"{place.url}/staging"})
     samples = min(config.model.uncertainty_samples, 2)

@@ -1,18 +1,18 @@
-"""What the models take, in as many actors as a run would have."""
+"""Measures the models: seconds a chip by batch, in as many actors as a run would have, and until these can begin."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
-from difffusr.pipeline.chips.actor import Batch, SuperResolver
+from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.batch import Batch, stacked
 from difffusr.pipeline.chips.staging import StagedChip
 from difffusr.pipeline.chips.table import read_row
 from difffusr.pipeline.config.sections import RunConfig
@@ -28,12 +28,10 @@ from difffusr.pipeline.watch.progress import Progress
 #: Calls of the model that count, in each actor.
 _CALLS = 2
 
-
 #: The fewest sampler steps there are: enough to warm up with.
 _FEWEST_STEPS = 2
 
-
-#: Processes that read and stage for each actor, as `chip_stream.chip_dataset` has them.
+#: Processes that read and stage for each actor when a run starts.
 _WORKERS_PER_ACTOR = READERS_PER_ACTOR + 1
 
 
@@ -47,11 +45,16 @@ class _TimedResolver(SuperResolver):
         self._start = imported + watch.seconds, imported + watch.cpu_seconds
 
     def start(self) -> tuple[float, float]:
-        """Seconds, and seconds of core, that it took from the start of the process until a first chip could begin."""
+        """Seconds, and core seconds, from the start of the process until a first chip could begin."""
         return self._start
 
     def measure(self, rows: Batch, steps: int | None, batch: int) -> tuple[float, list[StagedChip]]:
-        """Super-resolve one batch of chips; seconds it took, and the chips."""
+        """Super-resolve one batch of chips; returns the seconds it took, and the chips.
+
+        Args:
+            rows: columns as `chips.table.read_row` and `_row` make them.
+            steps: of the sampler, where not the configuration's.
+        """
         sampling = self.model.sampling
         self.batch = batch
         self.model.sampling = sampling if steps is None else replace(sampling, steps=steps)
@@ -66,7 +69,7 @@ class _TimedResolver(SuperResolver):
 
 @dataclass(frozen=True)
 class _ModelFigures:
-    """Seconds until the actors could begin; seconds per chip by batch; chips that came of it."""
+    """Seconds until the actors could begin; seconds per chip by batch; the chips they made."""
 
     start: float
     seconds: dict[int, float]
@@ -76,6 +79,11 @@ class _ModelFigures:
 def measure_model(
     config: RunConfig, machine: Cluster, sample: Sample, sizes: Sequence[int], progress: Progress
 ) -> _ModelFigures:
+    """Super-resolve the sample's chips in batches of each size.
+
+    Raises:
+        DifffusrError: a chip cannot be read.
+    """
     allow_cloudy = config.scenes.allow_cloudy
     rows = [
         {**_row(sample.grid, chip), **read_row(sample.grid, chip.index, sample.scenes_of(chip), allow_cloudy)}
@@ -93,9 +101,9 @@ def measure_model(
     chips: list[tuple[ChipPlan, StagedChip]] = []
 
     def together(turn: int, batch: int, steps: int | None) -> float:
-        """Mean seconds per chip of a batch in all actors at a time."""
+        """Mean seconds per chip of a batch while all actors compute one."""
         picks = [[(turn * machine.actors + a) * batch + i for i in range(batch)] for a in range(len(actors))]
-        batches = [_stacked([rows[i % len(rows)] for i in pick]) for pick in picks]
+        batches = [stacked([rows[i % len(rows)] for i in pick]) for pick in picks]
         ends = ray.get([actor.measure.remote(b, steps, batch) for actor, b in zip(actors, batches, strict=True)])
         if steps is None:
             for pick, (_, made) in zip(picks, ends, strict=True):
@@ -103,7 +111,7 @@ def measure_model(
         return fmean(taken for taken, _ in ends) / batch
 
     for batch in sizes:
-        together(0, batch, _FEWEST_STEPS)  # the first call of a size prepares the rest
+        together(0, batch, _FEWEST_STEPS)  # the first call of a size warms up
         seconds[batch] = fmean(together(turn, batch, None) for turn in range(_CALLS)) / calls
         progress.advance("calibrate")
     for actor in actors:
@@ -114,7 +122,7 @@ def measure_model(
 def _start(machine: Cluster, actors: Sequence[tuple[float, float]]) -> float:
     """Seconds until actors could begin while the processes that read and stage for them start on the same cores.
 
-    Reckoned from seconds of core, for the wall clock of so short a time says most of what else the machine does.
+    Computed from core seconds: the wall clock of so short a time depends mostly on what else the machine does.
     """
     worker = ray.get(ray.remote(_core_seconds).options(num_cpus=0).remote())
     core_seconds = sum(cpu for _, cpu in actors) + machine.actors * _WORKERS_PER_ACTOR * worker
@@ -122,15 +130,11 @@ def _start(machine: Cluster, actors: Sequence[tuple[float, float]]) -> float:
 
 
 def _core_seconds() -> float:
-    """What this process has computed since it began: in a new one, what its imports took."""
+    """Core seconds of this process since it began: in a new one, those of its imports."""
     return time.process_time()
 
 
 def _row(grid: Grid, chip: ChipPlan) -> dict[str, Any]:
-    """What the actor needs to know of a chip, besides its pixels."""
+    """What the actor needs to know of a chip besides its pixels."""
     window = grid.chip_window(chip.index)
     return {"name": chip.name, "epsg": chip.epsg, "pixel_row": window.row, "pixel_col": window.col}
-
-
-def _stacked(rows: Sequence[Mapping[str, Any]]) -> Batch:
-    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}

@@ -1,4 +1,4 @@
-"""What reading a chip takes, and the bytes it fetches."""
+"""Measures reading: seconds of a look at a scene, and the bytes that it fetches."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ _HEADER_BYTES = 16_384
 
 
 def measure_reading(config: RunConfig, sample: Sample) -> Reading:
+    """Read the sample's chips.
+
+    Raises:
+        DifffusrError: a scene cannot be read.
+    """
     looks, taken, cpu = 0, 0.0, 0.0
     for chip in sample.chips:
         window, scenes = sample.grid.chip_window(chip.index), _Counted(sample.scenes_of(chip))
@@ -42,7 +47,7 @@ def measure_reading(config: RunConfig, sample: Sample) -> Reading:
 
 
 class _Counted(list[Scene]):
-    """Scenes that count how many of them were asked for."""
+    """Scenes that count how many of them were read."""
 
     looks = 0
 
@@ -53,7 +58,7 @@ class _Counted(list[Scene]):
 
 
 def _bytes_fetched(scene: Scene, window: PixelWindow) -> float:
-    """Bytes of a scene's files that a look at a window fetches: the tiles that it touches, and each file's header."""
+    """Bytes fetched to read a scene over a window: the tiles that it touches, and each file's header."""
     total = 0.0
     for band in (*BANDS, *(("SCL",) if scene.scl else ())):
         asset = scene.scl if band == "SCL" else scene.assets[band]
@@ -71,7 +76,7 @@ def _bytes_fetched(scene: Scene, window: PixelWindow) -> float:
 
 
 def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) -> float:
-    """Compressed bytes of the tiles under a window of a file; of a file without a table of tiles, its share of all."""
+    """Compressed bytes of the tiles under a window of a file; where the format has no tiles, its share of the file."""
     height, width = file.block_shapes[0]
     if file.driver == "GTiff":
         tiles = [
@@ -84,5 +89,5 @@ def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) ->
         fs, path = fsspec.url_to_fs(href)
         size = float(fs.size(path) or 0)
     except store_failures():
-        size = file.width * file.height * 2.0  # not told: as if it were not compressed
+        size = file.width * file.height * 2.0  # unknown: as if it were not compressed
     return size * len(rows) * len(columns) / (file.width * file.height)

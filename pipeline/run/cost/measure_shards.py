@@ -1,4 +1,4 @@
-"""What staging, shards, overviews and publishing take."""
+"""Measures staging, shards, overviews and publishing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ _SHARDS = 8
 def measure_staging(
     config: RunConfig, chips: Sequence[tuple[ChipPlan, StagedChip]]
 ) -> tuple[list[tuple[ChipPlan, str]], Staging]:
-    """Stage what the model made; returns the chips with their objects' names, and the figures."""
+    """Stage super-resolved chips; returns the chips with their objects' names, and the figures.
+
+    Raises:
+        StoreError: the staging folder cannot be written.
+    """
     staging, staged, seconds, cpu, sizes = staging_of(config), [], [], [], []
     for number, (chip, made) in enumerate(chips[: len(SPREAD)]):
         name = f"{chip.epsg}/staged-{number}.chip"
@@ -44,31 +48,30 @@ def measure_staging(
         seconds.append(watch.seconds)
         cpu.append(watch.cpu_seconds)
         sizes.append((chip.covered, float(size)))
-    empty, covered = _line(sizes)
+    empty, covered = fit_line(sizes)
     return staged, Staging(seconds=fmean(seconds), cpu_seconds=fmean(cpu), bytes=empty, bytes_covered=covered)
 
 
-def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The line that fits points best, none of its two figures below 0: what it is at nothing, and what it rises by 1.
+def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Intercept and slope of the line that fits points (x, y) best, neither below 0.
 
-    Where all points are at one place it goes through nothing.
+    Where all points have the same x, it goes through the origin.
     """
     x, y = (np.array(side) for side in zip(*points, strict=True))
     if x.max() <= 0:
         return float(y.mean()), 0.0
-    through_nothing = 0.0, float((x * y).sum() / (x * x).sum())
+    through_origin = 0.0, float((x * y).sum() / (x * x).sum())
     if np.ptp(x) < 1e-3:
-        return through_nothing
+        return through_origin
     rise, start = (float(figure) for figure in np.polyfit(x, y, 1))
     if rise < 0:
         return float(y.mean()), 0.0
-    return (start, rise) if start >= 0 else through_nothing
+    return (start, rise) if start >= 0 else through_origin
 
 
 @dataclass(frozen=True)
 class _Written:
-    """What a shard took and came to: seconds, chips (or shards) that it is made of, bytes of its objects, pixels with
-    data."""
+    """A written shard: seconds, chips (or shards) that it is made of, bytes of its objects, pixels with data."""
 
     seconds: float
     chips: int
@@ -79,6 +82,11 @@ class _Written:
 def measure_shards(
     config: RunConfig, machine: Cluster, sample: Sample, staged: Sequence[tuple[ChipPlan, str]]
 ) -> tuple[ShardWriting, OverviewWriting, Publishing]:
+    """Write shards of a scratch cube from staged chips, then overviews of them, then publish.
+
+    Raises:
+        StoreError: the store or a staged chip fails.
+    """
     grid, count = sample.grid, min(machine.cpus, _SHARDS)
     draft, shards = _scratch_cube(config, sample, count)
     staging = staging_of(config)
@@ -86,12 +94,12 @@ def measure_shards(
     shared = ray.put(draft)
 
     def together(chips: int | None) -> list[_Written]:
-        """Shards written at a time, one a core, of all or some of the chips that touch them."""
+        """Write the shards at the same time, one a core, from all or some of the chips that touch them."""
         tasks = [write.remote(shared, shard, _sources(grid, draft, shard, staged)[:chips], staging) for shard in shards]
         ended: list[_Written] = ray.get(tasks)
         return ended
 
-    together(1)  # the first time prepares the rest
+    together(1)  # warms up
     least, full = together(1), together(None)
     overview = _measure_overviews(draft, shards)
     with Stopwatch() as watch:
@@ -103,7 +111,7 @@ def measure_shards(
 
 
 def _measure_overviews(draft: CubeDraft, shards: Sequence[ShardIndex]) -> OverviewWriting:
-    """Overviews of the written shards, one a core: where there are more cores than those, some make the same one."""
+    """Overviews of the written shards, one a core: with more cores than overviews, some make the same one."""
     ((_, zone),) = draft.zones.items()
     parents: dict[OverviewIndex, list[OverviewIndex]] = {}
     for shard in shards:
@@ -116,7 +124,7 @@ def _measure_overviews(draft: CubeDraft, shards: Sequence[ShardIndex]) -> Overvi
         ended: list[_Written] = ray.get([write.remote(shared, at, children) for at, children in chosen])
         return ended
 
-    together()  # the first time prepares the rest
+    together()  # warms up
     done = together()
     return OverviewWriting(
         seconds_per_shard=sum(written.seconds for written in done) / sum(written.chips for written in done),
@@ -125,20 +133,20 @@ def _measure_overviews(draft: CubeDraft, shards: Sequence[ShardIndex]) -> Overvi
 
 
 def _shard_figures(full: Sequence[_Written], least: Sequence[_Written]) -> ShardWriting:
-    """A line through shards of all their chips and shards of one."""
+    """Fit a line through shards of all their chips and shards of one chip."""
 
     def means(x: str, y: str) -> list[tuple[float, float]]:
         return [(fmean(getattr(w, x) for w in part), fmean(getattr(w, y) for w in part)) for part in (least, full)]
 
-    seconds, seconds_per_chip = _line(means("chips", "seconds"))
-    empty, bytes_per_pixel = _line(means("pixels", "bytes"))
+    seconds, seconds_per_chip = fit_line(means("chips", "seconds"))
+    empty, bytes_per_pixel = fit_line(means("pixels", "bytes"))
     return ShardWriting(
         seconds=seconds, seconds_per_chip=seconds_per_chip, bytes=empty, bytes_per_pixel=bytes_per_pixel
     )
 
 
 def _scratch_cube(config: RunConfig, sample: Sample, count: int) -> tuple[CubeDraft, list[ShardIndex]]:
-    """A cube of so many shards in a row, beginning at the sample's first chip."""
+    """A cube of so many shards in a row, starting at the sample's first chip."""
     grid, chip = sample.grid, sample.chips[0]
     window, size = grid.chip_window(chip.index), grid.shard_px
     first = ShardIndex(window.row // size, window.col // size)
@@ -177,7 +185,7 @@ def _sources(
 
 
 def _write_shard(draft: CubeDraft, shard: ShardIndex, sources: list[ChipSource], staging: Storage) -> _Written:
-    """Blend and write one shard, as `run.assemble_shard` does."""
+    """Blend and write one shard, as `assemble.shards.write_shard` does."""
     ((epsg, zone),) = draft.zones.items()
     with Stopwatch() as watch:
         data = blend_shard(draft.grid, shard, sources, staging, with_std=zone.uncertainty_samples > 0)
@@ -187,7 +195,7 @@ def _write_shard(draft: CubeDraft, shard: ShardIndex, sources: list[ChipSource],
 
 
 def _write_overview(draft: CubeDraft, at: OverviewIndex, children: list[OverviewIndex]) -> _Written:
-    """Make and write one shard of an overview, as `overviews.write_overview` does."""
+    """Make and write one shard of an overview, as `assemble.overviews.write_overview` does."""
     ((epsg, _),) = draft.zones.items()
     with Stopwatch() as watch:
         data = halve_shards(draft, draft.store, epsg, children)

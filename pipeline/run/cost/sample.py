@@ -1,4 +1,4 @@
-"""A few chips that stand for a whole plan, of its scenes or of a generated one."""
+"""A sample of a plan's chips to measure with; or a generated plan, where there is none."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ from difffusr.pipeline.scenes.synthetic.palette import PERIOD
 from difffusr.pipeline.scenes.synthetic.sensor import RenderedScene, render_scenes
 from difffusr.pipeline.scenes.synthetic.world import generate_world
 
-#: Chips read: spread evenly over how much of a chip the scenes cover, for that is what makes chips differ most. Their
-#: order is such that however few of them the models get, these are spread, too.
+#: Chips read: spread evenly over how much of a chip the scenes cover, which makes chips differ most. In this order any
+#: first few of them are spread too.
 SPREAD = tuple((part + 0.5) / 8 for part in (1, 6, 3, 4, 0, 7, 2, 5))
 
-
-#: Where a made-up scene lies: northing and easting in its zone.
+#: Where a generated scene lies: northing and easting in its zone.
 _PLACE_M = 5_250_000, 520_000
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A few chips that stand for all of a plan, in the order in which they are to be used."""
+    """A few chips that stand for all of a plan.
+
+    Attributes:
+        plan: all of it.
+        chips: in the order in which they are to be used.
+        scenes: the plan's, by id.
+        grid: sizes of chips and shards.
+    """
 
     plan: Plan
     chips: list[ChipPlan]
@@ -44,16 +50,18 @@ class Sample:
 
     @classmethod
     def of(cls, config: RunConfig, plan: Plan) -> Sample:
+        """The sample of a plan."""
         least_first = np.argsort(plan.chips.covered, kind="stable")
         places = dict.fromkeys(int(least_first[int(part * len(plan.chips))]) for part in SPREAD)
         scenes = {scene.id: scene for scene in plan.scenes}
         return cls(plan, [plan.chips[place] for place in places], scenes, grid_of(config))
 
     def scenes_of(self, chip: ChipPlan) -> list[Scene]:
+        """A chip's scenes, best first."""
         return [self.scenes[scene] for scene in chip.scenes]
 
     def times(self, count: int) -> list[ChipPlan]:
-        """So many chips of the sample, again and again, each under a name of its own."""
+        """So many chips: the sample over and over, each under its own name."""
         run = uuid4().hex
         return [
             replace(chip, key=f"{number:08d}{run:0<56}") for number, chip in enumerate(islice(cycle(self.chips), count))
@@ -61,7 +69,7 @@ class Sample:
 
 
 def generated_plan(config: RunConfig, folder: Path) -> Plan:
-    """A plan of one chip, over a made-up scene that covers it."""
+    """A plan of one chip, over a generated scene that covers it and is written to a folder."""
     grid = grid_of(config)
     rendered = render_scenes(generate_world(size_m=(1200, 1800)))[-1]
     stride_m = grid.stride_px * 10
@@ -78,7 +86,7 @@ def generated_plan(config: RunConfig, folder: Path) -> Plan:
 
 
 def _stretched(scene: RenderedScene, left_m: float, top_m: float, side_m: int) -> RenderedScene:
-    """A scene elsewhere, repeated until it fills a square."""
+    """A scene moved to a corner in metres, and repeated until it fills a square."""
 
     def filled(pixels: np.ndarray[Any, Any], gsd_m: int) -> np.ndarray[Any, Any]:
         size = side_m // gsd_m

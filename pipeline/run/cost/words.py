@@ -1,13 +1,15 @@
-"""Estimates and calibrations in units for people."""
+"""Estimates and calibrations as rows of a table for people."""
 
 from __future__ import annotations
+
+import humanize
 
 from difffusr.pipeline.run.cost.calibration import Calibration
 from difffusr.pipeline.run.cost.figures import Estimate
 
 
 def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
-    """(label, value) of what people want to know of an estimate, in units for people."""
+    """(label, value) rows of an estimate."""
     cluster, seconds, costs = made.cluster, made.seconds, made.costs
     scenes = ", ".join(f"{chips:,} from {count}" for count, chips in made.chips_by_scenes.items() if chips)
     rows = [
@@ -39,7 +41,7 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
 
 
 def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
-    """(label, value) of a calibration for people."""
+    """(label, value) rows of a calibration."""
     rows = [("machine", f"{found.machine}, {found.actors} actors")]
     rows += [(f"model, batch {size}", f"{seconds:.2f} s a chip") for size, seconds in found.model.items()]
     rows += [
@@ -56,22 +58,21 @@ def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
 
 
 def _moved(size: float, seconds: float, each: str) -> str:
-    rate = f", {size / 1e6 / seconds:.0f} MB/s" if seconds else ""
-    return f"{seconds:.2f} s, {size / 1e6:.1f} MB {each}{rate}"
+    rate = f", {_size(size / seconds)}/s" if seconds else ""
+    return f"{seconds:.2f} s, {_size(size)} {each}{rate}"
 
 
-def _size(number: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= size:
-            return f"{number / size:,.1f} {unit}"
-    return f"{number / 1e3:,.1f} kB"
+def _size(count: float) -> str:
+    return humanize.naturalsize(count, format="%.1f")
 
 
 def _span(seconds: float) -> str:
+    """One unit with a digit. humanize drops the digits that a cost depends on: it says "2 hours" of 2.9."""
     if seconds >= 3600:
         return f"{seconds / 3600:,.1f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def money(amount: float, currency: str) -> str:
+    """An amount with its currency, two digits."""
     return f"{amount:,.2f} {currency}"

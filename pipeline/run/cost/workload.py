@@ -1,4 +1,4 @@
-"""How much a plan leaves to do: chips, looks, shards, bytes, objects."""
+"""The workload that a plan leaves: chips, looks at scenes, shards, bytes, objects."""
 
 from __future__ import annotations
 
@@ -21,8 +21,18 @@ _OBJECTS_PER_RUN = 13
 
 @dataclass(frozen=True)
 class Workload:
-    """What a plan leaves to do: chips to compute, looks at scenes, (shards,) seconds of each, by level of how many
-    shards each of an overview is made, bytes, objects."""
+    """What a plan leaves to do.
+
+    Attributes:
+        chips: to compute.
+        chips_by_scenes: of those, by how many scenes are planned for each.
+        looks: times that a chip will be read from a scene.
+        shard_seconds: (shards,) seconds that each takes.
+        overviews: by level, (shards of the level,) the number of shards that each is made of.
+        bytes_read, bytes_staged, bytes_cube: fetched, written to the staging folder and to the cube.
+        objects: written to both.
+        zones: to publish.
+    """
 
     chips: int
     chips_by_scenes: Mapping[int, int]
@@ -37,11 +47,16 @@ class Workload:
 
     @classmethod
     def of(cls, plan: Plan, config: RunConfig, calibration: Calibration, done: int) -> Workload:
+        """The workload of a plan.
+
+        Args:
+            done: chips that are staged already, pro rata.
+        """
         planned = (plan.chips.scenes >= 0).sum(axis=1)
         chips = max(len(plan.chips) - done, 0)
         left = chips / max(len(plan.chips), 1)
         counts, numbers = np.unique(planned, return_counts=True)
-        # Pro rata: which chips are done is not known here, and hardly matters.
+        # Which chips are done is not known here, and hardly matters.
         by_scenes = {int(count): round(int(number) * left) for count, number in zip(counts, numbers, strict=True)}
         read, shard = calibration.read, calibration.shard
         looks = left * float((1 + (planned - 1) * read.further_share).sum())
@@ -70,7 +85,7 @@ class Workload:
 
 
 def _overviews(plan: Plan, config: RunConfig) -> list[NDArray[np.int64]]:
-    """By level of overviews, the number of shards below that each of its shards is made of."""
+    """By level, the number of shards below that each shard of the overview is made of."""
     grid, shards = grid_of(config), plan.shards
     levels: list[list[NDArray[np.int64]]] = []
     for epsg in plan.zones():
@@ -85,7 +100,7 @@ def _overviews(plan: Plan, config: RunConfig) -> list[NDArray[np.int64]]:
 
 
 def _pixels(shards: Shards, config: RunConfig) -> float:
-    """Pixels of 2.5 m with data in all shards: of each chip's core, what lies in the shard, by its covered share.
+    """2.5 m pixels with data in all shards: the part of each chip's core in the shard, times the chip's covered share.
 
     The rim of the plan, half an overlap wide, is left out.
     """

@@ -9,7 +9,8 @@ from repeating_model import PX, actor, read
 
 from difffusr.kernels.bands import BANDS, GROUPS, SCALE
 from difffusr.kernels.sampling.settings import Sampling
-from difffusr.pipeline.chips.actor import Batch
+from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.batch import Batch
 
 
 def enlarged(batch: Batch, i: int) -> np.ndarray:
@@ -54,3 +55,36 @@ def test_without_diffusion_no_noise_is_made(monkeypatch):
     resolver.model.sampling = Sampling(solver="none")
     monkeypatch.setattr(resolver, "noise", lambda *_: pytest.fail("noise for nobody"))
     assert resolver(batch)["dn"].any()
+
+
+def test_a_device_that_is_out_of_memory_gets_half_the_batch(monkeypatch):
+    model = object.__new__(SuperResolver)
+    model.batch, model.samples, model.device = 8, 0, "a device"
+    asked: list[int] = []
+
+    def super_resolve(batch: Batch, chosen: list[int]) -> Batch:
+        asked.append(len(chosen))
+        if len(chosen) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return {"dn": np.full((len(chosen), 12, 8, 8), 7, np.uint16)}
+
+    monkeypatch.setattr(model, "super_resolve", super_resolve)
+    batch = {"error": np.array([""] * 7, dtype=object), "quality": np.ones((7, 2, 2), np.uint8)}
+    out = model(batch)
+    assert asked == [7, 4, 2, 2, 2, 1]
+    assert (out["dn"] == 7).all()
+    assert not any(out["error"])
+    model(batch)
+    assert asked[6:] == [2, 2, 2, 1]  # it is remembered
+
+
+def test_a_chip_that_does_not_fit_alone_fails_with_what_to_do(monkeypatch):
+    model = object.__new__(SuperResolver)
+    model.batch, model.samples, model.device = 1, 0, "a device"
+
+    def super_resolve(batch: Batch, chosen: list[int]) -> Batch:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(model, "super_resolve", super_resolve)
+    out = model({"error": np.array([""], dtype=object), "quality": np.ones((1, 2, 2), np.uint8)})
+    assert "lower grid.chip_px" in out["error"][0]

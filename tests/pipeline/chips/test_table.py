@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from repeating_model import PX, actor, read
 
 from difffusr.kernels.bands import BANDS, GROUPS, SCALE
-from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
 from difffusr.pipeline.plan.keys import ContentKeys
 from difffusr.pipeline.scenes.chip import Chip
-
-CONFIG: dict[str, Any] = {
-    "area": {"tiles": ["32TMT"]},
-    "period": {"start": "2023-06-01", "end": "2023-06-30"},
-    "source": {"static_catalog": "catalog.json"},
-    "store": {"url": "cube.zarr"},
-}
 
 
 def chip_of(scl: int, quality: Quality = Quality.CLEAR) -> Chip:
@@ -88,23 +76,17 @@ def test_what_is_under_a_skipped_chips_gaps_does_not_reach_its_pixels():
     assert (resolver(batch)["dn"] == 900).all()
 
 
-def config(tmp_path: Path, **skip: bool) -> RunConfig:
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump({**CONFIG, **({"skip": skip} if skip else {})}))
-    return load_config(file)
-
-
 def key(of: RunConfig) -> bytes:
     places, scenes = np.array([[32632, -3, 7]], np.int32), np.array([[-1]], np.int32)
     return ContentKeys.of(of, [], "model").table(places, scenes).tobytes()
 
 
-def test_a_chip_has_another_key_for_each_way_of_skipping_and_its_old_one_without(tmp_path):
-    plain = key(config(tmp_path))
+def test_a_chip_has_another_key_for_each_way_of_skipping_and_its_old_one_without(loaded):
+    plain = key(loaded())
     ways = [{"water": True}, {"cloud": True}, {"water": True, "cloud": True}]
-    assert len({plain, *(key(config(tmp_path, **way)) for way in ways)}) == 4
-    assert key(config(tmp_path, water=False, cloud=False)) == plain
-    assert "skip" not in config(tmp_path).canonical()
+    assert len({plain, *(key(loaded(skip=way)) for way in ways)}) == 4
+    assert key(loaded(skip={"water": False, "cloud": False})) == plain
+    assert "skip" not in loaded().canonical()
 
 
 @pytest.mark.parametrize("quality", list(Quality))

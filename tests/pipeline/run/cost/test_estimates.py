@@ -2,103 +2,21 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import pytest
-import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_estimates import CALIBRATION, CONFIG, PRICES, calibration_of, config_of, plan_of
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
-from difffusr.pipeline.plan.tables import Chips, Plan, Shards
-from difffusr.pipeline.run.cost.calibration import (
-    Calibration,
-    Conditions,
-    OverviewWriting,
-    Publishing,
-    Reading,
-    ShardWriting,
-    Staging,
-    StartUp,
-    conditions_of,
-    load_calibration,
-)
+from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.run.cost.calibration import Conditions, Reading
 from difffusr.pipeline.run.cost.estimates import check_budget, cluster_of, enforce_budget, estimate
 from difffusr.pipeline.run.cost.figures import Cluster
-from difffusr.pipeline.run.cost.words import calibration_rows, estimate_rows
-from difffusr.pipeline.scenes.item import Scene
 
-PRICES = {"gpu_hour": 2.5, "cpu_hour": 0.05, "gb_read": 0.09, "gb_written": 0.01, "gb_month": 0.02,
-          "thousand_requests": 0.005}  # fmt: skip
-
-
-def config_of(**sections: Any) -> RunConfig:
-    content: dict[str, Any] = {
-        "name": "test",
-        "area": {"bbox": [8, 47, 9, 48]},
-        "period": {"start": dt.date(2023, 6, 1), "end": dt.date(2023, 6, 30)},
-        "source": {"items": "/tmp/items.json"},
-        "store": {"url": "/tmp/cube.zarr"},
-        "costs": {"prices": PRICES},
-    }
-    return RunConfig.model_validate({**content, **sections})
-
-
-def calibration_of(config: RunConfig, **figures: Any) -> Calibration:
-    content: dict[str, Any] = {
-        "version": 2,
-        "measured": "2026-01-01T00:00:00+00:00",
-        "machine": "2 cores",
-        "gpu": False,
-        "actors": 2,
-        "load": 0.0,
-        "source": "own",
-        "conditions": conditions_of(config),
-        "model": {1: 8.0, 4: 7.0},
-        "start_up": StartUp(ray=4.0, actors=10.0),
-        "read": Reading(seconds=0.05, cpu_seconds=0.03, bytes=500_000, further_share=0.5),
-        "stage": Staging(seconds=0.1, cpu_seconds=0.1, bytes=1_000_000, bytes_covered=7_000_000),
-        "shard": ShardWriting(seconds=1.5, seconds_per_chip=0.1, bytes=100_000, bytes_per_pixel=15.0),
-        "overview": OverviewWriting(seconds_per_shard=0.5, bytes_per_pixel=18.0),
-        "publish": Publishing(seconds=0.01, objects=19),
-    }
-    return Calibration(**{**content, **figures})
-
-
-def plan_of(count: int, scenes_a_chip: int = 1, wide: int = 20) -> Plan:
-    """So many chips, row by row, all covered."""
-    number = np.arange(count)
-    scenes = np.tile(np.arange(scenes_a_chip, dtype=np.int32), (count, 1))
-    chips = Chips(
-        np.full(count, 32632, np.int32),
-        (number // wide - 3000).astype(np.int32),
-        (number % wide + 300).astype(np.int32),
-        scenes,
-        np.ones(count, np.float32),
-        np.ones(count, np.float32),
-        np.zeros((count, 32), np.uint8),
-        tuple(f"scene {i}" for i in range(scenes_a_chip)),
-    )
-    known = tuple(scene_of(scene) for scene in chips.scene_ids)
-    return Plan(known, chips, Shards.of(chips, Grid()), {})
-
-
-def scene_of(name: str) -> Scene:
-    when = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
-    return Scene(
-        name, "sentinel-2-l2a", when, "32TMT", 32632, "05.09", 0.0, "test", shapely.box(8, 47, 9, 48), {}, None, None,
-        None, None, None, None,
-    )  # fmt: skip
-
-
-CONFIG = config_of()
-CALIBRATION = calibration_of(CONFIG)
 ON_CORES = Cluster(actors=2, gpus=0, cpus=2)
 
 counts = st.integers(1, 300)
@@ -157,16 +75,6 @@ def test_costs_add_up(chips, cluster):
     assert made.costs.gpu == pytest.approx(made.seconds.total / 3600 * cluster.gpus * PRICES["gpu_hour"])
     assert made.costs.read == pytest.approx(made.bytes_read / 1e9 * PRICES["gb_read"])
     assert json.loads(json.dumps(made.to_dict()))["costs"]["total"] == made.total
-
-
-figures = st.floats(0, 1e9, allow_nan=False)
-
-
-@given(figures, figures, st.dictionaries(st.integers(1, 64), figures, min_size=1))
-def test_a_calibration_survives_its_file(seconds, share, model):
-    reading = Reading(seconds=seconds, cpu_seconds=seconds, bytes=seconds, further_share=share)
-    made = calibration_of(CONFIG, model=model, read=reading)
-    assert Calibration.from_json(made.to_json()) == made
 
 
 def test_on_cores_reading_and_computing_add_up_on_gpus_they_overlap():
@@ -254,35 +162,6 @@ def test_figures_of_cores_say_nothing_of_gpus():
         estimate(plan_of(1), CONFIG, CALIBRATION, Cluster(1, 1, 8))
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda data: {**data, "version": 1}, "version"),
-        (lambda data: {**data, "more": 1}, "more"),
-        (lambda data: {**data, "model": {}}, "model"),
-        (lambda data: {**data, "load": -1}, "load"),
-        (lambda data: {name: data[name] for name in data if name != "read"}, "read"),
-        (lambda data: [data], "calibration"),
-    ],
-)
-def test_a_file_that_is_no_calibration_is_said_to_be_none(change, said, tmp_path):
-    path = tmp_path / "calibration.json"
-    path.write_text(json.dumps(change(json.loads(CALIBRATION.to_json()))))
-    with pytest.raises(ConfigError, match=said) as caught:
-        load_calibration(str(path))
-    assert str(path) in str(caught.value)
-    assert "difffusr calibrate" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_calibration_that_is_not_there_or_not_json_is_one_clear_error(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_calibration(str(tmp_path / "none.json"))
-    (tmp_path / "text.json").write_bytes(b"\xff not json")
-    with pytest.raises(ConfigError, match="is no calibration"):
-        load_calibration(str(tmp_path / "text.json"))
-
-
 def test_a_run_over_its_budget_does_not_start(tmp_path):
     path = tmp_path / "calibration.json"
     path.write_text(CALIBRATION.to_json())
@@ -309,12 +188,3 @@ def test_a_cluster_holds_as_many_actors_as_its_gpus_or_cores_and_no_more_than_ar
     assert cluster_of(config_of(compute={"gpus_per_actor": 0}), gpus=4, cpus=8) == Cluster(8, 0, 8)
     with pytest.raises(ConfigError, match=r"compute\.gpus_per_actor"):
         cluster_of(config_of(compute={"gpus_per_actor": 2}), gpus=1, cpus=8)
-
-
-def test_tables_are_for_people():
-    rows = dict(estimate_rows(estimate(plan_of(1000, wide=40), CONFIG, CALIBRATION, ON_CORES)))
-    assert rows["to read"] == "500.0 MB"
-    assert rows["wall clock"].endswith(" h")
-    assert rows["cost"].endswith(" EUR")
-    busy = dict(calibration_rows(calibration_of(CONFIG, load=1.2)))
-    assert "measure again" in busy["warning"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from difffusr.pipeline.run.cost.measure_shards import _line
+from difffusr.pipeline.run.cost.measure_shards import fit_line
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from difffusr.pipeline.run.cost.measure_shards import _line
     ],
 )
 def test_a_line_through_measurements_is_never_below_nothing(points, expected):
-    assert _line(points) == pytest.approx(expected)
+    assert fit_line(points) == pytest.approx(expected)

@@ -1,0 +1,206 @@
+"""Chips through the engine, and shards as soon as their chips are staged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from difffusr.pipeline.assemble.shards import ShardStream, ShardWork
+from difffusr.pipeline.chips.batch import LEFT, Batch
+from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.chips.stream import chip_dataset, in_squares
+from difffusr.pipeline.engine.board import Watchdog, start_board
+from difffusr.pipeline.engine.nodes import await_node
+from difffusr.pipeline.engine.pool import gpus_per_actor
+from difffusr.pipeline.engine.session import resources
+from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.run.context import Run
+from difffusr.pipeline.run.failures import stop_at_too_many
+from difffusr.pipeline.run.result import RunResult
+from difffusr.pipeline.run.work import Work
+from difffusr.pipeline.watch.metrics import Meters
+from difffusr.pipeline.watch.pulse import RunStatus
+
+log = logging.getLogger("difffusr.run")
+
+
+def compute(run: Run, work: Work, result: RunResult) -> Meters:
+    """Compute the chips that are wanted and write the shards that are left; returns the driver's meters.
+
+    Raises:
+        DifffusrError: the store or the cluster fails.
+    """
+    work.target.begin()
+    meters, board = _meters_of(run, result), start_board()
+    watchdog = Watchdog(board, run.config.failures.stall_minutes * 60, lambda _: meters.actor_restarted("stall"))
+    run.progress.start("chips", len(work.plan.chips), result.reused)
+    run.progress.start("shards", len(work.plan.shards), result.kept)
+    shards = _shard_stream(run, work)
+    run.stop.then(board.stop.remote)
+    run.stop.then(shards.halt)
+    size = _ClusterSize(run, shards)
+    try:
+        with result.timed("chips"):
+            _compute_chips(run, work, board, _Notes(run, result, meters, shards, size))
+        size.give_all_to_shards()
+    finally:
+        watchdog.stop()
+        ray.kill(board)  # workers that wait for other work would hold on to it
+        with result.timed("shards"):
+            _finish_shards(run, work, result, shards)
+    return meters
+
+
+def _compute_chips(run: Run, work: Work, board: Any, notes: _Notes) -> None:
+    """Pull the wanted chips through the engine, and note what became of each."""
+    positions = in_squares(work.plan, work.wanted)
+    if len(positions):
+        await_node(run.config, lambda: run.stop.requested)
+    if not len(positions) or run.stop.requested:
+        return
+    dataset = chip_dataset(run.config, work.plan, positions, board, run.resolver or PinnedResolver)
+    try:
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+            notes.take(batch)
+    except ray.exceptions.RayError as error:
+        run.stop.request()
+        raise DifffusrError(
+            f"the cluster could not go on ({first_line(error)}); what is staged is kept: run again to continue"
+        ) from None
+    if notes.result.skipped:
+        log.info("%d of %d chips skipped the networks (skip)", notes.result.skipped, notes.result.computed)
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """Takes note of what became of chips: in the result, the meters, the pulse and the progress, and for the shards."""
+
+    run: Run
+    result: RunResult
+    meters: Meters
+    shards: ShardStream
+    size: _ClusterSize
+
+    def take(self, batch: Batch) -> None:
+        """Note the chips of a batch, columns as `chip_dataset` has them."""
+        run, result = self.run, self.result
+        batch = {name: column[batch["fate"] != LEFT] for name, column in batch.items()}
+        failed = np.array([bool(error) for error in batch["error"]], bool)
+        for name, error in zip(batch["name"][failed], batch["error"][failed], strict=True):
+            self._failed(str(name), str(error))
+        for step in ("read", "resolve", "stage"):
+            result.work[step] = result.work.get(step, 0.0) + float(batch[f"{step}_s"].sum())
+        computed = int((~failed).sum())
+        result.computed += computed
+        result.skipped += int(batch["skipped"][~failed].sum())
+        run.pulse.chip_done(computed)
+        self.shards.staged(batch["position"][~failed])
+        self.shards.failed(batch["position"][failed])
+        for _ in failed:
+            run.progress.advance("chips")
+        self.size.follow()
+        stop_at_too_many(run, result)
+
+    def _failed(self, name: str, error: str) -> None:
+        self.result.failed[name] = error
+        reason = self.meters.chip_failed(error)
+        self.run.pulse.chip_failed(name, reason, error)
+        log.warning("chip %s failed: %s", name, error, extra={"chip": name, "reason": reason})
+
+
+#: Seconds between two checks of what the cluster has: an autoscaler adds nodes, and takes them away.
+_FOLLOW_S = 10.0
+
+#: The share of the cluster's cores that may write shards while chips are computed.
+_SHARD_SHARE = 0.25
+
+
+class _ClusterSize:
+    """Follows what the cluster has: the pulse counts its hours, and shards use a share of its cores."""
+
+    def __init__(self, run: Run, shards: ShardStream) -> None:
+        self._run, self._shards = run, shards
+        # Beside actors that fill the cores a shard's task must not ask for one of its own.
+        self._cpus = 1.0 if gpus_per_actor(run.config, resources().gpus) else 0.1
+        self._noted = 0.0
+        self._note()
+
+    def follow(self) -> None:
+        """Note it again, at most once in `_FOLLOW_S` however often this is called."""
+        if time.monotonic() - self._noted >= _FOLLOW_S:
+            self._note()
+
+    def give_all_to_shards(self) -> None:
+        """No chips are computed any more: shards may use every core."""
+        self._shards.use(1.0, self._note())
+
+    def _note(self) -> int:
+        """Note it; returns the cores."""
+        there, costs = resources(), self._run.config.costs
+        cores = max(1, int(there.cpus))
+        self._run.pulse.holds(there.gpus, cores, costs.prices.gpu_hour, costs.prices.cpu_hour, costs.currency)
+        self._shards.use(self._cpus, max(1, int(cores * _SHARD_SHARE)))
+        self._noted = time.monotonic()
+        return cores
+
+
+def _shard_stream(run: Run, work: Work) -> ShardStream:
+    plan, config = work.plan, run.config
+    seen = {epsg: work.target.published(epsg) for epsg in plan.zones()}
+    names = plan.shards.names()
+
+    def is_seen(i: int, digest: str) -> bool:
+        entry = work.ledger.latest(names[i], seen[int(plan.shards.epsg[i])])
+        return entry is not None and entry.digest == digest
+
+    def advance() -> None:
+        run.progress.advance("shards")
+        run.pulse.shard_done()
+
+    fill = config.failures.on_failed == "fill"
+    return ShardStream(
+        ShardWork(plan, work.todo, work.numbers, work.staged, is_seen, fill),
+        work.target,
+        run.grid,
+        run.places.staging,
+        work.ledger,
+        advance,
+        keep_chips=config.store.keep_chips,
+        with_std=config.model.uncertainty_samples > 0,
+    )
+
+
+def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream) -> None:
+    """Wait for the shards whose chips are staged; for those begun where a stop was requested."""
+    if run.stop.requested:
+        shards.halt()
+    done = shards.finish()
+    result.written = done.written
+    result.kept += len(done.same)
+    result.work["shard"] = done.seconds
+    work.changed[done.same] = False
+
+
+def _meters_of(run: Run, result: RunResult) -> Meters:
+    """The driver's meters, which the pulse keeps up to date."""
+    meters, plan = Meters(run.config.name, run.config.period.label), result.plan
+    meters.plan(len(plan.chips), result.reused, len(plan.shards), result.kept)
+    held = run.pulse.now.gpu_hours
+
+    def tell(now: RunStatus) -> None:
+        nonlocal held
+        meters.chips_done(now.chips_done)
+        meters.shards_written(now.shards_done)
+        meters.stalled(run.pulse.still_s)
+        meters.lease_age(run.lease.age_s)
+        meters.gpu((now.gpu_hours - held) * 3600)
+        held = now.gpu_hours
+
+    run.pulse.watch(tell)
+    return meters

@@ -1,0 +1,54 @@
+"""Workers get the environment that a run gives them, on its own cluster and on one that is there already."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from difffusr.pipeline.engine.memory import KEEP_FREED
+from difffusr.pipeline.engine.session import in_cluster
+
+SEEN = """
+import json, os, subprocess, sys
+from types import SimpleNamespace
+from difffusr.pipeline.engine.session import cluster
+
+environment, address = json.loads(sys.argv[1]), sys.argv[2] or None
+
+def seen(_):
+    return {name: os.environ.get(name) for name in environment}
+
+with cluster(SimpleNamespace(compute=SimpleNamespace(address=address)), environment):
+    import ray
+    task = ray.remote(num_cpus=0)(seen)
+    print(json.dumps({"worker": ray.get(task.remote(None)), "driver": seen(None)}), flush=True)
+    if address is None:
+        there = ray.get_runtime_context().gcs_address
+        subprocess.run([sys.executable, __file__, '{"JOINED": "yes"}', there], check=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> list[dict[str, dict[str, str | None]]]:
+    """What worker and driver see of a cluster on this machine, and of a second run that joins it."""
+    script = tmp_path_factory.mktemp("session") / "seen.py"
+    script.write_text(SEEN)
+    command = [sys.executable, str(script), json.dumps(KEEP_FREED), ""]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=180, check=True)
+    return [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+
+
+def test_workers_on_this_machine_keep_memory_that_they_freed_and_the_driver_is_as_before(told):
+    assert told[0] == {"worker": KEEP_FREED, "driver": dict.fromkeys(KEEP_FREED)}
+
+
+def test_workers_of_a_cluster_that_is_there_already_get_the_environment_with_the_job(told):
+    assert told[1] == {"worker": {"JOINED": "yes"}, "driver": {"JOINED": None}}
+
+
+def test_a_process_that_has_not_imported_ray_is_in_no_cluster(monkeypatch):
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    assert not in_cluster()
