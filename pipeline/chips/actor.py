@@ -29,18 +29,18 @@ from difffusr.pipeline.plan.networks import read_both, sampling_of, weights_erro
 
 log = logging.getLogger("difffusr.actor")
 
-#: What the models made of some chips: whole numbers by name, on the device as int16 with the bits of uint16.
+#: Super-resolved chips: whole numbers by name, on the device as int16 with the bits of uint16.
 Made = Mapping[str, Tensor | NDArray[np.uint16]]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A batch that the device is done with.
+    """A batch that the device has finished.
 
     Attributes:
         batch: as it was read.
         errors: (B,) why a chip failed, else empty.
-        parts: positions of chips in the batch, and what was made of them.
+        parts: positions of chips in the batch, and these chips super-resolved.
     """
 
     batch: Batch
@@ -70,16 +70,16 @@ class SuperResolver:
 
         Returns:
             the same without the native bands, with `dn`: (B, 12, 4n, 4n) uint16, reflectance × 10⁴ clipped to
-            [1, 65535], all zero for a chip that failed or shows nothing; and, where the run asks for uncertainty,
+            [1, 65535], all zero for a chip that failed or has no data; and, where the run asks for uncertainty,
             `std`: (B, 12, 4n, 4n) uint16, standard deviation of the samples' reflectance × `STD_SCALE` clipped to
-            [0, 65534]; 0 for a chip that was skipped: there is no chance in it.
+            [0, 65534]; 0 for a chip that was skipped: it is not sampled.
         """
         return self.fetch(self.resolve(batch))
 
     def resolve(self, batch: Batch) -> Resolved:
-        """What of a call needs the device: in parts that fit its memory.
+        """The part of a call that needs the device, in batches that fit its memory.
 
-        A chip without a valid pixel needs none, and one that is to be skipped is only enlarged.
+        A chip without a valid pixel is left out, and one that skips the networks is only enlarged.
         """
         shows = [i for i, error in enumerate(batch["error"]) if not error and batch["quality"][i].any()]
         skipped = {i for i in shows if "skipped" in batch and batch["skipped"][i]}
@@ -98,7 +98,7 @@ class SuperResolver:
         return Resolved(batch, errors, parts)
 
     def fetch(self, resolved: Resolved) -> Batch:
-        """The rest of a call: copies from the device, while it may be at the next batch."""
+        """The rest of a call: copies from the device, which may already compute the next batch."""
         batch, parts = resolved.batch, resolved.parts
         kept = {name: column for name, column in batch.items() if not name.startswith(("dn", "valid"))}
         count, size = len(batch["error"]), batch["quality"].shape[-1] * SCALE
@@ -141,8 +141,7 @@ class SuperResolver:
         return self.model
 
     def _halve(self) -> bool:
-        """From now on at most half as many chips at a time, for the device's memory is full; False where that is
-        none."""
+        """The device's memory is full: from now on take half as many chips at a time; False where it was one."""
         torch.cuda.empty_cache()
         if self.batch == 1:
             return False
@@ -151,14 +150,14 @@ class SuperResolver:
         return True
 
     def rate(self, size: int, chip_px: int) -> float | None:
-        """Chips a second in batches of a size, made of what is no image; None where the device's memory is not enough.
+        """Chips a second in batches of a size, from synthetic input; None where the device's memory is not enough.
 
-        What the batch before was made into stays on the device meanwhile, as it does in a run.
+        The result of the batch before stays on the device meanwhile, as it does in a run.
         """
         before, batch = self.batch, no_image(size, chip_px)
         try:
             self.batch = size
-            made = [self.super_resolve(batch, list(range(size)))]  # also whatever is done only once
+            made = [self.super_resolve(batch, list(range(size)))]  # warms up
             begun = time.perf_counter()
             made.append(self.super_resolve(batch, list(range(size))))
             return size / (time.perf_counter() - begun)
@@ -168,10 +167,10 @@ class SuperResolver:
             self.batch = before
 
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Made:
-        """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; returns when they are made.
+        """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; returns when they are computed.
 
-        A batch that is not full is filled up with copies: a network's last digits may depend on its batch size, and a
-        chip must not depend on how chips happened to be grouped.
+        A partial batch is filled up with copies: a network's last digits may depend on its batch size, and a chip must
+        not depend on how chips were grouped.
         """
         rows = chosen + [chosen[-1]] * (self.batch - len(chosen))
         bands = {gsd: self._reflectance(batch[f"dn{gsd}"][rows]) for gsd in GROUPS}
@@ -204,14 +203,14 @@ class SuperResolver:
         return made
 
     def _finish(self) -> None:
-        """Wait for what the device has been given: a failure belongs to the chips in hand, and copies need the end."""
+        """Wait for the device: a failure must be that of these chips, and copies need finished results."""
         if self.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
 
     def _reflectance(self, dn: NDArray[np.uint16]) -> Tensor:
-        """DN as float32 reflectance on the device: what travels are two bytes a value."""
+        """DN as float32 reflectance on the device; only two bytes a value are copied to it."""
         whole = self._on_device(dn.view(np.int16)).to(torch.int32).bitwise_and_(0xFFFF)
-        # By a tensor beside it: by a plain number CUDA does not divide but multiplies with the reciprocal.
+        # By a tensor: by a plain number CUDA does not divide but multiplies with the reciprocal.
         return whole.to(torch.float32).div_(torch.tensor(float(DN_SCALE), device=self.device))
 
     def _on_device(self, values: NDArray[Any]) -> Tensor:
@@ -221,8 +220,8 @@ class SuperResolver:
         return tensor.to(self.device, non_blocking=True)
 
     def _on_host(self, made: Tensor | NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """What the device has made as uint16 in this machine's memory. The device goes on meanwhile: the copy has a
-        stream of its own, and pinned memory to go to."""
+        """The device's result as uint16 in this machine's memory. The device goes on meanwhile: the copy has its own
+        stream, and goes to pinned memory."""
         if not isinstance(made, Tensor):
             return made
         if made.device.type == "cuda":
@@ -238,7 +237,7 @@ class SuperResolver:
         """(len(rows), 3, 4n, 4n) initial noise of some chips of a batch.
 
         Sample i of a run is stream i of its seed's ground noise (`kernels.sampling.noise`), and sample 0 is the
-        result itself. Every sample's noise belongs to the ground: chips that overlap agree on their spread as on their
+        result itself. Every sample's noise belongs to the ground: overlapping chips agree on their spread as on their
         pixels.
         """
         side = batch["quality"].shape[-1] * SCALE
@@ -261,7 +260,7 @@ class SuperResolver:
 
 
 def no_image(size: int, chip_px: int) -> Batch:
-    """Columns of a batch of chips that show noise."""
+    """Columns of a batch of chips of noise."""
     rng = np.random.default_rng(0)
     batch: Batch = {name: np.zeros(size, np.int64) for name in ("epsg", "pixel_row", "pixel_col")}
     batch["quality"] = np.ones((size, chip_px, chip_px), np.uint8)
@@ -281,5 +280,5 @@ def device_facts() -> tuple[str, int]:
 
 
 def _whole(values: Tensor, least: int, greatest: int) -> Tensor:
-    """Values as whole numbers within two limits: int16 with the bits of uint16, which not every device computes."""
+    """Values rounded and clipped to two limits: int16 with the bits of uint16, as not every device computes uint16."""
     return values.round().clamp_(least, greatest).to(torch.int32).to(torch.int16)

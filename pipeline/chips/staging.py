@@ -15,8 +15,8 @@ from difffusr.pipeline.storage.objects import Storage
 
 _FOLDER = "chips"
 
-#: Bit-shuffled lz4. A staged chip lives for minutes: on super-resolved pixels this is written four times and read twice
-#: as fast as bit-shuffled zstd at level 3, and 6 % larger. Blosc's streams name their codec, so any of them is read.
+#: Bit-shuffled lz4. A staged chip lives for minutes: on super-resolved pixels this writes four times and reads twice as
+#: fast as bit-shuffled zstd at level 3, and is 6 % larger. Blosc streams name their codec: any of them can be read.
 CODEC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 
 #: Parts, of as many rows each, in which every band is packed: a shard needs only some rows of the chips at its edge.
@@ -31,7 +31,7 @@ class StagedChip:
         dn: (12, S, S) uint16 reflectance × 10⁴ at 2.5 m, bands in `BANDS` order.
         quality: (S/4, S/4) uint8 on the 10 m grid, 0 where there is no data.
         source: (S/4, S/4) uint16 on the 10 m grid: which of the chip's own scenes, 1 for the best, 0 for none.
-        std: (12, S, S) uint16 standard deviation of the samples' reflectance, in units of `actor.STD_SCALE`, at most
+        std: (12, S, S) uint16 standard deviation of the samples' reflectance, in units of 1 / `STD_SCALE`, at most
             65534; None in a run without uncertainty.
     """
 
@@ -68,7 +68,7 @@ def read_chip(staging: Storage, object_name: str, rows: slice | None = None) -> 
     """Read a staged chip.
 
     Args:
-        rows: which rows of `dn` and `std` are wanted, start and stop; the others may hold anything. All by default.
+        rows: which rows of `dn` and `std` to read, start and stop; the others are undefined. All by default.
 
     Raises:
         StoreError: the object is missing or damaged.
@@ -85,7 +85,7 @@ def read_chip(staging: Storage, object_name: str, rows: slice | None = None) -> 
         for name, (dtype, shape, *sizes) in layout.items():
             start, stop = (begin + place for place in places[name])
             arrays[name] = np.empty(shape, dtype)
-            # Objects of earlier versions have one stream for each array, and do not tell its size.
+            # Objects of earlier versions have one stream for each array, without its size.
             wanted = rows if len(shape) == 3 else None
             _unpack(data[start:stop], sizes[0] if sizes else [stop - start], arrays[name], wanted)
         return StagedChip(arrays["dn"], arrays["quality"], arrays["source"], arrays.get("std"))
@@ -96,7 +96,7 @@ def read_chip(staging: Storage, object_name: str, rows: slice | None = None) -> 
 
 
 def _parts(array: NDArray[Any], count: int) -> NDArray[Any]:
-    """(count, n) the array in equal parts, as views."""
+    """(count, n) equal parts of the array, as views."""
     return array.reshape(count, -1)
 
 
@@ -112,7 +112,7 @@ def _unpack(streams: memoryview, sizes: list[int], array: NDArray[Any], rows: sl
 
 
 def is_staged(staging: Storage, object_name: str) -> bool:
-    """Whether a chip is done. One request: ask `done_chips` of many."""
+    """Whether a chip is done. One request: use `done_chips` for many."""
     return staging.exists(f"{_FOLDER}/{object_name}")
 
 

@@ -168,7 +168,7 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
         ShardWork(plan, work.todo, work.numbers, work.staged, is_seen, fill),
         work.target,
         run.grid,
-        run.places.staging,
+        run.staging,
         work.ledger,
         advance,
         keep_chips=config.store.keep_chips,

@@ -138,7 +138,7 @@ class Calibration(_Figures):
             first = error.errors(include_url=False, include_input=False)[0]
             key = ".".join(map(str, first["loc"]))
             raise ConfigError(
-                f"{where}: is no calibration of this version ({f'{key}: ' if key else ''}{first['msg']}); "
+                f"{where}: is not a calibration of this version ({f'{key}: ' if key else ''}{first['msg']}); "
                 "make it again with `difffusr calibrate`"
             ) from None
 

@@ -15,7 +15,7 @@ from difffusr.pipeline.geo.grid import grid_of
 from difffusr.pipeline.plan.tables import Plan, Shards
 from difffusr.pipeline.run.cost.calibration import Calibration
 
-#: Objects of a run beside chips and shards: four of the plan, twice, report, progress, lease, claims, history.
+#: Objects of a run besides chips and shards: four of the plan, twice, report, progress, lease, claims, history.
 _OBJECTS_PER_RUN = 13
 
 

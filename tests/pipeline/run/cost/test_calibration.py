@@ -47,5 +47,5 @@ def test_a_calibration_that_is_not_there_or_not_json_is_one_clear_error(tmp_path
     with pytest.raises(ConfigError, match="cannot be read"):
         load_calibration(str(tmp_path / "none.json"))
     (tmp_path / "text.json").write_bytes(b"\xff not json")
-    with pytest.raises(ConfigError, match="is no calibration"):
+    with pytest.raises(ConfigError, match="is not a calibration"):
         load_calibration(str(tmp_path / "text.json"))
