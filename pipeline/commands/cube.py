@@ -13,7 +13,7 @@ from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.config.sections import Area, staging_beside
+from difffusr.pipeline.config.sections import AreaSection, staging_beside
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.geo.area import geometry_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
@@ -217,13 +217,13 @@ def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
     if degrees is not None:
         try:
             west, south, east, north = (float(part) for part in degrees.split(","))
-            chosen = Area(bbox=(west, south, east, north))
+            chosen = AreaSection(bbox=(west, south, east, north))
         except ValueError:
             raise ConfigError(
                 f"--bbox: found {degrees}, expected west,south,east,north in degrees, such as 6.0,49.5,6.2,49.7"
             ) from None
     elif file is not None:
-        chosen = Area(geojson=file) if file.lower().endswith((".geojson", ".json")) else Area(file=file)
+        chosen = AreaSection(geojson=file) if file.lower().endswith((".geojson", ".json")) else AreaSection(file=file)
     else:
         return None
     geometry = geometry_of(chosen)

@@ -16,7 +16,17 @@ def bare_href(href: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def shown_url(url: str) -> str:
+    """A URL without password, query and fragment; a path as it is. Keeps `container@` of abfs://container@account."""
+    if not is_url(url):
+        return url
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2] if parts.password or parts.scheme in ("http", "https") else parts.netloc
+    return urlunsplit((parts.scheme, place, parts.path, "", ""))
+
+
 def is_url(href: str) -> bool:
+    """Whether it is a URL; anything else is a path."""
     return "://" in href
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import ray
 import torch
 
-from difffusr.pipeline.config.sections import Compute, RunConfig
+from difffusr.pipeline.config.sections import ComputeSection, RunConfig
 from difffusr.pipeline.engine.session import cluster
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import first_line
@@ -68,7 +68,7 @@ def run_training(settings: Training, watcher: Watcher) -> Trained:
     with sole_writer(out):
         for left in (".stop", ".failed"):
             (out / left).unlink(missing_ok=True)
-    with cluster(RunConfig.model_construct(compute=Compute(address=settings.workers.address))):
+    with cluster(RunConfig.model_construct(compute=ComputeSection(address=settings.workers.address))):
         _check_room(settings)
         stopped = _follow(settings, watcher)
     (out / ".stop").unlink(missing_ok=True)

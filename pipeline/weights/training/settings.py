@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from difffusr.kernels.learning import LOSS_WEIGHTS
 from difffusr.kernels.networks.fusion.frame import PUBLISHED_V2, FusionConfig
 from difffusr.kernels.networks.fusion.frame import SMALL as FUSION_SMALL
 from difffusr.kernels.networks.stage1 import PUBLISHED, SMALL, Stage1Config
-from difffusr.pipeline.config.explaining import shown_value
-from difffusr.pipeline.config.loading import UniqueKeyLoader
-from difffusr.pipeline.config.values import Boolean, Integer, Number, PathOrUrl, Section, Text
-from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.config.reading import merge_overrides, read_mapping, validated
+from difffusr.pipeline.config.section import Section, reason_error, rule_error
+from difffusr.pipeline.config.values import Boolean, Integer, Number, PathOrUrl, Text
 
 AnySettings = TypeVar("AnySettings", bound="Training")
 
@@ -61,11 +56,9 @@ class ImageSource(_Source):
     @model_validator(mode="after")
     def _check(self) -> ImageSource:
         if self.layout == "images" and self.gsd_m is None and self.index is None:
-            raise PydanticCustomError("rule", "", {"key": "gsd_m", "found": None, "expected": "metres, or an index"})
+            raise rule_error("gsd_m", None, "metres, or an index")
         if min(self.rgb) < 1:
-            raise PydanticCustomError(
-                "rule", "", {"key": "rgb", "found": list(self.rgb), "expected": "three bands, counted from 1"}
-            )
+            raise rule_error("rgb", list(self.rgb), "three bands, counted from 1")
         return self
 
 
@@ -78,7 +71,7 @@ class SceneSource(_Source):
     @model_validator(mode="after")
     def _check(self) -> SceneSource:
         if (self.path is None) == (self.run is None):
-            raise PydanticCustomError("rule", "", {"key": "path", "found": self.path, "expected": "one of path, run"})
+            raise rule_error("path", self.path, "one of path, run")
         return self
 
 
@@ -146,7 +139,7 @@ class SuperResolutionSettings(Training):
     @classmethod
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
-            return Stage1Config.from_dict(value)
+            return _sizes_of(Stage1Config.from_dict, value)
         return {"small": SMALL, "published": PUBLISHED}.get(value, value) if isinstance(value, str) else value
 
     @field_validator("start")
@@ -157,9 +150,7 @@ class SuperResolutionSettings(Training):
     @model_validator(mode="after")
     def _check(self) -> SuperResolutionSettings:
         if 8192 % self.batch:
-            raise PydanticCustomError(
-                "rule", "", {"key": "batch", "found": self.batch, "expected": "a power of 2 up to 8192"}
-            )
+            raise rule_error("batch", self.batch, "a power of 2 up to 8192")
         return self
 
     def weights(self) -> dict[str, float]:
@@ -190,7 +181,7 @@ class FusionSettings(Training):
     @classmethod
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
-            return FusionConfig(**value)
+            return _sizes_of(lambda sizes: FusionConfig(**sizes), value)
         return {"small": FUSION_SMALL, "published": PUBLISHED_V2}.get(value, value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -198,47 +189,29 @@ class FusionSettings(Training):
         generation = self.network.generation
         if generation == "v1":
             expected = "'v2' or 'folded': the first generation is not trained here"
-            raise PydanticCustomError(
-                "rule", "", {"key": "network.generation", "found": generation, "expected": expected}
-            )
+            raise rule_error("network.generation", generation, expected)
         return self
 
 
 def load_settings(kind: type[AnySettings], path: str | Path, overrides: Mapping[str, Any] | None = None) -> AnySettings:
-    """The settings in a YAML file, checked; `overrides` replaces values, dotted keys reach into sections.
+    """The settings in a YAML file, checked.
+
+    Args:
+        kind: of which training.
+        overrides: values that replace the file's; dotted keys reach into sections.
 
     Paths that are relative in the file are relative to it; those in `overrides` to the working directory.
-    Raises ConfigError with one line naming every wrong key, the value found and what is allowed.
+
+    Raises:
+        ConfigError: one line that names every wrong key, the value found and what is allowed.
     """
     file = Path(path).expanduser()
-    data = _read(file, kind)
-    for key, value in (overrides or {}).items():
-        *sections, last = key.split(".")
-        inside = data
-        for section in sections:
-            inside = inside.setdefault(section, {})
-        inside[last] = str(value.expanduser().resolve()) if isinstance(value, Path) else value
-    try:
-        return kind.model_validate(data, context={"folder": file.resolve().parent})
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            raise ConfigError(f"{file.name}: {_explain(kind, error)}") from None
-        raise ConfigError(f"{file.name}: network: {error}") from None
-
-
-def _read(file: Path, kind: type[Training]) -> dict[str, Any]:
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: cannot be read: not UTF-8 text") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{file.name}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        what = "nothing" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{file.name}: found {what}, expected the keys {', '.join(kind.model_fields)}")
-    return data
+    given = {
+        key: str(value.expanduser().resolve()) if isinstance(value, Path) else value
+        for key, value in (overrides or {}).items()
+    }
+    data = read_mapping(file, f"the keys {', '.join(kind.model_fields)}")
+    return validated(kind, merge_overrides(data, given, kind), file)
 
 
 def _below(path: str, info: ValidationInfo) -> Path:
@@ -246,50 +219,9 @@ def _below(path: str, info: ValidationInfo) -> Path:
     return Path(folder, Path(path).expanduser()).resolve()
 
 
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    """All errors of a validation in one line, one clause a key."""
-    clauses: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
-        name, clause = _clause(kind, detail)
-        clauses.setdefault(name, clause)
-    return "; ".join(f"{name}: {clause}" for name, clause in clauses.items())
-
-
-def _clause(kind: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
-    """The key of an error, such as data[1].gsd_m, and what is wrong with it."""
-    path, expected, siblings = _locate(kind, detail["loc"])
-    context = detail.get("ctx", {})
-    if detail["type"] == "rule":
-        return (
-            f"{path}.{context['key']}".lstrip("."),
-            f"found {shown_value(context['found'])}, expected {context['expected']}",
-        )
-    if detail["type"] == "extra_forbidden":
-        key = path.rpartition(".")[2]
-        near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.5)
-        hint = f", did you mean '{near[0]}'?" if near else ""
-        return path, f"unknown key{hint} (allowed: {', '.join(siblings)})"
-    if detail["type"] == "missing":
-        return path, f"missing, expected {expected}"
-    if detail["type"] == "value_error":
-        return path, str(context["error"])
-    return path, f"found {shown_value(detail['input'])}, expected {expected}"
-
-
-def _locate(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, str, list[str]]:
-    """An error's key, what that key allows, and the keys beside it."""
-    model: type[BaseModel] | None = kind
-    path, expected, siblings = "", "", []
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-            continue
-        if model is None or not re.fullmatch(r"\w+", step):
-            continue
-        path += f".{step}"
-        siblings = list(model.model_fields)
-        field = model.model_fields.get(step)
-        expected = (field.description or "") if field else ""
-        inner = [field.annotation, *get_args(field.annotation)] if field else []
-        model = next((x for x in inner if isinstance(x, type) and issubclass(x, BaseModel)), None)
-    return path.lstrip("."), expected, siblings
+def _sizes_of(make: Callable[[Mapping[str, Any]], Any], value: Mapping[str, Any]) -> Any:
+    """A network's sizes from what a file says; an error of theirs becomes one of the key `network`."""
+    try:
+        return make(value)
+    except (TypeError, ValueError) as error:
+        raise reason_error(str(error)) from None

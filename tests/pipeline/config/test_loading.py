@@ -246,6 +246,12 @@ def test_missing_sections_are_all_named_in_one_line(tmp_path: Path) -> None:
             "compute.wait_minutes: found 20.0, expected 0, or compute.gpus_per_actor and compute.actors_max as numbers",
         ),
         ({"grid": {"chip_px": 200}}, "grid.chip_px: found 200, expected a positive multiple of 6"),
+        ({"grid": {"chip_px": 0}}, "grid.chip_px: found 0, expected a positive multiple of 6"),
+        (
+            {"grid": {"overlap_px": 0}},
+            "grid.overlap_px: found 0, expected a positive multiple of 6, less than chip_px / 2",
+        ),
+        ({"grid": {"overlap_px": 20}}, "grid.overlap_px: found 20, expected a positive multiple of 6"),
         ({"grid": {"overlap_px": 96}}, "grid.overlap_px: found 96, expected less than half of grid.chip_px = 192"),
         ({"grid": {"shard_px": 2000}}, "grid.shard_px: found 2000, expected a multiple of grid.chunk_px = 256"),
         ({"model": {"preset": "large"}}, "model.preset: found 'large', expected 'small' or 'published'"),

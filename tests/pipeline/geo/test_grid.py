@@ -177,8 +177,3 @@ def test_areas_are_carried_into_a_zone():
     left, bottom, right, top = moved.bounds
     assert 362_000 < left < right < 369_500
     assert 1_980_000 < bottom < top < 1_987_200
-
-
-def test_a_grid_off_the_lattice_is_refused():
-    with pytest.raises(ValueError, match="multiples of 6"):
-        Grid(chip_px=100)
