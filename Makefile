@@ -11,7 +11,7 @@ help: ## show this list
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) --editable .
+	$(PIP) --editable '.[run]'
 	@mkdir -p .venv/names/difffusr && ln -sfn ../../../pipeline .venv/names/difffusr/pipeline && ln -sfn ../../../kernels .venv/names/difffusr/kernels
 	@touch $@
 

@@ -232,5 +232,5 @@ def test_what_cannot_be_trained_is_named_in_one_line(difffusr, describe, changes
 def test_a_missing_extra_is_named(difffusr, describe, monkeypatch):
     monkeypatch.setattr(launch, "_EXTRA", ("matplotlib", "no_such_module"))
     ended = difffusr("train", "sr", describe())
-    assert ended.code == 1
-    assert "pip install 'difffusr[train]'" in ended.err
+    assert ended.code == 2
+    assert "error: train needs the package no_such_module: pip install 'difffusr[train]'" in ended.err

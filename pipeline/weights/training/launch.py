@@ -29,7 +29,7 @@ from difffusr.pipeline.weights.training.super_resolution import SuperResolutionT
 _LOOK_EVERY_S, _STOP_WITHIN_S = 0.2, 60.0
 
 
-#: Modules that only a training needs; `pip install difffusr[train]` brings them.
+#: Modules that only workers import; `pip install 'difffusr[train]'` brings them.
 _EXTRA = ("matplotlib", "tensorboard", "tensorboardX")
 
 
@@ -56,9 +56,11 @@ class Trained:
 
 
 def run_training(settings: Training, watcher: Watcher) -> Trained:
-    """Train until all steps are done, or until KeyboardInterrupt; what is done already is not done again.
+    """Train until all steps are done, or until KeyboardInterrupt. Continues from the last checkpoint.
 
-    Raises DifffusrError where data, folder or cluster cannot be used, or the workers fail for good.
+    Raises:
+        DifffusrError: data, folder or cluster cannot be used, or the workers fail for good.
+        ModuleNotFoundError: a package of the extra `train` is not installed.
     """
     _check_extra()
     out = Path(settings.out)
@@ -78,9 +80,10 @@ def run_training(settings: Training, watcher: Watcher) -> Trained:
 
 
 def _check_extra() -> None:
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise DifffusrError(f"training needs {', '.join(missing)}, not installed: pip install 'difffusr[train]'")
+    """Raise ModuleNotFoundError now rather than in a worker."""
+    for name in _EXTRA:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _check_data(settings: Training) -> None:
