@@ -25,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=(
         "Super-resolves Sentinel-2 Level-2A to 2.5 m in all 12 bands and assembles seamless Zarr cubes.\n\n"
-        "One YAML file describes a run. The usual way: [bold]plan[/] it and check what it will do, [bold]run[/] it (run "
-        "it again after any interruption: it continues), watch it with [bold]status[/], and [bold]verify[/] the cube. "
+        "One YAML file describes a run. The usual way: [bold]plan[/] it and check what it will do, [bold]run[/] it "
+        "(again after any interruption: it continues), watch it with [bold]status[/], and [bold]verify[/] the cube. "
         "[bold]train[/] makes weights, [bold]evaluate[/] measures them.\n\n"
         "Exit codes: 0 done · 1 failed, or verify found something off · 2 wrong usage or configuration · 3 finished, "
         "but chips failed (they are listed, and the next run tries them again)."

@@ -54,7 +54,8 @@ def load(path: Path, verbose: bool, period: str | None = None) -> RunConfig:
 
     set_up_logging(verbose)
     config = load_config(path, {} if period is None else {"period": period})
-    check_store(config.store.url)
+    for url in (config.store.url, config.store.staging):
+        check_store(url)
     return config
 
 

@@ -149,20 +149,21 @@ def export(
     set_up_logging(verbose)
     if scratch is not None and not scratch.is_dir():
         raise ConfigError(f"--scratch: {scratch} is not a folder; choose one with room for the largest file")
+    place, folder = _place_of(cube), _storage_at(cog)
     from rich.progress import Progress
 
     from difffusr.pipeline.cube.published import Cube
     from difffusr.pipeline.readers.export import USUAL, export_cogs, exports_of
 
     where = _chosen_area(area, bbox)
-    opened = Cube(_place_of(cube))
+    opened = Cube(place)
     exports = exports_of(opened, where, period or (), variable or USUAL)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("exporting", total=len(exports))
         written = export_cogs(
             opened,
             exports,
-            _storage_at(cog),
+            folder,
             overwrite=overwrite,
             scratch=scratch,
             told=lambda _: progress.advance(task),
@@ -186,17 +187,18 @@ def stac(
     Run it again after each publication: documents are replaced.
     """
     set_up_logging(verbose)
+    place, documents = _place_of(cube), _storage_at(folder)
     from difffusr.pipeline.cube.published import Cube
     from difffusr.pipeline.readers.stac import write_records
 
-    written = write_records(Cube(_place_of(cube)), _storage_at(folder), name)
-    places = dict(zip((url.rsplit("/", 1)[-1] for url in written), written, strict=True))
-    others = [places.pop(file) for file in ("collection.json", "items.parquet")]
-    model = places.pop("model.json", None)
-    items = f"{len(places):,} item{'s' if len(places) > 1 else ''}"
+    written = write_records(Cube(place), documents, name)
+    urls = dict(zip((url.rsplit("/", 1)[-1] for url in written), written, strict=True))
+    others = [urls.pop(file) for file in ("collection.json", "items.parquet")]
+    model = urls.pop("model.json", None)
+    items = f"{len(urls):,} item{'s' if len(urls) > 1 else ''}"
     told = [(others[0], f"collection of {items}"), (others[1], "the same items as stac-geoparquet")]
-    for place, what in told + ([(model, "the model that made it")] if model else []):
-        say(f"{place}  {what}")
+    for url, what in told + ([(model, "the model that made it")] if model else []):
+        say(f"{url}  {what}")
 
 
 def report(
@@ -217,6 +219,7 @@ def report(
     """
     set_up_logging(verbose)
     check_folder(output, "--output")
+    place, config = _place_of(cube), _config_at(cube)
     from difffusr.pipeline.config.sections import staging_beside
     from difffusr.pipeline.cube.published import Cube
     from difffusr.pipeline.readers.report.gathering import collect
@@ -224,8 +227,7 @@ def report(
     from difffusr.pipeline.storage.objects import Storage
     from difffusr.pipeline.storage.places import cube_staging_of
 
-    config = _config_at(cube)
-    opened = Cube(_place_of(cube))
+    opened = Cube(place)
     staging = Storage(staging_beside(cube)) if config is None else cube_staging_of(config)
     with console.status("looking at the cube …"):
         page = to_page(collect(opened, staging, config, period or (), with_scenes=scenes)).encode()
@@ -252,6 +254,7 @@ def view(
     fetched once from the npm registry; the page itself loads nothing from other servers.
     """
     set_up_logging(verbose)
+    place = _place_of(cube)
     import webbrowser
 
     from platformdirs import user_cache_path
@@ -259,7 +262,7 @@ def view(
     from difffusr.pipeline.readers.view.serve import serve_map
 
     serve_map(
-        _place_of(cube),
+        place,
         host=host,
         port=port,
         maplibre=maplibre,

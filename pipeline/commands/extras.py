@@ -5,15 +5,16 @@ What each extra brings is read from the installed package's own metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, metadata
+import re
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.ground.urls import is_url
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 def missing_extra(error: ModuleNotFoundError, command: str) -> ConfigError | None:
@@ -32,11 +33,11 @@ def check_store(url: str) -> None:
     """Raise ConfigError if a store's URL needs a package that is not installed."""
     from difffusr.pipeline.config.values import ICECHUNK
 
-    if url.startswith(ICECHUNK):
+    if url.startswith(ICECHUNK):  # it reads and writes object stores by itself
         if not _is_installed("icechunk"):
-            raise _needs(url.partition("://")[0], "icechunk", "icechunk")
-        url = url.removeprefix(ICECHUNK)
-    if "://" not in url:
+            raise _needs(f"{ICECHUNK}…", "icechunk", _extra_with("icechunk", ""))
+        return
+    if not is_url(url):
         return
     import fsspec
 
@@ -69,29 +70,40 @@ def _extra_with(module: str, command: str) -> str | None:
     None for a package that comes with difffusr itself, and for one that no extra lists unless an extra has the
     command's name: then one of its packages needs it.
     """
-    listing = [extra for extra, package in _requirements() if _provides(package, module)]
-    if "" in listing:
+    extras = _packages_of_extras()
+    if any(_provides(package, module) for package in extras.pop("", ())):
         return None
-    named = [extra for extra, _ in _requirements() if extra == command]
-    return next((extra for extra in listing if extra == command), None) or next(iter(listing + named), None)
+    listing = [extra for extra, packages in extras.items() if any(_provides(package, module) for package in packages)]
+    return command if command in extras and (command in listing or not listing) else next(iter(listing), None)
 
 
-def _requirements() -> Iterator[tuple[str, str]]:
-    """Pairs of an extra, "" for none, and a package that it brings, in the order of the package's metadata."""
+def _packages_of_extras() -> dict[str, set[str]]:
+    """Names of the packages that each extra brings, in the project's order; "" for those that always come."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    from packaging.requirements import Requirement
+
     try:
         facts = metadata("difffusr")
     except PackageNotFoundError:  # run from its sources
-        return
+        return {}
     wanted = [Requirement(text) for text in facts.get_all("Requires-Dist") or []]
-    for extra in ("", *(facts.get_all("Provides-Extra") or [])):
-        for requirement in wanted:
-            marker = requirement.marker
-            always = marker is None or marker.evaluate({"extra": ""})
-            if always if extra == "" else not always and marker is not None and marker.evaluate({"extra": extra}):
-                yield extra, canonicalize_name(requirement.name)
+    always = [requirement for requirement in wanted if _applies(requirement, "")]
+    found = {"": {requirement.name for requirement in always}}
+
+    def packages(extra: str) -> set[str]:
+        own = [requirement for requirement in wanted if requirement not in always and _applies(requirement, extra)]
+        inner = [name for requirement in own if requirement.name == "difffusr" for name in requirement.extras]
+        return {requirement.name for requirement in own}.union(*map(packages, inner))
+
+    return found | {extra: packages(extra) for extra in facts.get_all("Provides-Extra") or []}
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _provides(package: str, module: str) -> bool:
-    """Whether a package of a canonical name is the one that a module belongs to, by their names."""
-    name = canonicalize_name(module.replace(".", "-"))
-    return name == package or name.startswith(f"{package}-") or package.startswith(f"{name}-")
+    """Whether a module belongs to a package, by their names."""
+    one, other = (re.sub(r"[-_.]+", "-", name).lower() + "-" for name in (package, module))
+    return one.startswith(other) or other.startswith(one)

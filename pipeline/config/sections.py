@@ -24,7 +24,7 @@ from difffusr.pipeline.config.values import (
     Text,
     Tile,
 )
-from difffusr.pipeline.ground.urls import is_url, shown_url
+from difffusr.pipeline.ground.urls import shown_url, without_secrets
 
 
 class AreaSection(Section):
@@ -386,11 +386,4 @@ class RunConfig(Section):
         data = self.model_dump(mode="json", exclude={"store": {"storage_options"}})
         if not any(data["skip"].values()):
             del data["skip"]
-        return {key: _without_secrets(value) for key, value in data.items()}
-
-
-def _without_secrets(value: Any) -> Any:
-    """A JSON value with every URL in it as `shown_url`."""
-    if isinstance(value, dict):
-        return {key: _without_secrets(item) for key, item in value.items()}
-    return shown_url(value) if isinstance(value, str) and is_url(value) else value
+        return {key: without_secrets(value) for key, value in data.items()}

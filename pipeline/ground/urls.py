@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -17,12 +18,20 @@ def bare_href(href: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """A URL without password, query and fragment; a path as it is. Keeps `container@` of abfs://container@account."""
+    """A URL of the configuration as it may be shown and kept: as `bare_href`, but what stands before the @ stays where
+    it is no login, such as the container in abfs://container@account. Login: with a password, or of http(s)."""
     if not is_url(url):
         return url
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2] if parts.password or parts.scheme in ("http", "https") else parts.netloc
     return urlunsplit((parts.scheme, place, parts.path, "", ""))
+
+
+def without_secrets(value: Any) -> Any:
+    """A value of the configuration with `shown_url` applied to every URL in it, in nested mappings, too."""
+    if isinstance(value, dict):
+        return {key: without_secrets(item) for key, item in value.items()}
+    return shown_url(value) if isinstance(value, str) else value
 
 
 def is_url(href: str) -> bool:
