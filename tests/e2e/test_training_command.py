@@ -17,6 +17,7 @@ import pytest
 import rasterio
 import yaml
 from beside import ROOT, SHARED
+from tiny_training import TINY
 
 from difffusr.kernels.networks.fusion.build import fusion_from_weights
 from difffusr.kernels.networks.stage1 import Stage1
@@ -30,21 +31,6 @@ EXAMPLES = ROOT / "pipeline" / "config" / "examples"
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
-#: A network that learns nothing worth having, quickly.
-TINY: dict[str, Any] = {
-    "rrdb": {"channels": 8, "blocks": 1, "growth": 4},
-    "encoder": {"widths": [4, 4, 8, 8, 8, 8]},
-    "unet": {
-        "inner_channels": 16,
-        "channel_mults": [1, 2],
-        "res_blocks": 1,
-        "attn_strides": [],
-        "fold": 4,
-        "norm_groups": 4,
-        "kernel_dim": 8,
-        "mid_attention": False,
-    },
-}
 STEPS = 12
 
 

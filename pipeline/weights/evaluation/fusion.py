@@ -61,7 +61,7 @@ def evaluate_fusion(
     scenes: Sequence[NativeScene],
     facts: Mapping[str, Any],
     crops: int = 4,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Evaluation:
     """Every method on every scene, one table a group of bands.
 

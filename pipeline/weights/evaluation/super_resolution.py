@@ -68,7 +68,7 @@ def evaluate_super_resolution(
     scorer: Scorer | None = None,
     only: Sequence[str] | None = None,
     timed: bool = True,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Evaluation:
     """Every way to enlarge on every pair.
 

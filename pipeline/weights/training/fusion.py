@@ -109,7 +109,7 @@ class FusionTask:
         """The learning weights under the names of `average`."""
         return self.learning.state_dict()
 
-    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
+    def validate(self, _thorough: bool, /) -> dict[str, dict[str, float]]:
         """Decibels by group and way; always of all held-out scenes."""
         return {f"{gsd} m": scores for gsd, scores in evaluate_fusion(self.average, self._held_out).items()}
 

@@ -66,8 +66,8 @@ class Task(Protocol):
     def weights(self) -> Mapping[str, Tensor]:
         """The learning weights under the names of `average`."""
 
-    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
-        """Scores of `average` on held-out places, by set and measure."""
+    def validate(self, thorough: bool, /) -> dict[str, dict[str, float]]:
+        """Scores of `average` on held-out places, by set and measure; of all of them if `thorough`."""
 
     def samples(self) -> list[Sample]:
         """Held-out places as measured, enlarged, predicted and true."""
@@ -178,7 +178,7 @@ def _look(task: Task, settings: Training, recorder: Recorder, step: int) -> None
     """Validate and draw samples where it is time to; thoroughly at the end."""
     last = step == settings.steps
     if last or step % settings.validate_every == 0:
-        recorder.scores(step, task.validate(thorough=last))
+        recorder.scores(step, task.validate(last))
     if last or step % settings.samples_every == 0:
         recorder.samples(step, task.samples())
 

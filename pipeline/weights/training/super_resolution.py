@@ -128,7 +128,7 @@ class SuperResolutionTask:
         images: list[HRImage] = [read_image(file) for file in files]
         return validation_pairs(images, size_px=settings.validation_px)
 
-    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
+    def validate(self, thorough: bool, /) -> dict[str, dict[str, float]]:
         """Scores by set of pairs and measure; of every third pair only, unless `thorough`."""
         pairs = {name: of[:: 1 if thorough else 3] for name, of in self._pairs.items()}
         return {name: evaluate_stage1(self.average, of) for name, of in pairs.items() if of}
