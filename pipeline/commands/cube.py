@@ -77,7 +77,7 @@ def rollback(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Make an earlier publication visible to readers again. Writes no pixels; the next run may publish anew."""
+    """Make an earlier publication visible to readers again. Writes no pixels; the next run may publish again."""
     settings = load(config, verbose)
     from difffusr.pipeline.publish.door import rollback
     from difffusr.pipeline.storage.lease import Lease
@@ -215,7 +215,7 @@ def report(
     """Write one self-contained HTML page about a published cube.
 
     Shards by date and quality on a map, seams and residual by band, crops before and after, histograms, what the run
-    took. Reads a bounded part of the cube, whatever its size, and the page stays small.
+    took. Reads a bounded part of a cube of any size; the page stays small.
     """
     set_up_logging(verbose)
     check_folder(output, "--output")
@@ -239,7 +239,7 @@ def view(
     cube: CubePath,
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 0,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. With any other than this, whoever reaches it sees the cube.")
+        str, typer.Option(help="Address to listen on. At any other address, everybody who reaches it sees the cube.")
     ] = "127.0.0.1",
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     maplibre: Annotated[

@@ -49,7 +49,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demonstration made.
+    """The results of the demonstration.
 
     Attributes:
         config, result: of the run.
@@ -104,9 +104,12 @@ def _write_config(folder: Path, world: DemoWorld) -> Path:
 
 @dataclass(frozen=True)
 class _Mosaic:
-    """Cube, bicubic enlargement and truth over the planned chips' cores, (12, H, W) reflectance; what holds data.
+    """The planned chips' cores as one image.
 
-    `low` (12, H/4, W/4): the input on the 10 m grid, coarser bands repeated.
+    Attributes:
+        cube, bicubic, truth: (12, H, W) float32 reflectance at 2.5 m.
+        low: (12, H/4, W/4), the input on the 10 m grid, coarser bands repeated.
+        seen: (H, W), where cube, input and truth show the same clear scene.
     """
 
     cube: Float
@@ -117,7 +120,7 @@ class _Mosaic:
 
 
 def _gather(config: RunConfig, result: RunResult, world: DemoWorld) -> _Mosaic:
-    """Put the chips' cores side by side: a stride each, so that they tile the ground without overlap."""
+    """Put the chips' cores, a stride each, side by side: they tile the ground without overlap."""
     grid = grid_of(config)
     plan = result.plan
     draft = draft_of(config, plan)
@@ -194,7 +197,7 @@ def _score(image: Float, mosaic: _Mosaic) -> Scores:
 
 
 def _draw(path: Path, mosaic: _Mosaic) -> Path:
-    """The crop with the most detail among those without gaps."""
+    """Draw the crop with the most detail that has no gaps."""
     best, place = -1.0, (0, 0)
     size = _CROP_PX * SCALE
     green = mosaic.truth[BANDS.index("B03")]

@@ -49,7 +49,7 @@ def check_store(url: str) -> None:
             module = (cause.name if isinstance(cause, ImportError) else None) or protocol
             raise _needs(f"{protocol}://", module.partition(".")[0], _extra_with(module, "")) from None
         except ValueError:
-            return  # unknown to fsspec: whoever opens the store says so
+            return  # unknown to fsspec: opening the store says so
 
 
 def _needs(what: str, module: str, extra: str | None) -> ConfigError:

@@ -29,7 +29,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     if "store.url" in clauses:  # the default of store.staging is derived from it
         clauses.pop("store.staging", None)
     clauses = {name: clauses[name] for name in clauses if not any(other.startswith(f"{name}.") for other in clauses)}
-    said = [f"{name}: {clause}" for name, clause in clauses.items()]
+    said = [f"{name}: {clause}".removeprefix(": ") for name, clause in clauses.items()]
     more = [f"and {len(said) - _MOST_CLAUSES} more"] if len(said) > _MOST_CLAUSES else []
     return "; ".join([*said[:_MOST_CLAUSES], *more])
 

@@ -193,7 +193,7 @@ class ModelSection(Section):
         if self.preset == "published":
             lacking = [key for key in ("stage1", "fusion") if getattr(self, key) is None]
             if lacking:
-                expected = "the path or URL of the weights: model.preset 'published' comes without"
+                expected = "the path or URL of the weights: model.preset 'published' comes without any"
                 raise rule_error(" and model.".join(lacking), None, expected)
         return self
 
@@ -224,14 +224,14 @@ class ScenesSection(Section):
 
 
 class SkipSection(Section):
-    """What the networks need not see: a chip that shows nothing else is enlarged bicubically, and flagged so."""
+    """Chips that skip the networks: those that show nothing else are enlarged bicubically and flagged."""
 
     water: Boolean = Field(default=False, description="true or false (chips of open water alone)")
     cloud: Boolean = Field(default=False, description="true or false (chips of cloud alone)")
 
 
 def staging_beside(url: str) -> str:
-    """Where the staging folder of a cube is unless `store.staging` says otherwise."""
+    """The default of `store.staging` for a cube's URL."""
     place = url.removeprefix(ICECHUNK).rstrip("/")
     return place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"
 
@@ -271,7 +271,7 @@ class StoreSection(Section):
 
 
 class ComputeSection(Section):
-    """The Ray cluster and what each actor takes of it."""
+    """The Ray cluster, and what each actor takes from it."""
 
     address: Text | None = Field(default=None, description="a Ray cluster address, or null to start Ray locally")
     actors_min: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
@@ -285,7 +285,7 @@ class ComputeSection(Section):
     )
     read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
     wait_minutes: Number = Field(
-        default=0.0, ge=0, description="a number ≥ 0 (minutes for the cluster to start nodes that it does not have yet)"
+        default=0.0, ge=0, description="a number ≥ 0 (minutes to wait for the cluster to start nodes)"
     )
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
     execution: Literal["auto", "eager", "compiled"] = Field(
@@ -300,14 +300,14 @@ class ComputeSection(Section):
         if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
             raise rule_error("gpus_per_actor", gpus, self.allowed("gpus_per_actor"))
         if self.wait_minutes and (gpus == "auto" or self.actors_max is None):
-            # What is not there yet cannot be counted.
-            expected = "0, or compute.gpus_per_actor and compute.actors_max as numbers beside it"
+            # Nodes that do not exist yet cannot be counted.
+            expected = "0, or compute.gpus_per_actor and compute.actors_max as numbers"
             raise rule_error("wait_minutes", self.wait_minutes, expected)
         return self
 
 
 class FailuresSection(Section):
-    """What happens when chips fail or nothing moves."""
+    """What happens when chips fail or nothing progresses."""
 
     max_failed: Share = Field(
         default=0.01,
@@ -325,7 +325,7 @@ class FailuresSection(Section):
 
 
 class PricesSection(Section):
-    """What a run pays for, in `costs.currency`."""
+    """Prices, in `costs.currency`."""
 
     gpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GPU for one hour)")
     cpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one core for one hour)")
@@ -336,17 +336,17 @@ class PricesSection(Section):
 
 
 class CostsSection(Section):
-    """What the estimate of a run is made from."""
+    """What the estimate of a run's cost is based on."""
 
     calibration: PathOrUrl | None = Field(
-        default=None, description="the path or URL of what `difffusr calibrate` wrote, or null"
+        default=None, description="the path or URL of the file that `difffusr calibrate` wrote, or null"
     )
     currency: Text = Field(default="EUR", description="the name of a currency")
     prices: PricesSection = Field(default_factory=PricesSection, description="a section with gpu_hour, cpu_hour, …")
 
 
 class RunConfig(Section):
-    """Everything a run is told. Frozen; nothing else is read from files or the environment."""
+    """The whole configuration of a run. Frozen; nothing else is read from files or the environment."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
@@ -376,13 +376,13 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.budget is not None and self.costs.calibration is None:
-            expected = "null, or costs.calibration beside it: the file that `difffusr calibrate` writes"
+            expected = "null, or costs.calibration as well: the file that `difffusr calibrate` writes"
             raise rule_error("budget", self.budget, expected)
         return self
 
     def canonical(self) -> dict[str, Any]:
         """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
-        or the query strings of URLs. Without `skip` where nothing is skipped: as it was before there was a choice."""
+        or the query strings of URLs. Without `skip` if nothing is skipped: hashes are those of before that key."""
         data = self.model_dump(mode="json", exclude={"store": {"storage_options"}})
         if not any(data["skip"].values()):
             del data["skip"]

@@ -1,4 +1,4 @@
-"""Weights of either stage judged on somebody's own data: files read, evaluated, and what was used noted."""
+"""Evaluates weights of either stage on any data: reads both, evaluates, and notes what was used."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _from_run(source: SceneSource) -> Iterator[NativeScene]:
 
 
 def read_native(folder: Path, key: str = "data") -> NativeScene:
-    """The scene in a folder, reflectance from DN / 10⁴. Raises ReadError where a band is missing or damaged."""
+    """The scene in a folder, reflectance from DN / 10⁴. Raises ReadError if a band is missing or damaged."""
     bands: dict[str, Tensor] = {}
     try:
         if (folder / "im60.tif").exists():

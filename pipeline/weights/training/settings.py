@@ -1,4 +1,4 @@
-"""The configuration of a training: one YAML file, checked at the door, every error naming its key."""
+"""The configuration of a training: one YAML file, validated once; every error names its key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Globs = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
 
 
 class _Source(Section):
-    """Where some data lie, and which of them training must never see."""
+    """Where some data are, and which of them training must never see."""
 
     path: Text | None = Field(default=None, description="a folder or a glob, below root if it is relative")
     held_out: Globs = Field(default=(), description="a list of globs of names, such as ['zurich*']")
@@ -47,10 +47,10 @@ class ImageSource(_Source):
     index: Text | None = Field(default=None, description="the path of a CSV file with columns file and gsd_m, or null")
     rgb: Bands = Field(default=(1, 2, 3), description="the bands that are red, green and blue, counted from 1")
     full_scale: Number = Field(default=255.0, gt=0, description="the value that means a reflectance of 1")
-    display: Boolean = Field(default=True, description="true for 8-bit pictures made for the eye, else false")
-    nodata_at_ends: Boolean = Field(default=False, description="true where pure black and white are no data")
+    display: Boolean = Field(default=True, description="true for 8-bit pictures made for display, else false")
+    nodata_at_ends: Boolean = Field(default=False, description="true if pure black and white are nodata")
     resample: Literal["pyramid", "target", "none"] = Field(
-        default="pyramid", description="'pyramid' (2.5 m, 1.6 m and as it came), 'target' (2.5 m) or 'none'"
+        default="pyramid", description="'pyramid' (2.5 m, 1.6 m and its own GSD), 'target' (2.5 m) or 'none'"
     )
 
     @model_validator(mode="after")
@@ -76,17 +76,17 @@ class SceneSource(_Source):
 
 
 class Workers(Section):
-    """The processes that train together, each on batches of its own."""
+    """The processes that train together, each on its own batches."""
 
     count: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
     cpus: Integer = Field(default=1, ge=1, description="cores of each worker, an integer ≥ 1")
-    gpu: Boolean = Field(default=False, description="true for one GPU each, else false")
+    gpu: Boolean = Field(default=False, description="true for one GPU per worker, else false")
     restarts: Integer = Field(default=3, ge=0, description="how often lost workers are started again, an integer ≥ 0")
     address: Text | None = Field(default=None, description="a Ray cluster address, or null to start Ray here")
 
 
 class Training(Section):
-    """What both trainings are told. Everything drawn at random depends on seed, step and worker alone."""
+    """The settings of both trainings. Everything drawn at random depends on seed, step and worker alone."""
 
     out: PathOrUrl = Field(description="the folder of the training; continued if it exists")
     root: PathOrUrl = Field(default=".", validate_default=True, description="the folder that relative data paths mean")
@@ -109,13 +109,13 @@ class Training(Section):
 
 
 class SuperResolutionSettings(Training):
-    """A training of stage 1: patches of `lr_px` pixels, of which `margin` more are cut off after the degradation."""
+    """A training of stage 1: patches of `lr_px` pixels; `margin` more a side are cut off after the degradation."""
 
     data: Annotated[tuple[ImageSource, ...], Field(strict=False, min_length=1)] = Field(
         description="a list of sources with path, gsd_m, …"
     )
     network: Stage1Config = Field(default=SMALL, description="'small', 'published', or sizes by rrdb, encoder, unet")
-    start: Text = Field(default="random", description="'random', or the path of weights to go on from")
+    start: Text = Field(default="random", description="'random', or the path of weights to start from")
     degradation: Literal["mixed", "published"] = Field(default="mixed", description="'mixed' or 'published'")
     radiometry: Literal["mixed", "published", "none"] = Field(
         default="mixed", description="'mixed', 'published' or 'none'"
@@ -133,7 +133,9 @@ class SuperResolutionSettings(Training):
     clip: Number = Field(default=2.0, gt=0, description="the largest norm of the gradient, above 0")
     validation_images: Integer = Field(default=24, ge=1, description="an integer ≥ 1")
     validation_px: Integer = Field(default=192, ge=32, multiple_of=8, description="a multiple of 8, at least 32")
-    memory_gb: Number = Field(default=4.0, gt=0, description="gigabytes for images; above it they are read anew")
+    memory_gb: Number = Field(
+        default=4.0, gt=0, description="gigabytes for images; if there are more, each is read when it is drawn"
+    )
 
     @field_validator("network", mode="before")
     @classmethod
@@ -154,7 +156,7 @@ class SuperResolutionSettings(Training):
         return self
 
     def weights(self) -> dict[str, float]:
-        """What each term of the loss counts."""
+        """The weight of each term of the loss."""
         given = {"tail": self.tail_weight, "contrast": self.contrast_weight}
         return LOSS_WEIGHTS[self.loss] | {name: value for name, value in given.items() if value is not None}
 
@@ -197,7 +199,7 @@ def load_settings(kind: type[AnySettings], path: str | Path, overrides: Mapping[
     """The settings in a YAML file, checked.
 
     Args:
-        kind: of which training.
+        kind: the settings of which training.
         overrides: values that replace the file's; dotted keys reach into sections.
 
     Paths that are relative in the file are relative to it; those in `overrides` to the working directory.

@@ -1,9 +1,9 @@
-"""Puts the weights that a training exported among those that ship with the package.
+"""Adds weights that a training exported to those that ship with the package.
 
     python -m difffusr.pipeline.weights.training.ship stage1 RUN/stage1.safetensors
     python -m difffusr.pipeline.weights.training.ship fusion RUN/fusion.safetensors
 
-Says in kernels/weights/index.json which file it is and what its sha256 must be.
+Notes the file's name and sha256 in kernels/weights/index.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from difffusr.kernels.weights.checkpoints import load_weights
 def ship(stage: str, weights: Path, folder: Path) -> Path:
     """Copy exported weights to `small-<stage>.safetensors` in a folder of shipped weights, and note their sha256.
 
-    Raises difffusr.kernels.weights.checkpoints.WeightsError where the file holds no such network.
+    Raises difffusr.kernels.weights.checkpoints.WeightsError if the file holds no such network.
     """
     read = load_weights(weights)
     Stage1.from_weights(read) if stage == "stage1" else fusion_from_weights(read)

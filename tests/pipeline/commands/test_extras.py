@@ -5,23 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from command_line import call, write_metadata
+from configs import written
 
 from difffusr.pipeline.commands.extras import missing_extra
 from difffusr.pipeline.scenes.synthetic.world import write_demo_world
-
-
-def config(folder: Path, url: str = "cube.zarr") -> Path:
-    path = folder / "run.yaml"
-    content = {
-        "area": {"bbox": [9.0, 47.0, 9.1, 47.1]},
-        "period": "2023-06",
-        "source": {"items": "items.json"},
-        "store": {"url": url},
-    }
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def said(folder: Path, words: str, *missing: str) -> str:
@@ -35,11 +23,11 @@ def said(folder: Path, words: str, *missing: str) -> str:
 @pytest.mark.parametrize(
     ("words", "missing", "extra"),
     [
-        ("run run.yaml", "ray", "run"),
-        ("run run.yaml", "torch", "run"),
-        ("run run.yaml", "dask", "run"),
-        ("verify run.yaml", "torch", "run"),
-        ("calibrate run.yaml", "ray", "run"),
+        ("run config.yaml", "ray", "run"),
+        ("run config.yaml", "torch", "run"),
+        ("run config.yaml", "dask", "run"),
+        ("verify config.yaml", "torch", "run"),
+        ("calibrate config.yaml", "ray", "run"),
         ("demo", "ray", "run"),
         ("evaluate sr images", "torch", "run"),
         ("evaluate fusion scenes", "safetensors", "run"),
@@ -51,7 +39,7 @@ def said(folder: Path, words: str, *missing: str) -> str:
     ],
 )
 def test_the_extra_that_a_command_lacks_is_named(tmp_path: Path, words: str, missing: str, extra: str) -> None:
-    config(tmp_path)
+    written(tmp_path)
     (tmp_path / "train.yaml").write_text("out: o\ndata: [{path: hr, gsd_m: 2.5}]\n")
     if "fusion" in words:
         (tmp_path / "train.yaml").write_text("out: o\ndata: [{path: s2}]\n")
@@ -69,20 +57,20 @@ def test_the_extra_that_a_command_lacks_is_named(tmp_path: Path, words: str, mis
     ],
 )
 def test_the_extra_that_a_store_lacks_is_named(tmp_path: Path, url: str, missing: str, what: str, extra: str) -> None:
-    config(tmp_path, url)
+    written(tmp_path, store={"url": url})
     line = f"error: {what} needs the package {missing}: pip install 'difffusr[{extra}]'"
-    assert said(tmp_path, "status run.yaml", missing) == line
+    assert said(tmp_path, "status config.yaml", missing) == line
     assert said(tmp_path, f"stac {url} catalog", missing) == line
 
 
 def test_the_staging_folder_of_a_repository_needs_its_own_extra(tmp_path: Path) -> None:
-    config(tmp_path, "icechunk+s3://bucket/cube")
+    written(tmp_path, store={"url": "icechunk+s3://bucket/cube"})
     line = "error: s3:// needs the package s3fs: pip install 'difffusr[s3]'"
-    assert said(tmp_path, "status run.yaml", "s3fs") == line
+    assert said(tmp_path, "status config.yaml", "s3fs") == line
 
 
 def test_a_broken_installation_keeps_its_traceback(tmp_path: Path) -> None:
-    called = call(tmp_path, "status", config(tmp_path), missing=["fsspec"])
+    called = call(tmp_path, "status", written(tmp_path), missing=["fsspec"])
     assert called.code == 1
     assert "ModuleNotFoundError: No module named 'fsspec'" in called.err
 
@@ -107,15 +95,15 @@ def test_extras_are_those_of_the_installed_package(tmp_path: Path, monkeypatch: 
 
 def test_planning_needs_no_extra(tmp_path: Path) -> None:
     world = write_demo_world(tmp_path / "world", seed=11, size_m=(1200, 1800))
-    content = {
-        "area": {"bbox": [float(edge) for edge in world.bbox]},
-        "period": {"start": world.period[0], "end": world.period[1]},
-        "source": {"static_catalog": str(world.catalog)},
-        "grid": {"chip_px": 96},
-        "store": {"url": "cube.zarr"},
-    }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    path = written(
+        tmp_path,
+        area={"bbox": [float(edge) for edge in world.bbox]},
+        period={"start": world.period[0], "end": world.period[1]},
+        source={"static_catalog": str(world.catalog)},
+        grid={"chip_px": 96},
+        store={"url": "cube.zarr"},
+    )
     extras = ("torch", "ray", "dask", "safetensors", "icechunk", "s3fs", "gcsfs", "matplotlib", "planetary_computer")
-    called = call(tmp_path, "plan", "run.yaml", missing=extras)
+    called = call(tmp_path, "plan", path, missing=extras)
     assert called.code == 0, called.err
     assert (tmp_path / "cube.staging" / "runs" / "2023-06" / "plan" / "chips.parquet").exists()

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import yaml
 from command_line import Called, call
+from configs import written
 
 from difffusr.pipeline.watch.pulse import RunStatus
 
@@ -23,14 +23,7 @@ HEAVY = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The configuration of a run that is at work, and has published before."""
     folder = tmp_path_factory.mktemp("run")
-    path = folder / "run.yaml"
-    content = {
-        "area": {"bbox": [9.0, 47.0, 9.1, 47.1]},
-        "period": "2023-06",
-        "source": {"items": "items.json"},
-        "store": {"url": "cube.zarr"},
-    }
-    path.write_text(yaml.safe_dump(content))
+    path = written(folder, period="2023-06", store={"url": "cube.zarr"})
     status = RunStatus("run", "2023-06", updated=time.time(), chips=100, chips_done=25, shards=4, rate=0.5)
     published = {
         "number": 1, "when": "2023-07-01T00:00:00+00:00", "kind": "period", "period": "2023-05-01 – 2023-05-31",

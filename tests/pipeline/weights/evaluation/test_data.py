@@ -27,7 +27,7 @@ def test_an_image_that_does_not_say_its_gsd_is_refused_in_one_line(folder):
 def test_folders_without_images_and_broken_images_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         find_images(tmp_path / "none", ImageOptions())
-    with pytest.raises(ConfigError, match="no image to judge on"):
+    with pytest.raises(ConfigError, match="no image to evaluate on"):
         find_images(tmp_path, ImageOptions())
     (tmp_path / "broken.tif").write_bytes(b"II*\0 no more than that")
     with pytest.raises(ReadError, match=r"broken.tif: cannot be read"):
