@@ -378,7 +378,7 @@ def test_no_module_runs_what_it_reads(path):
 def test_the_yaml_loader_is_a_safe_one():
     import yaml
 
-    from difffusr.pipeline.config.loading import UniqueKeyLoader
+    from difffusr.pipeline.config.reading import UniqueKeyLoader
 
     assert issubclass(UniqueKeyLoader, yaml.SafeLoader)
 

@@ -1,49 +1,57 @@
-"""What `history`, `rollback`, `export`, `stac`, `view` and `report` say."""
+"""The commands about a cube that is there: `history`, `rollback`, `verify`, `export`, `stac`, `report`, `view`."""
 
 from __future__ import annotations
 
-import webbrowser
-from collections.abc import Sequence
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich import box
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-from shapely.geometry.base import BaseGeometry
+import typer
 
-from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.config.sections import Area, staging_beside
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.geo.area import geometry_of
-from difffusr.pipeline.ground.errors import ConfigError, StoreError
-from difffusr.pipeline.publish.door import rollback
-from difffusr.pipeline.publish.publications import history
-from difffusr.pipeline.readers.export import USUAL, export_cogs, exports_of
-from difffusr.pipeline.readers.report.gathering import collect
-from difffusr.pipeline.readers.report.page import to_page
-from difffusr.pipeline.readers.stac import write_records
-from difffusr.pipeline.storage.lease import Lease
-from difffusr.pipeline.storage.objects import Storage
-from difffusr.pipeline.storage.places import cube_staging_of, storage_of
+from difffusr.pipeline.commands.common import (
+    ConfigPath,
+    OfPeriod,
+    Verbose,
+    check_folder,
+    console,
+    load,
+    say,
+    set_up_logging,
+    write_file,
+)
+from difffusr.pipeline.ground.errors import EXIT_FAILED, ConfigError
 
-console = Console()
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
+    from difffusr.pipeline.config.sections import RunConfig
+    from difffusr.pipeline.readers.bands import BandReport
+    from difffusr.pipeline.readers.verify import Report
+    from difffusr.pipeline.storage.objects import Storage
 
 #: Columns that the history takes.
-_WIDTH = 120
+_HISTORY_WIDTH = 120
 
 
-def show_history(staging: Storage) -> None:
-    """Every publication of a cube, the newest first.
+CubePath = Annotated[
+    str,
+    typer.Argument(
+        metavar="CUBE", help="URL of a cube, or the YAML file of a run that writes one.", show_default=False
+    ),
+]
 
-    Args:
-        staging: the cube's staging folder.
 
-    Raises:
-        StoreError: the history cannot be read.
-    """
-    seen = history(staging)
+def history(config: ConfigPath, verbose: Verbose = False) -> None:
+    """List all publications of a cube, the newest first."""
+    settings = load(config, verbose)
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from difffusr.pipeline.publish.door import history
+    from difffusr.pipeline.storage.places import cube_staging_of
+
+    seen = history(cube_staging_of(settings))
     if not seen:
         console.print("nothing was published yet")
         return
@@ -58,175 +66,300 @@ def show_history(staging: Storage) -> None:
         when = record.when[:16].replace("T", " ")
         mark, written = "[green]●[/]" if record.current else "", f"{record.shards_written:,}"
         table.add_row(mark, str(record.number), when, what, record.period, written, where)
-    # Nobody can read a snapshot's id in pieces: a narrow terminal wraps the lines as they are.
-    Console(width=max(console.width, _WIDTH), soft_wrap=True).print(table)
+    # A snapshot's id must stay in one piece: a narrow terminal wraps whole lines.
+    Console(width=max(console.width, _HISTORY_WIDTH), soft_wrap=True).print(table)
 
 
-def show_rollback(storage: Storage, staging: Storage, to: int | None) -> None:
-    """Go back, and say to what.
+def rollback(
+    config: ConfigPath,
+    to: Annotated[
+        int | None, typer.Option("--to", help="Number of the publication; by default the previous one.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make an earlier publication visible to readers again. Writes no pixels; the next run may publish again."""
+    settings = load(config, verbose)
+    from difffusr.pipeline.publish.door import rollback
+    from difffusr.pipeline.storage.lease import Lease
+    from difffusr.pipeline.storage.places import cube_staging_of, storage_of
 
-    Raises:
-        DifffusrError: there is nothing to go back to, or a run is at work.
-    """
+    staging = cube_staging_of(settings)
     lease = Lease.acquire(staging, "rollback", console.print)
     try:
-        now = rollback(storage, staging, to)
+        now = rollback(storage_of(settings), staging, to)
     finally:
         lease.release()
-    console.print(
-        f"readers see publication {now.restores} again ({now.where}); `difffusr history` tells the rest",
-        soft_wrap=True,
-        markup=False,
-    )
+    say(f"readers see publication {now.restores} again ({now.where}); `difffusr history` lists all")
 
 
-def cube_at(name: str) -> Storage:
-    """Where a cube is: its URL, or that of a run's configuration.
-
-    Raises:
-        ConfigError: the configuration is not valid.
-    """
-    return storage_of(load_config(Path(name))) if name.endswith((".yaml", ".yml")) else Storage(name)
-
-
-def show_export(
-    cube: str,
-    folder: str,
-    *,
-    area: str | None,
-    box_degrees: str | None,
-    periods: Sequence[str],
-    variables: Sequence[str],
-    overwrite: bool,
-    scratch: Path | None,
+def verify(
+    config: ConfigPath,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures as JSON to this file.")
+    ] = None,
+    period: OfPeriod = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Write COGs of a part of a cube, and say where.
+    """Check that a cube is complete, seamless, and true to its source scenes.
 
-    Args:
-        cube: as `cube_at`.
-        area: a file with polygons.
-        box_degrees: west,south,east,north.
-        periods: labels; all if there are none.
-        variables: the usual ones if there are none.
-
-    Raises:
-        DifffusrError: as `export_cogs`; the area is not valid.
+    Compares every planned shard with its checksum. By band, the seam ratio compares steps across chip boundaries with
+    steps inside chips (1 is perfect); the residual is the difference between the cube, seen through the sensor, and the
+    scenes. Exit code 1 when something is off.
     """
+    settings = load(config, verbose, period)
+    if json_path is not None:
+        check_folder(json_path, "--json")
+    from difffusr.pipeline.readers.verify import verify_run
+
+    with console.status("verifying …"):
+        found = verify_run(settings)
+    if json_path is not None:
+        write_file(json_path, json.dumps(found.to_dict(), indent=1), "--json")
+    _show_shards(found)
+    if found.bands:
+        _show_bands(found.bands)
+    console.print("[green]clean[/]" if found.clean else "[red]not clean[/]")
+    if not found.clean:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def export(
+    cube: CubePath,
+    cog: Annotated[
+        str, typer.Option("--cog", metavar="FOLDER", help="Folder or URL for the files.", show_default=False)
+    ],
+    area: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Polygons (GeoJSON, GeoPackage, …); by default the whole cube.")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", help="A box in degrees instead of --area.")] = None,
+    period: Annotated[
+        list[str] | None, typer.Option(help="A period such as 2024-07; repeat for more. By default all.")
+    ] = None,
+    variable: Annotated[
+        list[str] | None, typer.Option(help="A variable; repeat for more. By default reflectance and quality.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    scratch: Annotated[Path | None, typer.Option(help="A folder with room for a draft of the largest file.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write Cloud Optimized GeoTIFFs of an area, one for each zone, period and variable.
+
+    Each covers the area's bounding box in its zone, with band names, wavelengths, scale and overviews.
+    """
+    set_up_logging(verbose)
     if scratch is not None and not scratch.is_dir():
-        raise ConfigError(f"--scratch: {scratch} is no folder; choose one with room for the largest file")
-    where = _chosen_area(area, box_degrees)
-    opened = Cube(cube_at(cube))
-    exports = exports_of(opened, where, periods, variables or USUAL)
+        raise ConfigError(f"--scratch: {scratch} is not a folder; choose one with room for the largest file")
+    place, folder = _place_of(cube), _storage_at(cog)
+    from rich.progress import Progress
+
+    from difffusr.pipeline.cube.published import Cube
+    from difffusr.pipeline.readers.export import USUAL, export_cogs, exports_of
+
+    where = _chosen_area(area, bbox)
+    opened = Cube(place)
+    exports = exports_of(opened, where, period or (), variable or USUAL)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("exporting", total=len(exports))
         written = export_cogs(
             opened,
             exports,
-            Storage(folder),
+            folder,
             overwrite=overwrite,
             scratch=scratch,
-            told=lambda export: progress.advance(task),
+            told=lambda _: progress.advance(task),
         )
-    for url, export in zip(written, exports, strict=True):
-        size = f"{export.window.width:,} × {export.window.height:,} px"
-        console.print(f"{url}  {size}", soft_wrap=True, highlight=False, markup=False)
+    for url, made in zip(written, exports, strict=True):
+        say(f"{url}  {made.window.width:,} × {made.window.height:,} px")
 
 
-def show_records(cube: str, folder: str, name: str | None) -> None:
-    """Write a cube's STAC documents, and say where.
+def stac(
+    cube: CubePath,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder or URL for the documents.", show_default=False)
+    ],
+    name: Annotated[
+        str | None, typer.Option("--id", help="The collection's id; by default the last part of the cube's URL.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Describe a published cube as STAC: a collection, an item for each zone and period, and a stac-geoparquet.
 
-    Args:
-        cube: as `cube_at`.
-        name: the collection's id, if another than the cube's name.
-
-    Raises:
-        DifffusrError: as `write_records`.
+    Run it again after each publication: documents are replaced.
     """
-    written = write_records(Cube(cube_at(cube)), Storage(folder), name)
-    places = dict(zip((url.rsplit("/", 1)[-1] for url in written), written, strict=True))
-    others = [places.pop(file) for file in ("collection.json", "items.parquet")]
-    model = places.pop("model.json", None)
-    items = f"{len(places):,} item{'s' if len(places) > 1 else ''}"
+    set_up_logging(verbose)
+    place, documents = _place_of(cube), _storage_at(folder)
+    from difffusr.pipeline.cube.published import Cube
+    from difffusr.pipeline.readers.stac import write_records
+
+    written = write_records(Cube(place), documents, name)
+    urls = dict(zip((url.rsplit("/", 1)[-1] for url in written), written, strict=True))
+    others = [urls.pop(file) for file in ("collection.json", "items.parquet")]
+    model = urls.pop("model.json", None)
+    items = f"{len(urls):,} item{'s' if len(urls) > 1 else ''}"
     told = [(others[0], f"collection of {items}"), (others[1], "the same items as stac-geoparquet")]
-    for place, what in told + ([(model, "the model that made it")] if model else []):
-        console.print(f"{place}  {what}", soft_wrap=True, highlight=False, markup=False)
+    for url, what in told + ([(model, "the model that made it")] if model else []):
+        say(f"{url}  {what}")
 
 
-def show_map(cube: str, *, host: str, port: int, browser: bool, maplibre: Path | None) -> None:
-    """Serve the map of a cube, say where, and end when told to.
+def report(
+    cube: CubePath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the page.")] = Path("report.html"),
+    period: Annotated[
+        list[str] | None, typer.Option(help="A period such as 2024-07; repeat for more. By default the latest.")
+    ] = None,
+    scenes: Annotated[
+        bool, typer.Option("--scenes/--no-scenes", help="Compare with the source scenes (reads them; slower).")
+    ] = True,
+    verbose: Verbose = False,
+) -> None:
+    """Write one self-contained HTML page about a published cube.
 
-    Args:
-        cube: as `cube_at`.
-        browser: open it there.
-        maplibre: see `pipeline.readers.view.maplibre.maplibre_files`.
-
-    Raises:
-        ConfigError: what the map needs is not installed.
-        DifffusrError: as `pipeline.readers.view.serve.serve_map`.
+    Shards by date and quality on a map, seams and residual by band, crops before and after, histograms, what the run
+    took. Reads a bounded part of a cube of any size; the page stays small.
     """
-    try:
-        from platformdirs import user_cache_path
+    set_up_logging(verbose)
+    check_folder(output, "--output")
+    place, config = _place_of(cube), _config_at(cube)
+    from difffusr.pipeline.config.sections import staging_beside
+    from difffusr.pipeline.cube.published import Cube
+    from difffusr.pipeline.readers.report.gathering import collect
+    from difffusr.pipeline.readers.report.page import to_page
+    from difffusr.pipeline.storage.objects import Storage
+    from difffusr.pipeline.storage.places import cube_staging_of
 
-        from difffusr.pipeline.readers.view.serve import serve_map
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"view: needs the package {error.name}; pip install 'difffusr[view]'") from None
+    opened = Cube(place)
+    staging = Storage(staging_beside(cube)) if config is None else cube_staging_of(config)
+    with console.status("looking at the cube …"):
+        page = to_page(collect(opened, staging, config, period or (), with_scenes=scenes)).encode()
+    write_file(output, page, "--output")
+    say(f"{output}  {len(page) / 1e6:.2f} MB")
 
-    def told(url: str) -> None:
-        console.print(f"{url}  (Ctrl-C ends it)", soft_wrap=True, highlight=False, markup=False)
+
+def view(
+    cube: CubePath,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. At any other address, everybody who reaches it sees the cube.")
+    ] = "127.0.0.1",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+    maplibre: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Folder or tarball of the npm package maplibre-gl, if npm is out of reach."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Look at a published cube on a map in the browser. Needs [bold]pip install 'difffusr\\[view]'[/].
+
+    2.5 m next to 10 m, band combinations, indices, periods, quality, and the spectrum of any pixel. MapLibre GL JS is
+    fetched once from the npm registry; the page itself loads nothing from other servers.
+    """
+    set_up_logging(verbose)
+    place = _place_of(cube)
+    import webbrowser
+
+    from platformdirs import user_cache_path
+
+    from difffusr.pipeline.readers.view.serve import serve_map
 
     serve_map(
-        cube_at(cube),
+        place,
         host=host,
         port=port,
         maplibre=maplibre,
         cache=user_cache_path("difffusr"),
-        told=told,
-        browse=webbrowser.open if browser else None,
+        told=lambda url: say(f"{url}  (Ctrl-C ends it)"),
+        browse=None if no_browser else webbrowser.open,
     )
 
 
-def show_report(cube: str, path: Path, *, periods: Sequence[str], with_scenes: bool) -> None:
-    """Write a page about a cube, and say where.
+def _config_at(name: str) -> RunConfig | None:
+    """A run's configuration where a cube is named by its file."""
+    from difffusr.pipeline.config.loading import load_config
 
-    Args:
-        cube: as `cube_at`.
-        path: of the page, replaced if it exists.
-        periods: labels; the latest ones if there are none.
-        with_scenes: whether the source scenes may be read.
+    return load_config(Path(name)) if name.endswith((".yaml", ".yml")) else None
+
+
+def _place_of(name: str) -> Storage:
+    """Where a cube is: at a URL, or where a run's configuration says.
 
     Raises:
-        DifffusrError: as `collect`; the page cannot be written.
+        ConfigError: the configuration is not valid, or the store needs a package that is not installed.
     """
-    if not path.parent.is_dir():
-        raise StoreError(f"{path}: cannot be written (no such folder); choose another --output")
-    config = load_config(Path(cube)) if cube.endswith((".yaml", ".yml")) else None
-    storage = Storage(cube) if config is None else storage_of(config)
-    opened = Cube(storage)
-    staging = Storage(staging_beside(cube)) if config is None else cube_staging_of(config)
-    with console.status("looking at the cube …"):
-        page = to_page(collect(opened, staging, config, periods, with_scenes=with_scenes)).encode()
-    try:
-        path.write_bytes(page)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); choose another --output") from None
-    console.print(f"{path}  {len(page) / 1e6:.2f} MB", soft_wrap=True, highlight=False, markup=False)
+    from difffusr.pipeline.commands.extras import check_store
+    from difffusr.pipeline.storage.places import storage_of
+
+    config = _config_at(name)
+    if config is None:
+        return _storage_at(name)
+    check_store(config.store.url)
+    return storage_of(config)
+
+
+def _storage_at(url: str) -> Storage:
+    """A folder at a URL. Raises ConfigError if it needs a package that is not installed."""
+    from difffusr.pipeline.commands.extras import check_store
+    from difffusr.pipeline.storage.objects import Storage
+
+    check_store(url)
+    return Storage(url)
 
 
 def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
+    """The polygons of a file, or the box of west,south,east,north in degrees; None for neither."""
+    from difffusr.pipeline.config.sections import AreaSection
+    from difffusr.pipeline.geo.area import geometry_of
+
     if file is not None and degrees is not None:
         raise ConfigError("--area and --bbox: give one of them")
     if degrees is not None:
         try:
             west, south, east, north = (float(part) for part in degrees.split(","))
-            chosen = Area(bbox=(west, south, east, north))
+            chosen = AreaSection(bbox=(west, south, east, north))
         except ValueError:
             raise ConfigError(
                 f"--bbox: found {degrees}, expected west,south,east,north in degrees, such as 6.0,49.5,6.2,49.7"
             ) from None
     elif file is not None:
-        chosen = Area(geojson=file) if file.lower().endswith((".geojson", ".json")) else Area(file=file)
+        is_geojson = file.lower().endswith((".geojson", ".json"))
+        chosen = AreaSection(geojson=file) if is_geojson else AreaSection(file=file)
     else:
         return None
     geometry = geometry_of(chosen)
     assert not isinstance(geometry, list)
     return geometry
+
+
+def _show_shards(found: Report) -> None:
+    from rich.table import Table
+
+    table = Table(title="shards", title_justify="left", show_header=False)
+    table.add_row("planned", f"{found.shards:,}, {found.overviews:,} of overviews", "")
+    for label, names in (
+        ("never written", found.missing), ("damaged", found.damaged), ("without some chips", found.incomplete),
+    ):  # fmt: skip
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        table.add_row(label, f"{len(names):,} {shown}".rstrip(), _mark(not names))
+    for flag, share in found.flags.items():
+        table.add_row(flag.replace("_", " "), f"{share:.2%}", "")
+    console.print(table)
+
+
+def _show_bands(bands: list[BandReport]) -> None:
+    from rich.table import Table
+
+    from difffusr.pipeline.readers.bands import RESIDUAL_LIMIT, SEAM_RANGE
+
+    table = Table(title="bands", title_justify="left")
+    table.add_column("band")
+    table.add_column(f"seam ratio ({SEAM_RANGE[0]}–{SEAM_RANGE[1]})", justify="right")
+    table.add_column(f"residual (≤ {RESIDUAL_LIMIT[10]} at 10 m, ≤ {RESIDUAL_LIMIT[20]} else)", justify="right")
+    table.add_column("")
+    for band in bands:
+        table.add_row(
+            band.band, f"{band.seam_ratio:.3f} ± {band.seam_error:.3f}", f"{band.residual:.5f}", _mark(band.ok)
+        )
+    console.print(table)
+
+
+def _mark(ok: bool) -> str:
+    return "[green]ok[/]" if ok else "[red]off[/]"

@@ -8,135 +8,170 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from difffusr.pipeline.chips.staging import done_chips
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.geo.area import area_geometry
-from difffusr.pipeline.geo.grid import grid_of
+from difffusr.pipeline.commands.common import ConfigPath, OfPeriod, Verbose, console, load, say, table_of, write_file
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
-from difffusr.pipeline.plan.decision import decide, plan_run
-from difffusr.pipeline.plan.files import read_plan
-from difffusr.pipeline.plan.tables import Plan, StoredPlan
-from difffusr.pipeline.storage.places import staging_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from difffusr.pipeline.config.sections import RunConfig
+    from difffusr.pipeline.plan.tables import Plan, StoredPlan
     from difffusr.pipeline.run.cost.calibration import Calibration
-    from difffusr.pipeline.run.cost.figures import Cluster, Estimate
+    from difffusr.pipeline.run.cost.figures import Estimate
+
+#: Scenes that are listed; the plan's scenes.parquet has all.
+_LISTED = 8
 
 
-console = Console()
-
-
-def show_plan(
-    config: RunConfig,
-    *,
-    with_estimate: bool = False,
-    cluster: Cluster | None = None,
-    with_diff: bool = False,
-    map_path: Path | None = None,
-    json_path: Path | None = None,
+def plan(
+    config: ConfigPath,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Also print time, bytes and cost, from costs.calibration.")
+    ] = False,
+    actors: Annotated[
+        int | None, typer.Option("--actors", min=1, help="Estimate for a cluster with this many actors.")
+    ] = None,
+    gpus: Annotated[float | None, typer.Option("--gpus", min=0, help="GPUs of that cluster.")] = None,
+    cpus: Annotated[int | None, typer.Option("--cpus", min=1, help="Cores of that cluster.")] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Compare with the plan on disk, say what changes and why; write nothing.")
+    ] = False,
+    map_path: Annotated[
+        Path | None, typer.Option("--map", help="Draw the chips by date: a PNG and an HTML page of the same name.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Also write everything as JSON to this file.")
+    ] = None,
+    period: OfPeriod = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Plan a run and show what was asked for; the plan is written below the staging folder.
+    """Show what a run would do, and write the plan as GeoParquet into the staging folder.
 
-    With `with_diff` the plan on disk is compared with the new one and stays as it is.
-
-    Raises:
-        DifffusrError: the run cannot be planned, or what was asked for cannot be said of it.
+    Computes nothing. Open plan/chips.parquet in QGIS or geopandas to see the chips.
     """
-    told: dict[str, Any] = {}
-    calibration = _calibration(config) if with_estimate else None
-    before = _plan_on_disk(config) if with_diff else None
-    made = decide(config) if with_diff else plan_run(config)
-    told["plan"] = {key: value for key, value in made.manifest.items() if key != "config"}
-    console.print(_plan_table(config, made))
+    settings = load(config, verbose, period)
+    from difffusr.pipeline.plan.decision import decide, plan_run
+    from difffusr.pipeline.storage.places import staging_of
+
+    calibration = _calibration(settings) if estimate else None
+    before = _plan_on_disk(settings) if diff else None
+    made = decide(settings) if diff else plan_run(settings)
+    told: dict[str, Any] = {"plan": {key: value for key, value in made.manifest.items() if key != "config"}}
+    console.print(_plan_table(settings, made))
     if before is not None:
-        from difffusr.pipeline.plan.diff import compare, difference_rows
-
-        difference = compare(before, made)
-        told["diff"] = difference.to_dict()
-        console.print(_rows("against the plan on disk", difference_rows(difference)))
+        told["diff"] = _show_difference(before, made)
     if calibration is not None:
-        from difffusr.pipeline.run.cost.estimates import cluster_of, estimate
-        from difffusr.pipeline.run.cost.words import estimate_rows
-
-        todo = estimate(made, config, calibration, cluster or cluster_of(config), _done(config, made))
-        told["estimate"] = todo.to_dict()
-        console.print(_rows("estimate", estimate_rows(todo)))
-        _say_budget(config, todo)
+        told["estimate"] = _show_estimate(settings, made, calibration, actors, gpus, cpus)
     if map_path is not None:
-        _draw(config, made, map_path)
+        _draw(settings, made, map_path)
     if json_path is not None:
-        _write_json(json_path, told)
+        write_file(json_path, json.dumps(told, indent=1, sort_keys=True), "--json")
     if before is None:
-        console.print(f"plan written to {escape(staging_of(config).url)}/plan", soft_wrap=True, highlight=False)
+        say(f"plan written to {staging_of(settings).url}/plan")
 
 
-def show_calibration(config: RunConfig, output: Path, batches: tuple[int, ...]) -> None:
-    """Measure this machine with a configuration's models, source and store, and write what was found.
+def calibrate(
+    config: ConfigPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the calibration.")] = Path(
+        "calibration.json"
+    ),
+    batches: Annotated[
+        str | None, typer.Option("--batches", help="Batch sizes to measure, such as 1,2,4; by default the config's.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure this machine: seconds a chip, bytes read and written, with the run's own models, source and store.
 
-    Raises:
-        DifffusrError: something that the measurement needs cannot be used.
+    [bold]plan --estimate[/] and [bold]budget[/] read the file that this writes.
     """
+    settings = load(config, verbose)
+    sizes = _batch_sizes(batches)
+    from difffusr.pipeline.plan.decision import decide
     from difffusr.pipeline.run.cost.measure import calibrate
     from difffusr.pipeline.run.cost.words import calibration_rows
 
-    made = decide(config)
+    made = decide(settings)
     with console.status("calibrating …"):
-        found = calibrate(config, batches, plan=made)
-    try:
-        output.write_text(found.to_json())
-    except OSError as error:
-        raise StoreError(f"{output}: cannot be written ({error.strerror or error}); choose another --output") from None
-    console.print(_rows("calibration", calibration_rows(found)))
-    console.print(f"written to {output}; name it in costs.calibration", soft_wrap=True, highlight=False, markup=False)
+        found = calibrate(settings, sizes, plan=made)
+    write_file(output, found.to_json(), "--output")
+    console.print(table_of("calibration", _escaped(calibration_rows(found))))
+    say(f"written to {output}; name it in costs.calibration")
 
 
-def batches_of(text: str | None) -> tuple[int, ...]:
-    """`1,2,4` as numbers. Raises ConfigError for anything else."""
+def _batch_sizes(text: str | None) -> tuple[int, ...]:
+    """`1,2,4` as numbers; none for None. Raises ConfigError for anything else."""
     if text is None:
         return ()
     try:
-        batches = tuple(int(part) for part in text.split(","))
+        sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
-        batches = ()
-    if not batches or min(batches) < 1:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
         raise ConfigError(f"--batches: found {text!r}, expected numbers from 1 such as 1,2,4")
-    return batches
+    return sizes
 
 
 def _calibration(config: RunConfig) -> Calibration:
-    from difffusr.pipeline.run.cost.calibration import load_calibration
-
     if config.costs.calibration is None:
         raise ConfigError(
             "--estimate: costs.calibration is not set; `difffusr calibrate` measures this machine and writes the file"
         )
+    from difffusr.pipeline.run.cost.calibration import load_calibration
+
     return load_calibration(config.costs.calibration)
 
 
 def _plan_on_disk(config: RunConfig) -> StoredPlan:
+    from difffusr.pipeline.plan.files import read_plan
+    from difffusr.pipeline.storage.places import staging_of
+
     staging = staging_of(config)
     if not staging.exists("plan/manifest.json"):
         raise StoreError(f"{staging.url}: there is no plan to compare with; `difffusr plan` without --diff makes it")
     return read_plan(staging)
 
 
-def _done(config: RunConfig, made: Plan) -> int:
-    """Chips of a plan that are staged already."""
-    return len(done_chips(staging_of(config)) & set(made.chips.object_names()))
+def _show_difference(before: StoredPlan, made: Plan) -> dict[str, Any]:
+    from difffusr.pipeline.plan.diff import compare, difference_rows
+
+    difference = compare(before, made)
+    console.print(table_of("against the plan on disk", _escaped(difference_rows(difference))))
+    return difference.to_dict()
 
 
-def _say_budget(config: RunConfig, todo: Estimate) -> None:
+def _show_estimate(
+    config: RunConfig,
+    made: Plan,
+    calibration: Calibration,
+    actors: int | None,
+    gpus: float | None,
+    cpus: int | None,
+) -> dict[str, Any]:
+    """Show what the chips that are not staged yet will cost on the configuration's cluster, or on the one asked for."""
+    from difffusr.pipeline.chips.staging import done_chips
+    from difffusr.pipeline.run.cost.estimates import cluster_of, estimate
+    from difffusr.pipeline.run.cost.words import estimate_rows
+    from difffusr.pipeline.storage.places import staging_of
+
+    done = len(done_chips(staging_of(config)) & set(made.chips.object_names()))
+    todo = estimate(made, config, calibration, cluster_of(config, actors, gpus, cpus), done)
+    console.print(table_of("estimate", _escaped(estimate_rows(todo))))
+    _warn_of_budget(config, todo)
+    return todo.to_dict()
+
+
+def _warn_of_budget(config: RunConfig, todo: Estimate) -> None:
     if config.budget is not None and todo.total > config.budget:
         currency = escape(config.costs.currency)
         console.print(f"[bold red]over the budget[/] of {config.budget:,.2f} {currency}: `run` will refuse to start")
 
 
 def _draw(config: RunConfig, made: Plan, path: Path) -> None:
-    """A picture, and beside it a page of the same name."""
+    """Write a picture, and a page of the same name."""
+    from difffusr.pipeline.geo.area import area_geometry
+    from difffusr.pipeline.geo.grid import grid_of
     from difffusr.pipeline.plan.pictures.page import write_page
     from difffusr.pipeline.plan.pictures.sheet import draw_map
 
@@ -145,69 +180,26 @@ def _draw(config: RunConfig, made: Plan, path: Path) -> None:
     picture, page = path.with_suffix(".png"), path.with_suffix(".html")
     draw_map(made, grid_of(config), area, picture)
     write_page(made, grid_of(config), area, page)
-    console.print(f"map: {picture} and {page}", soft_wrap=True, highlight=False, markup=False)
+    say(f"map: {picture} and {page}")
 
 
-def _write_json(path: Path, told: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(told, indent=1, sort_keys=True))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error}); choose another --json") from None
-
-
-def _rows(title: str, rows: Iterable[tuple[str, str]]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
-    for label, value in rows:
-        table.add_row(escape(label), escape(value))
-    return table
+def _escaped(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(escape(label), escape(value)) for label, value in rows]
 
 
 def _plan_table(config: RunConfig, made: Plan) -> Table:
-    grid = grid_of(config)
-    table = Table(title=f"{config.name} · {config.period.label}", title_justify="left", show_header=False)
-    table.add_row("scenes", f"{len(made.scenes):,}")
-    for scene in made.scenes[:8]:
-        table.add_row("", f"{scene.id}  {scene.cloud_cover:.0f} % cloud")
-    if len(made.scenes) > 8:
-        table.add_row("", f"… and {len(made.scenes) - 8:,} more")
-    table.add_row("zones", ", ".join(f"EPSG:{epsg}" for epsg in made.zones()))
-    area = len(made.chips) * (grid.stride_px / 100) ** 2
-    table.add_row("chips", f"{len(made.chips):,} (about {area:,.0f} km²)")
-    table.add_row("shards", f"{len(made.shards):,}")
-    table.add_row("covered", f"{made.manifest['covered_share']:.1%}, clear {made.manifest['clear_share']:.1%}")
-    table.add_row("borders", f"{made.manifest['borders']:,} sides of chips between dates ({config.scenes.policy})")
-    return table
+    from difffusr.pipeline.geo.grid import grid_of
 
-
-Estimating = Annotated[bool, typer.Option("--estimate", help="Also say time, bytes and cost, by costs.calibration.")]
-
-
-Actors = Annotated[int | None, typer.Option("--actors", min=1, help="Estimate for a cluster of so many actors.")]
-
-
-Gpus = Annotated[float | None, typer.Option("--gpus", min=0, help="GPUs of that cluster.")]
-
-
-Cpus = Annotated[int | None, typer.Option("--cpus", min=1, help="Cores of that cluster.")]
-
-
-Diff = Annotated[bool, typer.Option("--diff", help="Say what changes against the plan on disk, and why; keep that.")]
-
-
-MapPath = Annotated[Path | None, typer.Option("--map", help="Draw chips by date: a PNG, and an HTML page beside it.")]
-
-
-JsonPath = Annotated[Path | None, typer.Option("--json", help="Also write all of it as JSON to this file.")]
-
-
-Output = Annotated[Path, typer.Option("--output", "-o", help="File for the calibration.")]
-
-
-Batches = Annotated[str | None, typer.Option("--batches", help="Batches to measure, such as 1,2,4; else the config's.")]
-
-
-def chosen_cluster(config: RunConfig, actors: int | None, gpus: float | None, cpus: int | None) -> Cluster:
-    """The configuration's cluster with what the command line says otherwise."""
-    from difffusr.pipeline.run.cost.estimates import cluster_of
-
-    return cluster_of(config, actors, gpus, cpus)
+    area = len(made.chips) * (grid_of(config).stride_px / 100) ** 2
+    rows = [("scenes", f"{len(made.scenes):,}")]
+    rows += [("", f"{scene.id}  {scene.cloud_cover:.0f} % cloud") for scene in made.scenes[:_LISTED]]
+    if len(made.scenes) > _LISTED:
+        rows.append(("", f"… and {len(made.scenes) - _LISTED:,} more"))
+    rows += [
+        ("zones", ", ".join(f"EPSG:{epsg}" for epsg in made.zones())),
+        ("chips", f"{len(made.chips):,} (about {area:,.0f} km²)"),
+        ("shards", f"{len(made.shards):,}"),
+        ("covered", f"{made.manifest['covered_share']:.1%}, clear {made.manifest['clear_share']:.1%}"),
+        ("borders", f"{made.manifest['borders']:,} sides of chips between dates ({config.scenes.policy})"),
+    ]
+    return table_of(f"{config.name} · {config.period.label}", rows)

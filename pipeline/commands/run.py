@@ -1,36 +1,99 @@
-"""What `run` and `status` say."""
+"""The commands `difffusr run` and `difffusr status`."""
 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+import typer
 from rich.markup import escape
-from rich.table import Table
 
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.commands.common import (
+    ConfigPath,
+    OfPeriod,
+    StageBars,
+    Verbose,
+    console,
+    errors,
+    load,
+    say,
+    table_of,
+)
 from difffusr.pipeline.ground.errors import DifffusrError
-from difffusr.pipeline.run.result import RunResult
-from difffusr.pipeline.storage.lease import holder_of
-from difffusr.pipeline.storage.places import cube_staging_of, staging_of
-from difffusr.pipeline.watch.pulse import PULSE_S, RunStatus, read_status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from difffusr.pipeline.config.sections import RunConfig
+    from difffusr.pipeline.run.result import RunResult
+    from difffusr.pipeline.watch.pulse import RunStatus
 
 #: Failed chips that are listed; the report in the staging folder has all.
 _LISTED = 20
 
 
-console = Console()
+def run(
+    config: ConfigPath,
+    json_log: Annotated[
+        Path | None, typer.Option("--json-log", help="Also log to this file, one JSON object a line.")
+    ] = None,
+    period: OfPeriod = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a configuration from catalogue to published cube.
+
+    Start it again after an interruption: it continues. On SIGTERM or Ctrl-C it finishes what is in flight and stops.
+    Readers see the new cube only once it is complete.
+    """
+    settings = load(config, verbose, period)
+    from difffusr.pipeline.run.execution import execute
+    from difffusr.pipeline.run.stop import Stopped
+    from difffusr.pipeline.watch.log import json_lines, secret_values
+
+    if json_log is not None:
+        lines = json_lines(json_log, f"{settings.name}, {settings.period.label}")
+        lines.hide(secret_values(settings.store.storage_options))
+        logging.getLogger("difffusr").addHandler(lines)
+    again = _command(config, period)
+    try:
+        with StageBars() as progress:
+            result = execute(settings, progress)
+    except Stopped:
+        _show_stopped(again)
+        raise typer.Exit from None
+    _show_result(settings, result, again)
+    raise typer.Exit(result.exit_code)
 
 
-errors = Console(stderr=True)
+def status(config: ConfigPath, period: OfPeriod = None, verbose: Verbose = False) -> None:
+    """Show how far a run is. Reads its staging folder only: works on any machine that can read the store."""
+    settings = load(config, verbose, period)
+    from difffusr.pipeline.storage.places import staging_of
+    from difffusr.pipeline.watch.pulse import read_status
+
+    staging = staging_of(settings)
+    said = read_status(staging)
+    if said is None:
+        planned = "there is only a plan" if staging.exists("plan/manifest.json") else "there is no plan yet"
+        raise DifffusrError(f"{staging.url}: {planned}; `{_command(config, period)}` begins the run")
+    console.print(_status_table(said, _liveness(settings, said)))
 
 
-def show_result(config: RunConfig, result: RunResult, command: str) -> None:
-    """How a run ended: a table, and what is to be done about what failed."""
+def _command(config: Path, period: str | None) -> str:
+    """What to type to begin or continue a run."""
+    return f"difffusr run {config}" + (f" --period {period}" if period else "")
+
+
+def _show_result(config: RunConfig, result: RunResult, command: str) -> None:
+    """How a run ended: a table, and what to do about chips that failed."""
+    from difffusr.pipeline.storage.places import staging_of
+
     console.print(result_table(config, result))
     if result.stopped:
-        show_stopped(command)
+        _show_stopped(command)
         return
     if not result.failed:
         return
@@ -46,25 +109,22 @@ def show_result(config: RunConfig, result: RunResult, command: str) -> None:
         )
 
 
-def show_stopped(command: str) -> None:
-    """That a run ended because it was asked to, and how it goes on."""
-    console.print(
-        f"stopped as asked, nothing is lost; resume with: {command}", soft_wrap=True, highlight=False, markup=False
-    )
+def _show_stopped(command: str) -> None:
+    say(f"stopped as asked, nothing is lost; resume with: {command}")
 
 
 def result_table(config: RunConfig, result: RunResult) -> Table:
     """Chips, shards, seconds and where the cube is."""
-    table = Table(title=f"{config.name} · {config.period.label}", title_justify="left", show_header=False)
-    table.add_row("chips", f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed")
     made = f", {result.overviews:,} of overviews made" if result.overviews else ""
-    table.add_row("shards", f"{result.written:,} written, {result.kept:,} found done{made}")
-    for reason, shards in result.reasons.items():
-        table.add_row("written again", f"{shards:,}: {escape(reason)}")
-    table.add_row("seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items()))
-    table.add_row("cube", escape(config.store.url))
-    table.add_row("readers see", _seen(result))
-    return table
+    rows = [
+        ("chips", f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed"),
+        ("shards", f"{result.written:,} written, {result.kept:,} found done{made}"),
+        *(("written again", f"{shards:,}: {escape(reason)}") for reason, shards in result.reasons.items()),
+        ("seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items())),
+        ("cube", escape(config.store.url)),
+        ("readers see", _seen(result)),
+    ]
+    return table_of(f"{config.name} · {config.period.label}", rows)
 
 
 def _seen(result: RunResult) -> str:
@@ -75,41 +135,27 @@ def _seen(result: RunResult) -> str:
     return f"publication {result.publication.number} ({result.publication.kind}, {result.publication.where})"
 
 
-def show_status(config: RunConfig, command: str) -> None:
-    """How far a run is, from its folder alone.
-
-    Raises:
-        DifffusrError: there is nothing to tell.
-    """
-    staging = staging_of(config)
-    said = read_status(staging)
-    if said is None:
-        planned = "there is only a plan" if staging.exists("plan/manifest.json") else "there is no plan yet"
-        raise DifffusrError(f"{staging.url}: {planned}; `{command}` begins the run")
-    console.print(status_table(said, _liveness(config, said)))
-
-
-def status_table(said: RunStatus, liveness: str) -> Table:
-    """RunStatus, rate, what is left, failures by reason, GPU-hours and cost."""
-    table = Table(title=f"{said.run} · {said.period}", title_justify="left", show_header=False)
-    table.add_row("state", escape(f"{said.state}{f': {said.why}' if said.why else ''}"))
-    table.add_row("driver", escape(liveness))
-    table.add_row("chips", f"{said.chips_done:,} of {said.chips:,} done{_share(said.chips_done, said.chips)}")
-    table.add_row("shards", f"{said.shards_done:,} of {said.shards:,} written{_share(said.shards_done, said.shards)}")
+def _status_table(said: RunStatus, liveness: str) -> Table:
+    """State, rate, what is left, failures by reason, GPU-hours and cost."""
+    rows = [
+        ("state", escape(f"{said.state}{f': {said.why}' if said.why else ''}")),
+        ("driver", escape(liveness)),
+        ("chips", f"{said.chips_done:,} of {said.chips:,} done{_share(said.chips_done, said.chips)}"),
+        ("shards", f"{said.shards_done:,} of {said.shards:,} written{_share(said.shards_done, said.shards)}"),
+    ]
     if said.state == "running":
         left = said.seconds_left
-        rate = f"{said.rate * 3600:,.0f} chips an hour" if said.rate else "not known yet"
-        table.add_row("rate", rate)
-        table.add_row("left", "not known yet" if left is None else str(dt.timedelta(seconds=round(left))))
-    table.add_row("chips failed", f"{said.chips_failed:,}")
-    for kind, count in sorted(said.failures.items(), key=lambda pair: -pair[1]):
-        table.add_row(f"  {kind}", f"{count:,}")
-    for name, reason in list(said.reasons.items())[:5]:
-        table.add_row(f"  {name}", escape(reason))
-    table.add_row("held so far", f"{said.gpu_hours:,.2f} GPU-hours, {said.cpu_hours:,.2f} CPU-hours")
+        rows += [
+            ("rate", f"{said.rate * 3600:,.0f} chips an hour" if said.rate else "not known yet"),
+            ("left", "not known yet" if left is None else str(dt.timedelta(seconds=round(left)))),
+        ]
+    rows.append(("chips failed", f"{said.chips_failed:,}"))
+    rows += [(f"  {kind}", f"{count:,}") for kind, count in sorted(said.failures.items(), key=lambda pair: -pair[1])]
+    rows += [(f"  {name}", escape(reason)) for name, reason in list(said.reasons.items())[:5]]
+    rows.append(("held so far", f"{said.gpu_hours:,.2f} GPU-hours, {said.cpu_hours:,.2f} CPU-hours"))
     if said.cost:
-        table.add_row("cost so far", f"{said.cost:,.2f} {escape(said.currency)} (GPUs and cores)")
-    return table
+        rows.append(("cost so far", f"{said.cost:,.2f} {escape(said.currency)} (GPUs and cores)"))
+    return table_of(f"{said.run} · {said.period}", rows)
 
 
 def _share(done: int, all_of_them: int) -> str:
@@ -117,6 +163,10 @@ def _share(done: int, all_of_them: int) -> str:
 
 
 def _liveness(config: RunConfig, said: RunStatus) -> str:
+    from difffusr.pipeline.storage.lease import holder_of
+    from difffusr.pipeline.storage.places import cube_staging_of
+    from difffusr.pipeline.watch.pulse import PULSE_S
+
     holder = holder_of(cube_staging_of(config))
     ago = f"{max(time.time() - said.updated, 0):,.0f} s ago"
     if said.state != "running":

@@ -5,58 +5,62 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Mapping
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.config.values import Section
 from difffusr.pipeline.ground.urls import shown_url
 
-#: More wrong keys than these are counted.
+#: Wrong keys listed in one line; the rest are counted.
 _MOST_CLAUSES = 8
 
 
-def explain(error: ValidationError) -> str:
-    """All errors of a validation in one line, one clause a key."""
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """All errors of validating a model of this kind in one line, one clause a key.
+
+    The descriptions of the model's fields say what is allowed. Values of `storage_options` are never shown.
+    """
     clauses: dict[str, str] = {}
     for detail in error.errors(include_url=False):
-        path, clause = _clause(detail)
-        clauses.setdefault(path, clause)
-    if "store.url" in clauses:  # the default of the other is derived from it
+        name, clause = _clause(kind, detail)
+        clauses.setdefault(name, clause)
+    if "store.url" in clauses:  # the default of store.staging is derived from it
         clauses.pop("store.staging", None)
-    clauses = {path: clauses[path] for path in clauses if not any(other.startswith(f"{path}.") for other in clauses)}
-    said = [f"{path}: {clause}" for path, clause in clauses.items()]
+    clauses = {name: clauses[name] for name in clauses if not any(other.startswith(f"{name}.") for other in clauses)}
+    said = [f"{name}: {clause}".removeprefix(": ") for name, clause in clauses.items()]
     more = [f"and {len(said) - _MOST_CLAUSES} more"] if len(said) > _MOST_CLAUSES else []
     return "; ".join([*said[:_MOST_CLAUSES], *more])
 
 
-def _clause(detail: ErrorDetails) -> tuple[str, str]:
-    """The dotted key of an error, and what is wrong with it."""
-    kind, context = detail["type"], detail.get("ctx", {})
-    path, expected, siblings = _locate(detail["loc"])
+def _clause(kind: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
+    """The dotted key of an error, such as data[1].gsd_m, and what is wrong with it."""
+    problem, context = detail["type"], detail.get("ctx", {})
+    path, expected, siblings = _locate(kind, detail["loc"])
     name = ".".join(step if step.isprintable() else repr(step) for step in path)
-    if kind in ("extra_forbidden", "invalid_key"):
+    if problem in ("extra_forbidden", "invalid_key"):
         near = difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)
         hint = f", did you mean '{near[0]}'?" if near else ""
         return name, f"unknown key{hint} (allowed: {', '.join(siblings)})"
-    if kind == "missing" and isinstance(detail["loc"][-1], int):
-        return name.rpartition(".")[0], f"found {shown_value(detail['input'])}, expected {expected}"
-    if kind == "missing":
+    if problem == "missing" and isinstance(detail["loc"][-1], int):
+        return name.rpartition(".")[0], f"found {_shown(detail['input'])}, expected {expected}"
+    if problem == "missing":
         return name, f"missing, expected {expected}"
-    if kind == "choice":
+    if problem == "reason":
         return name, detail["msg"]
-    if kind == "secret":
+    if problem == "secret":
         return name, f"found credentials, expected {detail['msg']}"
-    if kind == "rule":
+    if problem == "rule":
         key = f"{name}.{context['key']}".lstrip(".")
-        return key, f"found {shown_value(context['found'])}, expected {context['expected']}"
-    found = "a value not shown" if "storage_options" in path else shown_value(detail["input"])
+        return key, f"found {_shown(context['found'])}, expected {context['expected']}"
+    found = "a value not shown" if "storage_options" in path else _shown(detail["input"])
     return name, f"found {found}, expected {expected}"
 
 
-def shown_value(value: object) -> str:
-    if isinstance(value, (Mapping, Section)):
+def _shown(value: object) -> str:
+    """A value as a user wrote it, shortened, and without the secrets of a URL."""
+    if isinstance(value, (Mapping, BaseModel)):
         return "a section"
     if isinstance(value, dt.date):
         return f"'{value}'"
@@ -66,24 +70,41 @@ def shown_value(value: object) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _locate(location: tuple[int | str, ...]) -> tuple[list[str], str, list[str]]:
-    """The keys of an error's location without pydantic's own steps, what that key allows, and the keys beside it."""
-    model: type[BaseModel] | None = RunConfig
+def _locate(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], str, list[str]]:
+    """The keys of an error's location without pydantic's own steps, what the last key allows, and the keys next to it.
+
+    An item of a list of sections is part of its key (`data[1]`), an item of a list of values a step (`tiles`, `1`).
+    """
+    section: type[BaseModel] | None = kind
     path: list[str] = []
     expected, siblings = "", []
+    item, sections = "", False  # of the last key: what is allowed for its items, and whether they are sections
     for step in location:
-        if model is None:
+        if isinstance(step, int) and sections:
+            path[-1] += f"[{step}]"
+        elif section is None:
             if isinstance(step, int) or path[-1] == "storage_options":
                 path.append(str(step))
-            continue
-        path.append(str(step))
-        siblings = list(model.model_fields)
-        field = model.model_fields.get(str(step))
-        if field is None:
-            break
-        expected = field.description or ""
-        inner = field.annotation
-        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
-    if len(path) > 1 and path[-1].isdigit() and path[-2] == "tiles":
-        expected = "an MGRS tile id such as 48QUE"
+                expected = item or expected
+        else:
+            path.append(str(step))
+            siblings = list(section.model_fields)
+            field = section.model_fields.get(str(step))
+            if field is None:
+                break
+            expected = field.description or ""
+            inner = (field.annotation, *get_args(field.annotation))
+            section = next((x for x in inner if isinstance(x, type) and issubclass(x, BaseModel)), None)
+            item, sections = _described_item(field.annotation), section not in (None, field.annotation)
     return path, expected, siblings
+
+
+def _described_item(annotation: Any) -> str:
+    """The description that a type within an annotation carries, such as that of the items of a list; else nothing."""
+    for inner in get_args(annotation):
+        for note in getattr(inner, "__metadata__", ()):
+            if isinstance(note, FieldInfo) and note.description:
+                return note.description
+        if found := _described_item(inner):
+            return found
+    return ""

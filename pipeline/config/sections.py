@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from difffusr.pipeline.config.section import Section, rule_error
 from difffusr.pipeline.config.values import (
     ICECHUNK,
     Boolean,
@@ -18,19 +19,18 @@ from difffusr.pipeline.config.values import (
     Number,
     PathOrUrl,
     Policy,
-    Section,
     Share,
     StorageUrl,
     Text,
     Tile,
-    exactly_one,
-    rule_error,
 )
 from difffusr.pipeline.ground.urls import shown_url, without_secrets
 
 
-class Area(Section):
+class AreaSection(Section):
     """Where: exactly one of a GeoJSON file, another file of polygons, a box, a list of MGRS tiles."""
+
+    one_of = ("geojson", "file", "bbox", "tiles")
 
     geojson: PathOrUrl | None = Field(default=None, description="the path of a GeoJSON file with polygons")
     file: PathOrUrl | None = Field(
@@ -50,21 +50,20 @@ class Area(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Area:
-        exactly_one(self, "area")
+    def _check(self) -> Self:
         for key in ("layer", "where"):
             if getattr(self, key) is not None and self.file is None:
-                raise rule_error(key, getattr(self, key), "it only together with area.file")
+                raise rule_error(key, getattr(self, key), "null: only valid with area.file")
         if self.bbox is not None:
             west, south, east, north = self.bbox
             inside = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
             # A box from Fiji to Samoa runs from 176° to -171°; one from 10° to 5° is a mistake.
             if not inside or west == east or 0 < west - east < 180:
-                raise rule_error("bbox", list(self.bbox), str(type(self).model_fields["bbox"].description))
+                raise rule_error("bbox", list(self.bbox), self.allowed("bbox"))
         return self
 
 
-class Period(Section):
+class PeriodSection(Section):
     """When: first and last day, both included, UTC; a file may give its label instead, or `last-month`."""
 
     start: Date = Field(description="a date such as 2023-06-01")
@@ -79,7 +78,7 @@ class Period(Section):
         return data
 
     @model_validator(mode="after")
-    def _check(self) -> Period:
+    def _check(self) -> Self:
         if self.start > self.end:
             raise rule_error("end", str(self.end), f"a date not before period.start = {self.start}")
         return self
@@ -115,8 +114,10 @@ def _days_of(name: str, today: dt.date) -> dict[str, dt.date] | None:
     return None
 
 
-class Source(Section):
+class SourceSection(Section):
     """Which catalogue: exactly one of a STAC API, a static catalogue, a file of items."""
+
+    one_of = ("stac_api", "static_catalog", "items")
 
     stac_api: HttpUrl | None = Field(default=None, description="the http(s) URL of a STAC API")
     static_catalog: PathOrUrl | None = Field(default=None, description="the path or URL of a catalog.json")
@@ -129,27 +130,19 @@ class Source(Section):
     max_snow_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
     min_sun_elevation: Number = Field(default=-90.0, ge=-90, le=90, description="a number from -90 to 90 (degrees)")
 
-    @model_validator(mode="after")
-    def _check(self) -> Source:
-        exactly_one(self, "source")
-        return self
 
-
-class Grid(Section):
+class GridSection(Section):
     """Sizes of chips (10 m pixels) and of shards and chunks of the cube (2.5 m pixels)."""
 
     chip_px: Integer = Field(default=192, gt=0, multiple_of=6, description="a positive multiple of 6 (10 m pixels)")
     overlap_px: Integer = Field(
-        default=24,
-        ge=0,
-        multiple_of=6,
-        description="a multiple of 6, at least 0 and less than chip_px / 2 (10 m pixels)",
+        default=24, gt=0, multiple_of=6, description="a positive multiple of 6, less than chip_px / 2 (10 m pixels)"
     )
     shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (2.5 m pixels)")
     chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (2.5 m pixels)")
 
     @model_validator(mode="after")
-    def _check(self) -> Grid:
+    def _check(self) -> Self:
         if self.overlap_px * 2 >= self.chip_px:
             raise rule_error("overlap_px", self.overlap_px, f"less than half of grid.chip_px = {self.chip_px}")
         if self.shard_px % self.chunk_px:
@@ -157,7 +150,7 @@ class Grid(Section):
         return self
 
 
-class Model(Section):
+class ModelSection(Section):
     """Which networks, and how they are sampled."""
 
     preset: Literal["small", "published"] = Field(default="small", description="'small' or 'published'")
@@ -185,26 +178,27 @@ class Model(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Model:
+    def _check(self) -> Self:
         if self.sampler == "draft":  # no diffusion, no chance
             for key, none in (("sampler_steps", None), ("temperature", None), ("uncertainty_samples", 0)):
                 if getattr(self, key) != none:
-                    raise rule_error(key, getattr(self, key), "it only where model.sampler is not 'draft'")
+                    expected = f"{'null' if none is None else none}: not valid with model.sampler 'draft'"
+                    raise rule_error(key, getattr(self, key), expected)
         steps = self.sampler_steps
         if steps is not None and (steps > 50 if self.sampler == "fast" else 1000 % steps):
-            raise rule_error("sampler_steps", steps, str(type(self).model_fields["sampler_steps"].description))
+            raise rule_error("sampler_steps", steps, self.allowed("sampler_steps"))
         if self.uncertainty_samples == 1:  # one sample has no spread
-            expected = str(type(self).model_fields["uncertainty_samples"].description)
+            expected = self.allowed("uncertainty_samples")
             raise rule_error("uncertainty_samples", self.uncertainty_samples, expected)
         if self.preset == "published":
             lacking = [key for key in ("stage1", "fusion") if getattr(self, key) is None]
             if lacking:
-                expected = "the path or URL of the weights: model.preset 'published' comes without"
+                expected = "the path or URL of the weights: model.preset 'published' comes without any"
                 raise rule_error(" and model.".join(lacking), None, expected)
         return self
 
 
-class Scenes(Section):
+class ScenesSection(Section):
     """How a chip's pixels are chosen from the scenes that cover it."""
 
     policy: Policy = Field(
@@ -229,20 +223,20 @@ class Scenes(Section):
     allow_cloudy: Boolean = Field(default=True, description="true or false")
 
 
-class Skip(Section):
-    """What the networks need not see: a chip that shows nothing else is enlarged bicubically, and flagged so."""
+class SkipSection(Section):
+    """Chips that skip the networks: those that show nothing else are enlarged bicubically and flagged."""
 
     water: Boolean = Field(default=False, description="true or false (chips of open water alone)")
     cloud: Boolean = Field(default=False, description="true or false (chips of cloud alone)")
 
 
 def staging_beside(url: str) -> str:
-    """Where the staging folder of a cube is unless `store.staging` says otherwise."""
+    """The default of `store.staging` for a cube's URL."""
     place = url.removeprefix(ICECHUNK).rstrip("/")
     return place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"
 
 
-class Store(Section):
+class StoreSection(Section):
     """Where the cube and the staged chips are kept."""
 
     url: StorageUrl = Field(description="a path or URL such as s3://bucket/cube.zarr")
@@ -265,7 +259,7 @@ class Store(Section):
         return data
 
     @model_validator(mode="after")
-    def _check(self) -> Store:
+    def _check(self) -> Self:
         if self.staging.startswith(ICECHUNK):
             raise rule_error(
                 "staging", shown_url(self.staging), "a plain path or URL: staged chips are objects, not arrays"
@@ -276,8 +270,8 @@ class Store(Section):
         return self
 
 
-class Compute(Section):
-    """The Ray cluster and what each actor takes of it."""
+class ComputeSection(Section):
+    """The Ray cluster, and what each actor takes from it."""
 
     address: Text | None = Field(default=None, description="a Ray cluster address, or null to start Ray locally")
     actors_min: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
@@ -291,7 +285,7 @@ class Compute(Section):
     )
     read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
     wait_minutes: Number = Field(
-        default=0.0, ge=0, description="a number ≥ 0 (minutes for the cluster to start nodes that it does not have yet)"
+        default=0.0, ge=0, description="a number ≥ 0 (minutes to wait for the cluster to start nodes)"
     )
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
     execution: Literal["auto", "eager", "compiled"] = Field(
@@ -299,21 +293,21 @@ class Compute(Section):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> Compute:
+    def _check(self) -> Self:
         if self.actors_max is not None and self.actors_max < self.actors_min:
             raise rule_error("actors_max", self.actors_max, f"an integer ≥ compute.actors_min = {self.actors_min}")
         gpus = self.gpus_per_actor
         if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
-            raise rule_error("gpus_per_actor", gpus, str(type(self).model_fields["gpus_per_actor"].description))
+            raise rule_error("gpus_per_actor", gpus, self.allowed("gpus_per_actor"))
         if self.wait_minutes and (gpus == "auto" or self.actors_max is None):
-            # What is not there yet cannot be counted.
-            expected = "0, or compute.gpus_per_actor and compute.actors_max as numbers beside it"
+            # Nodes that do not exist yet cannot be counted.
+            expected = "0, or compute.gpus_per_actor and compute.actors_max as numbers"
             raise rule_error("wait_minutes", self.wait_minutes, expected)
         return self
 
 
-class Failures(Section):
-    """What happens when chips fail or nothing moves."""
+class FailuresSection(Section):
+    """What happens when chips fail or nothing progresses."""
 
     max_failed: Share = Field(
         default=0.01,
@@ -330,8 +324,8 @@ class Failures(Section):
     )
 
 
-class Prices(Section):
-    """What a run pays for, in `costs.currency`."""
+class PricesSection(Section):
+    """Prices, in `costs.currency`."""
 
     gpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GPU for one hour)")
     cpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one core for one hour)")
@@ -341,52 +335,54 @@ class Prices(Section):
     thousand_requests: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (1000 objects written)")
 
 
-class Costs(Section):
-    """What the estimate of a run is made from."""
+class CostsSection(Section):
+    """What the estimate of a run's cost is based on."""
 
     calibration: PathOrUrl | None = Field(
-        default=None, description="the path or URL of what `difffusr calibrate` wrote, or null"
+        default=None, description="the path or URL of the file that `difffusr calibrate` wrote, or null"
     )
     currency: Text = Field(default="EUR", description="the name of a currency")
-    prices: Prices = Field(default_factory=Prices, description="a section with gpu_hour, cpu_hour, …")
+    prices: PricesSection = Field(default_factory=PricesSection, description="a section with gpu_hour, cpu_hour, …")
 
 
 class RunConfig(Section):
-    """Everything a run is told. Frozen; nothing else is read from files or the environment."""
+    """The whole configuration of a run. Frozen; nothing else is read from files or the environment."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="letters, digits, '.', '_' and '-', beginning with a letter or digit",
     )
-    area: Area = Field(description="a section with one of geojson, file, bbox, tiles")
-    period: Period = Field(
+    area: AreaSection = Field(description="a section with one of geojson, file, bbox, tiles")
+    period: PeriodSection = Field(
         description="a section with start and end, a month such as 2023-06, a year such as 2023, or last-month"
     )
-    source: Source = Field(description="a section with one of stac_api, static_catalog, items")
-    grid: Grid = Field(default_factory=Grid, description="a section with chip_px, overlap_px, …")
-    model: Model = Field(default_factory=Model, description="a section with preset, stage1, fusion, …")
-    scenes: Scenes = Field(default_factory=Scenes, description="a section with max_scenes, …")
-    skip: Skip = Field(default_factory=Skip, description="a section with water, cloud")
-    store: Store = Field(description="a section with url")
-    compute: Compute = Field(default_factory=Compute, description="a section with address, actors_min, …")
-    failures: Failures = Field(
-        default_factory=Failures, description="a section with max_failed, on_failed, stall_minutes"
+    source: SourceSection = Field(description="a section with one of stac_api, static_catalog, items")
+    grid: GridSection = Field(default_factory=GridSection, description="a section with chip_px, overlap_px, …")
+    model: ModelSection = Field(default_factory=ModelSection, description="a section with preset, stage1, fusion, …")
+    scenes: ScenesSection = Field(default_factory=ScenesSection, description="a section with max_scenes, …")
+    skip: SkipSection = Field(default_factory=SkipSection, description="a section with water, cloud")
+    store: StoreSection = Field(description="a section with url")
+    compute: ComputeSection = Field(default_factory=ComputeSection, description="a section with address, actors_min, …")
+    failures: FailuresSection = Field(
+        default_factory=FailuresSection, description="a section with max_failed, on_failed, stall_minutes"
     )
-    costs: Costs = Field(default_factory=Costs, description="a section with calibration, currency, prices")
+    costs: CostsSection = Field(
+        default_factory=CostsSection, description="a section with calibration, currency, prices"
+    )
     budget: Number | None = Field(
         default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
     )
 
     @model_validator(mode="after")
-    def _check(self) -> RunConfig:
+    def _check(self) -> Self:
         if self.budget is not None and self.costs.calibration is None:
-            expected = "null, or costs.calibration beside it: the file that `difffusr calibrate` writes"
+            expected = "null, or costs.calibration as well: the file that `difffusr calibrate` writes"
             raise rule_error("budget", self.budget, expected)
         return self
 
     def canonical(self) -> dict[str, Any]:
         """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
-        or the query strings of URLs. Without `skip` where nothing is skipped: as it was before there was a choice."""
+        or the query strings of URLs. Without `skip` if nothing is skipped: hashes are those of before that key."""
         data = self.model_dump(mode="json", exclude={"store": {"storage_options"}})
         if not any(data["skip"].values()):
             del data["skip"]

@@ -1,4 +1,4 @@
-"""The values of a configuration: what is allowed in each kind of field."""
+"""The kinds of values in a configuration, and what is allowed in each."""
 
 from __future__ import annotations
 
@@ -8,74 +8,35 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import fsspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from difffusr.pipeline.ground.urls import is_url
 
-#: Sections of which exactly one key must be given.
-CHOICES = {
-    "area": ("geojson", "file", "bbox", "tiles"),
-    "source": ("stac_api", "static_catalog", "items"),
-}
-
-
-_TILE = re.compile(r"T?(0?[1-9]|[1-5]\d|60)([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
+#: What the URL of a store begins with if an Icechunk repository holds the cube.
+ICECHUNK = "icechunk+"
 
 
 #: Letters of the columns of MGRS squares, by zone modulo 3.
 TILE_COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")
 
 
-def rule_error(key: str, found: object, expected: str) -> PydanticCustomError:
-    """An error on `key` of the section being validated."""
-    return PydanticCustomError("rule", "{expected}", {"key": key, "found": found, "expected": expected})
-
-
-def _resolve(text: str, info: ValidationInfo) -> str:
-    """A plain path made absolute against the config file's folder; a URL as it is."""
-    if is_url(text):
-        return text
-    folder = (info.context or {}).get("folder", Path.cwd())
-    return str((folder / Path(text).expanduser()).resolve())
+_TILE = re.compile(r"T?(0?[1-9]|[1-5]\d|60)([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
 
 
 def tile_id(text: str) -> str:
-    """An MGRS tile id in the form 05ABC: two digits of zone, no leading T."""
+    """An MGRS tile id in the form 05ABC: two digits of zone, no leading T. Raises ValueError for anything else."""
     match = _TILE.fullmatch(text.strip().upper())
     if match is None or match[2][1] not in TILE_COLUMNS[int(match[1]) % 3]:
         raise ValueError(text)
     return f"{int(match[1]):02d}{match[2]}"
 
 
-def _http(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
-        raise ValueError(text)
-    return text
-
-
-#: What a store's URL begins with where an Icechunk repository keeps it.
-ICECHUNK = "icechunk+"
-
-
-def _storage_url(text: str, info: ValidationInfo) -> str:
-    """A path or a URL that fsspec knows, without a password in it, without a slash at its end."""
-    if text.startswith(ICECHUNK):
-        return ICECHUNK + _storage_url(text.removeprefix(ICECHUNK), info)
-    if is_url(text):
-        parts = urlsplit(text)
-        if parts.password or parts.query:
-            raise PydanticCustomError("secret", "no credentials in a URL: use the environment or store.storage_options")
-        known = fsspec.available_protocols()
-        if any(protocol not in known for protocol in parts.scheme.split("::")):
-            raise ValueError(text)
-        return text.rstrip("/")
-    return _resolve(text, info)
-
-
 def number_of(value: object) -> object:
-    """Lets a numeric string through to a number field, so that overrides from a command line work; not a boolean."""
+    """A numeric string as a number, so that overrides from a command line work; other values unchanged.
+
+    Raises ValueError for a boolean.
+    """
     if isinstance(value, bool):
         raise ValueError(value)
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value.strip()):
@@ -86,7 +47,7 @@ def number_of(value: object) -> object:
 
 
 def share_of(value: object) -> object:
-    """`1%` as 0.01; a number as it is."""
+    """`1%` as 0.01; a number unchanged."""
     if isinstance(value, str) and value.strip().endswith("%"):
         share = number_of(value.strip()[:-1])
         return share / 100 if isinstance(share, int | float) else value
@@ -95,6 +56,37 @@ def share_of(value: object) -> object:
 
 def _boolean(value: object) -> object:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _resolve(text: str, info: ValidationInfo) -> str:
+    """A plain path made absolute against the config file's folder; a URL unchanged."""
+    if is_url(text):
+        return text
+    folder = (info.context or {}).get("folder", Path.cwd())
+    return str((folder / Path(text).expanduser()).resolve())
+
+
+def _storage_url(text: str, info: ValidationInfo) -> str:
+    """A path or a URL that fsspec knows, without credentials and without a slash at its end."""
+    if text.startswith(ICECHUNK):
+        return ICECHUNK + _storage_url(text.removeprefix(ICECHUNK), info)
+    if not is_url(text):
+        return _resolve(text, info)
+    parts = urlsplit(text)
+    if parts.password or parts.query:
+        raise PydanticCustomError("secret", "no credentials in a URL: use the environment or store.storage_options")
+    from fsspec import available_protocols  # takes longer to import than all the rest of the configuration
+
+    known = available_protocols()
+    if any(protocol not in known for protocol in parts.scheme.split("::")):
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
+def _http(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
+        raise ValueError(text)
+    return text
 
 
 def _policy(text: str) -> str:
@@ -119,7 +111,7 @@ StorageUrl = Annotated[Text, AfterValidator(_storage_url)]
 HttpUrl = Annotated[Text, AfterValidator(_http)]
 
 
-Tile = Annotated[Text, AfterValidator(tile_id)]
+Tile = Annotated[Text, AfterValidator(tile_id), Field(description="an MGRS tile id such as 48QUE")]
 
 
 Integer = Annotated[int, BeforeValidator(number_of)]
@@ -138,21 +130,3 @@ Policy = Annotated[str, AfterValidator(_policy)]
 
 
 Date = Annotated[dt.date, Field(strict=False)]
-
-
-class Section(BaseModel):
-    """Every field's description says what is allowed: errors quote it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-def exactly_one(section: BaseModel, name: str) -> None:
-    """Raises unless exactly one of the section's choices is given."""
-    keys = CHOICES[name]
-    given = [key for key in keys if getattr(section, key) is not None]
-    if len(given) != 1:
-        raise PydanticCustomError(
-            "choice",
-            "found {found}, expected exactly one of {keys}",
-            {"found": " and ".join(given) or "none", "keys": ", ".join(keys)},
-        )

@@ -7,7 +7,7 @@ from typing import Any
 
 import zarr
 
-from difffusr.pipeline.config.sections import Period
+from difffusr.pipeline.config.sections import PeriodSection
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.layout import BASE_LEVEL
 from difffusr.pipeline.cube.store import open_store
@@ -45,7 +45,7 @@ class Cube:
         """By label, each period's position on the zone's time axis, and its first and last day."""
         found = {}
         for step, (start, end) in enumerate(self._attribute(epsg, "difffusr:periods")):
-            period = Period(start=date.fromisoformat(start), end=date.fromisoformat(end))
+            period = PeriodSection(start=date.fromisoformat(start), end=date.fromisoformat(end))
             found[period.label] = step, (period.start, period.end)
         return found
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.config.sections import Area, RunConfig
+from difffusr.pipeline.config.sections import AreaSection, RunConfig
 from difffusr.pipeline.geo.drawn import Drawn, horizontal
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import one_line, shown_url
@@ -56,7 +56,7 @@ def area_geometry(config: RunConfig) -> BaseGeometry | list[str]:
     return geometry_of(config.area)
 
 
-def geometry_of(area: Area) -> BaseGeometry | list[str]:
+def geometry_of(area: AreaSection) -> BaseGeometry | list[str]:
     """What an area covers: a valid polygon or multipolygon in EPSG:4326 (x = longitude within ±180, y = latitude,
     degrees; cut at 180° where it crosses), or the list of MGRS tile ids when the area is given as tiles.
 

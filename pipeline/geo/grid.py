@@ -128,11 +128,11 @@ class PixelWindow(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """Sizes of chips and shards.
+    """Sizes of chips and shards. Not checked here: the section `grid` of a configuration is.
 
     Attributes:
         chip_px: side of a chip in 10 m pixels, a multiple of 6.
-        overlap_px: 10 m pixels that neighbouring chips share, a multiple of 6, at most half a chip.
+        overlap_px: 10 m pixels that neighbouring chips share, a positive multiple of 6, less than half a chip.
         shard_px: side of a shard in 2.5 m pixels.
         chunk_px: side of an inner chunk in 2.5 m pixels; divides `shard_px`.
     """
@@ -141,15 +141,6 @@ class Grid:
     overlap_px: int = 24
     shard_px: int = 2048
     chunk_px: int = 256
-
-    def __post_init__(self) -> None:
-        if self.chip_px % LATTICE_PX or self.overlap_px % LATTICE_PX or not 0 < self.overlap_px <= self.chip_px // 2:
-            raise ValueError(
-                f"chip of {self.chip_px} px with overlap {self.overlap_px}: both must be multiples of 6 "
-                "and the overlap at most half a chip"
-            )
-        if self.shard_px % self.chunk_px:
-            raise ValueError(f"shard of {self.shard_px} px is not a multiple of its chunk of {self.chunk_px}")
 
     @property
     def stride_px(self) -> int:

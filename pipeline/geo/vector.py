@@ -9,13 +9,13 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
-from difffusr.pipeline.config.sections import Area
+from difffusr.pipeline.config.sections import AreaSection
 from difffusr.pipeline.geo.drawn import Drawn, horizontal
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import one_line, shown_url
 
 
-def read_vector_file(area: Area) -> Drawn:
+def read_vector_file(area: AreaSection) -> Drawn:
     """The geometries of `area.file`: of `area.layer`, of features that match `area.where`. Raises ConfigError."""
     file = str(area.file)
     place = f"area.file: {shown_url(file)}"
@@ -34,7 +34,7 @@ def read_vector_file(area: Area) -> Drawn:
     return Drawn(geometries, horizontal(frame.crs, place), place)
 
 
-def _read_with_ogr(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
+def _read_with_ogr(file: str, area: AreaSection, place: str) -> gpd.GeoDataFrame:
     """The features of a file that GDAL reads (GeoPackage, Shapefile, zipped or not, FlatGeobuf, GeoJSON, …)."""
     try:
         kinds = dict(gpd.list_layers(file).itertuples(index=False))
@@ -43,7 +43,7 @@ def _read_with_ogr(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
     return _select(file, _layer(kinds, area, place), area.where, place)
 
 
-def _layer(kinds: dict[str, str | None], area: Area, place: str) -> str:
+def _layer(kinds: dict[str, str | None], area: AreaSection, place: str) -> str:
     """The layer to read: the one asked for, else the only one, else the only one that may have polygons."""
     names = ", ".join(repr(name) for name in kinds) or "none"
     if area.layer is not None:
@@ -76,7 +76,7 @@ def _select(source: str | io.BytesIO, layer: str | None, where: str | None, plac
         raise ConfigError(f"{place}: cannot be read: {one_line(error, None)}") from None
 
 
-def _read_geoparquet(file: str, area: Area, place: str) -> gpd.GeoDataFrame:
+def _read_geoparquet(file: str, area: AreaSection, place: str) -> gpd.GeoDataFrame:
     """The features of a GeoParquet file; GDAL in wheels does not read it."""
     if area.layer is not None:
         raise ConfigError(f"{place}: no layer {area.layer!r} (area.layer), GeoParquet has none")

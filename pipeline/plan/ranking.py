@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.config.sections import Scenes
+from difffusr.pipeline.config.sections import ScenesSection
 from difffusr.pipeline.plan.borders import NEVER, choose_dates
 from difffusr.pipeline.plan.looks import Cells, Look, size_of
 from difffusr.pipeline.scenes.item import Scene
@@ -117,7 +117,7 @@ class Ranked:
 
 
 def rank_strip(
-    wishes: Scenes,
+    wishes: ScenesSection,
     cells: Cells,
     candidates: Candidates,
     strip: Strip,
@@ -187,7 +187,7 @@ def _gather(cells: Cells, candidates: Candidates, strip: Strip, looks: Mapping[i
 
 
 def _agreed(
-    wishes: Scenes, cells: Cells, candidates: Candidates, strip: Strip, views: _Views, above: Mapping[int, int]
+    wishes: ScenesSection, cells: Cells, candidates: Candidates, strip: Strip, views: _Views, above: Mapping[int, int]
 ) -> NDArray[np.int64]:
     """(n,) slot of the first scene of each chip by agreement with its neighbours; −1 where there is none."""
     here = np.unique(candidates.label[views.scene[views.scene >= 0]])
@@ -224,7 +224,7 @@ def _settled(labels: NDArray[np.int32], strip: Strip, above: Mapping[int, int]) 
 
 
 def _fill(
-    wishes: Scenes,
+    wishes: ScenesSection,
     cells: Cells,
     candidates: Candidates,
     strip: Strip,
@@ -262,7 +262,7 @@ def _fill(
 
 
 def _merit(
-    wishes: Scenes,
+    wishes: ScenesSection,
     cells: Cells,
     candidates: Candidates,
     views: _Views,

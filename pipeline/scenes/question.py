@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.config.sections import RunConfig, Source
+from difffusr.pipeline.config.sections import RunConfig, SourceSection
 from difffusr.pipeline.geo.area import area_geometry
 from difffusr.pipeline.geo.globe import tile_footprint
 from difffusr.pipeline.ground.errors import CatalogError
@@ -42,7 +42,7 @@ class _Limit(NamedTuple):
         return value is not None and self.sign * value > self.sign * self.bound
 
 
-def _limits(source: Source) -> tuple[_Limit, ...]:
+def _limits(source: SourceSection) -> tuple[_Limit, ...]:
     cloud, nodata, snow = source.max_cloud_cover, source.max_nodata, source.max_snow_cover
     sun = source.min_sun_elevation
     return (

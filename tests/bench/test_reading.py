@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
-from difffusr.pipeline.config.sections import Grid
+from difffusr.pipeline.config.sections import GridSection
 from difffusr.pipeline.scenes.synthetic.world import generate_world
 
 HERE = Path(__file__).resolve().parent
@@ -59,7 +59,7 @@ class Layout:
         return f"{self.shard}-{self.chunk}-{self.bands}"
 
 
-CUBE = Layout("the cube", Grid().shard_px, Grid().chunk_px)
+CUBE = Layout("the cube", GridSection().shard_px, GridSection().chunk_px)
 LAYOUTS = (
     CUBE,
     Layout("inner chunks of 128", 2048, 128),

@@ -87,4 +87,4 @@ def test_what_cannot_be_said_is_one_line(command, configure, words, said):
 def test_a_budget_without_a_calibration_is_refused(command, configure):
     ended = command("run", configure("poor", budget=10))
     assert ended.code == 2
-    assert "budget: found 10.0, expected null, or costs.calibration beside it" in " ".join(ended.err.split())
+    assert "budget: found 10.0, expected null, or costs.calibration as well" in " ".join(ended.err.split())

@@ -23,10 +23,10 @@ from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storag
 @pytest.fixture(scope="session")
 def reported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the ended run, asked for by its configuration."""
-    from difffusr.pipeline.commands.cube import show_report
+    from difffusr.pipeline.commands.cube import report
 
     path = tmp_path_factory.mktemp("page") / "report.html"
-    show_report(str(finished_run), path, periods=(), with_scenes=True)
+    report(str(finished_run), path)
     return path
 
 

@@ -17,6 +17,7 @@ import pytest
 import rasterio
 import yaml
 from beside import ROOT, SHARED
+from tiny_training import TINY
 
 from difffusr.kernels.networks.fusion.build import fusion_from_weights
 from difffusr.kernels.networks.stage1 import Stage1
@@ -30,21 +31,6 @@ EXAMPLES = ROOT / "pipeline" / "config" / "examples"
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
-#: A network that learns nothing worth having, quickly.
-TINY: dict[str, Any] = {
-    "rrdb": {"channels": 8, "blocks": 1, "growth": 4},
-    "encoder": {"widths": [4, 4, 8, 8, 8, 8]},
-    "unet": {
-        "inner_channels": 16,
-        "channel_mults": [1, 2],
-        "res_blocks": 1,
-        "attn_strides": [],
-        "fold": 4,
-        "norm_groups": 4,
-        "kernel_dim": 8,
-        "mid_attention": False,
-    },
-}
 STEPS = 12
 
 
@@ -232,5 +218,5 @@ def test_what_cannot_be_trained_is_named_in_one_line(difffusr, describe, changes
 def test_a_missing_extra_is_named(difffusr, describe, monkeypatch):
     monkeypatch.setattr(launch, "_EXTRA", ("matplotlib", "no_such_module"))
     ended = difffusr("train", "sr", describe())
-    assert ended.code == 1
-    assert "pip install 'difffusr[train]'" in ended.err
+    assert ended.code == 2
+    assert "error: train needs the package no_such_module: pip install 'difffusr[train]'" in ended.err

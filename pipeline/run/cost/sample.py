@@ -14,7 +14,7 @@ import numpy as np
 from rasterio.warp import transform_bounds
 
 from difffusr.kernels.bands import GSD_M
-from difffusr.pipeline.config.sections import Area, Period, RunConfig, Source
+from difffusr.pipeline.config.sections import AreaSection, PeriodSection, RunConfig, SourceSection
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, grid_of
 from difffusr.pipeline.plan.decision import decide
 from difffusr.pipeline.plan.tables import ChipPlan, Plan
@@ -78,9 +78,9 @@ def generated_plan(config: RunConfig, folder: Path) -> Plan:
     catalog = write_catalog([_stretched(rendered, west, north, int(east - west))], folder / "archive")
     inside = transform_bounds(f"EPSG:{rendered.epsg}", "EPSG:4326", *_middle(west, south, east, north))
     there = {
-        "area": Area(bbox=inside),
-        "period": Period(start=dt.date.fromisoformat(PERIOD[0]), end=dt.date.fromisoformat(PERIOD[1])),
-        "source": Source(static_catalog=str(catalog)),
+        "area": AreaSection(bbox=inside),
+        "period": PeriodSection(start=dt.date.fromisoformat(PERIOD[0]), end=dt.date.fromisoformat(PERIOD[1])),
+        "source": SourceSection(static_catalog=str(catalog)),
     }
     return decide(config.model_copy(update=there))
 

@@ -1,7 +1,7 @@
-"""Measures everything that the model card states, and writes it there: `make model-card DATA=…`.
+"""Measures all figures of the model card and writes them into it: `make model-card DATA=…`.
 
-The card is kernels/weights/README.md. What stands between a line ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is
-replaced by the table of that name; all else is prose and stays.
+The card is kernels/weights/README.md. The lines between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` are replaced
+by the table of that name; everything else stays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from difffusr.pipeline.weights.training.validation import evaluate_product
 CARD: Final = Path(str(resources.files("difffusr.kernels.weights"))) / "README.md"
 
 
-#: Scenes that no training saw, beside those that the training configuration holds out.
+#: Scenes that no training saw, in addition to those that the training configuration holds out.
 _MORE_SCENES: Final = "archive/items/S2B_48Q*"
 
 
@@ -132,7 +132,7 @@ def _facts() -> str:
 
 
 def _training() -> str:
-    """What the files say of their own training."""
+    """What the files state about their training."""
     lines = ["| | stage 1 | fusion |", "|---|---|---|"]
     said = [load_weights(shipped("small", stage)).metadata for stage in ("stage1", "fusion")]
     keys = sorted(set().union(*said) - {"config", "kind"})
@@ -203,7 +203,7 @@ def _product(model: Any, data: Path) -> str:
     for scene in unseen_scenes(data):
         try:
             scores = evaluate_product(model, scene)
-        except ValueError:  # smaller than a chip seen from four times as far
+        except ValueError:  # smaller than a chip after it is made four times coarser
             continue
         row = [scores[key] for key in ("rgb bicubic", "rgb product", "nir bicubic", "nir product")]
         lines.append(f"| {scene.name[:40]} | " + " | ".join(f"{value:.2f}" for value in row) + " |")

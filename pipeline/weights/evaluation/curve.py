@@ -47,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m difffusr.pipeline.weights.evaluation.curve", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder that hr/ is in")
-    parser.add_argument("--out", type=Path, default=Path("notebooks/sampler-curve.png"), help="the JSON goes beside it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("notebooks/sampler-curve.png"),
+        help="picture; the JSON goes into the same folder",
+    )
     args = parser.parse_args(argv)
     stage1 = Stage1.from_weights(load_weights(shipped("small", "stage1")))
     own, pairs = shipped_sampling(), held_out_pairs(args.data, "sensor")
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _hot(own: Sampling) -> tuple[float, ...]:
-    """The weights' own temperature, and the honest one."""
+    """The weights' own temperature, and 1."""
     return tuple(dict.fromkeys((own.temperature, 1.0)))
 
 
@@ -90,7 +95,7 @@ def point(stage1: Stage1, pairs: Sequence[Pair], sampling: Sampling) -> Point:
 
 
 def costs(point: Point, reference: Point) -> dict[str, float]:
-    """What a point is worse by than the reference: "psnr" in decibels, distances as a share; below 0 it is better."""
+    """How much worse a point is than the reference: "psnr" in decibels, distances as a share; below 0 it is better."""
     worse = {name: point[name] / reference[name] - 1 for name in DISTANCES}
     return {"psnr": reference["psnr"] - point["psnr"], **worse}
 

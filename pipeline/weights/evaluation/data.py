@@ -1,4 +1,4 @@
-"""What weights are judged on: images as pairs of fine and coarse, scenes as Wald's protocol makes them coarser."""
+"""The data that weights are evaluated on: pairs of fine and coarse images, and 12-band scenes."""
 
 from __future__ import annotations
 
@@ -31,16 +31,12 @@ Degradation = Literal["sensor", "gaussian"]
 _MARGIN: Final = 2
 
 
-#: Fewer coarse pixels a side than so many say nothing of a scene.
-_LEAST_COARSE_PX: Final = 3
-
-
 @dataclass(frozen=True)
 class ImageOptions:
-    """How the images of a folder are read where they do not say it themselves.
+    """How the images of a folder are read if they do not state it themselves.
 
     Attributes:
-        gsd_m: metres a pixel; None takes an ``index.csv`` beside the image, or the georeference of a GeoTIFF.
+        gsd_m: metres a pixel; None takes an ``index.csv`` in the image's folder, or the georeference of a GeoTIFF.
         rgb: which bands are red, green, blue, counted from 1.
         full_scale: the value that means a reflectance of 1; None is 255 for 8 bits and 10 000 otherwise.
         held_out: only images whose name matches one of these globs; all if empty.
@@ -65,7 +61,7 @@ class Pair:
 def find_images(folder: Path, options: ImageOptions) -> list[ImageFile]:
     """All images below a folder, or the one given, in the order of their paths.
 
-    Raises ConfigError where there are none, or where the GSD of one is not known.
+    Raises ConfigError if there are none, or if the GSD of one is not known.
     """
     if not folder.exists():
         raise ConfigError(f"{folder}: no such folder or image")
@@ -73,7 +69,7 @@ def find_images(folder: Path, options: ImageOptions) -> list[ImageFile]:
     if options.held_out:
         paths = [p for p in paths if any(p.match(pattern) for pattern in options.held_out)]
     if not paths:
-        raise ConfigError(f"{folder}: no image to judge on; expected GeoTIFF, PNG or JPEG files below it")
+        raise ConfigError(f"{folder}: no image to evaluate on; expected GeoTIFF, PNG or JPEG files below it")
     stated = {index.parent: _stated_gsds(index) for index in {p.parent / "index.csv" for p in paths} if index.exists()}
     return [_described(path, options, stated.get(path.parent, {})) for path in paths]
 

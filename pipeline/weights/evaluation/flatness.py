@@ -1,4 +1,4 @@
-"""Does open water stay flat? Texture of the product against texture of its input, band by band."""
+"""Does open water stay flat? Texture of the product compared with that of its input, band by band."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _REACH_10M_PX, _REACH_FINE_PX = 2, 10
 def evaluate_flatness(model: SuperResolution, path: Path, side_px: int = 192) -> dict[str, dict[str, float]]:
     """Texture energy of a 12-band image of 10 m before and after, in reflectance, by band: "input", "product".
 
-    The energy is the standard deviation of what a pixel has beyond the mean of the 50 m around it, so both are at one
-    scale. The middle of the image is taken, at most `side_px` pixels; the 20 and 60 m bands are its means over their
+    The energy is the standard deviation of pixels minus the mean of the 50 m around them, so both are at one scale.
+    The middle of the image is taken, at most `side_px` pixels; the 20 and 60 m bands are its means over their
     pixels. Raises ReadError for a file that is not 12 bands in the usual order.
     """
     with rasterio.open(path) as dataset:
@@ -40,7 +40,7 @@ def evaluate_flatness(model: SuperResolution, path: Path, side_px: int = 192) ->
     product = (model(native, valid, noise)[0].float().cpu() * 10_000).round() / 10_000  # as a cube stores it
     return {
         band: {
-            "input": float(texture_energy(_bilinear(native, band, side), _REACH_10M_PX)),
+            "input": float(texture_energy(_on_10_m(native, band, side), _REACH_10M_PX)),
             "product": float(texture_energy(product[i : i + 1], _REACH_FINE_PX)),
         }
         for i, band in enumerate(BANDS)
@@ -51,7 +51,7 @@ def _reduced(x: torch.Tensor, factor: int) -> torch.Tensor:
     return F.avg_pool2d(x[None], factor) if factor > 1 else x[None]
 
 
-def _bilinear(native: Mapping[int, torch.Tensor], band: str, side: int) -> torch.Tensor:
+def _on_10_m(native: Mapping[int, torch.Tensor], band: str, side: int) -> torch.Tensor:
     """The band as measured, on the 10 m grid: (1, side, side)."""
     gsd = next(g for g, names in GROUPS.items() if band in names)
     x = native[gsd][:, [GROUPS[gsd].index(band)]]

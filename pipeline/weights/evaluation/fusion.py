@@ -1,4 +1,4 @@
-"""Stage 2 against classical pansharpening, under Wald's protocol on real scenes."""
+"""Stage 2 compared with classical pansharpening, under Wald's protocol on real scenes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FUSED: Final = "fusion network"
 CONSISTENT: Final = f"{FUSED} + bp"
 
 
-#: How the product compares with a baseline: which are best, relative ERGAS, difference of SAM in degrees.
+#: How the product compares with the best baselines: their names, relative ERGAS, difference of SAM in degrees.
 Margin = dict[str, Any]
 
 
@@ -61,7 +61,7 @@ def evaluate_fusion(
     scenes: Sequence[NativeScene],
     facts: Mapping[str, Any],
     crops: int = 4,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Evaluation:
     """Every method on every scene, one table a group of bands.
 
@@ -119,7 +119,7 @@ def _scores(x: Tensor, sample: WaldSample) -> dict[str, float]:
 
 def _table(gsd: int, each: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Scores:
     note = (
-        f"Truth: {', '.join(GROUPS[gsd])} at {gsd} m. Input: the same from {upscale_factor(gsd)} × as far, with the "
+        f"Truth: {', '.join(GROUPS[gsd])} at {gsd} m. Input: the same {upscale_factor(gsd)} × coarser, with the "
         f"sensor's MTF. Guide: {', '.join(RGB)} at {gsd} m."
     )
     return Scores(f"{gsd} m bands", METRICS, mean_scores(each), each, (FUSED, CONSISTENT), note)

@@ -48,7 +48,7 @@ SCALE: Final = 4
 SMALLEST_PX: Final = 48
 
 
-#: AlexNet's strides need about so many pixels; smaller images are enlarged to it, as opensr-test does.
+#: AlexNet's strides need about this many pixels; smaller images are enlarged to it, as opensr-test does.
 ALEXNET_PX: Final = 64
 
 
@@ -86,19 +86,19 @@ def opensr_scores(
 
     Args:
         lr: input (3, h, w), reflectance, red, green, blue, float.
-        sr: what was made of it (3, 4h, 4w), likewise.
+        sr: its super-resolution (3, 4h, 4w), likewise.
         hr: truth (3, 4h, 4w), likewise, the shorter side at least 48; for "lpips" and "clip" square.
         distance: "nd" compares pixels by |x − y| / |x + y|; "lpips" and "clip" compare patches by trained networks.
         device: where torch computes.
 
     Returns:
-        By key of `KEYS`; lower is better but for `improvement`, and `synthesis`, which has no better:
+        By key of `KEYS`; lower is better, except for `improvement` (higher) and `synthesis` (neither):
         reflectance: mean |lr − sr brought down| (reflectance).
         spectral: mean angle between lr and sr brought down (degrees).
         spatial: shift between lr and sr brought down (pixels of lr); NaN where none below 5 is found.
         synthesis: mean |lr brought up − sr| (reflectance), how much was added, be it right or wrong; sr has here, and
             below, the histograms and the position of hr.
-        hallucination, omission, improvement: shares within [0, 1]; NaN where sr and hr are no more than lr brought up.
+        hallucination, omission, improvement: shares within [0, 1]; NaN where sr and hr equal lr brought up.
 
     Raises:
         DifffusrError: the extra is not installed or cannot be imported.
@@ -188,8 +188,8 @@ def _import(name: str) -> ModuleType:
 def _import_torchvision() -> torch.library.Library | None:
     """Import torchvision even where its compiled operators were built for another build of torch.
 
-    PyPI's torchvision is compiled against CUDA: beside a torch for the CPU its operators do not load, and then it
-    fails to register what they return. Nothing here calls them, so the two it insists on are declared, without code.
+    PyPI's torchvision is compiled against CUDA: with a torch for the CPU its operators do not load, and it fails to
+    register what they return. Nothing here calls them, so the two that it requires are declared, without code.
     """
     try:
         import_module("torchvision")
@@ -217,7 +217,7 @@ def _lpips_network() -> nn.Module:
 
 
 def _fetch_network(distance: Distance) -> None:
-    """Fail before the library does, and in one line, where the weights of a distance cannot be had."""
+    """Fail before the library does, in one line, if the weights of a distance cannot be fetched."""
     if distance == "lpips":
         _lpips_network()
         return

@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table on the terminal, as JSON, and as one self-contained page with crops."""
+"""The results of an evaluation: a table on the terminal, JSON, and one self-contained page with crops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from torch import Tensor
 
-#: Enlargement of crops on the page: one fine pixel is so many on the screen.
+#: Enlargement of crops on the page: screen pixels per fine pixel.
 _ZOOM: Final = 2
 
 
@@ -50,7 +50,7 @@ class Scores:
     note: str = ""
 
     def best(self, metric: str, among: Sequence[str] | None = None) -> str | None:
-        """The method with the best mean of a metric; None where none is better by it."""
+        """The method with the best mean of a metric; None for a metric without a better direction."""
         better = self.metrics[metric].better
         known = {
             name: row[metric]
@@ -169,7 +169,7 @@ def heat_picture(x: Tensor, high: float) -> NDArray[np.uint8]:
 
 
 def to_page(evaluation: Evaluation) -> str:
-    """One HTML page without any file beside it."""
+    """One self-contained HTML page."""
     facts = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in evaluation.facts.items())
     tables = "".join(_table_html(scores) for scores in evaluation.tables)
     crops = "".join(_crops_html(c) for c in evaluation.crops)

@@ -1,4 +1,4 @@
-"""Stage 1 against enlargement without it: fidelity, what textures look like, consistency, and calibration."""
+"""Stage 1 compared with enlargement without it: fidelity, texture, consistency, and calibration."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def evaluate_super_resolution(
     scorer: Scorer | None = None,
     only: Sequence[str] | None = None,
     timed: bool = True,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Evaluation:
     """Every way to enlarge on every pair.
 
@@ -78,7 +78,7 @@ def evaluate_super_resolution(
         scorer: further scores, such as those of OpenSR-test.
         only: names of the ways to judge; all of them by default. Crops need them all.
         timed: also measure the seconds of each way for a chip of 192 px.
-        progress: told after each pair.
+        progress: called after each pair with pairs done and in total.
     """
     ways = [way for way in _ways(stage1, sampling) if only is None or way.name in only]
     each: dict[str, dict[str, dict[str, float]]] = {}
@@ -116,7 +116,7 @@ _BETTER: Final = dict.fromkeys(
 
 
 _NOTE: Final = (
-    "+ bp: after back-projection on the input, as in a run. The context encoder's own image has no chance in it; a "
+    "+ bp: after back-projection on the input, as in a run. The context encoder's own image is deterministic; a "
     "sample trades pixel error for texture."
 )
 
@@ -147,7 +147,7 @@ def project(x: Tensor, lr: Tensor) -> Tensor:
 
 
 def initial_noise(lr: Tensor, number: int, seed: int) -> Tensor:
-    """Standard normal noise for one pair: (B, 3, h, w) → (B, 3, 4h, 4w); the same whatever else is evaluated."""
+    """Standard normal noise for one pair: (B, 3, h, w) → (B, 3, 4h, 4w); independent of what else is evaluated."""
     generator = torch.Generator().manual_seed(1_000_003 * seed + number)
     shape = (len(lr), 3, SCALE * lr.shape[-2], SCALE * lr.shape[-1])
     return torch.randn(shape, generator=generator)

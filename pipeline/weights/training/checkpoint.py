@@ -1,4 +1,4 @@
-"""A training on disk: what it needs to go on as if nothing had happened, and the weights it ends with."""
+"""A training on disk: the checkpoint that it continues from, and the weights that it exports."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def write_checkpoint(
     optimiser: torch.optim.Optimizer,
     buffers: Sequence[Mapping[str, Tensor]],
 ) -> None:
-    """Write `out/checkpoint/state.pt` in one move: whoever is killed meanwhile keeps the one before.
+    """Write `out/checkpoint/state.pt` atomically: a process killed meanwhile leaves the previous one.
 
     `buffers`: of the other workers' learning networks (batch statistics, queue), in the order of their ranks.
-    Raises StoreError where there is no room or no permission.
+    Raises StoreError if there is no space or no permission.
     """
     folder = out / "checkpoint"
     state = {
@@ -55,9 +55,9 @@ def write_checkpoint(
 def read_checkpoint(
     out: Path, learning: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, rank: int = 0
 ) -> tuple[int, float]:
-    """Continue a training where its folder holds one; returns steps and seconds done.
+    """Load the checkpoint of a folder if there is one; returns steps and seconds done.
 
-    Raises ConfigError where the checkpoint is damaged, holds code, or is of another network.
+    Raises ConfigError if the checkpoint is damaged, holds code, or is of another network.
     """
     path = out / "checkpoint" / "state.pt"
     if not path.exists():
@@ -79,7 +79,7 @@ def read_checkpoint(
 
 
 def export(path: Path, module: nn.Module, facts: Mapping[str, str]) -> Path:
-    """Write a network's weights as half-precision safetensors, in one move; `facts` go into the header."""
+    """Write a network's weights atomically as half-precision safetensors; `facts` go into the header."""
     tensors = {key: x.half() if x.is_floating_point() else x for key, x in module.state_dict().items()}
     partial = path.with_suffix(".tmp")
     try:
@@ -92,11 +92,11 @@ def export(path: Path, module: nn.Module, facts: Mapping[str, str]) -> Path:
 
 @contextmanager
 def sole_writer(out: Path, patience_s: float = 60.0) -> Iterator[None]:
-    """Keep every other training out of the folder; waits a while for one that is just being killed.
+    """Keep every other training out of the folder; waits up to `patience_s` for one that is being killed.
 
     The lock file holds the writer's process id.
 
-    Raises DifffusrError where another one goes on in it, StoreError where the folder cannot be made.
+    Raises DifffusrError if another training runs in it, StoreError if the folder cannot be made.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def degrade_patches(hr: Tensor, rng: np.random.Generator, margin: int, kind: Deg
 
 
 def degrade(hr: Tensor, rng: np.random.Generator, margin: int = 2) -> Tensor:
-    """LR images of HR patches, each sample with a degradation of its own shared by its patches.
+    """LR images of HR patches, each sample with its own degradation, shared by its patches.
 
     Half of the samples: the sensor of Sentinel-2 (detector box and Gaussian) with an MTF that varies by band and
     sample. The other half: the blind anisotropic Gaussian of the reference over its full range, turned freely, then
@@ -61,7 +61,7 @@ def _noise_level(rng: np.random.Generator) -> float:
 
 
 def _sensor(x: Tensor, rng: np.random.Generator) -> Tensor:
-    shift = rng.uniform(-0.1, 0.15) if rng.random() < 0.8 else 0.33  # at times a sharp sensor, hardly more than a box
+    shift = rng.uniform(-0.1, 0.15) if rng.random() < 0.8 else 0.33  # sometimes a sharp sensor, close to a box
     mtf = tuple(round(float(np.clip(MTF_NYQUIST[band] + shift, 0.14, 0.6)), 2) for band in RGB)
     m = torch.stack([sensor_axis(x.shape[-1] // SCALE, value) for value in mtf])  # (3, h, H)
     return m @ x @ m.transpose(-1, -2)
@@ -69,6 +69,7 @@ def _sensor(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 @lru_cache(maxsize=128)
 def sensor_axis(coarse: int, mtf: float) -> Tensor:
+    """(coarse, 4·coarse) float32 matrix from an axis at 2.5 m to 10 m, of a sensor with this MTF at Nyquist."""
     return torch.from_numpy(sensor_matrix(coarse, SCALE, mtf)).float()
 
 

@@ -1,4 +1,4 @@
-"""The training of the fusion network: Sentinel-2 seen from farther away, so that its own bands are the truth."""
+"""The training of the fusion network: Sentinel-2 made coarser, so that its own bands are the truth."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FusionTask:
     def build(self) -> None:
         """Make the network, the same for the same seed, and read the scenes.
 
-        Raises ConfigError where no scene is large enough for a group.
+        Raises ConfigError if no scene is large enough for a group.
         """
         settings = self.settings
         scenes, self._held_out = load_scenes(settings.data, Path(settings.root))
@@ -67,11 +67,11 @@ class FusionTask:
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
 
     def groups(self) -> list[dict[str, Any]]:
-        """What the optimiser moves."""
+        """The parameter groups of the optimiser."""
         return [{"params": list(self.learning.parameters())}]
 
     def batch(self, step: int, rank: int) -> Batch:
-        """What a worker learns from in a step; depends on nothing but seed, step and rank."""
+        """What a worker learns from in a step; depends only on seed, step and rank."""
         settings = self.settings
         rng = np.random.default_rng((settings.seed, step, rank))
 
@@ -109,7 +109,7 @@ class FusionTask:
         """The learning weights under the names of `average`."""
         return self.learning.state_dict()
 
-    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
+    def validate(self, _thorough: bool, /) -> dict[str, dict[str, float]]:
         """Decibels by group and way; always of all held-out scenes."""
         return {f"{gsd} m": scores for gsd, scores in evaluate_fusion(self.average, self._held_out).items()}
 
@@ -130,7 +130,7 @@ class FusionTask:
         return shown
 
     def facts(self) -> dict[str, str]:
-        """What the exported weights state of themselves."""
+        """What the exported weights state about themselves."""
         settings = self.settings
         return {
             "config": json.dumps(asdict(settings.network)),

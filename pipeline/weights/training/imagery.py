@@ -30,7 +30,7 @@ Images = NDArray[np.float32]
 Radiometry = Literal["mixed", "published", "none"]
 
 
-#: By `resample`, the levels an image is drawn at: (GSD in metres, preference); 0 is the GSD it came at.
+#: By `resample`, the levels an image is drawn at: (GSD in metres, preference); 0 is its own GSD.
 _LEVELS = {
     "pyramid": ((TARGET_GSD_M, 1.0), (1.6, 0.35), (0.0, 0.35)),
     "target": ((TARGET_GSD_M, 1.0),),
@@ -53,7 +53,7 @@ class HRImage:
 def find_all(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageFile], list[ImageFile]]:
     """The images of all sources: (for training, held out). Every file's header is read.
 
-    Raises ConfigError or ReadError, which name the key and the file, where one cannot be used.
+    Raises ConfigError or ReadError, which name the key and the file that cannot be used.
     """
     training: list[ImageFile] = []
     held_out: list[ImageFile] = []
@@ -90,7 +90,7 @@ def read_image(file: ImageFile) -> HRImage:
 
 @contextmanager
 def _opened(file: ImageFile) -> Iterator[rasterio.DatasetReader]:
-    """The file, open; pictures without a place on Earth are as good as any."""
+    """The file, open; pictures need no georeference."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -102,7 +102,7 @@ def _opened(file: ImageFile) -> Iterator[rasterio.DatasetReader]:
 
 
 def resample(image: HRImage, gsd_m: float) -> HRImage:
-    """The image at a coarser GSD, antialiased; as it is where the ratio is below 1.3."""
+    """The image at a coarser GSD, antialiased; unchanged if the ratio is below 1.3."""
     ratio = gsd_m / image.gsd_m
     if ratio < 1.3:
         return image
@@ -130,7 +130,7 @@ class PatchSource:
 
     @classmethod
     def build(cls, images: Iterable[HRImage], size_px: int, radiometry: Radiometry = "mixed") -> PatchSource:
-        """A pyramid of each image at 2.5 m (preferred), 1.6 m and as it came; larger images are drawn more often.
+        """A pyramid of each image at 2.5 m (preferred), 1.6 m and its own GSD; larger images are drawn more often.
 
         Raises ConfigError where none of the images is as large as a patch.
         """
@@ -176,7 +176,9 @@ class PatchSource:
             if all(image.valid[window].all() for window in windows):
                 break
         else:
-            raise ConfigError(f"data: hardly a patch of {self.size_px} pixels without gaps (nodata_at_ends)")
+            raise ConfigError(
+                f"data: found no patch of {self.size_px} pixels without gaps (nodata_at_ends) in 1000 tries"
+            )
         turn = random_turn(rng)
         patches = np.stack([turn(image.pixels[(slice(None), *window)]) for window in windows])
         x = torch.from_numpy(patches)

@@ -1,4 +1,4 @@
-"""Runs a training on Ray Train: one or many workers, started again where they are lost, and someone who watches."""
+"""Runs a training on Ray Train: one or many workers, restarted when they are lost, and a watcher of their progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import ray
 import torch
 
-from difffusr.pipeline.config.sections import Compute, RunConfig
+from difffusr.pipeline.config.sections import ComputeSection, RunConfig
 from difffusr.pipeline.engine.session import cluster
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import first_line
@@ -25,19 +25,19 @@ from difffusr.pipeline.weights.training.scenes import load_scenes
 from difffusr.pipeline.weights.training.settings import FusionSettings, SuperResolutionSettings, Training
 from difffusr.pipeline.weights.training.super_resolution import SuperResolutionTask, starting_weights
 
-#: How often the table of losses is looked at, and how long a training may take to stop in good order, seconds.
+#: Seconds between two looks at the table of losses, and seconds that a training may take to stop in order.
 _LOOK_EVERY_S, _STOP_WITHIN_S = 0.2, 60.0
 
 
-#: Modules that only a training needs; `pip install difffusr[train]` brings them.
+#: Modules that only workers import; `pip install 'difffusr[train]'` brings them.
 _EXTRA = ("matplotlib", "tensorboard", "tensorboardX")
 
 
 class Watcher(Protocol):
-    """Whoever follows a training."""
+    """Follows a training, for example with a progress bar."""
 
     def at(self, step: int, steps: int, losses: dict[str, float]) -> None:
-        """A step of so many is done; its losses by term."""
+        """`step` of `steps` are done; the losses of the last, by term."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Trained:
     """How a training ended.
 
     Attributes:
-        step: steps done; fewer than asked for where it was stopped.
-        weights: the exported file; None where it was stopped.
+        step: steps done; fewer than asked for if it was stopped.
+        weights: the exported file; None if it was stopped.
         out: the folder with curves, samples and checkpoint.
     """
 
@@ -56,9 +56,11 @@ class Trained:
 
 
 def run_training(settings: Training, watcher: Watcher) -> Trained:
-    """Train until all steps are done, or until KeyboardInterrupt; what is done already is not done again.
+    """Train until all steps are done, or until KeyboardInterrupt. Continues from the last checkpoint.
 
-    Raises DifffusrError where data, folder or cluster cannot be used, or the workers fail for good.
+    Raises:
+        DifffusrError: data, folder or cluster cannot be used, or the workers fail for good.
+        ModuleNotFoundError: a package of the extra `train` is not installed.
     """
     _check_extra()
     out = Path(settings.out)
@@ -68,7 +70,7 @@ def run_training(settings: Training, watcher: Watcher) -> Trained:
     with sole_writer(out):
         for left in (".stop", ".failed"):
             (out / left).unlink(missing_ok=True)
-    with cluster(RunConfig.model_construct(compute=Compute(address=settings.workers.address))):
+    with cluster(RunConfig.model_construct(compute=ComputeSection(address=settings.workers.address))):
         _check_room(settings)
         stopped = _follow(settings, watcher)
     (out / ".stop").unlink(missing_ok=True)
@@ -78,9 +80,10 @@ def run_training(settings: Training, watcher: Watcher) -> Trained:
 
 
 def _check_extra() -> None:
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise DifffusrError(f"training needs {', '.join(missing)}, not installed: pip install 'difffusr[train]'")
+    """Raise ModuleNotFoundError now rather than in a worker."""
+    for name in _EXTRA:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _check_data(settings: Training) -> None:
@@ -93,7 +96,7 @@ def _check_data(settings: Training) -> None:
 
 
 def _check_room(settings: Training) -> None:
-    """Raises ConfigError where this machine has fewer cores or GPUs than the workers ask for: they would wait forever.
+    """Raise ConfigError if this machine has fewer cores or GPUs than the workers ask for: they would wait forever.
 
     A cluster elsewhere may grow.
     """
@@ -106,7 +109,7 @@ def _check_room(settings: Training) -> None:
 
 
 def _follow(settings: Training, watcher: Watcher) -> bool:
-    """Train while someone watches; True where it was stopped from outside."""
+    """Train and report progress to the watcher; True if it was stopped from outside."""
     from ray.train import TrainingFailedError
 
     failed: list[Exception] = []
@@ -176,7 +179,7 @@ def _worker(given: dict[str, Any]) -> None:
             with sole_writer(Path(settings.out)):
                 train(task, settings, context)
     except DifffusrError as error:
-        # What ends all workers alike is no reason to start them again.
+        # An error that every worker meets is no reason to restart them.
         if context.world > 1 and not isinstance(error, DivergedError):
             raise
         (Path(settings.out) / ".failed").write_text(str(error))
@@ -217,7 +220,7 @@ def _last_line(out: Path) -> tuple[int, dict[str, float]]:
 
 
 def _explained(error: Exception) -> DifffusrError:
-    """The one line that a failure of the workers comes down to."""
+    """The cause of a failure of the workers, as one line."""
     failures = getattr(error, "worker_failures", None) or {0: error}
     for failure in failures.values():
         cause: BaseException | None = failure

@@ -15,7 +15,7 @@ from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.weights.training.settings import ImageSource
 
-#: What counts as an image, in lower case.
+#: Suffixes of images, in lower case.
 SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
@@ -24,7 +24,7 @@ class ImageFile:
     """One image on disk and how to read it.
 
     Attributes:
-        place: what of the ground it shows; images of one place are held out together.
+        place: the ground that it shows; images of one place are held out together.
         gsd_m: metres a pixel.
         rgb: bands that are red, green and blue, counted from 1.
         full_scale, display, nodata_at_ends, resample: see `settings.ImageSource`.
@@ -45,7 +45,7 @@ class ImageFile:
 def find_images(source: ImageSource, root: Path, key: str = "data") -> tuple[list[ImageFile], list[ImageFile]]:
     """The images of a source in the order of their names: (for training, held out).
 
-    Raises ConfigError, naming `key`, where the folder is missing or holds no images of the layout.
+    Raises ConfigError, naming `key`, if the folder is missing or holds no images of the layout.
     """
     found = sorted(_LAYOUTS[source.layout](source, root, key), key=lambda file: file.path)
     if not found:

@@ -24,16 +24,16 @@ from difffusr.pipeline.weights.training.settings import Training
 
 
 class DivergedError(DifffusrError):
-    """The loss is no longer a number, on all workers alike."""
+    """The loss is no longer a finite number, on every worker."""
 
 
 class Task(Protocol):
-    """What is learned, from what, and how it is looked at.
+    """What is learned, from which data, and how it is validated.
 
     Attributes:
         name: "stage1" or "fusion": also the name of the exported file.
         terms: names of the terms of the loss.
-        decibels: those that are in decibels, "total" perhaps among them.
+        decibels: those that are in decibels; may include "total".
         betas: of the optimiser (AdamW).
         learning, average: the networks that learn, and their averaged weights for inference. Made by `build`.
     """
@@ -55,10 +55,10 @@ class Task(Protocol):
         """Make the networks, the same on every worker, and find the data."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """What the optimiser moves, as its groups: "params", and perhaps "share", of the learning rate."""
+        """The parameter groups of the optimiser: "params", and optionally "share", of the learning rate."""
 
     def batch(self, step: int, rank: int) -> Any:
-        """What a worker learns from in a step, on the CPU; depends on nothing but seed, step and rank."""
+        """What a worker learns from in a step, on the CPU; depends only on seed, step and rank."""
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Scalars: "total", whose gradient is followed, and the terms."""
@@ -66,21 +66,21 @@ class Task(Protocol):
     def weights(self) -> Mapping[str, Tensor]:
         """The learning weights under the names of `average`."""
 
-    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
-        """Scores of `average` on held-out places, by set and measure."""
+    def validate(self, thorough: bool, /) -> dict[str, dict[str, float]]:
+        """Scores of `average` on held-out places, by set and measure; of all of them if `thorough`."""
 
     def samples(self) -> list[Sample]:
         """Held-out places as measured, enlarged, predicted and true."""
 
     def facts(self) -> dict[str, str]:
-        """What the exported weights state of themselves."""
+        """What the exported weights state about themselves."""
 
 
 @dataclass(frozen=True)
 class Context:
     """One of the workers that train together; alone by default.
 
-    `told_to_stop` is asked after every step; when the first worker is told, all stop after the same step.
+    `told_to_stop` is called after every step; when it is true on the first worker, all stop after the same step.
     """
 
     rank: int = 0
@@ -121,10 +121,10 @@ class Context:
 def train(task: Task, settings: Training, context: Context) -> int:
     """Train from the last checkpoint in `settings.out`, or from the start; returns the steps done.
 
-    A training that is interrupted, even killed, continues as if it had not been: what step s draws on worker r depends
-    on (seed, s, r) alone, and a checkpoint holds all else. The same number of workers is needed for that.
+    A training that was interrupted, even killed, continues with the same losses: what step s draws on worker r depends
+    on (seed, s, r) alone, and a checkpoint holds everything else. This needs the same number of workers.
 
-    Raises DivergedError where the loss is no longer a number.
+    Raises DivergedError if the loss is no longer a finite number.
     """
     out = Path(settings.out)
     task.build()
@@ -175,10 +175,10 @@ def train(task: Task, settings: Training, context: Context) -> int:
 
 
 def _look(task: Task, settings: Training, recorder: Recorder, step: int) -> None:
-    """Validate and draw samples where it is time to; thoroughly at the end."""
+    """Validate and draw samples when due; thoroughly at the end."""
     last = step == settings.steps
     if last or step % settings.validate_every == 0:
-        recorder.scores(step, task.validate(thorough=last))
+        recorder.scores(step, task.validate(last))
     if last or step % settings.samples_every == 0:
         recorder.samples(step, task.samples())
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.weights.training.samples import Sample
 
-#: Columns of losses.csv that are no losses.
+#: Columns of losses.csv that are not losses.
 _NOT_LOSSES: Final = ("step", "rate", "seconds")
 
 
@@ -22,14 +22,14 @@ _NOT_LOSSES: Final = ("step", "rate", "seconds")
 _MEASURES: Final = ("bicubic", "sample+bp", "fused+bp")
 
 
-#: A curve has at most so many points; each is a mean.
+#: Most points of a curve; each is a mean.
 _POINTS: Final = 600
 
 
 def draw_curves(losses: Path, validation: Path, path: Path, decibels: Sequence[str] = ()) -> None:
     """The losses of a training over its steps, one panel a term, and its scores on held-out places.
 
-    The axis of a loss is logarithmic, but for terms in `decibels`, which are logarithms already.
+    The axis of a loss is logarithmic, except for terms in `decibels`, which are logarithms already.
     """
     with losses.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -102,7 +102,7 @@ def draw_sheet(samples: Sequence[Sample], path: Path, title: str) -> None:
 
 
 def _save(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a picture in one move: whoever looks at it meanwhile sees the one before."""
+    """Write a picture atomically: viewers never see half of one."""
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, dpi=dpi, format="png")
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: tables, curves, TensorBoard events, contact sheets."""
+"""The record of a training: tables, curves, TensorBoard events, contact sheets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCORES: Final = ("step", "set", "measure", "value")
 class Recorder:
     """Writes `losses.csv` (a line a step), `validation.csv`, `losses.png`, `samples/` and `tensorboard/` into a folder.
 
-    A training that goes on from an earlier step drops what was written after it.
+    A training that continues from an earlier step drops what was written after it.
     """
 
     def __init__(self, out: Path, terms: Sequence[str], step: int, decibels: Sequence[str] = ()) -> None:
@@ -43,7 +43,7 @@ class Recorder:
         self._board.add_scalar("rate", rate, step)
 
     def scores(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """Scores on held-out places, by set and measure; the curves are drawn anew."""
+        """Scores on held-out places, by set and measure; the curves are redrawn."""
         for name, of in scores.items():
             for measure, value in of.items():
                 self._scores.add([step, name, measure, value])
@@ -57,13 +57,13 @@ class Recorder:
             draw_sheet(samples, self._out / "samples" / f"step-{step:06d}.png", f"step {step:,}")
 
     def flush(self) -> None:
-        """Put everything so far onto the disk, before a checkpoint counts on it."""
+        """Write everything so far to disk, before a checkpoint relies on it."""
         self._losses.flush()
         self._scores.flush()
         self._board.flush()
 
     def close(self) -> None:
-        """Draw the curves a last time, where they are not up to date, and end."""
+        """Draw the curves a last time if they are out of date, and close the files."""
         self.flush()
         if not self._drawn:
             self._draw()
@@ -90,11 +90,11 @@ class _Table:
         self._writer = csv.writer(self._file)
 
     def add(self, row: Sequence[object]) -> None:
-        """One line, at once visible to whoever follows the file."""
+        """Append a line; readers of the file see it at once."""
         self._writer.writerow(row)
         self._file.flush()
 
     def flush(self) -> None:
-        """Onto the disk."""
+        """Write to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())

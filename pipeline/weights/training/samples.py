@@ -1,4 +1,4 @@
-"""One held-out place as a person looks at it: measured, enlarged, predicted, true."""
+"""One held-out place for the contact sheet: measured, enlarged, predicted, true."""
 
 from __future__ import annotations
 

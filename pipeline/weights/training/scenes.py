@@ -49,7 +49,7 @@ def load_scenes(sources: Sequence[SceneSource], root: Path) -> tuple[list[Native
     held_out: list[NativeScene] = []
     for i, source in enumerate(sources):
         key = f"data[{i}]"
-        scenes = list(_from_run(source, key) if source.run else _from_folder(source, root, key))
+        scenes = list(_from_run(source) if source.run else _from_folder(source, root, key))
         if not scenes:
             raise ConfigError(f"{key}: {source.run or root / str(source.path)}: no 12-band scene without gaps there")
         names = sorted({scene.name for scene in scenes})
@@ -77,7 +77,7 @@ def _from_folder(source: SceneSource, root: Path, key: str) -> Iterator[NativeSc
             yield scene
 
 
-def _from_run(source: SceneSource, key: str) -> Iterator[NativeScene]:
+def _from_run(source: SceneSource) -> Iterator[NativeScene]:
     """Cloudless, complete chips of a run configuration, spread evenly over its area; names are zone, row and column."""
     config = load_config(str(source.run))
     scenes = find_scenes(config)
@@ -95,7 +95,7 @@ def _from_run(source: SceneSource, key: str) -> Iterator[NativeScene]:
 
 
 def read_native(folder: Path, key: str = "data") -> NativeScene:
-    """The scene in a folder, reflectance from DN / 10⁴. Raises ReadError where a band is missing or damaged."""
+    """The scene in a folder, reflectance from DN / 10⁴. Raises ReadError if a band is missing or damaged."""
     bands: dict[str, Tensor] = {}
     try:
         if (folder / "im60.tif").exists():

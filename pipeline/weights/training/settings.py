@@ -1,25 +1,20 @@
-"""The configuration of a training: one YAML file, checked at the door, every error naming its key."""
+"""The configuration of a training: one YAML file, validated once; every error names its key."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from difffusr.kernels.learning import LOSS_WEIGHTS
 from difffusr.kernels.networks.fusion.frame import PUBLISHED_V2, FusionConfig
 from difffusr.kernels.networks.fusion.frame import SMALL as FUSION_SMALL
 from difffusr.kernels.networks.stage1 import PUBLISHED, SMALL, Stage1Config
-from difffusr.pipeline.config.explaining import shown_value
-from difffusr.pipeline.config.loading import UniqueKeyLoader
-from difffusr.pipeline.config.values import Boolean, Integer, Number, PathOrUrl, Section, Text
-from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.config.reading import merge_overrides, read_mapping, validated
+from difffusr.pipeline.config.section import Section, reason_error, rule_error
+from difffusr.pipeline.config.values import Boolean, Integer, Number, PathOrUrl, Text
 
 AnySettings = TypeVar("AnySettings", bound="Training")
 
@@ -31,7 +26,7 @@ Globs = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
 
 
 class _Source(Section):
-    """Where some data lie, and which of them training must never see."""
+    """Where some data are, and which of them training must never see."""
 
     path: Text | None = Field(default=None, description="a folder or a glob, below root if it is relative")
     held_out: Globs = Field(default=(), description="a list of globs of names, such as ['zurich*']")
@@ -52,20 +47,18 @@ class ImageSource(_Source):
     index: Text | None = Field(default=None, description="the path of a CSV file with columns file and gsd_m, or null")
     rgb: Bands = Field(default=(1, 2, 3), description="the bands that are red, green and blue, counted from 1")
     full_scale: Number = Field(default=255.0, gt=0, description="the value that means a reflectance of 1")
-    display: Boolean = Field(default=True, description="true for 8-bit pictures made for the eye, else false")
-    nodata_at_ends: Boolean = Field(default=False, description="true where pure black and white are no data")
+    display: Boolean = Field(default=True, description="true for 8-bit pictures made for display, else false")
+    nodata_at_ends: Boolean = Field(default=False, description="true if pure black and white are nodata")
     resample: Literal["pyramid", "target", "none"] = Field(
-        default="pyramid", description="'pyramid' (2.5 m, 1.6 m and as it came), 'target' (2.5 m) or 'none'"
+        default="pyramid", description="'pyramid' (2.5 m, 1.6 m and its own GSD), 'target' (2.5 m) or 'none'"
     )
 
     @model_validator(mode="after")
     def _check(self) -> ImageSource:
         if self.layout == "images" and self.gsd_m is None and self.index is None:
-            raise PydanticCustomError("rule", "", {"key": "gsd_m", "found": None, "expected": "metres, or an index"})
+            raise rule_error("gsd_m", None, "metres, or an index")
         if min(self.rgb) < 1:
-            raise PydanticCustomError(
-                "rule", "", {"key": "rgb", "found": list(self.rgb), "expected": "three bands, counted from 1"}
-            )
+            raise rule_error("rgb", list(self.rgb), "three bands, counted from 1")
         return self
 
 
@@ -78,22 +71,22 @@ class SceneSource(_Source):
     @model_validator(mode="after")
     def _check(self) -> SceneSource:
         if (self.path is None) == (self.run is None):
-            raise PydanticCustomError("rule", "", {"key": "path", "found": self.path, "expected": "one of path, run"})
+            raise rule_error("path", self.path, "one of path, run")
         return self
 
 
 class Workers(Section):
-    """The processes that train together, each on batches of its own."""
+    """The processes that train together, each on its own batches."""
 
     count: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
     cpus: Integer = Field(default=1, ge=1, description="cores of each worker, an integer ≥ 1")
-    gpu: Boolean = Field(default=False, description="true for one GPU each, else false")
+    gpu: Boolean = Field(default=False, description="true for one GPU per worker, else false")
     restarts: Integer = Field(default=3, ge=0, description="how often lost workers are started again, an integer ≥ 0")
     address: Text | None = Field(default=None, description="a Ray cluster address, or null to start Ray here")
 
 
 class Training(Section):
-    """What both trainings are told. Everything drawn at random depends on seed, step and worker alone."""
+    """The settings of both trainings. Everything drawn at random depends on seed, step and worker alone."""
 
     out: PathOrUrl = Field(description="the folder of the training; continued if it exists")
     root: PathOrUrl = Field(default=".", validate_default=True, description="the folder that relative data paths mean")
@@ -116,13 +109,13 @@ class Training(Section):
 
 
 class SuperResolutionSettings(Training):
-    """A training of stage 1: patches of `lr_px` pixels, of which `margin` more are cut off after the degradation."""
+    """A training of stage 1: patches of `lr_px` pixels; `margin` more a side are cut off after the degradation."""
 
     data: Annotated[tuple[ImageSource, ...], Field(strict=False, min_length=1)] = Field(
         description="a list of sources with path, gsd_m, …"
     )
     network: Stage1Config = Field(default=SMALL, description="'small', 'published', or sizes by rrdb, encoder, unet")
-    start: Text = Field(default="random", description="'random', or the path of weights to go on from")
+    start: Text = Field(default="random", description="'random', or the path of weights to start from")
     degradation: Literal["mixed", "published"] = Field(default="mixed", description="'mixed' or 'published'")
     radiometry: Literal["mixed", "published", "none"] = Field(
         default="mixed", description="'mixed', 'published' or 'none'"
@@ -140,13 +133,15 @@ class SuperResolutionSettings(Training):
     clip: Number = Field(default=2.0, gt=0, description="the largest norm of the gradient, above 0")
     validation_images: Integer = Field(default=24, ge=1, description="an integer ≥ 1")
     validation_px: Integer = Field(default=192, ge=32, multiple_of=8, description="a multiple of 8, at least 32")
-    memory_gb: Number = Field(default=4.0, gt=0, description="gigabytes for images; above it they are read anew")
+    memory_gb: Number = Field(
+        default=4.0, gt=0, description="gigabytes for images; if there are more, each is read when it is drawn"
+    )
 
     @field_validator("network", mode="before")
     @classmethod
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
-            return Stage1Config.from_dict(value)
+            return _sizes_of(Stage1Config.from_dict, value)
         return {"small": SMALL, "published": PUBLISHED}.get(value, value) if isinstance(value, str) else value
 
     @field_validator("start")
@@ -157,13 +152,11 @@ class SuperResolutionSettings(Training):
     @model_validator(mode="after")
     def _check(self) -> SuperResolutionSettings:
         if 8192 % self.batch:
-            raise PydanticCustomError(
-                "rule", "", {"key": "batch", "found": self.batch, "expected": "a power of 2 up to 8192"}
-            )
+            raise rule_error("batch", self.batch, "a power of 2 up to 8192")
         return self
 
     def weights(self) -> dict[str, float]:
-        """What each term of the loss counts."""
+        """The weight of each term of the loss."""
         given = {"tail": self.tail_weight, "contrast": self.contrast_weight}
         return LOSS_WEIGHTS[self.loss] | {name: value for name, value in given.items() if value is not None}
 
@@ -190,7 +183,7 @@ class FusionSettings(Training):
     @classmethod
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
-            return FusionConfig(**value)
+            return _sizes_of(lambda sizes: FusionConfig(**sizes), value)
         return {"small": FUSION_SMALL, "published": PUBLISHED_V2}.get(value, value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -198,47 +191,29 @@ class FusionSettings(Training):
         generation = self.network.generation
         if generation == "v1":
             expected = "'v2' or 'folded': the first generation is not trained here"
-            raise PydanticCustomError(
-                "rule", "", {"key": "network.generation", "found": generation, "expected": expected}
-            )
+            raise rule_error("network.generation", generation, expected)
         return self
 
 
 def load_settings(kind: type[AnySettings], path: str | Path, overrides: Mapping[str, Any] | None = None) -> AnySettings:
-    """The settings in a YAML file, checked; `overrides` replaces values, dotted keys reach into sections.
+    """The settings in a YAML file, checked.
+
+    Args:
+        kind: the settings of which training.
+        overrides: values that replace the file's; dotted keys reach into sections.
 
     Paths that are relative in the file are relative to it; those in `overrides` to the working directory.
-    Raises ConfigError with one line naming every wrong key, the value found and what is allowed.
+
+    Raises:
+        ConfigError: one line that names every wrong key, the value found and what is allowed.
     """
     file = Path(path).expanduser()
-    data = _read(file, kind)
-    for key, value in (overrides or {}).items():
-        *sections, last = key.split(".")
-        inside = data
-        for section in sections:
-            inside = inside.setdefault(section, {})
-        inside[last] = str(value.expanduser().resolve()) if isinstance(value, Path) else value
-    try:
-        return kind.model_validate(data, context={"folder": file.resolve().parent})
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            raise ConfigError(f"{file.name}: {_explain(kind, error)}") from None
-        raise ConfigError(f"{file.name}: network: {error}") from None
-
-
-def _read(file: Path, kind: type[Training]) -> dict[str, Any]:
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: cannot be read: not UTF-8 text") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{file.name}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        what = "nothing" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{file.name}: found {what}, expected the keys {', '.join(kind.model_fields)}")
-    return data
+    given = {
+        key: str(value.expanduser().resolve()) if isinstance(value, Path) else value
+        for key, value in (overrides or {}).items()
+    }
+    data = read_mapping(file, f"the keys {', '.join(kind.model_fields)}")
+    return validated(kind, merge_overrides(data, given, kind), file)
 
 
 def _below(path: str, info: ValidationInfo) -> Path:
@@ -246,50 +221,9 @@ def _below(path: str, info: ValidationInfo) -> Path:
     return Path(folder, Path(path).expanduser()).resolve()
 
 
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    """All errors of a validation in one line, one clause a key."""
-    clauses: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
-        name, clause = _clause(kind, detail)
-        clauses.setdefault(name, clause)
-    return "; ".join(f"{name}: {clause}" for name, clause in clauses.items())
-
-
-def _clause(kind: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
-    """The key of an error, such as data[1].gsd_m, and what is wrong with it."""
-    path, expected, siblings = _locate(kind, detail["loc"])
-    context = detail.get("ctx", {})
-    if detail["type"] == "rule":
-        return (
-            f"{path}.{context['key']}".lstrip("."),
-            f"found {shown_value(context['found'])}, expected {context['expected']}",
-        )
-    if detail["type"] == "extra_forbidden":
-        key = path.rpartition(".")[2]
-        near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.5)
-        hint = f", did you mean '{near[0]}'?" if near else ""
-        return path, f"unknown key{hint} (allowed: {', '.join(siblings)})"
-    if detail["type"] == "missing":
-        return path, f"missing, expected {expected}"
-    if detail["type"] == "value_error":
-        return path, str(context["error"])
-    return path, f"found {shown_value(detail['input'])}, expected {expected}"
-
-
-def _locate(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, str, list[str]]:
-    """An error's key, what that key allows, and the keys beside it."""
-    model: type[BaseModel] | None = kind
-    path, expected, siblings = "", "", []
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-            continue
-        if model is None or not re.fullmatch(r"\w+", step):
-            continue
-        path += f".{step}"
-        siblings = list(model.model_fields)
-        field = model.model_fields.get(step)
-        expected = (field.description or "") if field else ""
-        inner = [field.annotation, *get_args(field.annotation)] if field else []
-        model = next((x for x in inner if isinstance(x, type) and issubclass(x, BaseModel)), None)
-    return path.lstrip("."), expected, siblings
+def _sizes_of(make: Callable[[Mapping[str, Any]], Any], value: Mapping[str, Any]) -> Any:
+    """A network's sizes from what a file says; an error of theirs becomes one of the key `network`."""
+    try:
+        return make(value)
+    except (TypeError, ValueError) as error:
+        raise reason_error(str(error)) from None

@@ -1,9 +1,9 @@
-"""Puts the weights that a training exported among those that ship with the package.
+"""Adds weights that a training exported to those that ship with the package.
 
     python -m difffusr.pipeline.weights.training.ship stage1 RUN/stage1.safetensors
     python -m difffusr.pipeline.weights.training.ship fusion RUN/fusion.safetensors
 
-Says in kernels/weights/index.json which file it is and what its sha256 must be.
+Notes the file's name and sha256 in kernels/weights/index.json.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class SuperResolutionTask:
 
     @property
     def decibels(self) -> tuple[str, ...]:
-        """Our own losses are; the published ones are not."""
+        """Terms in decibels: only our own loss has one."""
         return ("tail",) if self.settings.loss == "relative" else ()
 
     def build(self) -> None:
@@ -74,7 +74,7 @@ class SuperResolutionTask:
         self.average = average.to(self.device).eval()
 
     def groups(self) -> list[dict[str, Any]]:
-        """What the optimiser moves: the diffusion network, and the encoders at a rate of their own."""
+        """The parameter groups of the optimiser: the diffusion network, and the encoders at their own rate."""
         stage1 = self.learning
         encoders = [*stage1.encoder.parameters(), *stage1.E.get_submodule("encoder_q").parameters()]
         return [
@@ -92,7 +92,7 @@ class SuperResolutionTask:
         return PatchSource.build(map(read_image, self._files), size, settings.radiometry)
 
     def batch(self, step: int, rank: int) -> Batch:
-        """What a worker learns from in a step; depends on nothing but seed, step and rank."""
+        """What a worker learns from in a step; depends only on seed, step and rank."""
         settings = self.settings
         rng = np.random.default_rng((settings.seed, step, rank))
         patches = torch.stack([self._source.draw(rng) for _ in range(settings.batch)])  # (B, 2, 3, H, W)
@@ -127,7 +127,7 @@ class SuperResolutionTask:
         images: list[HRImage] = [read_image(file) for file in files]
         return validation_pairs(images, size_px=settings.validation_px)
 
-    def validate(self, thorough: bool) -> dict[str, dict[str, float]]:
+    def validate(self, thorough: bool, /) -> dict[str, dict[str, float]]:
         """Scores by set of pairs and measure; of every third pair only, unless `thorough`."""
         pairs = {name: of[:: 1 if thorough else 3] for name, of in self._pairs.items()}
         return {name: evaluate_stage1(self.average, of) for name, of in pairs.items() if of}
@@ -145,7 +145,7 @@ class SuperResolutionTask:
         return shown
 
     def facts(self) -> dict[str, str]:
-        """What the exported weights state of themselves."""
+        """What the exported weights state about themselves."""
         settings = self.settings
         images = str(len(self._files))
         sizes = json.dumps(settings.network.to_dict())
@@ -153,14 +153,14 @@ class SuperResolutionTask:
 
 
 def _spread(items: list[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spread."""
+    """At most `most` of the items, evenly spread."""
     return [items[i * len(items) // most] for i in range(most)] if len(items) > most else items
 
 
 def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
-    """The networks in the file to go on from: an export, or a published checkpoint; None where there is none.
+    """The networks in the file to start from, an export or a published checkpoint; None for `start: random`.
 
-    Raises WeightsError where it cannot be used.
+    Raises WeightsError if it cannot be used.
     """
     if settings.start == "random":
         return None
@@ -172,7 +172,7 @@ def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
 
 
 def _continue_from(stage1: Stage1, given: Stage1) -> None:
-    """Give the learning networks the weights of others."""
+    """Copy the weights of other networks into the learning ones."""
     stage1.encoder.load_state_dict(given.encoder.state_dict())
     stage1.model.load_state_dict(given.ema.state_dict())
     for part in ("encoder_q", "encoder_k"):

@@ -1,4 +1,4 @@
-"""What the networks are worth on places that no training saw: fixed pairs, and decibels against bicubic enlargement."""
+"""Scores of the networks on places that no training saw: fixed pairs, and decibels against bicubic enlargement."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pair:
 
 
 def validation_pairs(images: Sequence[HRImage], per_image: int = 2, size_px: int = 192) -> dict[str, list[Pair]]:
-    """Fixed patches of held-out images at 2.5 m, degraded without chance but for the noise, by degradation.
+    """Fixed patches of held-out images at 2.5 m, by degradation; only the noise is random.
 
     "sensor": harmonised imagery through Sentinel-2's own MTF with noise of 0.001; "blind": a round Gaussian of 1.2
     pixels and bicubic reduction; "display": the picture as it is, not harmonised, through the sensor.
@@ -129,7 +129,7 @@ def evaluate_fusion(network: FusionNetwork, scenes: Sequence[NativeScene]) -> di
 
 @torch.no_grad()
 def evaluate_product(model: SuperResolution, scene: NativeScene, side_px: int = 48) -> dict[str, float]:
-    """The whole product on a scene seen from four times as far: PSNR in decibels (range 1), mean over its chips.
+    """The whole product on a scene made four times coarser: PSNR in decibels (range 1), mean over its chips.
 
     40, 80 and 240 m stand in for the native 10, 20 and 60 m, so that the scene's own 10 m bands are the truth.
     `side_px`: side of a chip in pixels of the 10 m stand-in, a multiple of 6. Names: "rgb …" and "nir …", each

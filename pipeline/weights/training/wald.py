@@ -19,12 +19,12 @@ from difffusr.kernels.networks.fusion.frame import upscale_factor
 from difffusr.pipeline.weights.training.imagery import random_turn
 from difffusr.pipeline.weights.training.scenes import NativeScene
 
-#: Fewer coarse pixels a side than so many say nothing of a scene.
+#: Fewest coarse pixels a side that a scene is usable with.
 LEAST_COARSE_PX: Final = 3
 
 
-#: What a group is trained on: GSD of the truth in metres, the bands that are it, and how often it is drawn. From 24 ×
-#: as far few pixels are left of real 60 m bands, so neighbours in wavelength stand in for them as well.
+#: What a group is trained on: GSD of the truth in metres, the bands that are it, and how often it is drawn. 24 ×
+#: coarser, few pixels are left of real 60 m bands, so neighbours in wavelength stand in for them as well.
 STAND_INS: Final[dict[int, tuple[tuple[int, tuple[str, ...], float], ...]]] = {
     10: ((10, GROUPS[10], 1.0),),
     20: ((20, GROUPS[20], 1.0),),
@@ -63,8 +63,8 @@ class WaldSample:
 
     Attributes:
         guide: (3, H, W) red, green, blue on the truth's grid; stands for the super-resolved ones.
-        measured: (C, H / f, W / f), the group's bands as its sensor would see them from f times as far.
-        others: by native GSD, the finer groups' bands from as far, on their own grids.
+        measured: (C, H / f, W / f), the group's bands as its sensor would see them at f times the GSD.
+        others: by native GSD, the finer groups' bands at f times their GSD, on their own grids.
         truth: (C, H, W).
     """
 
@@ -88,7 +88,7 @@ def view_of(scene: NativeScene, gsd: int, truth_gsd: int | None = None, names: t
 
 
 def squares(view: View) -> list[WaldSample]:
-    """The view in squares as large as its shorter side allows; none where that is too little."""
+    """The view in squares as large as its shorter side allows; none if that is too little."""
     (height, width), side = view.size, min(view.size)
     if not view.enough:
         return []
@@ -102,7 +102,7 @@ def squares(view: View) -> list[WaldSample]:
 
 
 def random_square(view: View, size_px: int, rng: np.random.Generator) -> WaldSample:
-    """A square of a view, turned, with a random brightness; at times the guide is softened, as a super-resolved one is.
+    """A square of a view, turned, of a random brightness; sometimes with a softened guide, as super-resolved ones are.
 
     `size_px`: side in pixels of the truth, or what the view holds of it, in whole coarse pixels.
     """
@@ -144,7 +144,7 @@ def _at(scene: NativeScene, band: str, gsd: int) -> Tensor:
 
 
 def _observed(band: Tensor, factor: int, name: str) -> Tensor:
-    """A band as its sensor would see it from `factor` times as far: (H, W) → (H / factor, W / factor)."""
+    """A band as its sensor would see it at `factor` times the GSD: (H, W) → (H / factor, W / factor)."""
     rows, cols = (_axis(n // factor, factor, MTF_NYQUIST[name]) for n in band.shape)
     return rows @ band @ cols.T
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,8 +114,3 @@ def test_what_merely_touches_a_core_is_not_over_it():
     core = GRID.chip_cores_m(32632, np.array([-700]), np.array([260]))[0]
     rows, cols = GRID.chips_over(32632, shapely.box(*core))
     assert (rows.tolist(), cols.tolist()) == ([-700], [260])
-
-
-def test_a_grid_off_the_lattice_is_refused():
-    with pytest.raises(ValueError, match="multiples of 6"):
-        Grid(chip_px=100)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import shapely
 
-from difffusr.pipeline.config.sections import Scenes
+from difffusr.pipeline.config.sections import ScenesSection
 from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.plan.looks import Cells, Look, size_of
 from difffusr.pipeline.plan.ranking import Candidates, Strip, rank_strip
@@ -47,7 +47,7 @@ def columns(*shares: float) -> np.ndarray:
 
 
 def ranked(scenes: list[Scene], looks: list[Look], count: int, **wishes):
-    wishes = Scenes(**wishes)
+    wishes = ScenesSection(**wishes)
     strip = Strip.of(0, 1, np.zeros(count, np.int64), np.arange(count, dtype=np.int64))
     return rank_strip(wishes, CELLS, Candidates.of(scenes, wishes.policy), strip, dict(enumerate(looks)))
 

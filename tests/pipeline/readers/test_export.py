@@ -154,7 +154,7 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(cube, export, tmp_path)
         (("--bbox", "6,49,6,50"), "--bbox: found 6,49,6,50, expected west,south,east,north", 2),
         (("--bbox", "1,2,3,4", "--area", "a.gpkg"), "--area and --bbox: give one of them", 2),
         (("--area", "nowhere.gpkg"), "nowhere.gpkg: cannot be read: no such file here", 2),
-        (("--scratch", "/nowhere"), "--scratch: /nowhere is no folder", 2),
+        (("--scratch", "/nowhere"), "--scratch: /nowhere is not a folder", 2),
     ],
 )
 def test_mistakes_are_one_line(cube, export, tmp_path, words, expected, code):

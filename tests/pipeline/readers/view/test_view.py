@@ -440,7 +440,7 @@ def test_missing_packages_are_named(view, storage, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, error = view(storage.url)
     assert (code, error.count("\n")) == (2, 1)
-    assert "view: needs the package uvicorn; pip install 'difffusr[view]'" in error
+    assert "view needs the package uvicorn: pip install 'difffusr[view]'" in error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
