@@ -138,7 +138,7 @@ def _say_budget(config: RunConfig, todo: Estimate) -> None:
 def _draw(config: RunConfig, made: Plan, path: Path) -> None:
     """A picture, and beside it a page of the same name."""
     from difffusr.pipeline.plan.pictures.page import write_page
-    from difffusr.pipeline.plan.pictures.sheet import draw_map
+    from difffusr.pipeline.plan.pictures.picture import draw_map
 
     given = area_geometry(config)
     area = None if isinstance(given, list) else given

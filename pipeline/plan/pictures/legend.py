@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.ground.words import counted, share_words
+from difffusr.pipeline.plan.pictures.chip_map import draw_outline, ground_pixels, paint_chips
 from difffusr.pipeline.plan.pictures.colours import (
     BARE,
     CLEAR_RAMP,
@@ -19,19 +21,10 @@ from difffusr.pipeline.plan.pictures.colours import (
     paled,
     ramp,
 )
-from difffusr.pipeline.plan.pictures.drawing import draw_outline, ground_pixels, paint_chips
 from difffusr.pipeline.plan.pictures.frame import Frame, zone_name
-from difffusr.pipeline.plan.pictures.lettering import (
-    counted,
-    day_words,
-    draw_dashes,
-    draw_swatch,
-    font_of,
-    percent_words,
-    write_text,
-)
-from difffusr.pipeline.plan.pictures.sampling import mask_of, sample_chips
-from difffusr.pipeline.plan.pictures.sizes import FINE, HEAD, LINE, LISTED, MARGIN, SIDE, WIDTH
+from difffusr.pipeline.plan.pictures.layout import FINE, HEAD, LINE, LISTED, MARGIN, SIDE, WIDTH
+from difffusr.pipeline.plan.pictures.primitives import day_words, draw_dashes, draw_swatch, font_of, write_text
+from difffusr.pipeline.plan.pictures.rasterise import rasterise_chips, rasterise_shape
 from difffusr.pipeline.plan.tables import Plan, StoredPlan, iterate_zones
 
 
@@ -59,10 +52,10 @@ def facts_of(plan: Plan | StoredPlan, dates: Dates) -> list[str]:
         counted(len(dates), "date"),
         names,
     ]
-    return [*facts, f"{percent_words(float(plan.chips.clear.mean(dtype=np.float64)))} clear"]
+    return [*facts, f"{share_words(float(plan.chips.clear.mean(dtype=np.float64)))} clear"]
 
 
-def side_height(plan: Plan | StoredPlan, dates: Dates, frame: Frame) -> int:
+def side_height(dates: Dates, frame: Frame) -> int:
     """Pixels that the legend needs."""
     listed = min(len(dates), LISTED) + (3 if len(dates) > len(PALETTE) else 0)
     return 40 + LINE * (listed + 6) + 150 + round(SIDE * frame.height / frame.width)
@@ -105,7 +98,7 @@ def _draw_dates(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
         draw_swatch(draw, x, y, tuple(dates.colours[number].tolist()))
         write_text(draw, x + 32, y, day_words(dates.days[number]))
         write_text(draw, x + SIDE - 66, y, f"{dates.chips[number]:,}", "rt")
-        write_text(draw, x + SIDE, y, percent_words(share), "rt", SOFT_INK)
+        write_text(draw, x + SIDE, y, share_words(share), "rt", SOFT_INK)
         bar = np.array([x + 32, y + 19, x + 32 + max(share * (SIDE - 32), 0.5), y + 20.5]) * FINE
         draw.rectangle(tuple(bar.tolist()), tuple(dates.colours[number].tolist()))
         y += LINE
@@ -113,7 +106,7 @@ def _draw_dates(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
         rest = np.delete(dates.chips, listed)
         write_text(draw, x + 32, y, f"{counted(len(rest), 'further date')}", fill=SOFT_INK)
         write_text(draw, x + SIDE - 66, y, f"{rest.sum():,}", "rt", SOFT_INK)
-        write_text(draw, x + SIDE, y, percent_words(rest.sum() / dates.chips.sum()), "rt", SOFT_INK)
+        write_text(draw, x + SIDE, y, share_words(rest.sum() / dates.chips.sum()), "rt", SOFT_INK)
         y += LINE
     return y
 
@@ -157,7 +150,7 @@ def _draw_signs(
     bare = _share_without_chip(area, frame, chip)
     if bare > 0.001:
         draw_swatch(draw, x, y, BARE)
-        y = _sign(draw, x, y, "of the area has no chip", percent_words(bare))
+        y = _sign(draw, x, y, "of the area has no chip", share_words(bare))
     if len(np.unique(plan.chips.epsg)) > 1:
         draw_dashes(draw, np.array([[x, y + 8], [x + 24, y + 8]]) * float(FINE))
         y = _sign(draw, x, y, "border of two zones", "")
@@ -184,7 +177,7 @@ def _striped_swatch() -> Image.Image:
 def _share_without_chip(area: BaseGeometry | None, frame: Frame, chip: NDArray[np.int32]) -> float:
     if area is None:
         return 0.0
-    inside = mask_of(area, frame)
+    inside = rasterise_shape(area, frame)
     return float((inside & (chip < 0)).sum() / max(inside.sum(), 1))
 
 
@@ -193,7 +186,7 @@ def _draw_clear(
 ) -> None:
     """A small map of the clear share alone, and its ramp."""
     small = frame.scaled(SIDE * FINE)
-    chip = sample_chips(plan.chips, grid, small)
+    chip = rasterise_chips(plan.chips, grid, small)
     colours = ramp(CLEAR_RAMP, np.clip(plan.chips.clear, 0, 1))
     picture = Image.fromarray(paint_chips(chip, colours, plan.chips.clear, ground_pixels(area, small)))
     draw_outline(picture, area, small, 1)

@@ -30,8 +30,8 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.pictures.colours import PALETTE, Dates, date_colours, rgb
 from difffusr.pipeline.plan.pictures.frame import Frame
 from difffusr.pipeline.plan.pictures.page import write_page
-from difffusr.pipeline.plan.pictures.sampling import sample_chips
-from difffusr.pipeline.plan.pictures.sheet import draw_map
+from difffusr.pipeline.plan.pictures.picture import draw_map
+from difffusr.pipeline.plan.pictures.rasterise import rasterise_chips
 from difffusr.pipeline.plan.tables import Chips, Plan, Shards, StoredPlan
 from difffusr.pipeline.scenes.item import Scene
 
@@ -90,7 +90,7 @@ def data_of(page: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def test_every_chip_lies_where_its_middle_is(area: BaseGeometry) -> None:
     chips = plan(area).chips
     frame = Frame.around(chips, GRID, area, 900, (400, 1200))
-    seen = sample_chips(chips, GRID, frame)
+    seen = rasterise_chips(chips, GRID, frame)
     cores = GRID.chip_cores_m(chips.epsg, chips.row.astype(np.int64), chips.col.astype(np.int64))
     agree = []
     for i, epsg in enumerate(chips.epsg.tolist()):
@@ -111,7 +111,7 @@ def test_an_area_across_180_degrees_is_drawn_in_one_piece() -> None:
     assert abs(abs(frame.lon) - 180) < 0.1
     (ring,) = list(frame.rings(FIJI))
     assert np.ptp(ring[:, 0]) < frame.width
-    columns = np.flatnonzero((sample_chips(chips, GRID, frame) >= 0).any(axis=0))
+    columns = np.flatnonzero((rasterise_chips(chips, GRID, frame) >= 0).any(axis=0))
     assert np.array_equal(columns, np.arange(columns[0], columns[-1] + 1))
 
 
@@ -187,7 +187,7 @@ def test_the_page_carries_every_chip(tmp_path: Path) -> None:
 
 def test_a_plan_too_large_for_chips_is_shown_by_shards(tmp_path: Path) -> None:
     made = plan(TWO_ZONES)
-    write_page(made, GRID, TWO_ZONES, tmp_path / "plan.html", most_cells=10)
+    write_page(made, GRID, TWO_ZONES, tmp_path / "plan.html", most_squares=10)
     header, columns = data_of(tmp_path / "plan.html")
     assert header["kind"] == "shard"
     assert columns["chips_of"].sum() == len(made.chips)
@@ -221,7 +221,7 @@ def test_the_page_puts_chips_where_the_picture_does(tmp_path: Path, area: BaseGe
     shown = subprocess.run([*command, str(tmp_path / "plan.html")], capture_output=True, text=True, timeout=120).stdout
     found = re.search(r"<title>cells ([-\d ]+) end</title>", shown)
     assert found
-    page, picture = np.array(found[1].split(), int), sample_chips(made.chips, GRID, frame).ravel()[::97]
+    page, picture = np.array(found[1].split(), int), rasterise_chips(made.chips, GRID, frame).ravel()[::97]
     assert (page >= 0).any()
     assert (page == picture).mean() > 0.995
 

@@ -9,12 +9,12 @@ from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.plan.pictures.chip_map import draw_chip_map
 from difffusr.pipeline.plan.pictures.colours import PAPER, Dates
-from difffusr.pipeline.plan.pictures.drawing import draw_main
 from difffusr.pipeline.plan.pictures.frame import Frame
+from difffusr.pipeline.plan.pictures.layout import FINE, FOOT, HEAD, MAP_HEIGHTS, MAP_WIDTH, WIDTH
 from difffusr.pipeline.plan.pictures.legend import draw_head, draw_side, side_height
-from difffusr.pipeline.plan.pictures.sampling import sample_chips
-from difffusr.pipeline.plan.pictures.sizes import FINE, FOOT, HEAD, MAP_HEIGHTS, MAP_WIDTH, WIDTH
+from difffusr.pipeline.plan.pictures.rasterise import rasterise_chips
 from difffusr.pipeline.plan.tables import Plan, StoredPlan
 
 
@@ -35,11 +35,11 @@ def draw_map(plan: Plan | StoredPlan, grid: Grid, area: BaseGeometry | None, pat
     """
     dates = Dates.of(plan)
     frame = Frame.around(plan.chips, grid, area, MAP_WIDTH * FINE, tuple(FINE * side for side in MAP_HEIGHTS))
-    height = HEAD + max(frame.height // FINE, side_height(plan, dates, frame)) + FOOT
+    height = HEAD + max(frame.height // FINE, side_height(dates, frame)) + FOOT
     sheet = Image.new("RGB", (WIDTH * FINE, height * FINE), PAPER)
-    chip = sample_chips(plan.chips, grid, frame)
+    chip = rasterise_chips(plan.chips, grid, frame)
     draw_head(sheet, plan, dates)
-    draw_main(sheet, plan, grid, area, dates, frame, chip)
+    draw_chip_map(sheet, plan, grid, area, dates, frame, chip)
     draw_side(sheet, plan, grid, area, dates, frame, chip)
     try:
         sheet.reduce(FINE).save(path, "PNG", optimize=True)

@@ -17,14 +17,14 @@ from difffusr.pipeline.plan.pictures.frame import NODE_PX, Frame, turned, zone_e
 from difffusr.pipeline.plan.tables import Chips, iterate_zones
 
 
-def sample_chips(chips: Chips, grid: Grid, frame: Frame) -> NDArray[np.int32]:
+def rasterise_chips(chips: Chips, grid: Grid, frame: Frame) -> NDArray[np.int32]:
     """(h, w) position in `chips` of the chip whose core lies under each pixel's middle, −1 where none.
 
     Where two zones overlap, the one whose territory it is answers.
     """
     out = np.full((frame.height, frame.width), -1, np.int32)
     for epsg, part in iterate_zones(chips):
-        home = mask_of(territory(epsg), frame)
+        home = rasterise_shape(territory(epsg), frame)
         for window, place in _zone_pixels(chips, part, grid, epsg, frame):
             here = out[window]
             better = (place >= 0) & ((here < 0) | home[window])
@@ -71,7 +71,7 @@ def _metres(
         yield y, east, north
 
 
-def mask_of(shape: BaseGeometry, frame: Frame) -> NDArray[np.bool_]:
+def rasterise_shape(shape: BaseGeometry, frame: Frame) -> NDArray[np.bool_]:
     """(h, w) whether a pixel lies in a shape given in EPSG:4326."""
     picture = Image.new("1", (frame.width, frame.height))
     draw = ImageDraw.Draw(picture)

@@ -13,13 +13,13 @@ from difffusr.pipeline.geo.grid import GSD_10_M, Grid
 from difffusr.pipeline.geo.zones import territory
 from difffusr.pipeline.plan.pictures.colours import BARE, INK, OUTLINE, PAPER, SEA, SOFT_INK, STRIPE, Dates, paled
 from difffusr.pipeline.plan.pictures.frame import Frame, turned, zone_edge, zone_name
-from difffusr.pipeline.plan.pictures.lettering import day_words, draw_dashes, font_of, write_with_halo
-from difffusr.pipeline.plan.pictures.sampling import mask_of
-from difffusr.pipeline.plan.pictures.sizes import FINE, HEAD, MARGIN
+from difffusr.pipeline.plan.pictures.layout import FINE, HEAD, MARGIN
+from difffusr.pipeline.plan.pictures.primitives import day_words, draw_dashes, font_of, write_with_halo
+from difffusr.pipeline.plan.pictures.rasterise import rasterise_shape
 from difffusr.pipeline.plan.tables import Chips, Plan, StoredPlan, iterate_zones
 
 
-def draw_main(
+def draw_chip_map(
     sheet: Image.Image,
     plan: Plan | StoredPlan,
     grid: Grid,
@@ -47,7 +47,7 @@ def ground_pixels(area: BaseGeometry | None, frame: Frame) -> NDArray[np.uint8]:
     ground = np.empty((frame.height, frame.width, 3), np.uint8)
     ground[:] = SEA
     if area is not None:
-        ground[mask_of(area, frame)] = BARE
+        ground[rasterise_shape(area, frame)] = BARE
     return ground
 
 
