@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.scenes.item import Scene
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 #: Bytes of a content key (sha256).
 KEY_BYTES = 32

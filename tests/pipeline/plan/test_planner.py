@@ -26,8 +26,8 @@ from difffusr.pipeline.geo.globe import in_degrees
 from difffusr.pipeline.geo.grid import Grid, grid_of
 from difffusr.pipeline.geo.zones import territory, to_zone
 from difffusr.pipeline.ground.errors import CatalogError, StoreError
+from difffusr.pipeline.plan.coverage import chips_of_zones
 from difffusr.pipeline.plan.files import read_plan, write_plan
-from difffusr.pipeline.plan.ground import chips_of_zones
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.scenes.item import Asset, Scene
@@ -146,14 +146,14 @@ def test_a_plan_opens_in_geopandas_and_comes_back_as_it_was(real_scenes, tmp_pat
     assert stored.manifest == json.loads(json.dumps(plan.manifest))
 
 
-def test_a_plan_that_is_none_is_one_clear_line(tmp_path):
+def test_what_is_not_a_plan_is_one_clear_line(tmp_path):
     with pytest.raises(StoreError, match=r"manifest\.json: cannot be read"):
         read_plan(Storage(str(tmp_path)))
     folder = Storage(str(tmp_path)).child("plan")
     for name in ("scenes", "chips", "shards"):
         folder.write(f"{name}.parquet", b"PAR1 no")
     folder.write("manifest.json", b"{}")
-    with pytest.raises(StoreError, match="is no plan of this version"):
+    with pytest.raises(StoreError, match="not a plan of this version"):
         read_plan(Storage(str(tmp_path)))
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import math
+import re
 import shutil
 import signal
 import socket
@@ -456,7 +457,9 @@ def test_page_may_load_nothing_from_elsewhere(client):
     assert "unsafe" not in page.headers["content-security-policy"]
     folder = Path(maplibre.__file__).with_name("page")
     names = sorted(path.name for path in folder.iterdir())
-    assert {"index.html", "view.css", "view.js"} <= set(names)
+    linked = re.findall(r'href="page/(.*?\.css)"', page.text)
+    assert {"index.html", "view.js", *linked} <= set(names)
+    assert sorted(linked) == [name for name in names if name.endswith(".css")]
     for name in names:
         answer = client.get(f"/page/{name}")
         assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""Which chips of which zones lie over an area."""
+"""Which chips of which zones cover an area."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from difffusr.pipeline.geo.zones import near_zone, territory, to_zone
 from difffusr.pipeline.scenes.item import Scene
 
 
-def ground_of(
+def chips_to_plan(
     config: RunConfig, scenes: Sequence[Scene], grid: Grid
 ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Rows and columns of the chips to plan in each zone that has scenes."""
@@ -33,9 +33,9 @@ def chips_of_zones(
 ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Each zone's chips over an area: rows and columns, by EPSG code.
 
-    A zone takes the chips whose core lies in its territory or within an overlap of it, so that two zones' chips share
-    enough ground to blend. Where no scene of the home zone shows a place, a neighbour's scenes that reach over the
-    border do.
+    A zone takes the chips whose core lies in its territory or within one overlap of it, so that the chips of two zones
+    share enough ground to blend. Where no scene of the home zone shows a place, a neighbour's scenes that reach across
+    the border are used.
 
     Args:
         area: in EPSG:4326.
@@ -58,6 +58,6 @@ def chips_of_zones(
 
 
 def _union(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
-    """The union of footprints, of which many are the same to the metre: rounded first, and each kind taken once."""
+    """The union of footprints. Many are the same to the metre: they are rounded first, and equal ones taken once."""
     distinct = {shapely.to_wkb(shapely.normalize(shape)): shape for shape in shapely.set_precision(shapes, 1e-6)}
     return shapely.union_all(list(distinct.values()))

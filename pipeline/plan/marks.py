@@ -1,75 +1,19 @@
-"""Why chips are touched: marks for each reason, and which reason comes first."""
+"""Which chips each reason applies to, and which reason is the primary one of a chip or shard."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.plan.matches import Match
+from difffusr.pipeline.plan.reasons import Reason, named_settings
 from difffusr.pipeline.plan.tables import Plan, Shards, StoredPlan
 
-#: Scenes named with a reason.
-MOST_NAMED: Final = 5
-
-
-#: Longest value shown of a setting, in characters.
-_SHOWN: Final = 40
-
-
-class Reason(IntEnum):
-    """Why a chip or shard is touched. Where several apply, the first one here is the primary one."""
-
-    GRID = 0
-    ALGORITHM = 1
-    MODEL = 2
-    SEED = 3
-    UNCERTAINTY = 4
-    CLOUDY = 5
-    SKIPPED = 6
-    BASELINE = 7
-    VERSION = 8
-    NEW_SCENE = 9
-    LOST_SCENE = 10
-    ORDER = 11
-    OTHER = 12
-    AREA = 13
-    COVERED = 14
-    OUTSIDE = 15
-    UNCOVERED = 16
-
-    @property
-    def words(self) -> str:
-        """The reason as a reader meets it."""
-        return _WORDS[self]
-
-
-_WORDS: Final[Mapping[Reason, str]] = {
-    Reason.GRID: "another grid",
-    Reason.ALGORITHM: "new version of the algorithm",
-    Reason.MODEL: "new weights or sampling",
-    Reason.SEED: "another seed",
-    Reason.UNCERTAINTY: "another number of uncertainty samples",
-    Reason.CLOUDY: "clouds allowed or not",
-    Reason.SKIPPED: "other chips spared the networks",
-    Reason.BASELINE: "scene has a new processing baseline",
-    Reason.VERSION: "scene has a new version",
-    Reason.NEW_SCENE: "new scene used",
-    Reason.LOST_SCENE: "scene no longer used (withdrawn or outranked)",
-    Reason.ORDER: "scenes in another order",
-    Reason.OTHER: "another cause",
-    Reason.AREA: "new in the area",
-    Reason.COVERED: "newly covered",
-    Reason.OUTSIDE: "no longer in the area",
-    Reason.UNCOVERED: "no longer covered",
-}
-
-
-#: Settings that every chip depends on, by the reason they are.
+#: Settings that every chip depends on, by reason.
 _SETTINGS: Final = {
     Reason.SEED: ("model.seed",),
     Reason.UNCERTAINTY: ("model.uncertainty_samples",),
@@ -77,35 +21,13 @@ _SETTINGS: Final = {
     Reason.SKIPPED: ("skip.water", "skip.cloud"),
 }
 
-
-#: Sections of the configuration that decide what is planned; the others do not touch a pixel.
-_SECTIONS: Final = ("area", "period", "source", "grid", "model", "scenes", "skip")
-
-
-@dataclass(frozen=True)
-class Cause:
-    """One reason, and what it touches.
-
-    Attributes:
-        chips: chips that it applies to; one chip may have several reasons.
-        chips_first, shards_first: chips and shards whose primary reason it is; over all reasons they add up to what is
-            added, removed and changed.
-        scenes: up to five scenes that it is about, those of the most chips first.
-        more_scenes: how many further ones.
-        settings: settings that differ, as "model.seed: 0 → 1".
-    """
-
-    chips: int
-    chips_first: int
-    shards_first: int
-    scenes: tuple[str, ...] = ()
-    more_scenes: int = 0
-    settings: tuple[str, ...] = ()
+#: Stands for no reason; larger than all of them.
+NO_REASON: Final = 99
 
 
 @dataclass(frozen=True, eq=False)
 class Mark:
-    """A reason and the chips it applies to: positions in the new table, and in the old one of those that go."""
+    """A reason and the chips it applies to: positions in the new table and, of removed chips, in the old one."""
 
     reason: Reason
     new: NDArray[np.int64]
@@ -115,7 +37,7 @@ class Mark:
 
 
 def global_marks(old: StoredPlan, new: Plan | StoredPlan, chips: Match, settings: tuple[str, ...]) -> list[Mark]:
-    """What all chips depend on; of the chips that stay in place."""
+    """Reasons that apply to all chips that stay in place: algorithm, model, settings."""
     changed = chips.new[chips.changed]
     marks = []
     if old.manifest["algorithm"] != new.manifest["algorithm"]:
@@ -132,7 +54,7 @@ def global_marks(old: StoredPlan, new: Plan | StoredPlan, chips: Match, settings
 
 
 def place_marks(chips: Match, settings: tuple[str, ...]) -> list[Mark]:
-    """Why chips come and go."""
+    """Why chips are added and removed."""
     added, removed = chips.added(), chips.removed()
     if grid := named_settings(settings, "grid.chip_px", "grid.overlap_px"):
         return [Mark(Reason.GRID, added, removed, settings=grid)]
@@ -146,7 +68,7 @@ def place_marks(chips: Match, settings: tuple[str, ...]) -> list[Mark]:
 
 
 def scene_marks(old: StoredPlan, new: Plan | StoredPlan, chips: Match) -> list[Mark]:
-    """What became of the scenes of the chips that change; a scene is the same if its id is, or its acquisition."""
+    """What happened to the scenes of changed chips. Scenes are the same if their id or their acquisition is."""
     before, after = _SceneFacts.of(old), _SceneFacts.of(new)
     code, replaced = _matched_scenes(before, after)
     here = chips.new[chips.changed]
@@ -170,7 +92,7 @@ def scene_marks(old: StoredPlan, new: Plan | StoredPlan, chips: Match) -> list[M
 
 
 def unexplained(chips: Match, marks: Sequence[Mark]) -> NDArray[np.int64]:
-    """Chips that change for no reason known."""
+    """Chips that change for no known reason."""
     explained = np.zeros(chips.new_rows, bool)
     for mark in marks:
         explained[mark.new] = True
@@ -178,17 +100,49 @@ def unexplained(chips: Match, marks: Sequence[Mark]) -> NDArray[np.int64]:
     return changed[~explained[changed]]
 
 
+def primary_reasons(chips: Match, marks: Sequence[Mark]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """The primary reason of every new chip and of every removed old one; `NO_REASON` for what stays."""
+    new, old = np.full(chips.new_rows, NO_REASON, np.int8), np.full(chips.old_rows, NO_REASON, np.int8)
+    for mark in sorted(marks, key=lambda mark: mark.reason, reverse=True):
+        new[mark.new] = mark.reason
+        old[mark.old] = mark.reason
+    return new, old
+
+
+def primary_of_shards(
+    old: Shards, new: Shards, shards: Match, first_new: NDArray[np.int8], first_old: NDArray[np.int8]
+) -> NDArray[np.int8]:
+    """The primary reason of every shard of the new plan, then of every one of the old; `NO_REASON` for what stays."""
+    of_new, of_old = _least(new, first_new), _least(old, first_old)
+    of_new[shards.new] = np.minimum(of_new[shards.new], of_old[shards.old])
+    touched = shards.touched()
+    # Its chips stay as they are, so its size changed.
+    of_new[touched & (of_new == NO_REASON)] = Reason.GRID
+    of_new[~touched] = NO_REASON
+    going = np.zeros(len(old), bool)
+    going[shards.removed()] = True
+    of_old[going & (of_old == NO_REASON)] = Reason.GRID
+    of_old[~going] = NO_REASON
+    return np.concatenate([of_new, of_old])
+
+
+def _least(shards: Shards, first: NDArray[np.int8]) -> NDArray[np.int8]:
+    if not len(shards):
+        return np.zeros(0, np.int8)
+    return np.asarray(np.minimum.reduceat(first[shards.members], shards.first[:-1]))
+
+
 def _about(
     chips: NDArray[np.int64], mask: NDArray[np.bool_], scenes: NDArray[np.int64], names: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Chips with anything in a (k, m) mask, none of the old ones, and the scenes it is about, most chips first."""
+    """For a `Mark`: chips with anything in a (k, m) mask, no old ones, and the scenes concerned, most chips first."""
     counts = np.bincount(scenes[mask], minlength=len(names))
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     return chips[mask.any(axis=1)], np.zeros(0, np.int64), tuple(names[i] for i in order.tolist())
 
 
 def _positions(values: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(k, m) where in its row of (k, l) each value of (k, m) stands, −1 where nowhere."""
+    """(k, m) position of each value of (k, m) in its row of (k, l), −1 where it is not in it."""
     out = np.full(values.shape, -1, np.int64)
     for column in range(rows.shape[1]):
         out[(values == rows[:, column, None]) & (values >= 0)] = column
@@ -197,7 +151,7 @@ def _positions(values: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np
 
 @dataclass(frozen=True)
 class _SceneFacts:
-    """Of every scene of a plan: id, acquisition (tile and minute), processing baseline, version."""
+    """Id, acquisition (tile and minute), processing baseline and version of every scene of a plan."""
 
     ids: tuple[str, ...]
     acquisitions: tuple[tuple[str, str], ...]
@@ -221,14 +175,14 @@ class _SceneFacts:
 
 def _matched_scenes(before: _SceneFacts, after: _SceneFacts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each new scene the old one that it is or replaces, else a number beyond the old ones; and how it replaces it:
-    BASELINE, VERSION, −1 not at all."""
+    BASELINE, VERSION or −1 for not at all."""
     by_id = {name: i for i, name in enumerate(before.ids)}
     gone = set(before.ids) - set(after.ids)
     by_acquisition = {before.acquisitions[by_id[name]]: by_id[name] for name in gone}
     code = np.arange(len(after.ids), dtype=np.int64) + len(before.ids)
     replaced = np.full(len(after.ids), -1, np.int64)
     for i, name in enumerate(after.ids):
-        # Each old scene is replaced by one new one at most.
+        # At most one new scene replaces an old one.
         match = by_id[name] if name in by_id else by_acquisition.pop(after.acquisitions[i], None)
         if match is not None:
             code[i] = match
@@ -240,64 +194,6 @@ def _matched_scenes(before: _SceneFacts, after: _SceneFacts) -> tuple[NDArray[np
 
 
 def _changes(before: _SceneFacts, after: _SceneFacts, code: NDArray[np.int64]) -> list[str]:
-    """The baseline before and after, of scenes that had another."""
+    """The baseline before and after, of scenes that replace another."""
     pairs = zip(code.tolist(), after.baselines, strict=True)
     return [f" ({before.baselines[i]} → {now})" if i < len(before.ids) else "" for i, now in pairs]
-
-
-#: Stands for no reason; larger than all of them.
-NO_REASON: Final = 99
-
-
-def primary_reasons(chips: Match, marks: Sequence[Mark]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
-    """The first reason of every new chip, and of every old one that goes; 99 for what stays."""
-    new, old = np.full(chips.new_rows, NO_REASON, np.int8), np.full(chips.old_rows, NO_REASON, np.int8)
-    for mark in sorted(marks, key=lambda mark: mark.reason, reverse=True):
-        new[mark.new] = mark.reason
-        old[mark.old] = mark.reason
-    return new, old
-
-
-def primary_of_shards(
-    old: Shards, new: Shards, shards: Match, first_new: NDArray[np.int8], first_old: NDArray[np.int8]
-) -> NDArray[np.int8]:
-    """The first reason of every shard of the new plan, then of every one of the old; 99 for what stays."""
-    of_new, of_old = _least(new, first_new), _least(old, first_old)
-    of_new[shards.new] = np.minimum(of_new[shards.new], of_old[shards.old])
-    touched = shards.touched()
-    # Its chips stay as they are: it has another size.
-    of_new[touched & (of_new == NO_REASON)] = Reason.GRID
-    of_new[~touched] = NO_REASON
-    going = np.zeros(len(old), bool)
-    going[shards.removed()] = True
-    of_old[going & (of_old == NO_REASON)] = Reason.GRID
-    of_old[~going] = NO_REASON
-    return np.concatenate([of_new, of_old])
-
-
-def _least(shards: Shards, first: NDArray[np.int8]) -> NDArray[np.int8]:
-    if not len(shards):
-        return np.zeros(0, np.int8)
-    return np.asarray(np.minimum.reduceat(first[shards.members], shards.first[:-1]))
-
-
-def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
-    """Settings of the sections that decide what is planned, as "section.key: before → now"."""
-    found: list[str] = []
-    for section in _SECTIONS:
-        before, now = old.get(section) or {}, new.get(section) or {}
-        found += [
-            f"{section}.{key}: {_short(before.get(key))} → {_short(now.get(key))}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
-    return tuple(found)
-
-
-def named_settings(settings: tuple[str, ...], *keys: str) -> tuple[str, ...]:
-    return tuple(text for text in settings if text.partition(":")[0] in keys)
-
-
-def _short(value: Any) -> str:
-    text = "not set" if value is None else str(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
