@@ -22,9 +22,7 @@ from difffusr.pipeline.scenes.item import Scene
 #: What a clean cube keeps: seam ratio by band, mean absolute residual in reflectance of 10 m bands and of the others.
 SEAM_RANGE = (0.9, 1.1)
 
-
 RESIDUAL_LIMIT = {10: 0.003, 20: 0.005, 60: 0.005}
-
 
 #: Chips whose residual and seams are measured when a cube has more: evenly spread, always the same ones.
 _SAMPLE = 200

@@ -30,10 +30,8 @@ from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
 #: What is exported where nothing else is asked for.
 USUAL = ("reflectance", "quality")
 
-
 #: Side of a file's tiles in pixels.
 _TILE_PX = 512
-
 
 #: Of the file that becomes a COG: as fast to write as to read, and gone a moment later.
 _DRAFT = {"compress": "zstd", "zstd_level": 1, "tiled": True, "blockxsize": _TILE_PX, "blockysize": _TILE_PX}

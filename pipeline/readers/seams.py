@@ -15,10 +15,8 @@ from difffusr.pipeline.ground.pixels import Quality
 #: The phase in which upsampled bands repeat: steps are compared only with steps of the same phase.
 _PERIOD_PX = 24
 
-
 #: How far on both sides of a border steps are measured, in 2.5 m pixels.
 _STRIP_PX = 4 * _PERIOD_PX
-
 
 #: Gives a window of a zone's variable as stored, (bands, h, w) or (h, w); its fill value beyond the cube.
 Read = Callable[[int, str, PixelWindow], NDArray[Any]]

@@ -27,7 +27,6 @@ from difffusr.pipeline.storage.objects import Storage
 
 STAC_VERSION = "1.1.0"
 
-
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
@@ -36,25 +35,20 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
 ]
 
-
 _MODEL_EXTENSIONS = [
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
 
-
 #: How a multihash begins that is a sha256 (multicodec 0x12, 32 bytes).
 _SHA256 = "1220"
-
 
 #: Media types: the one that STAC catalogues use for Zarr, and those of STAC's own documents.
 _ZARR, _GEOJSON, _JSON, _PARQUET = (
     "application/vnd.zarr; version=3", "application/geo+json", "application/json", "application/vnd.apache.parquet",
 )  # fmt: skip
 
-
 _LEGAL_NOTICE = "https://sentinels.copernicus.eu/documents/247904/690755/Sentinel_Data_Legal_Notice"
-
 
 #: The common names of Sentinel-2's bands in the EO extension.
 _COMMON_NAMES = {
@@ -62,10 +56,8 @@ _COMMON_NAMES = {
     "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
 
-
 #: Edges in metres are straight on the zone's sheet; a footprint has a corner at least so often.
 _CORNER_EVERY_M = 50_000.0
-
 
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 

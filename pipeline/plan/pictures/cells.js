@@ -25,7 +25,7 @@ async function unpack() {
   return plan;
 }
 
-/** Give a zone a table from row and column to cell. */
+/** Give a zone a table of cells by row and column. */
 function index(plan, zone) {
   let top = Infinity, left = Infinity, bottom = -Infinity, right = -Infinity;
   for (let i = zone.first; i < zone.stop; i++) {
@@ -57,8 +57,8 @@ function utm(epsg, lon, lat) {
   return [500000 + radius * east, (epsg >= 32700 ? 1e7 : 0) + radius * north];
 }
 
-/** What the canvas shows: the middle in degrees, and CSS pixels a degree of latitude. */
-class View {
+/** What the canvas shows: its middle in degrees, and CSS pixels per degree of latitude. */
+class MapView {
   constructor(home) { this.home = home; this.squeeze = Math.cos(home.lat * Math.PI / 180); }
   fit(width, height) {
     this.lon = this.home.lon; this.lat = this.home.lat;
@@ -82,7 +82,7 @@ class View {
   }
 }
 
-/** For every pixel of a picture the cell that lies there, −1 where none: the home zone's where two overlap. */
+/** The cell at every pixel of a picture, −1 for none; where zones overlap, that of the home zone. */
 function sample(plan, view, width, height, ratio, cells) {
   cells.fill(-1);
   const nx = Math.ceil(width / TILE) + 1, ny = Math.ceil(height / TILE) + 1;

@@ -1,4 +1,4 @@
-"""The map itself: ground, chips by date, borders, graticule, scale."""
+"""The map of a picture: ground, chips by date, borders, graticule, scale."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy import ndimage
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.geo.grid import GSD_10_M, Grid
@@ -28,6 +29,7 @@ def draw_chip_map(
     frame: Frame,
     chip: NDArray[np.int32],
 ) -> None:
+    """Draw the map into the sheet; `chip` as `rasterise_chips` gives it."""
     colours = paled(dates.colours[dates.of_chip], plan.chips.clear)
     pixels = paint_chips(chip, colours, plan.chips.clear, ground_pixels(area, frame))
     _stroke_sides(pixels, chip, dates.of_chip, grid.stride_px * GSD_10_M / 111_320 * frame.scale)
@@ -43,7 +45,7 @@ def draw_chip_map(
 
 
 def ground_pixels(area: BaseGeometry | None, frame: Frame) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8: what is seen where no chip is: the area, and all else."""
+    """(h, w, 3) uint8: the background, the area in another colour."""
     ground = np.empty((frame.height, frame.width, 3), np.uint8)
     ground[:] = SEA
     if area is not None:
@@ -66,7 +68,7 @@ def paint_chips(
 
 
 def _stroke_sides(pixels: NDArray[np.uint8], chip: NDArray[np.int32], date: NDArray[np.int32], size_px: float) -> None:
-    """Draw sides between chips, and stronger between dates; the fainter the smaller a chip of `size_px` pixels is."""
+    """Draw the sides between chips, stronger between dates; fainter where chips (of `size_px` pixels) are small."""
     shown = np.where(chip >= 0, date[chip], -1)
     sides = float(np.clip((size_px - 10) / 20, 0, 1)) * 0.55
     borders = float(np.clip((size_px - 2) / 8, 0, 1)) * 0.8
@@ -82,6 +84,7 @@ def _stroke_sides(pixels: NDArray[np.uint8], chip: NDArray[np.int32], date: NDAr
 
 
 def draw_outline(picture: Image.Image, area: BaseGeometry | None, frame: Frame, width: float) -> None:
+    """Draw the outline of the area, `width` pixels wide in the finished picture."""
     if area is None:
         return
     draw = ImageDraw.Draw(picture)
@@ -122,7 +125,7 @@ def _graticule(frame: Frame) -> tuple[list[tuple[float, str]], list[tuple[float,
     lats = np.arange(math.ceil(south / step_lat), math.floor(north / step_lat) + 1) * step_lat
     lats = lats[np.abs(lats) <= 90]
     x, y = (lons - west) / (east - west) * frame.width, (north - lats) / (north - south) * frame.height
-    # Labels near a corner would run into the other side's.
+    # Labels near a corner would overlap those of the other side.
     meridians = [(px, _degrees(lon, "EW", step_lon)) for px, lon in zip(x.tolist(), lons.tolist(), strict=True)]
     parallels = [(px, _degrees(lat, "NS", step_lat)) for px, lat in zip(y.tolist(), lats.tolist(), strict=True)]
     return (
@@ -140,7 +143,7 @@ def _round_step(step: float) -> float:
 
 
 def _degrees(value: float, sides: str, step: float) -> str:
-    """47.5° N and the like; longitudes back in ±180°."""
+    """Degrees as `47.5° N`; longitudes within ±180°."""
     value = (value + 180.0) % 360.0 - 180.0 if sides == "EW" else value
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     text = f"{abs(value):.{digits}f}°"
@@ -150,7 +153,7 @@ def _degrees(value: float, sides: str, step: float) -> str:
 
 
 def _draw_zone_borders(picture: Image.Image, chips: Chips, grid: Grid, frame: Frame) -> None:
-    """A dashed line between neighbouring zones, with their names on either side of it."""
+    """Dashed lines between neighbouring zones, and the zones' names."""
     zones = [epsg for epsg, _ in iterate_zones(chips)]
     draw = ImageDraw.Draw(picture)
     for line in frame.zone_borders(zones):
@@ -160,7 +163,7 @@ def _draw_zone_borders(picture: Image.Image, chips: Chips, grid: Grid, frame: Fr
 
 
 def _draw_zone_names(draw: ImageDraw.ImageDraw, chips: Chips, grid: Grid, frame: Frame) -> None:
-    """At the upper edge in the north and at the lower in the south, over the middle of the zone's chips."""
+    """Zone names over the middle of their chips: northern zones at the upper edge, southern ones at the lower."""
     free = {True: 0.0, False: 0.0}
     for epsg, part in sorted(iterate_zones(chips), key=lambda zone: turned(territory(zone[0]), frame.lon).bounds):
         x = frame.pixels(*zone_edge(chips, part, grid, epsg).T)[:, 0]
@@ -174,7 +177,7 @@ def _draw_zone_names(draw: ImageDraw.ImageDraw, chips: Chips, grid: Grid, frame:
 
 
 def _draw_date_labels(picture: Image.Image, dates: Dates, chip: NDArray[np.int32]) -> None:
-    """Write each date where it has the most room, if it has any: one need not tell colours apart."""
+    """Write each date where it has the most room, so that nobody has to tell colours apart."""
     draw = ImageDraw.Draw(picture)
     cell = 4 * FINE
     coarse = chip[cell // 2 :: cell, cell // 2 :: cell]
@@ -190,22 +193,17 @@ def _draw_date_labels(picture: Image.Image, dates: Dates, chip: NDArray[np.int32
 
 
 def _roomiest(mask: NDArray[np.bool_], need: float) -> tuple[float, float] | None:
-    """Row and column deepest inside a mask; None where no square of twice `need` fits."""
-    left = np.pad(mask, 1)
-    for eroded in range(1, max(mask.shape)):
-        middle = left[1:-1] & left[:-2] & left[2:]
-        smaller = np.zeros_like(left)
-        smaller[1:-1, 1:-1] = middle[:, 1:-1] & middle[:, :-2] & middle[:, 2:]
-        if not smaller.any():
-            rows, cols = np.nonzero(left)
-            middle_one = len(rows) // 2
-            return (float(rows[middle_one] - 1), float(cols[middle_one] - 1)) if eroded >= need else None
-        left = smaller
-    return None
+    """Row and column deepest inside a mask; None if no square of twice `need` fits."""
+    depth = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")[1:-1, 1:-1]
+    deepest = depth.max(initial=0)
+    if deepest < max(need, 1):
+        return None
+    rows, cols = np.nonzero(depth == deepest)
+    return float(rows[len(rows) // 2]), float(cols[len(cols) // 2])
 
 
 def _draw_scale_bar(sheet: Image.Image, frame: Frame, corner: tuple[int, int]) -> None:
-    """A bar of a round length below the map, true in its middle."""
+    """A bar of a round length below the map; exact in the map's middle."""
     a_km = frame.scale / 111.32
     length = 10.0 ** math.floor(math.log10(frame.width / 5 / a_km))
     length *= max(factor for factor in (1, 2, 5) if factor * length * a_km <= frame.width / 5)

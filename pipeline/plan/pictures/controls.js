@@ -1,4 +1,4 @@
-// ---- what a cell is -------------------------------------------------------------------------------------------------
+// ---- details of a cell ------------------------------------------------------------------------------------------------
 
 function describe(plan, cell, tip) {
   const zone = plan.zones.find(z => cell >= z.first && cell < z.stop), list = plan.list[cell];
@@ -20,7 +20,7 @@ function showTip(plan, state, canvas, x, y) {
   if (cell !== state.selected) { state.selected = cell; state.draw(); if (cell >= 0) describe(plan, cell, tip); }
   tip.hidden = cell < 0;
   if (cell < 0) return;
-  tip.style.left = tip.style.top = "6px";  // measured where nothing squeezes it
+  tip.style.left = tip.style.top = "6px";  // where it has its full size, to measure it
   const width = canvas.clientWidth, height = canvas.clientHeight, w = tip.offsetWidth, h = tip.offsetHeight;
   const left = x + 18 + w < width ? x + 18 : x - 18 - w, top = y + 18 + h < height ? y + 18 : y - 18 - h;
   tip.style.left = `${Math.max(6, Math.min(width - w - 6, left))}px`;
@@ -37,7 +37,7 @@ function legend(plan, state, changed) {
   const ends = texts => element("div", { className: "ends" }, texts.map(textContent => element("span", { textContent })));
   const stripes = () => plan.cloudy ? [sign("stripes", "", "chips with no clear pixel", number(plan.cloudy))] : [];
   if (state.mode === "date") {
-    parts.push(element("p", { className: "note", textContent: `Date of ${plan.kind === "chip" ? "a chip's" : "most chips'"} first scene, paler where less is clear. Click a date to pick it out.` }));
+    parts.push(element("p", { className: "note", textContent: `Date of ${plan.kind === "chip" ? "a chip's" : "most chips'"} first scene, paler where less is clear. Click a date to highlight it.` }));
     parts.push(element("div", { className: "dates" }, plan.days.map((text, i) => {
       const button = element("button", { onclick: () => { state.chosen.has(i) ? state.chosen.delete(i) : state.chosen.add(i); changed(); } }, [
         element("span", { className: "swatch", style: `background: ${plan.colours[i]}` }), element("span", { textContent: day(text) }),
@@ -45,10 +45,10 @@ function legend(plan, state, changed) {
       button.setAttribute("aria-pressed", state.chosen.has(i));
       return button;
     })));
-    if (plan.borders !== null) parts.push(sign("", "height: 2px; background: var(--ink); border-radius: 0", "sides between two dates", number(plan.borders)));
+    if (plan.borders !== null) parts.push(sign("", "height: 2px; background: var(--ink); border-radius: 0", "sides between dates", number(plan.borders)));
     parts.push(...stripes());
   } else if (state.mode === "clear") {
-    parts.push(element("p", { className: "note", textContent: `Share of a ${plan.kind} that its scenes show without cloud.` }), gradient(plan.ramp), ends(["0 %", "50 %", "100 %"]), ...stripes());
+    parts.push(element("p", { className: "note", textContent: `Share of a ${plan.kind} that its scenes show without clouds.` }), gradient(plan.ramp), ends(["0 %", "50 %", "100 %"]), ...stripes());
   } else {
     parts.push(element("p", { className: "note", textContent: plan.kind === "chip" ? "Scenes that a chip is made from." : "Scenes that a chip is made from, mean of a shard." }), gradient(SCENE_RAMP), ends(plan.most > 1 ? ["1", String(plan.most)] : ["1"]));
     const counts = new Map();
@@ -87,7 +87,7 @@ function table(plan) {
   fill();
 }
 
-// ---- hands ----------------------------------------------------------------------------------------------------------
+// ---- input ----------------------------------------------------------------------------------------------------------
 
 function steer(plan, state, canvas) {
   const fingers = new Map();
@@ -145,7 +145,7 @@ function steer(plan, state, canvas) {
 async function start() {
   const plan = await unpack(), canvas = $("map");
   plan.most = Math.max(1, Math.ceil(plan.scenes.reduce((a, b) => Math.max(a, b), 0) / 100));
-  const state = { mode: "date", chosen: new Set(), selected: -1, cross: false, theme: theme(), view: new View(plan.view) };
+  const state = { mode: "date", chosen: new Set(), selected: -1, cross: false, theme: theme(), view: new MapView(plan.view) };
   let due = 0;
   state.draw = quick => { cancelAnimationFrame(due); due = requestAnimationFrame(() => paint(plan, state, canvas, quick)); };
   const changed = () => { state.theme = theme(); state.colours = colour(plan, state); legend(plan, state, changed); state.draw(); };
@@ -165,5 +165,5 @@ async function start() {
   steer(plan, state, canvas); table(plan); changed();
 }
 
-if (typeof DecompressionStream === "undefined") $("legend").textContent = "This page needs a browser of 2023 or newer; the same map is in the PNG beside it.";
+if (typeof DecompressionStream === "undefined") $("legend").textContent = "This page needs a browser from 2023 or later; the same map is in the PNG next to it.";
 else start();

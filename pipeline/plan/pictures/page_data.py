@@ -19,7 +19,7 @@ from difffusr.pipeline.geo.zones import territory
 from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, Dates, scene_days
 from difffusr.pipeline.plan.pictures.frame import Frame, unrolled, zone_edge, zone_name
 from difffusr.pipeline.plan.pictures.squares import Squares, squares_of_chips, squares_of_shards
-from difffusr.pipeline.plan.tables import Chips, Plan, StoredPlan, iterate_zones
+from difffusr.pipeline.plan.tables import Chips, Plan, StoredPlan, iterate_zones, zone_slices
 
 #: Points of the area's outline closer together than this share of the map's width are left out.
 _OUTLINE_DETAIL: Final = 1 / 6000
@@ -41,8 +41,8 @@ def pack_plan(plan: Plan | StoredPlan, grid: Grid, area: BaseGeometry | None, da
 def _packed(header: dict[str, Any], columns: dict[str, NDArray[Any]]) -> str:
     """Length of the header (4 bytes), the header as JSON, the columns: little-endian, deflated, base64.
 
-    The header tells where each column lies (`columns`: name, type, first byte after the header, length); each starts on
-    a multiple of four bytes.
+    `columns` in the header lists each column: name, type, first byte after the header, length. Every column starts on a
+    multiple of four bytes.
     """
     places, parts, at = [], [], 0
     for name, column in columns.items():
@@ -65,7 +65,7 @@ def _header(
         "side": squares.side_m,
         "inset": squares.inset_m,
         "view": asdict(frame),
-        "zones": [_zone(epsg, part, bounds[epsg]) for epsg, part in _runs(squares.epsg)],
+        "zones": [_zone(epsg, part, bounds[epsg]) for epsg, part in zone_slices(squares.epsg)],
         "zone_borders": _zone_borders(sorted(bounds), frame),
         "days": [str(day) for day in dates.days],
         "chips": dates.chips.tolist(),
@@ -78,14 +78,8 @@ def _header(
     }
 
 
-def _runs(epsg: NDArray[np.int32]) -> list[tuple[int, slice]]:
-    starts = np.flatnonzero(np.diff(epsg, prepend=-1))
-    stops = np.append(starts[1:], len(epsg))
-    return [(int(epsg[start]), slice(int(start), int(stop))) for start, stop in zip(starts, stops, strict=True)]
-
-
 def _zone(epsg: int, part: slice, bounds: list[float]) -> dict[str, Any]:
-    # A territory is made of boxes that each span some latitudes: cut at all of them.
+    # A territory consists of boxes: cut it at all latitudes where one begins or ends.
     whole = territory(epsg)
     edges = np.unique(shapely.get_coordinates(whole)[:, 1]).tolist()
     west, _, east, _ = whole.bounds
@@ -103,7 +97,7 @@ def _zone(epsg: int, part: slice, bounds: list[float]) -> dict[str, Any]:
 
 
 def _bounds(edge: NDArray[np.float64], frame: Frame) -> list[float]:
-    """West, south, east, north of a zone's cells, in the map's turn, with room for a shard that reaches further."""
+    """West, south, east, north of a zone's chips in the map's turn, with room for a shard that reaches further."""
     lon, lat = unrolled(edge[:, 0], frame.lon), edge[:, 1]
     north = 0.1
     east = north / max(float(np.cos(np.radians(np.abs(lat).max()))), 0.05)
@@ -111,7 +105,7 @@ def _bounds(edge: NDArray[np.float64], frame: Frame) -> list[float]:
 
 
 def _zone_borders(zones: list[int], frame: Frame) -> list[list[float]]:
-    """Straight pieces along which two zones meet: longitude and latitude of both ends."""
+    """Line segments along which two zones meet: longitude and latitude of both ends."""
     pieces = []
     for line in frame.zone_borders(zones):
         lon, lat = frame.degrees(*line.T)
@@ -120,7 +114,7 @@ def _zone_borders(zones: list[int], frame: Frame) -> list[list[float]]:
 
 
 def _scene_rows(plan: Plan | StoredPlan) -> list[list[Any]]:
-    """Id, day, tile, baseline, cloud cover in per cent, chips that use it first, chips that use it at all."""
+    """Id, day, tile, baseline, cloud cover in per cent, chips that use it first, chips that use it."""
     chips: Chips = plan.chips
     count = len(chips.scene_ids)
     best = np.bincount(chips.scenes[:, 0], minlength=count).tolist()
@@ -139,7 +133,7 @@ def _scene_rows(plan: Plan | StoredPlan) -> list[list[Any]]:
 
 
 def _outline(area: BaseGeometry | None, frame: Frame) -> list[list[float]]:
-    """Lines of longitudes and latitudes in turn, in one turn around the middle."""
+    """Lines as alternating longitudes and latitudes, in the map's turn."""
     lines = []
     for ring in frame.rings(area) if area is not None else ():
         kept = shapely.simplify(shapely.linestrings(ring), frame.width * _OUTLINE_DETAIL)

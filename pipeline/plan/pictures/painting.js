@@ -13,7 +13,7 @@ function theme() {
   return Object.fromEntries(["paper", "ink", "soft", "sea", "bare"].map(k => [k, style.getPropertyValue("--" + k).trim()]));
 }
 
-/** One colour a cell, as the canvas wants it (ABGR). */
+/** One colour per cell, as the canvas needs it (ABGR). */
 function colour(plan, state) {
   const paper = parse(state.theme.paper), bare = parse(state.theme.bare), dates = plan.colours.map(parse);
   const ramp = Array.from({ length: 101 }, (_, i) => along(plan.ramp, i / 100));
@@ -134,7 +134,7 @@ function graticule(pen, state, width, height) {
   pen.globalAlpha = 1;
 }
 
-/** Dashed where two zones of the plan meet. */
+/** Dashed lines where two zones of the plan meet. */
 function zoneBorders(plan, pen, state, width, height) {
   pen.setLineDash([8, 6]); pen.strokeStyle = state.theme.ink; pen.lineWidth = 1.2;
   pen.beginPath();

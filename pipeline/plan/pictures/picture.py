@@ -1,4 +1,4 @@
-"""A plan as a picture: the date that each chip shows, and how clear it is there."""
+"""A plan as a PNG: each chip's date, and how clear it is."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from difffusr.pipeline.plan.tables import Plan, StoredPlan
 
 
 def draw_map(plan: Plan | StoredPlan, grid: Grid, area: BaseGeometry | None, path: Path) -> None:
-    """Draw a plan as a PNG of 1680 pixels width: chips by the date of their first scene, paler where less clear.
+    """Draw a plan as a PNG 1680 pixels wide: chips by the date of their first scene, paler where less is clear.
 
-    Longitude and latitude with equal scales in the middle (equirectangular); what crosses 180° is drawn in one piece.
-    Time and memory grow with the picture rather than with the chips.
+    Equirectangular, with equal scales in the middle; areas across 180° are drawn in one piece. Time and memory depend
+    on the picture's size, not on the number of chips.
 
     Args:
         plan: with at least one chip.
         grid: the plan's.
-        area: what the run was asked for, EPSG:4326, cut at 180° or not; None draws no outline.
+        area: of the run, EPSG:4326, cut at 180° or not; None draws no outline.
         path: of the PNG, replaced if it exists.
 
     Raises:

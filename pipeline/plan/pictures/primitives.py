@@ -1,4 +1,4 @@
-"""Text, dashes and swatches: what the parts of a picture are drawn with."""
+"""Text, dashes and swatches for the parts of a picture."""
 
 from __future__ import annotations
 

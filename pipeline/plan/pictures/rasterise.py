@@ -18,9 +18,9 @@ from difffusr.pipeline.plan.tables import Chips, iterate_zones
 
 
 def rasterise_chips(chips: Chips, grid: Grid, frame: Frame) -> NDArray[np.int32]:
-    """(h, w) position in `chips` of the chip whose core lies under each pixel's middle, −1 where none.
+    """(h, w) position in `chips` of the chip whose core lies under each pixel's centre, −1 for none.
 
-    Where two zones overlap, the one whose territory it is answers.
+    Where two zones overlap, the zone whose territory it is wins.
     """
     out = np.full((frame.height, frame.width), -1, np.int32)
     for epsg, part in iterate_zones(chips):
@@ -35,10 +35,10 @@ def rasterise_chips(chips: Chips, grid: Grid, frame: Frame) -> NDArray[np.int32]
 def _zone_pixels(
     chips: Chips, part: slice, grid: Grid, epsg: int, frame: Frame
 ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.int32]]]:
-    """Strips of the picture that hold a zone's chips, and the chip under each of their pixels."""
+    """Strips of the picture with a zone's chips, and the chip under each of their pixels."""
     rows, cols = chips.row[part], chips.col[part]
     top, left = int(rows.min()), int(cols.min())
-    table = np.full((int(rows.max()) - top + 3, int(cols.max()) - left + 3), -1, np.int32)  # a rim of none
+    table = np.full((int(rows.max()) - top + 3, int(cols.max()) - left + 3), -1, np.int32)  # with a rim of −1
     table[rows - top + 1, cols - left + 1] = np.arange(part.start, part.stop)
     edge = frame.pixels(*zone_edge(chips, part, grid, epsg).T)
     low = np.maximum(np.floor(edge.min(axis=0)).astype(int) - NODE_PX, 0)
@@ -57,7 +57,7 @@ def _zone_pixels(
 def _metres(
     frame: Frame, epsg: int, low: NDArray[np.int64], high: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
-    """Strips of a window of the picture: first row, and easting and northing of every pixel's middle."""
+    """Strips of a window of the picture: first row, and easting and northing of every pixel's centre."""
     node_x = np.arange(low[0], high[0] + NODE_PX, NODE_PX, dtype=np.float64)
     node_y = np.arange(low[1], high[1] + NODE_PX, NODE_PX, dtype=np.float64)
     lon, lat = frame.degrees(*np.meshgrid(node_x, node_y))
@@ -72,7 +72,7 @@ def _metres(
 
 
 def rasterise_shape(shape: BaseGeometry, frame: Frame) -> NDArray[np.bool_]:
-    """(h, w) whether a pixel lies in a shape given in EPSG:4326."""
+    """(h, w) whether a pixel lies in a shape, EPSG:4326."""
     picture = Image.new("1", (frame.width, frame.height))
     draw = ImageDraw.Draw(picture)
     whole = shapely.union_all([turned(part, frame.lon) for part in shapely.get_parts(shape)])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo.grid import GSD_10_M, Grid
 from difffusr.pipeline.plan.pictures.colours import Dates
 from difffusr.pipeline.plan.tables import Plan, StoredPlan
@@ -15,17 +16,17 @@ from difffusr.pipeline.plan.tables import Plan, StoredPlan
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """Squares of the map: chips, or shards that stand for them.
+    """The squares of the map: chips, or shards that stand for them.
 
     Attributes:
         kind: "chip" or "shard".
-        side_m, inset_m: a cell's side, and where the first one begins, in metres of the zone.
+        side_m, inset_m: a square's side, and where the first one begins, in metres of the zone.
         epsg, row, col: (n,) int32, by zone.
-        date: (n,) uint16 position in `Dates.days`; of a shard, the one that most of its chips show.
+        date: (n,) uint16 position in `Dates.days`; of a shard, that of most of its chips.
         clear, covered: (n,) uint16, 1/10000.
         scenes: (n,) uint16, 1/100, of a shard the mean of its chips.
         chips: (n,) uint16.
-        list: (n,) uint32 position in `first`: which scenes, best (of a shard: most used) first.
+        list: (n,) uint32 number of the list of scenes, best (of a shard: most used) first.
         first, members: list i has the scenes at `members[first[i]:first[i + 1]]`, positions in the plan's scenes.
     """
 
@@ -45,7 +46,7 @@ class Squares:
     members: NDArray[np.uint32]
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """What the page reads, by name."""
+        """The columns of the page, by name."""
         names = ("row", "col", "date", "clear", "covered", "scenes", "list", "first", "members")
         return {name: getattr(self, name) for name in names} | {"chips_of": self.chips}
 
@@ -74,7 +75,7 @@ def squares_of_chips(plan: Plan | StoredPlan, grid: Grid, dates: Dates) -> Squar
 
 
 def squares_of_shards(plan: Plan | StoredPlan, grid: Grid, dates: Dates) -> Squares:
-    """Each chip counts for the shard that holds its middle."""
+    """Each chip counts for the shard that contains its centre."""
     chips = plan.chips
     step, size = grid.chip_step, grid.chip_side
     row = (chips.row.astype(np.int64) * step + size // 2) // grid.shard_px
@@ -86,7 +87,7 @@ def squares_of_shards(plan: Plan | StoredPlan, grid: Grid, dates: Dates) -> Squa
     dated, date = _most_common(shard, dates.of_chip)
     return Squares(
         kind="shard",
-        side_m=grid.shard_px * GSD_10_M / 4,
+        side_m=grid.shard_px * TARGET_GSD_M,
         inset_m=0.0,
         epsg=chips.epsg[order[first]],
         row=row[order[first]].astype(np.int32),
@@ -125,6 +126,6 @@ def _most_common(group: NDArray[np.int64], value: NDArray[np.int32]) -> tuple[ND
 
 
 def _ten_thousandths(share: NDArray[np.floating]) -> NDArray[np.uint16]:
-    """Shares as whole numbers; what is more than nothing stays so."""
+    """Shares in 1/10000; a share above 0 is at least 1."""
     number = np.round(np.clip(share, 0, 1) * 10_000)
     return np.where(share > 0, np.maximum(number, 1), 0).astype(np.uint16)

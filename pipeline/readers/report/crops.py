@@ -19,10 +19,8 @@ from difffusr.pipeline.scenes.item import Scene
 #: Side of a picture in 2.5 m pixels, and the step on which it begins: whole 60 m cells.
 _CROP_PX, _CELL_PX = 480, 24
 
-
 #: Pictures of one period, and the least share of clear pixels in one.
 CROPS_EACH, _CLEAR = 4, 0.95
-
 
 #: Where in the order of contrast pictures are looked for: not only where there is most to see.
 _RANKS = (0.0, 0.15, 0.4, 0.7)

@@ -20,7 +20,6 @@ from difffusr.pipeline.watch.pulse import RunStatus
 #: Bands of the pictures: those whose native pixels are 10 m.
 SHOWN_BANDS = GROUPS[10]
 
-
 #: Shards whose borders are measured, and how many borders it takes to judge: of a few the standard error is a guess.
 SHARDS, FEW_BORDERS = 32, 8
 

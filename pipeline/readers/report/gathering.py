@@ -29,7 +29,6 @@ from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
 #: Periods on one page, cells of all their maps, and pictures: what keeps it small.
 MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
 
-
 #: Shards of a cube whose objects are listed to add up their sizes.
 _MOST_LISTED = 20_000
 

@@ -25,26 +25,20 @@ COLOURINGS: Final = {
     "gaps": ("Gaps", "failed or without data", ("#eceff3", "#b9b3d6", "#7d5fb0", "#3d1a6e")),
 }
 
-
 #: Colour classes of a share: none, nine steps, all.
 _STEPS: Final = 11
-
 
 #: Size of the map and greatest side of a cell, in pixels; below is room for the scale.
 _WIDTH, _HEIGHT, _CELL, _FOOT = 900, 660, 150, 34
 
-
 #: Side of a cell in pixels below which what lies between cells would hide them.
 _FINE: Final = 12
-
 
 #: Metres of a degree of latitude.
 _DEGREE_M: Final = 111_195.0
 
-
 #: Dates that the key names one by one; more are a ramp.
 _NAMED: Final = 12
-
 
 _NOT_KNOWN: Final = "date not known"
 

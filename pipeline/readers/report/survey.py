@@ -27,26 +27,20 @@ from difffusr.pipeline.storage.objects import STORE_FAILURES
 
 T = TypeVar("T")
 
-
 R = TypeVar("R")
-
 
 #: Inner chunks of `quality` and `source` that are read of a period; of a larger one some of every shard.
 MOST_CHUNKS = 8192
 
-
 #: Inner chunks of `reflectance` that are read of a period.
 MOST_SAMPLED = 128
-
 
 #: Quality flags of pixels that hold a reflectance.
 _WITH_DATA = tuple(flag for flag in Quality if flag not in (Quality.NO_DATA, Quality.FAILED))
 
-
 #: Share of clear pixels below which a chunk is no place to show, and reflectance above which brightness says nothing:
 #: unmasked cloud is not what a picture is for.
 _CLEAR_ENOUGH, _BRIGHT = 0.97, 0.5
-
 
 #: Threads that read.
 _THREADS = 4

@@ -12,7 +12,6 @@ import numpy as np
 #: Rows of tables that could be long: scenes, publications, failed chips.
 MOST_ROWS: Final = 30
 
-
 #: A cell of a table that may not hold a number.
 DASH: Final = "–"
 

@@ -38,28 +38,21 @@ QUALITY: Final[dict[str, Label]] = {
     "interpolated_cloud": Label("#c9a6d8", "interpolated cloud"),
 }
 
-
 #: Colours of scenes in turn, far from one another.
 SCENES: Final = (
     "#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2",
     "#eeca3b", "#9d755d", "#2f4b7c", "#ff9da6", "#8cb369", "#6a4c93",
 )  # fmt: skip
 
-
 _VEGETATION = ("#7a4a21", "#c8a26c", "#f1ebd3", "#a5ce82", "#3e8f41", "#0a4d25")
-
 
 _WATER = ("#80552a", "#d9c5a0", "#f4f5f2", "#8ec4e4", "#2373b6", "#0a2f66")
 
-
 _MOISTURE = ("#8a5a1f", "#dcbf8a", "#f5f4ee", "#8fd0c4", "#1f8a82", "#06423f")
-
 
 _BURN = ("#5b1420", "#c9503f", "#f8dfc0", "#c4e09c", "#3e8f41", "#0a4d25")
 
-
 _SNOW = ("#5c4a38", "#b9ab98", "#f2f3f4", "#a3d5ef", "#2d80bf", "#0b3c75")
-
 
 _SPREAD = ("#fdf5de", "#f8cb77", "#e3733c", "#a02c50", "#3d1251")
 

@@ -23,10 +23,8 @@ from difffusr.pipeline.storage.objects import STORE_FAILURES
 #: How many times finer than what is drawn the level may be that it is made of.
 MOST_RATIO: Final = 4
 
-
 #: With more pixels than this in its coarsest level a zone's data are not looked for: its whole window counts.
 _MOST_SEARCHED: Final = 4096 * 4096
-
 
 #: left, bottom, right, top.
 Bounds = tuple[float, float, float, float]

@@ -18,13 +18,10 @@ from difffusr.pipeline.ground.urls import first_line
 #: The version that the page is written for.
 VERSION: Final = "6.17.0"
 
-
 #: Where it is published, and what the registry says of its bytes.
 TARBALL: Final = f"https://registry.npmjs.org/maplibre-gl/-/maplibre-gl-{VERSION}.tgz"
 
-
 INTEGRITY: Final = "sha512-2chIZwpLGenoUQOcnm9Pk4SLbA8ppNFq8jlpXiq9vcYm3Y1wJ3fc82FL0GLwBaPYJCLzPv/mC46KEupVov75rQ=="
-
 
 #: What the page needs of it: path in the package by name.
 FILES: Final = {
@@ -34,10 +31,8 @@ FILES: Final = {
     "LICENSE.txt": "LICENSE.txt",
 }
 
-
 #: More than the tarball and than any file in it that is needed.
 _MOST_BYTES: Final = 64 << 20
-
 
 _TIMEOUT_S: Final = 60
 

@@ -24,12 +24,10 @@ from difffusr.pipeline.readers.view.tiles import TILE_PX, ZOOMS, Style, Tiles
 
 _PAGE: Final = Path(__file__).with_name("page")
 
-
 _TYPES: Final = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript",
     ".svg": "image/svg+xml", ".txt": "text/plain",
 }  # fmt: skip
-
 
 #: Nothing but this server's own files; MapLibre decodes tiles through blobs and has its icons in its style sheet.
 _HEADERS: Final = {
@@ -41,7 +39,6 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
 
 Averaged = Annotated[bool, Query(description="Averaged to 10 m.")]
 

@@ -40,25 +40,19 @@ from difffusr.pipeline.readers.view.levels import (
 #: Side of a tile in pixels.
 TILE_PX: Final = 512
 
-
 #: Zooms at which there may be tiles.
 ZOOMS: Final = range(23)
-
 
 #: Tiles whose numbers are kept, so that other colours need no reading; each takes up to 2.3 MB.
 _KEPT: Final = 96
 
-
 #: Locks that readings share.
 _TURNS: Final = 64
-
 
 #: Web Mercator's radius of the Earth and half the side of its square in metres, and the latitude that it reaches.
 _RADIUS_M: Final = 6_378_137
 
-
 _HALF_M: Final = math.pi * _RADIUS_M
-
 
 _MOST_LAT: Final = 85.05
 

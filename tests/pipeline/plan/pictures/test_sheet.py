@@ -212,7 +212,7 @@ def test_the_page_puts_chips_where_the_picture_does(tmp_path: Path, area: BaseGe
     write_page(made, GRID, area, tmp_path / "plan.html")
     script = """<script>unpack().then(plan => {
         const {lon, lat, scale, width, height} = FRAME;
-        const view = new View(plan.view), cells = new Int32Array(width * height);
+        const view = new MapView(plan.view), cells = new Int32Array(width * height);
         Object.assign(view, {lon, lat, scale}); sample(plan, view, width, height, 1, cells);
         document.title = "cells " + Array.from(cells).filter((_, i) => i % 97 === 0).join(" ") + " end"; })</script>"""
     with (tmp_path / "plan.html").open("a", encoding="utf-8") as file:
