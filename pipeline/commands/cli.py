@@ -36,7 +36,7 @@ from difffusr.pipeline.commands.run import result_table, show_result, show_statu
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import EXIT_FAILED, DifffusrError, StoreError
-from difffusr.pipeline.readers.bands import RESIDUAL_LIMIT, SEAM_RANGE
+from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, SEAM_RANGE
 from difffusr.pipeline.readers.verify import Report, verify_run
 from difffusr.pipeline.run.execution import execute
 from difffusr.pipeline.run.stop import Stopped

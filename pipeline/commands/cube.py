@@ -19,7 +19,7 @@ from difffusr.pipeline.geo.area import geometry_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.publish.door import history, rollback
 from difffusr.pipeline.readers.export import USUAL, export_cogs, exports_of
-from difffusr.pipeline.readers.report.gathering import collect
+from difffusr.pipeline.readers.report.collect import collect
 from difffusr.pipeline.readers.report.page import to_page
 from difffusr.pipeline.readers.stac import write_records
 from difffusr.pipeline.storage.lease import Lease
@@ -124,7 +124,7 @@ def show_export(
             Storage(folder),
             overwrite=overwrite,
             scratch=scratch,
-            told=lambda export: progress.advance(task),
+            on_file=lambda export: progress.advance(task),
         )
     for url, export in zip(written, exports, strict=True):
         size = f"{export.window.width:,} × {export.window.height:,} px"

@@ -26,11 +26,11 @@ from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.publish.publications import Publication
 from difffusr.pipeline.readers.report import survey
+from difffusr.pipeline.readers.report.collect import collect
 from difffusr.pipeline.readers.report.facts import CubeReport
-from difffusr.pipeline.readers.report.gathering import collect
-from difffusr.pipeline.readers.report.kept import is_rolled_back
 from difffusr.pipeline.readers.report.page import to_page
-from difffusr.pipeline.readers.report.survey import Cell, look_over
+from difffusr.pipeline.readers.report.run_records import is_rolled_back
+from difffusr.pipeline.readers.report.survey import Cell, survey_period
 from difffusr.pipeline.storage.objects import Storage
 from difffusr.pipeline.watch.pulse import RunStatus as Progress
 
@@ -154,7 +154,7 @@ def test_of_a_large_cube_a_bounded_part_is_read_spread_over_every_shard(cube, mo
     monkeypatch.setattr(survey, "MOST_CHUNKS", 12)
     monkeypatch.setattr(survey, "MOST_SAMPLED", 5)
     monkeypatch.setattr(survey, "_levels", lambda *_: [])  # a cube without overviews
-    seen = look_over(cube, label(1), 100, None)
+    seen = survey_period(cube, label(1), 100, None)
     assert sum(cell.looked_at for cell in seen.cells) == 12 * 96**2
     assert {cell.looked_at for cell in seen.cells} == {2 * 96**2}
     assert seen.bands.chunks == 5
@@ -164,7 +164,7 @@ def test_an_overview_is_read_instead_where_there_is_one(cube, monkeypatch):
     overview = cube.zones[EPSG].store
     quality = np.asarray(zarr.open_array(overview, path=f"{EPSG}/1/quality", mode="r")[0])
     monkeypatch.setattr(survey, "MOST_CHUNKS", 12)
-    seen = look_over(cube, label(1), 100, None)
+    seen = survey_period(cube, label(1), 100, None)
     assert seen.seen_m == 5
     assert sum(cell.looked_at for cell in seen.cells) == quality.size
     assert seen.flags == {flag: pytest.approx((quality == flag).mean()) for flag in Quality}
@@ -172,7 +172,7 @@ def test_an_overview_is_read_instead_where_there_is_one(cube, monkeypatch):
 
 
 def test_many_shards_share_a_cell(cube):
-    seen = look_over(cube, label(1), 3, None)
+    seen = survey_period(cube, label(1), 3, None)
     assert [cell.shards for cell in seen.cells] == [2, 4]  # squares of two, cut at whole numbers of them
     assert sum(cell.looked_at for cell in seen.cells) == QUALITY.size
 
@@ -211,11 +211,11 @@ def test_pictures_show_clear_ground_and_its_average(told):
 
 def test_without_a_staging_folder_the_page_says_what_is_missing(cube, told, tmp_path):
     page = to_page(collect(cube, Storage(str(tmp_path / "gone")), None, [label(1)]))
-    assert page.count("Not told here") == 2
+    assert page.count("Missing from this report") == 2
     assert f"The history of publications is not at {tmp_path}/gone" in page
     assert f"The plan is not at {tmp_path}/gone/runs/2023-01" in page
     assert "The residual is not known: no chip could be compared with its scenes." in page
-    assert "Nothing is left of the run" in page
+    assert "The run's folder is deleted" in page
     assert np.isfinite([band.seam_ratio for band in told.periods[0].seams.bands]).all()
 
 
@@ -226,8 +226,8 @@ def test_without_its_grid_a_cube_still_has_seams_of_shards(tmp_path):
     assert seams.borders == 7
     assert np.isfinite(seams.shard_ratio).all()
     page = to_page(collect(cube, staging_of(cube), None))
-    assert "The cube does not say where its chips lie" in page
-    assert "too few to be judged" in page
+    assert "The cube does not say where its chips are" in page
+    assert "too few to judge" in page
 
 
 def test_a_plan_that_readers_do_not_see_any_more_is_not_told_of():
@@ -310,7 +310,7 @@ def test_the_page_attributes_the_data_and_says_what_it_was_made_with(told):
     assert "weights and sampling 6e50b793ddc6" in page
     assert "difffusr 0.1.0" in page
     assert "new period" in page
-    assert f"Of {HOLDS.sum():,} pixels of 2.5 m that hold data" in page
+    assert f"From {HOLDS.sum():,} pixels of 2.5 m with data" in page
 
 
 def test_the_same_cube_gives_the_same_page(cube, told):

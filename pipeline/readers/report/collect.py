@@ -1,4 +1,4 @@
-"""What is to be told of a published cube: collected from the cube itself, and from its staging folder where that is."""
+"""Collect the contents of a report from a cube and, if it still exists, its staging folder."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.plan.tables import StoredPlan
 from difffusr.pipeline.publish.publications import Publication
-from difffusr.pipeline.readers.report.crops import CROPS_EACH, crops_of
+from difffusr.pipeline.readers.report.crops import CROPS_EACH, choose_crops
 from difffusr.pipeline.readers.report.facts import CubeReport, PeriodReport, ZoneFacts
-from difffusr.pipeline.readers.report.kept import Kept, publications_of
-from difffusr.pipeline.readers.report.source import Source, seams_of, shard_size
-from difffusr.pipeline.readers.report.survey import look_over, shard_px
+from difffusr.pipeline.readers.report.reference import Reference
+from difffusr.pipeline.readers.report.run_records import RunRecords, read_publications
+from difffusr.pipeline.readers.report.seam_check import check_seams
+from difffusr.pipeline.readers.report.survey import survey_period
+from difffusr.pipeline.readers.report.windows import shard_side
 from difffusr.pipeline.scenes.item import Scene
-from difffusr.pipeline.scenes.search import find_scenes
 from difffusr.pipeline.storage.icechunk import is_repository
 from difffusr.pipeline.storage.objects import STORE_FAILURES, Storage
 
-#: Periods on one page, cells of all their maps, and pictures: what keeps it small.
+#: Most periods, map cells and pictures on a page.
 MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
 
-#: Shards of a cube whose objects are listed to add up their sizes.
+#: Most shards of a cube whose objects are listed to add up their sizes.
 _MOST_LISTED = 20_000
 
 
 def collect(
     cube: Cube, staging: Storage, config: RunConfig | None, periods: Sequence[str] = (), *, with_scenes: bool = True
 ) -> CubeReport:
-    """Look at a cube with bounded effort: memory for a shard or two, a few thousand inner chunks of labels and some
-    hundred of reflectance a period, however large it is.
+    """Collect a cube's report with bounded effort, however large the cube is.
+
+    Takes memory for a shard or two, and reads per period a few thousand inner chunks of labels and some hundred of
+    reflectance.
 
     Args:
-        staging: the cube's staging folder, which may be gone.
-        config: of the run that the cube was named by, if it was.
+        staging: the cube's staging folder, which may be deleted.
+        config: the run's, if the cube was given by one.
         periods: labels; the latest ones by default.
-        with_scenes: whether the source scenes may be read.
+        with_scenes: whether to read the source scenes.
 
     Raises:
         ConfigError: the cube has no such period.
@@ -56,8 +59,8 @@ def collect(
     if len(set(periods)) > MOST_PERIODS:
         raise ConfigError(f"--period: given {len(set(periods))} times, expected at most {MOST_PERIODS}")
     chosen = [label for label in labels if label in periods] if periods else labels[-MOST_PERIODS:]
-    seen, notes = publications_of(staging)
-    told = [_period(cube, staging, config, label, seen, len(chosen), with_scenes) for label in chosen]
+    publications, notes = read_publications(staging)
+    reports = [_period(cube, staging, config, label, publications, len(chosen), with_scenes) for label in chosen]
     zones = tuple(_zone(cube, epsg) for epsg in sorted(cube.zones))
     return CubeReport(
         bare_href(cube.storage.url),
@@ -65,8 +68,8 @@ def collect(
         zones,
         _stored_bytes(cube),
         tuple(labels),
-        tuple(told),
-        seen,
+        tuple(reports),
+        publications,
         notes,
     )
 
@@ -80,22 +83,22 @@ def _period(
     periods: int,
     with_scenes: bool,
 ) -> PeriodReport:
-    kept = Kept.of(staging.child(f"runs/{label}"), _days(cube, label), publications)
-    notes = list(kept.notes)
-    planned = kept.planned_shards
-    survey = look_over(cube, label, max(MOST_CELLS // periods, 1), planned)
+    records = RunRecords.of(staging.child(f"runs/{label}"), _days(cube, label), publications)
+    notes = list(records.notes)
+    planned = records.planned_shards
+    survey = survey_period(cube, label, max(MOST_CELLS // periods, 1), planned)
     scenes: Mapping[str, Scene] = {}
-    if kept.plan is None:
-        notes.append("Without the plan the scenes of each chip are not known: nothing is compared with them.")
+    if records.plan is None:
+        notes.append("Without the plan the scenes of each chip are not known, so nothing is compared with them.")
     elif not with_scenes:
-        notes.append("The scenes were not to be read: nothing is compared with them.")
+        notes.append("Reading scenes was switched off, so nothing is compared with them.")
     else:
-        scenes, why = _scenes(_config(config, label, kept.plan.manifest), kept.plan)
+        scenes, why = _scenes(_config(config, label, records.plan.manifest), records.plan)
         notes += why
-    source = Source(cube, label, kept.plan, _grid(cube, kept.plan), scenes)
-    seams, why = seams_of(source, survey)
-    crops, more = crops_of(source, survey, max(min(CROPS_EACH, MOST_CROPS // periods), 1))
-    size = shard_size(cube)
+    reference = Reference(cube, label, records.plan, _grid(cube, records.plan), scenes)
+    seams, why = check_seams(reference, survey)
+    crops, more = choose_crops(reference, survey, max(min(CROPS_EACH, MOST_CROPS // periods), 1))
+    size = shard_side(cube)
     whole = all(cell.shards == 1 and cell.looked_at == size**2 for cell in survey.cells)
     return PeriodReport(
         label,
@@ -104,9 +107,9 @@ def _period(
         whole,
         seams,
         crops,
-        {} if kept.plan is None else kept.plan.manifest,
-        kept.run,
-        kept.progress,
+        {} if records.plan is None else records.plan.manifest,
+        records.run,
+        records.progress,
         tuple(dict.fromkeys([*notes, *why, *more])),
     )
 
@@ -116,7 +119,7 @@ def _days(cube: Cube, label: str) -> tuple[date, date]:
 
 
 def _zone(cube: Cube, epsg: int) -> ZoneFacts:
-    window, size = cube.window(epsg), shard_px(cube, epsg)
+    window, size = cube.window(epsg), shard_side(cube)
     to_degrees = Transformer.from_crs(CRS.from_epsg(epsg), "EPSG:4326", always_xy=True)
     west, south, east, north = to_degrees.transform_bounds(*window.bounds_m(epsg))
     shards = (window.height // size) * (window.width // size)
@@ -124,7 +127,7 @@ def _zone(cube: Cube, epsg: int) -> ZoneFacts:
 
 
 def _stored_bytes(cube: Cube) -> int | None:
-    """By listing all objects: not of a repository, whose objects are of all snapshots, and not of a million of them."""
+    """Size of all objects, by listing them. None for Icechunk, where they are of all snapshots, and for large cubes."""
     shards = sum(_zone(cube, epsg).shards * len(cube.periods(epsg)) for epsg in cube.zones)
     if is_repository(cube.storage) or shards > _MOST_LISTED:
         return None
@@ -136,7 +139,7 @@ def _stored_bytes(cube: Cube) -> int | None:
 
 
 def _config(given: RunConfig | None, label: str, manifest: Mapping[str, Any]) -> RunConfig | None:
-    """The configuration that a period was made by; None where it is not understood any more."""
+    """The configuration of a period's run; None if this version cannot read it."""
     if given is not None and given.period.label == label:
         return given
     try:
@@ -146,24 +149,26 @@ def _config(given: RunConfig | None, label: str, manifest: Mapping[str, Any]) ->
 
 
 def _scenes(config: RunConfig | None, plan: StoredPlan) -> tuple[dict[str, Scene], list[str]]:
-    """The plan's scenes by id as far as their catalogue has them, and why not all."""
+    """The plan's scenes by id, as far as the catalogue has them, and why not all."""
+    from difffusr.pipeline.scenes.search import find_scenes  # imports geopandas
+
     if config is None:
-        return {}, ["The plan's configuration is of another version: its scenes cannot be looked up."]
+        return {}, ["The plan's configuration is of another version, so its scenes cannot be looked up."]
     try:
         found = {scene.id: scene for scene in find_scenes(config)}
     except DifffusrError as error:
-        return {}, [f"The scenes cannot be looked up, nothing is compared with them: {error}"]
+        return {}, [f"The scenes cannot be looked up, so nothing is compared with them: {error}"]
     lacking = [name for name in plan.chips.scene_ids if name not in found]
     if lacking:
-        said = f"{len(lacking)} of {len(plan.chips.scene_ids)} scenes are not in the catalogue any more, {lacking[0]}"
-        return found, [f"{said} for one: their chips are not compared with them."]
+        share = f"{len(lacking)} of {len(plan.chips.scene_ids)} scenes"
+        return found, [f"{share} are no longer in the catalogue (such as {lacking[0]}); their chips are not compared."]
     return found, []
 
 
 def _grid(cube: Cube, plan: StoredPlan | None) -> Grid | None:
-    """The lattice of the chips; None where neither the plan nor the cube tells it."""
-    told = cube.attributes.get("difffusr:provenance", {})
-    config = (told if plan is None else plan.manifest).get("config", {})
+    """The grid of the chips; None if neither plan nor cube has it."""
+    provenance = cube.attributes.get("difffusr:provenance", {})
+    config = (provenance if plan is None else plan.manifest).get("config", {})
     try:
         return Grid(**config["grid"])
     except (KeyError, TypeError, ValueError):

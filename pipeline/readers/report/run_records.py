@@ -1,4 +1,4 @@
-"""What a cube's staging folder still tells once its runs have ended; all of it may be gone."""
+"""What runs have left in a cube's staging folder; any of it may be deleted."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """What the folder of one period's runs holds.
+class RunRecords:
+    """What the runs of one period have left.
 
     Attributes:
-        plan: that the period was made by as readers see it; None where it is gone.
-        run: `report.json` of the last run; empty where it is gone.
+        plan: the plan of what readers see; None if it is deleted.
+        run: `report.json` of the last run; empty if it is deleted.
         progress: of that run.
-        notes: what is gone, or cannot be read.
+        notes: what is deleted or cannot be read.
     """
 
     plan: StoredPlan | None
@@ -38,32 +38,32 @@ class Kept:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, folder: Storage, days: tuple[date, date], publications: Sequence[Publication]) -> Kept:
-        """Read a folder.
+    def of(cls, folder: Storage, days: tuple[date, date], publications: Sequence[Publication]) -> RunRecords:
+        """Read the folder of a period's runs.
 
         Args:
             days: first and last one of the period.
-            publications: of the cube, the newest first.
+            publications: of the cube, newest first.
         """
         notes = []
-        there, why = _tried(lambda: folder.exists("published/manifest.json"))
+        there, why = _try(lambda: folder.exists("published/manifest.json"))
         plan = None
         if not there:
             notes.append(f"The plan is not at {bare_href(folder.url)}{f' ({why})' if why else ''}.")
         elif is_rolled_back(publications, f"{days[0]} – {days[1]}"):
-            notes.append("Readers see an earlier publication than the one whose plan was kept: it is not told of.")
+            notes.append("Readers see an earlier publication than the kept plan's, so the plan is not used.")
         else:
-            plan, why = _tried(lambda: read_plan(folder, "published"))
+            plan, why = _try(lambda: read_plan(folder, "published"))
             notes += [f"The plan cannot be read: {why}"] if why else []
-        run, why = _tried(lambda: json.loads(folder.read("report.json")) if folder.exists("report.json") else {})
-        notes += [f"What the last run did cannot be read: {why}"] if why else []
-        progress, why = _tried(lambda: read_status(folder))
-        notes += [f"What the last run took cannot be read: {why}"] if why else []
+        run, why = _try(lambda: json.loads(folder.read("report.json")) if folder.exists("report.json") else {})
+        notes += [f"The last run's report cannot be read: {why}"] if why else []
+        progress, why = _try(lambda: read_status(folder))
+        notes += [f"The last run's progress cannot be read: {why}"] if why else []
         return cls(plan, run if isinstance(run, dict) else {}, progress, tuple(notes))
 
     @property
     def planned_shards(self) -> list[tuple[int, ShardIndex]] | None:
-        """Zone and place of the plan's shards; None where it is gone."""
+        """Zone and place of the plan's shards; None without a plan."""
         if self.plan is None:
             return None
         shards = self.plan.shards
@@ -71,19 +71,19 @@ class Kept:
         return [(epsg, ShardIndex(row, col)) for epsg, row, col in places]
 
 
-def publications_of(staging: Storage) -> tuple[tuple[Publication, ...], tuple[str, ...]]:
-    """The publications of a cube, the newest first, and why there are none."""
-    seen, why = _tried(lambda: tuple(history(staging)))
+def read_publications(staging: Storage) -> tuple[tuple[Publication, ...], tuple[str, ...]]:
+    """The publications of a cube, newest first; or none, and why."""
+    seen, why = _try(lambda: tuple(history(staging)))
     if seen:
         return seen, ()
     return (), (f"The history of publications is not at {bare_href(staging.url)}{f' ({why})' if why else ''}.",)
 
 
 def is_rolled_back(publications: Sequence[Publication], period: str) -> bool:
-    """Whether readers see another publication of a period than its latest.
+    """Whether readers see an older publication of a period than its latest.
 
     Args:
-        publications: the newest first.
+        publications: newest first.
         period: as publications name it.
     """
     states: dict[int, dict[str, int]] = {}
@@ -99,8 +99,8 @@ def is_rolled_back(publications: Sequence[Publication], period: str) -> bool:
     return state.get(period, 0) != latest
 
 
-def _tried(do: Callable[[], T]) -> tuple[T | None, str]:
-    """What it gives, or why it does not."""
+def _try(do: Callable[[], T]) -> tuple[T | None, str]:
+    """The result, or None and why there is none."""
     try:
         return do(), ""
     except (StoreError, ValueError) as error:

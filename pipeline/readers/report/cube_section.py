@@ -1,4 +1,4 @@
-"""The part of a report's page about the cube."""
+"""The head of a report's page, and its section about the cube."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from typing import Any, Final
 import yaml
 
 from difffusr.kernels.bands import TARGET_GSD_M
+from difffusr.pipeline.ground.words import counted, size_words
 from difffusr.pipeline.plan.pictures.frame import zone_name
 from difffusr.pipeline.readers.report.facts import CubeReport, ZoneFacts
-from difffusr.pipeline.readers.report.words import DASH, MOST_ROWS, fact_list, html_table, rest_of_rows, size_words
+from difffusr.pipeline.readers.report.markup import DASH, MOST_ROWS, fact_list, html_table, rest_of_rows
 
 _LEGAL_NOTICE: Final = "https://sentinels.copernicus.eu/documents/247904/690755/Sentinel_Data_Legal_Notice"
 
 
 def cube_name(report: CubeReport) -> str:
+    """The last part of the cube's URL."""
     return report.url.rstrip("/").rsplit("/", 1)[-1]
 
 
 def page_head(report: CubeReport) -> str:
+    """Title, facts, attribution, what is missing, and the choice of period."""
     zones = ", ".join(zone_name(zone.epsg) for zone in report.zones)
     model = report.attributes.get("difffusr:provenance", {}).get("model", "")
-    periods = f"{len(report.labels)} period{'s' if len(report.labels) > 1 else ''}: {_listed(report.labels)}"
+    periods = f"{counted(len(report.labels), 'period')}: {_listed(report.labels)}"
     facts = [report.url, periods, f"zone{'s' if len(report.zones) > 1 else ''} {zones}", *_size(report)]
     facts += [f"weights and sampling {model[:12]}"] if model else []
     attribution = f"Contains modified Copernicus Sentinel data {_span(report.years)}."
     return (
         f"<h1>{escape(cube_name(report))}</h1><p class=soft>{escape(str(report.attributes.get('title', '')))}</p>"
         f'<ul class="facts">{"".join(f"<li>{escape(fact)}</li>" for fact in facts)}</ul>'
-        f"<p>{escape(attribution)}</p>{untold_notes(report.notes)}{_chooser(report)}"
+        f"<p>{escape(attribution)}</p>{missing_notes(report.notes)}{_chooser(report)}"
     )
 
 
@@ -49,11 +52,12 @@ def _size(report: CubeReport) -> list[str]:
     return facts + ([f"{size_words(report.stored_bytes)} stored"] if report.stored_bytes is not None else [])
 
 
-def untold_notes(notes: Sequence[str]) -> str:
-    """What is missing, said plainly."""
+def missing_notes(notes: Sequence[str]) -> str:
+    """What is missing from the report, and why."""
     if not notes:
         return ""
-    return f'<div class="untold"><p>Not told here</p><ul>{"".join(f"<li>{escape(n)}</li>" for n in notes)}</ul></div>'
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<div class="missing"><p>Missing from this report</p><ul>{items}</ul></div>'
 
 
 def _chooser(report: CubeReport) -> str:
@@ -67,30 +71,36 @@ def _chooser(report: CubeReport) -> str:
     )
     left = len(report.labels) - len(report.periods)
     more = (
-        f"<p class=note>{left} more of the cube's periods are not on this page: --period chooses.</p>" if left else ""
+        f"<p class=note>{counted(left, 'more period')} of the cube not on this page; choose with --period.</p>"
+        if left
+        else ""
     )
     return f'<fieldset class="chooser"><legend>Period</legend>{choices}</fieldset>{more}'
 
 
 def cube_section(report: CubeReport) -> str:
-    told = report.attributes.get("difffusr:provenance", {})
-    software = ", ".join(f"{name} {number}" for name, number in told.get("software", {}).items())
+    """Where the cube is, what made it, its zones and publications, its licence."""
+    provenance = report.attributes.get("difffusr:provenance", {})
+    software = ", ".join(f"{name} {number}" for name, number in provenance.get("software", {}).items())
     facts = [
-        ("Place", report.url),
+        ("URL", report.url),
         ("Source", str(report.attributes.get("source", DASH))),
-        ("Software", software or "not told by the cube"),
-        ("Weights and sampling", f"sha256 {told['model']}" if told.get("model") else "not told by the cube"),
-        *((f"Weights, {stage}", f"sha256 {sha256}") for stage, sha256 in told.get("weights", {}).items()),
-        *((f"Sampling, {name}", str(value)) for name, value in told.get("sampling", {}).items()),
+        ("Software", software or "not given by the cube"),
+        (
+            "Weights and sampling",
+            f"sha256 {provenance['model']}" if provenance.get("model") else "not given by the cube",
+        ),
+        *((f"Weights, {stage}", f"sha256 {sha256}") for stage, sha256 in provenance.get("weights", {}).items()),
+        *((f"Sampling, {name}", str(value)) for name, value in provenance.get("sampling", {}).items()),
     ]
     zones = [_zone_row(zone) for zone in report.zones]
     heads = ("zone", "EPSG", "west", "south", "east", "north", "pixels of 2.5 m", "shards")
     return (
         f"<section><h2>The cube</h2>{fact_list(facts)}<h3>Zones</h3>{html_table(heads, zones)}"
-        f"{_publications(report)}{config_section('Configuration of the latest run', told.get('config'))}"
+        f"{_publications(report)}{config_section('Configuration of the latest run', provenance.get('config'))}"
         "<h3>Licence and attribution</h3>"
-        f"<p>Contains modified Copernicus Sentinel data {escape(_span(report.years))}. Whoever passes the cube on, or "
-        "what is made of it, says so too. Sentinel data are free, full and open by the "
+        f"<p>Contains modified Copernicus Sentinel data {escape(_span(report.years))}. Repeat this when you pass on "
+        "the cube or anything made from it. Sentinel data are free, full and open under the "
         f'<a href="{_LEGAL_NOTICE}" rel="noreferrer">Sentinel data legal notice</a>.</p></section>'
     )
 
@@ -117,10 +127,11 @@ def _publications(report: CubeReport) -> str:
     ]
     heads = ("no.", "when (UTC)", "what", "period", "shards written", "")
     table = html_table(heads, rows[:MOST_ROWS], kind="words")
-    return f"<h3>Publications, the newest first</h3>{table}{rest_of_rows(rows, 'publications')}"
+    return f"<h3>Publications, newest first</h3>{table}{rest_of_rows(rows, 'publications')}"
 
 
 def config_section(title: str, config: Any) -> str:
+    """A configuration as YAML, folded."""
     if not config:
         return ""
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""Pictures and figures of a report's page."""
+"""Pictures, histograms and figures in a period's section."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difffusr.kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
-from difffusr.pipeline.readers.bands import RESIDUAL_LIMIT, SEAM_RANGE
+from difffusr.pipeline.ground.words import careful_share_words
 from difffusr.pipeline.readers.report.facts import FEW_BORDERS, SHOWN_BANDS, Crop, CubeReport, PeriodReport, Seams
-from difffusr.pipeline.readers.report.map import percent
+from difffusr.pipeline.readers.report.markup import DASH, html_table, number_words, ratio_words, verdict_words
 from difffusr.pipeline.readers.report.statistics import BandStatistics
-from difffusr.pipeline.readers.report.words import DASH, html_table, number_words, ratio_words, verdict_words
+from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, SEAM_RANGE
 
-#: What pictures are made of.
+#: Bands of the pictures as red, green, blue.
 _COLOURS: Final = {"true": ("B04", "B03", "B02"), "false": ("B08", "B04", "B03")}
 
 #: Bins of a histogram, and its size in pixels.
@@ -32,19 +32,20 @@ _PERCENTILES: Final = (1, 5, 50, 95, 99)
 
 
 def crops_section(report: CubeReport, period: PeriodReport, i: int) -> str:
+    """Pictures before and after."""
     if not period.crops:
-        return "<h3>Before and after</h3><p>No place is clear enough to be shown.</p>"
+        return "<h3>Before and after</h3><p>No place is clear enough to show.</p>"
     radios = radio_buttons(f"bands{i}", (("true", "True colour"), ("false", "False colour (B08, B04, B03)")))
     figures = "".join(_crop(report, crop, number) for number, crop in enumerate(period.crops, 1))
     return (
-        '<div class="crop-set"><h3>Before and after</h3><p>Places chosen by rule: clear, and spread over the order of '
-        "contrast among the sampled chunks, from much to little. Both sides are stretched alike, from 1 % to 99 % of "
-        f'the result.</p><fieldset><legend>Shown in</legend>{radios}</fieldset><div class="crops">{figures}</div></div>'
+        '<div class="crop-set"><h3>Before and after</h3><p>Clear places among the sampled chunks, chosen by rule '
+        "from high to low contrast. Both sides have the same stretch, from 1 % to 99 % of the result.</p>"
+        f'<fieldset><legend>Shown in</legend>{radios}</fieldset><div class="crops">{figures}</div></div>'
     )
 
 
 def radio_buttons(name: str, choices: Sequence[tuple[str, str]]) -> str:
-    """One choice of several, the first one chosen."""
+    """A choice of one, at first the first."""
     return "".join(
         f'<label><input type="radio" name="{name}" value="{value}"{"" if number else " checked"}>{title}</label>'
         for number, (value, title) in enumerate(choices)
@@ -73,7 +74,7 @@ def _crop(report: CubeReport, crop: Crop, number: int) -> str:
 
 
 def _picture(pixels: NDArray[np.float32], like: NDArray[np.float32], kind: str) -> str:
-    """Three of the bands as a data URI of a WebP, stretched as the like: the 10 m side without loss."""
+    """Three bands as a data URI of a WebP, stretched as `like` is; lossless at 10 m."""
     order = [SHOWN_BANDS.index(band) for band in _COLOURS[kind]]
     low, high = np.percentile(like[order], (1, 99), axis=(1, 2))[..., None, None]
     bright = np.clip((pixels[order] - low) / np.maximum(high - low, 1e-4), 0, 1) ** (1 / 1.4)
@@ -85,6 +86,7 @@ def _picture(pixels: NDArray[np.float32], like: NDArray[np.float32], kind: str) 
 
 
 def reflectance_section(bands: BandStatistics | None) -> str:
+    """Histograms and a table of reflectance by band."""
     if bands is None:
         return "<h3>Reflectance</h3><p>No pixel holds a reflectance.</p>"
     top = max(float(np.ceil(bands.percentile(99.8).max() * 10)) / 10, 0.1)
@@ -94,15 +96,21 @@ def reflectance_section(bands: BandStatistics | None) -> str:
     columns = [bands.mean, bands.std, *(bands.percentile(p) for p in _PERCENTILES)]
     zeros, above = bands.zeros, bands.share_above(1.0)
     rows = [
-        (band, f"{GSD_M[band]} m", *(f"{column[i]:.4f}" for column in columns), percent(zeros[i]), percent(above[i]))
+        (
+            band,
+            f"{GSD_M[band]} m",
+            *(f"{column[i]:.4f}" for column in columns),
+            careful_share_words(zeros[i]),
+            careful_share_words(above[i]),
+        )
         for i, band in enumerate(BANDS)
     ]
     percents = (f"p{p}" if p != 50 else "median" for p in _PERCENTILES)
     heads = ("band", "native", "mean", "std", *percents, "zeros", "above 1")
     return (
-        f"<h3>Reflectance</h3><p>Of {bands.pixels:,} pixels of 2.5 m that hold data, in {bands.chunks:,} whole inner "
-        f"chunks spread evenly over those with data. Histograms show 0 to {top:g}, each as high as its tallest bin; "
-        f'dashed is the median.</p><div class="multiples">{figures}</div>{html_table(heads, rows)}'
+        f"<h3>Reflectance</h3><p>From {bands.pixels:,} pixels of 2.5 m with data, in {bands.chunks:,} whole inner "
+        f"chunks spread evenly over those with data. Histograms show 0 to {top:g}, each scaled to its tallest bin; the "
+        f'dashed line is the median.</p><div class="multiples">{figures}</div>{html_table(heads, rows)}'
     )
 
 
@@ -111,10 +119,10 @@ def _histogram(i: int, shares: NDArray[np.float64], top: float, middle: float) -
     width, tallest = _PLOT_WIDTH / len(shares), max(float(shares.max()), 1e-12)
     steps = "".join(f"V{floor - (floor - 4) * share / tallest:.1f}h{width:.3f}" for share in shares)
     at = min(middle / top, 1) * _PLOT_WIDTH
-    told = f"Histogram of {band}: median {middle:.3f}, the fullest bin holds {percent(float(shares.max()))}"
+    label = f"Histogram of {band}: median {middle:.3f}, the fullest bin has {careful_share_words(float(shares.max()))}"
     return (
         f"<figure><figcaption><b>{band}</b> <span class=soft>{WAVELENGTH_NM[band]:.0f} nm</span></figcaption>"
-        f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" role="img" aria-label="{told}">'
+        f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" role="img" aria-label="{label}">'
         f'<path class="area" d="M0 {floor}{steps}V{floor}Z"/><path class="axis" d="M0 {floor}H{_PLOT_WIDTH}"/>'
         f'<path class="middle" d="M{at:.1f} 0V{floor}"/><text x="0" y="{_PLOT_HEIGHT - 4}">0</text>'
         f'<text x="{_PLOT_WIDTH}" y="{_PLOT_HEIGHT - 4}" text-anchor="end">{top:g}</text></svg></figure>'
@@ -122,6 +130,7 @@ def _histogram(i: int, shares: NDArray[np.float64], top: float, middle: float) -
 
 
 def seams_section(seams: Seams) -> str:
+    """Seam ratios and residual by band."""
     rows = []
     for i, band in enumerate(BANDS):
         measured = seams.bands[i] if seams.bands else None
@@ -134,22 +143,22 @@ def seams_section(seams: Seams) -> str:
             (band, chips, shards, residual, f"{RESIDUAL_LIMIT[GSD_M[band]]}", verdict_words(good) if known else DASH)
         )
     heads = ("band", "seam ratio, chips", "seam ratio, shards", "residual", "limit", "")
-    return f"<h3>Seams and residual</h3><p>{escape(_explained(seams))}</p>{html_table(heads, rows)}"
+    return f"<h3>Seams and residual</h3><p>{escape(_explanation(seams))}</p>{html_table(heads, rows)}"
 
 
-def _explained(seams: Seams) -> str:
-    """What the figures are, and what they are from."""
+def _explanation(seams: Seams) -> str:
+    """What the figures mean, and what they were measured at."""
     low, high = SEAM_RANGE
     chips = f"{seams.chips:,} of {seams.of_chips:,} chips" if seams.of_chips else f"{seams.chips:,} places for chips"
-    few = "" if seams.borders >= FEW_BORDERS else ", too few to be judged"
-    told = (
-        "The seam ratio compares steps across borders with steps inside, by the cube's own pixels: 1 is perfect, and "
+    few = "" if seams.borders >= FEW_BORDERS else ", too few to judge"
+    text = (
+        "The seam ratio is the mean step between neighbouring pixels across borders over that inside: 1 is perfect; "
         f"{low:g} to {high:g}, or within two standard errors of that, is good. Measured at {chips} and at "
-        f"{seams.borders:,} borders of shards{few}. "
+        f"{seams.borders:,} shard borders{few}. "
     )
     if not seams.compared:
-        return told + "The residual is not known: no chip could be compared with its scenes."
-    return told + (
+        return text + "The residual is not known: no chip could be compared with its scenes."
+    return text + (
         "The residual is the mean absolute difference, in reflectance, between the scenes and the cube as the sensor "
-        f"would see it, from {seams.compared:,} chips."
+        f"would see it, measured at {seams.compared:,} chips."
     )
