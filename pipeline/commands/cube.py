@@ -170,7 +170,7 @@ def show_map(cube: str, *, host: str, port: int, browser: bool, maplibre: Path |
     except ModuleNotFoundError as error:
         raise ConfigError(f"view: needs the package {error.name}; pip install 'difffusr[view]'") from None
 
-    def told(url: str) -> None:
+    def ready(url: str) -> None:
         console.print(f"{url}  (Ctrl-C ends it)", soft_wrap=True, highlight=False, markup=False)
 
     serve_map(
@@ -179,7 +179,7 @@ def show_map(cube: str, *, host: str, port: int, browser: bool, maplibre: Path |
         port=port,
         maplibre=maplibre,
         cache=user_cache_path("difffusr"),
-        told=told,
+        on_ready=ready,
         browse=webbrowser.open if browser else None,
     )
 

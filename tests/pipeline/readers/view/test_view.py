@@ -365,7 +365,7 @@ def test_range_holds_what_the_view_shows_but_for_its_extremes(client, stored):
         ("/spectrum?lon=0&lat=91", 422, "lat: Input should be less than or equal to 90"),
         ("/spectrum?lon=inf&lat=0", 422, "lon: Input should be less than or equal to 540"),
         ("/range/ndvi/2023-01?west=5&south=5&east=4&north=6", 404, "the view has no extent"),
-        ("/range/ndvi/2023-01?west=4&south=5&east=4.001&north=5.001", 404, "the cube has nothing there"),
+        ("/range/ndvi/2023-01?west=4&south=5&east=4.001&north=5.001", 404, "the cube has no data there"),
         ("/range/ndvi/2023-01?west=-180&south=-85&east=180&north=85", 404, "zoom in"),
         ("/range/ndvi/2023-01?west=nan&south=0&east=1&north=1", 422, "expected degrees"),
         ("/page/../server.py", 404, ""),
@@ -427,13 +427,13 @@ def test_port_that_is_taken_is_said(view, storage):
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         code, _, error = view(storage.url, "--port", other.getsockname()[1])
     assert (code, error.count("\n")) == (2, 1)
-    assert "cannot be listened at (Address already in use); choose another --port" in error
+    assert "cannot be listened on (Address already in use); choose another --port" in error
 
 
 def test_address_that_is_not_this_machine_s_is_said(view, storage):
     code, _, error = view(storage.url, "--host", "no-such-host.invalid")
     assert (code, error.count("\n")) == (2, 1)
-    assert "no-such-host.invalid, port 0: cannot be listened at" in error
+    assert "no-such-host.invalid, port 0: cannot be listened on" in error
 
 
 def test_missing_packages_are_named(view, storage, monkeypatch):
@@ -514,7 +514,7 @@ def test_other_bytes_than_were_published_are_refused(view, storage, tmp_path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code, _, error = view(storage.url, "--no-browser")
     assert (code, error.count("\n")) == (1, 1)
-    assert "other bytes came than were published" in error
+    assert "the downloaded bytes are not those published" in error
     assert not list((tmp_path / "cache").rglob("*.mjs"))
 
 
