@@ -96,7 +96,7 @@ def _checked(data: bytes, given: Path | None) -> bytes:
     if "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode() != INTEGRITY:
         if given is not None:
             raise ConfigError(f"--maplibre: {given} is not the tarball of maplibre-gl {VERSION}; take {TARBALL}")
-        raise DifffusrError(f"{TARBALL}: the downloaded bytes are not those published; try again, or from another network")
+        raise DifffusrError(f"{TARBALL}: the download differs from what was published; try again, or elsewhere")
     return data
 
 
