@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from difffusr.pipeline.config.sections import RunConfig
-    from difffusr.pipeline.readers.bands import BandReport
+    from difffusr.pipeline.readers.verdicts import BandReport
     from difffusr.pipeline.readers.verify import Report
     from difffusr.pipeline.storage.objects import Storage
 
@@ -166,7 +166,7 @@ def export(
             folder,
             overwrite=overwrite,
             scratch=scratch,
-            told=lambda _: progress.advance(task),
+            on_file=lambda _: progress.advance(task),
         )
     for url, made in zip(written, exports, strict=True):
         say(f"{url}  {made.window.width:,} × {made.window.height:,} px")
@@ -222,7 +222,7 @@ def report(
     place, config = _place_of(cube), _config_at(cube)
     from difffusr.pipeline.config.sections import staging_beside
     from difffusr.pipeline.cube.published import Cube
-    from difffusr.pipeline.readers.report.gathering import collect
+    from difffusr.pipeline.readers.report.collect import collect
     from difffusr.pipeline.readers.report.page import to_page
     from difffusr.pipeline.storage.objects import Storage
     from difffusr.pipeline.storage.places import cube_staging_of
@@ -267,7 +267,7 @@ def view(
         port=port,
         maplibre=maplibre,
         cache=user_cache_path("difffusr"),
-        told=lambda url: say(f"{url}  (Ctrl-C ends it)"),
+        on_ready=lambda url: say(f"{url}  (Ctrl-C ends it)"),
         browse=None if no_browser else webbrowser.open,
     )
 
@@ -347,7 +347,7 @@ def _show_shards(found: Report) -> None:
 def _show_bands(bands: list[BandReport]) -> None:
     from rich.table import Table
 
-    from difffusr.pipeline.readers.bands import RESIDUAL_LIMIT, SEAM_RANGE
+    from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, SEAM_RANGE
 
     table = Table(title="bands", title_justify="left")
     table.add_column("band")

@@ -173,7 +173,7 @@ def _draw(config: RunConfig, made: Plan, path: Path) -> None:
     from difffusr.pipeline.geo.area import area_geometry
     from difffusr.pipeline.geo.grid import grid_of
     from difffusr.pipeline.plan.pictures.page import write_page
-    from difffusr.pipeline.plan.pictures.sheet import draw_map
+    from difffusr.pipeline.plan.pictures.picture import draw_map
 
     given = area_geometry(config)
     area = None if isinstance(given, list) else given

@@ -1,9 +1,9 @@
-"""Which date each chip takes so that dates change seldom from chip to chip: a Potts model over the lattice.
+"""Which date each chip takes so that dates seldom change from chip to chip: a Potts model over the lattice.
 
-Every chip has a cost for each date, what the date fails to show of it, and every side of a chip across which the date
-changes costs the same again and again. The least sum is sought by min-sum belief propagation (Felzenszwalb and
-Huttenlocher 2006, https://doi.org/10.1007/s11263-006-7899-4), then by turns made better chip by chip (iterated
-conditional modes, Besag 1986) and region by region. Whole numbers throughout: the same on every machine.
+Every chip has a cost for each date (the share that the date does not show clear), and every side between chips of
+different dates has a fixed cost. The sum is minimised by min-sum belief propagation (Felzenszwalb and Huttenlocher
+2006, https://doi.org/10.1007/s11263-006-7899-4), then improved in turns chip by chip (iterated conditional modes, Besag
+1986) and region by region. All numbers are integers, so the result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from scipy import ndimage
 #: Cost of a date that a chip does not have.
 NEVER = 1 << 24
 
-
-#: Rounds of messages: a chip's choice is felt so many chips away.
+#: Rounds of messages: how many chips away a chip's choice has influence.
 _ROUNDS = 40
 
-
-#: Turns of improving at most; a few are enough.
+#: Most turns of improvement; a few are enough.
 _TURNS = 50
 
 
@@ -30,13 +28,13 @@ def choose_dates(cost: NDArray[np.int32], border: int, above: NDArray[np.int32] 
     Args:
         cost: (dates, rows, cols) int32, `NEVER` where a chip lacks a date.
         border: cost of one side between chips of different dates.
-        above: (cols,) dates of the row above the block, which are settled; −1 where there is no chip.
+        above: (cols,) dates of the row above the block, already decided; −1 where there is no chip.
 
     Returns:
         (rows, cols) int32 positions along `cost`'s first axis, −1 where a chip has no date at all.
     """
     present: NDArray[np.bool_] = np.any(cost < NEVER, axis=0)
-    # What is settled above costs a date of the first row as much as any border.
+    # A date of the first row that differs from the one decided above it costs one border.
     cost = cost.copy()
     if above is not None:
         other = np.arange(len(cost))[:, None] != above[None, :]
@@ -47,7 +45,7 @@ def choose_dates(cost: NDArray[np.int32], border: int, above: NDArray[np.int32] 
 
 
 def energy(cost: NDArray[np.int32], border: int, dates: NDArray[np.int32]) -> int:
-    """What a choice of dates costs."""
+    """Total cost of a choice of dates."""
     here = dates >= 0
     rows, cols = np.nonzero(here)
     return int(cost[dates[here], rows, cols].sum(dtype=np.int64)) + border * count_borders(dates)
@@ -61,7 +59,7 @@ def count_borders(dates: NDArray[np.int32]) -> int:
 
 
 def _believed(cost: NDArray[np.int32], border: int, present: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The date of least belief after some rounds of messages between neighbours."""
+    """The cheapest date of each chip after `_ROUNDS` of messages between neighbours."""
     from_above, from_below, from_left, from_right = (np.zeros_like(cost) for _ in range(4))
     vertical = present[1:] & present[:-1]
     horizontal = present[:, 1:] & present[:, :-1]
@@ -71,7 +69,7 @@ def _believed(cost: NDArray[np.int32], border: int, present: NDArray[np.bool_]) 
         up = _message(belief - from_above, border)
         right = _message(belief - from_right, border)
         left = _message(belief - from_left, border)
-        # Half of the old message stays: without that, messages run in circles.
+        # Half of the old message is kept; otherwise messages oscillate.
         from_above[:, 1:] = (from_above[:, 1:] + np.where(vertical, down[:, :-1], 0)) >> 1
         from_below[:, :-1] = (from_below[:, :-1] + np.where(vertical, up[:, 1:], 0)) >> 1
         from_left[:, :, 1:] = (from_left[:, :, 1:] + np.where(horizontal, right[:, :, :-1], 0)) >> 1
@@ -81,13 +79,13 @@ def _believed(cost: NDArray[np.int32], border: int, present: NDArray[np.bool_]) 
 
 
 def _message(belief: NDArray[np.int32], border: int) -> NDArray[np.int32]:
-    """What a chip tells a neighbour of each date: its own cost of it, at most that of changing at the border."""
+    """What a chip tells a neighbour about each date: its own extra cost, at most the cost of a border."""
     least = belief.min(axis=0)
     return np.minimum(belief - least, border)
 
 
 def _improve(cost: NDArray[np.int32], border: int, dates: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Single chips and whole regions take better dates by turns, until neither helps."""
+    """Improve single chips and whole regions in turns, until neither helps."""
     for _ in range(_TURNS):
         dates = _settle(cost, border, dates)
         merged = _merge(cost, border, dates)
@@ -98,7 +96,7 @@ def _improve(cost: NDArray[np.int32], border: int, dates: NDArray[np.int32]) -> 
 
 
 def _settle(cost: NDArray[np.int32], border: int, dates: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Every chip takes the date best for it beside its neighbours, black and white by turns, until none changes."""
+    """Every chip takes the best date given its neighbours', in turns over a chessboard, until none changes."""
     rows, cols = np.indices(dates.shape)
     dates = dates.copy()
     for turn in range(100):
@@ -119,9 +117,9 @@ def _settle(cost: NDArray[np.int32], border: int, dates: NDArray[np.int32]) -> N
 
 
 def _merge(cost: NDArray[np.int32], border: int, dates: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Regions of one date take the date of a neighbour where the whole costs less so.
+    """Regions of one date take a neighbour's date where that lowers the total cost.
 
-    Of regions that touch only the one that gains most moves, so that gains add up.
+    Of regions that touch, only the one that gains most changes, so that gains add up.
     """
     region = _regions(dates, len(cost))
     count = int(region.max()) + 1
@@ -148,7 +146,7 @@ def _merge(cost: NDArray[np.int32], border: int, dates: NDArray[np.int32]) -> ND
 
 
 def _regions(dates: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Number of the region of one date that a chip belongs to, −1 for no chip."""
+    """The number of each chip's region of one date, −1 for no chip."""
     region = np.full(dates.shape, -1, np.int32)
     total = 0
     for date in range(count):
@@ -159,7 +157,7 @@ def _regions(dates: NDArray[np.int32], count: int) -> NDArray[np.int32]:
 
 
 def _sides(region: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Both ways, the regions on either side of each side of a chip where they differ."""
+    """The two regions at each side where regions meet, in both orders."""
     pairs = [(region[1:], region[:-1]), (region[:, 1:], region[:, :-1])]
     one = np.concatenate([a[(a != b) & (a >= 0) & (b >= 0)] for a, b in pairs])
     other = np.concatenate([b[(a != b) & (a >= 0) & (b >= 0)] for a, b in pairs])

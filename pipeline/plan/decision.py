@@ -1,4 +1,4 @@
-"""A run's plan: catalogue searched, weights known, decided what to compute."""
+"""Make a run's plan: search the catalogue, hash the weights, decide what to compute."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.scenes.search import find_scenes
 from difffusr.pipeline.storage.places import staging_of
 
-#: So many scenes are looked at on this machine's threads; more of them on Ray.
+#: With more scenes than this they are read on Ray instead of on this machine's threads.
 _SCENES_ON_THREADS = 32
 
 
 def plan_run(config: RunConfig) -> Plan:
-    """Search the catalogue, decide what to compute, and put the plan into the staging folder.
+    """Search the catalogue, decide what to compute, and write the plan to the staging folder.
 
     Raises:
         DifffusrError: catalogue, weights or store cannot be used.
@@ -41,7 +41,7 @@ def decide(config: RunConfig) -> Plan:
     """
     weights = weights_of(config)
     scenes = find_scenes(config)
-    # Starting Ray takes longer than a handful of reads.
+    # Starting Ray takes longer than a few reads.
     with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
         plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights))
     return replace(plan, manifest={**plan.manifest, "weights": weights})

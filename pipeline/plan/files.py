@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
@@ -21,14 +20,38 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.tables import KEY_BYTES, Chips, Plan, Shards, StoredPlan
 from difffusr.pipeline.storage.objects import Storage
 
-#: Rows written at a time: memory for geometries stays small however long the plan.
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+#: Rows written at a time, so that memory for geometries does not grow with the plan.
 _ROW_GROUP = 65_536
+
+_FILES = ("scenes.parquet", "chips.parquet", "shards.parquet", "manifest.json")
+
+#: `date` is that of the first scene.
+_CHIP_FIELDS = pa.schema(
+    [
+        ("epsg", pa.int32()),
+        ("row", pa.int32()),
+        ("col", pa.int32()),
+        ("scenes", pa.list_(pa.string())),
+        ("date", pa.date32()),
+        ("covered", pa.float32()),
+        ("clear", pa.float32()),
+        ("key", pa.string()),
+    ]
+)
+
+#: `chips` is how many the shard is blended from.
+_SHARD_FIELDS = pa.schema(
+    [("epsg", pa.int32()), ("row", pa.int32()), ("col", pa.int32()), ("chips", pa.int32()), ("key", pa.string())]
+)
 
 
 def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
     """Write the plan below ``plan/``: GeoParquet tables `scenes`, `chips`, `shards` and `manifest.json`.
 
-    The geometry of a chip is its core, what it answers for; its window reaches half the overlap further on every side.
+    A chip's geometry is its core; its window reaches half the overlap further on every side.
     The same plan gives the same bytes.
 
     Raises:
@@ -43,46 +66,40 @@ def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
     folder.write("manifest.json", json.dumps(plan.manifest, indent=1, sort_keys=True).encode())
 
 
-def copy_plan(staging: Storage, folder: str) -> None:
-    """Keep the plan of a run under another folder of it.
-
-    Raises:
-        StoreError: there is none, or the store refuses.
-    """
-    source, kept = staging.child("plan"), staging.child(folder)
-    for name in ("scenes.parquet", "chips.parquet", "shards.parquet", "manifest.json"):
-        kept.write(name, source.read(name))
-
-
-def read_manifest(staging: Storage) -> dict[str, Any]:
-    """The manifest of the plan in a staging folder.
-
-    Raises:
-        StoreError: there is none.
-    """
-    manifest: dict[str, Any] = json.loads(staging.child("plan").read("manifest.json"))
-    return manifest
-
-
 def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
-    """The plan in a folder of a run's.
+    """Read the plan in a folder of a run.
 
     Raises:
         StoreError: there is none, or it cannot be read.
     """
+    import geopandas as gpd
+
     folder = staging.child(name)
     manifest = json.loads(folder.read("manifest.json"))
     try:
         scenes = gpd.read_parquet(BytesIO(folder.read("scenes.parquet")))
         table = pq.read_table(BytesIO(folder.read("chips.parquet")), columns=list(_CHIP_FIELDS.names))
         chips = _chips_of_table(table, tuple(scenes["id"]))
-        grid = Grid(**{name: manifest["config"]["grid"][name] for name in manifest["config"]["grid"]})
-        return StoredPlan(manifest, scenes, chips, Shards.of(chips, grid))
+        return StoredPlan(manifest, scenes, chips, Shards.of(chips, Grid(**manifest["config"]["grid"])))
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{folder.url}: is no plan of this version ({error}); make it again") from None
+        raise StoreError(f"{folder.url}: not a plan of this version ({error}); make it again") from None
+
+
+def copy_plan(staging: Storage, folder: str) -> None:
+    """Copy a run's plan to another of its folders.
+
+    Raises:
+        StoreError: there is none, or the store refuses.
+    """
+    source, kept = staging.child("plan"), staging.child(folder)
+    for name in _FILES:
+        kept.write(name, source.read(name))
 
 
 def _scene_table(plan: Plan) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+    import pandas as pd
+
     uses = np.bincount(plan.chips.scenes[plan.chips.scenes >= 0], minlength=len(plan.scenes))
     rows = [
         {
@@ -101,27 +118,7 @@ def _scene_table(plan: Plan) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(pd.DataFrame(rows), geometry=[s.footprint for s in plan.scenes], crs="EPSG:4326")
 
 
-_CHIP_FIELDS = pa.schema(
-    [
-        ("epsg", pa.int32()),
-        ("row", pa.int32()),
-        ("col", pa.int32()),
-        ("scenes", pa.list_(pa.string())),
-        ("date", pa.date32()),
-        ("covered", pa.float32()),
-        ("clear", pa.float32()),
-        ("key", pa.string()),
-    ]
-)
-
-
-_SHARD_FIELDS = pa.schema(
-    [("epsg", pa.int32()), ("row", pa.int32()), ("col", pa.int32()), ("chips", pa.int32()), ("key", pa.string())]
-)
-
-
 def _chip_file(plan: Plan, grid: Grid) -> bytes:
-    """`chips.parquet`; `date` is that of the first scene."""
     chips = plan.chips
     ids = pa.array(chips.scene_ids, pa.string())
     days = np.array([scene.datetime.date() for scene in plan.scenes], "datetime64[D]")
@@ -165,6 +162,13 @@ def _shard_file(plan: Plan, grid: Grid) -> bytes:
     return file.close()
 
 
+def _hexadecimal(keys: NDArray[np.uint8]) -> pa.Array:
+    """(n, 32) uint8 as n strings of 64 hexadecimal digits."""
+    text = np.frombuffer(np.ascontiguousarray(keys).tobytes().hex().encode(), np.uint8)
+    offsets = np.arange(0, text.size + 1, 2 * KEY_BYTES, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
 class _GeoFile:
     """A GeoParquet 1.1 file that grows by row groups; longitude and latitude (OGC:CRS84), geometries as WKB."""
 
@@ -193,19 +197,12 @@ class _GeoFile:
         return self._buffer.getvalue()
 
 
-def _hexadecimal(keys: NDArray[np.uint8]) -> pa.Array:
-    """(n, 32) uint8 as n strings of 64 hexadecimal digits."""
-    text = np.frombuffer(np.ascontiguousarray(keys).tobytes().hex().encode(), np.uint8)
-    offsets = np.arange(0, text.size + 1, 2 * KEY_BYTES, dtype=np.int32)
-    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(text))
-
-
 def _chips_of_table(table: pa.Table, scene_ids: tuple[str, ...]) -> Chips:
     table = table.combine_chunks()
     lists = table["scenes"].combine_chunks()
     counts = np.asarray(lists.value_lengths())
     scenes = np.full((len(table), int(counts.max(initial=1))), -1, np.int32)
-    number = np.asarray(pa.compute.index_in(lists.flatten(), value_set=pa.array(scene_ids, pa.string())))
+    number = np.asarray(pc.index_in(lists.flatten(), value_set=pa.array(scene_ids, pa.string())))
     scenes[np.arange(scenes.shape[1]) < counts[:, None]] = number
     key = np.frombuffer(bytes.fromhex("".join(table["key"].to_pylist())), np.uint8).reshape(-1, KEY_BYTES)
     plain = {name: np.asarray(table[name]) for name in ("epsg", "row", "col", "covered", "clear")}

@@ -15,13 +15,13 @@ from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.plan.tables import KEY_BYTES
 from difffusr.pipeline.scenes.item import Scene
 
-#: Changes whenever a chip computed from the same inputs comes out with other numbers.
+#: Changed whenever the same inputs give a chip with other pixels.
 ALGORITHM_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ContentKeys:
-    """Content keys of chips: what all have in common is hashed once."""
+    """Computes content keys of chips; what all chips have in common is hashed once."""
 
     common: bytes
     versions: tuple[bytes, ...]

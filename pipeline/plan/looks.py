@@ -1,4 +1,4 @@
-"""What each scene shows of each chip, by its scene classification."""
+"""Which cells of each chip a scene shows, and shows clear, by its scene classification."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from difffusr.pipeline.scenes.windows import read_overview
 
 @dataclass(frozen=True)
 class Cells:
-    """What a chip is judged by: a square of cells, one look at the classification each.
+    """The cells that chips are judged by: a square per chip, one sample of the classification per cell.
 
     Attributes:
         step_m: side of a cell in metres, 60 or, for chips of a kilometre or more, 120.
@@ -34,7 +34,7 @@ class Cells:
 
     @classmethod
     def of(cls, grid: Grid) -> Cells:
-        """The cells of a grid's chips: 256 of 120 m in a chip of 192 pixels."""
+        """The cells of a grid's chips: 16 × 16 of 120 m in a chip of 192 pixels."""
         chip_m, stride_m = grid.chip_px * GSD_10_M, grid.stride_px * GSD_10_M
         coarse = chip_m >= 1000 and not (chip_m % 120 or stride_m % 120)
         step = 2 * LATTICE_M if coarse else LATTICE_M
@@ -47,18 +47,18 @@ class Cells:
 
     @property
     def words(self) -> int:
-        """64-bit words that a set of a chip's cells takes."""
+        """64-bit words needed for a set of a chip's cells."""
         return -(-self.count // 64)
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one scene shows.
+    """Which cells one scene shows.
 
     Attributes:
-        row, col: (n,) int32 chips that it shows something of.
+        row, col: (n,) int32 chips that it shows part of.
         valid, clear: (n, words) uint64 sets of cells: with data, and clear as well.
-        judged: whether the scene has a classification to tell clouds by.
+        judged: whether the scene has a classification, so that clouds are known.
     """
 
     row: NDArray[np.int32]
@@ -69,7 +69,7 @@ class Look:
 
 
 def look_at_all(scenes: Sequence[Scene], grid: Grid) -> Iterator[Look | ReadError]:
-    """Each scene's look, or why it cannot be read, in the order of the scenes; read in parallel."""
+    """Each scene's look, or why it cannot be read, in the scenes' order; read in parallel."""
     return in_order(partial(_try_look, grid=grid), scenes)
 
 
@@ -81,9 +81,9 @@ def _try_look(scene: Scene, grid: Grid) -> Look | ReadError:
 
 
 def look_at(scene: Scene, grid: Grid) -> Look:
-    """Look at a scene from afar: one read of its classification's overview.
+    """Look at a scene in one read, of an overview of its classification.
 
-    Without a classification everything with data in its coarsest band counts as clear.
+    Without a classification, every pixel with data in the coarsest band counts as clear.
 
     Raises:
         ReadError: the file cannot be read.
@@ -105,7 +105,7 @@ def look_at(scene: Scene, grid: Grid) -> Look:
 def _sets(
     mask: NDArray[np.bool_], row: int, col: int, cells: Cells
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint64]]:
-    """Rows and columns of the chips that a mask reaches, and the set of cells that it holds of each.
+    """Rows and columns of the chips that a mask touches, and the set of cells of each that are true.
 
     `row`, `col`: lattice position of the mask's first cell, in cells.
     """

@@ -12,7 +12,7 @@ from difffusr.pipeline.plan.tables import Chips, Shards
 
 @dataclass(frozen=True)
 class Fate:
-    """How many chips, or shards, stay, come, go and change."""
+    """How many chips or shards are unchanged, added, removed and changed."""
 
     unchanged: int
     added: int
@@ -21,13 +21,13 @@ class Fate:
 
     @property
     def touched(self) -> int:
-        """What is to be computed."""
+        """How many to compute or write."""
         return self.added + self.changed
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """Rows of an old and of a new table that mean the same place.
+    """Which rows of an old and of a new table are the same place.
 
     Attributes:
         old, new: (k,) positions of each pair, ascending.

@@ -1,4 +1,4 @@
-"""Scenes × lattice → the plan: which chips are computed, from which scenes, for which shards."""
+"""Scenes × lattice → the plan: which chips to compute, from which scenes, for which shards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from difffusr.pipeline.geo.grid import GSD_10_M, Grid, grid_of, origin_m
 from difffusr.pipeline.geo.zones import to_zone
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
 from difffusr.pipeline.plan.borders import count_borders
-from difffusr.pipeline.plan.ground import ground_of
+from difffusr.pipeline.plan.coverage import chips_to_plan
 from difffusr.pipeline.plan.keys import ALGORITHM_VERSION, ContentKeys
 from difffusr.pipeline.plan.looks import Cells, Look, look_at_all
 from difffusr.pipeline.plan.ranking import Candidates, Ranked, Strip, rank_strip
@@ -26,36 +26,34 @@ from difffusr.pipeline.scenes.item import Scene, describe
 
 log = logging.getLogger("difffusr.planner")
 
-
-#: Rows of chips planned at a time: what has to be in memory is what the scenes of a strip show.
+#: Rows of chips planned at a time; only the looks of the scenes of one strip are in memory.
 _STRIP_ROWS = 64
 
-
-#: How far a file may reach beyond its item's footprint, where the item does not say how large it is.
+#: How far a file may reach beyond its item's footprint if the item does not give the file's size.
 _LOOSE_FOOTPRINT_M = 20_000.0
 
 
 def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str) -> Plan:
     """Decide what to compute.
 
-    Zone by zone and from north to south, a strip of rows at a time: time and files read grow with the area, memory
-    with its width.
+    Goes zone by zone, from north to south, one strip of rows at a time: time and files read grow with the area, memory
+    only with its width.
 
     Args:
-        scenes: candidates, as `catalog.find_scenes` returns them.
+        scenes: candidates, as `find_scenes` returns them.
         model_fingerprint: identifies weights and sampler; part of every chip's key.
 
     Raises:
-        CatalogError: none of the scenes has a readable pixel in the area, or no chip can be made of them.
+        CatalogError: no scene has a readable pixel in the area, or no chip has enough usable pixels.
     """
     grid = grid_of(config)
     ordered = sorted(scenes, key=lambda scene: scene.id)
-    seen = _Seen()
+    scene_log = _SceneLog()
     parts = []
-    for epsg, (rows, cols) in ground_of(config, ordered, grid).items():
+    for epsg, (rows, cols) in chips_to_plan(config, ordered, grid).items():
         numbers = [number for number, scene in enumerate(ordered) if scene.epsg == epsg]
-        parts += [(epsg, part) for part in _plan_zone(config, grid, epsg, rows, cols, ordered, numbers, seen)]
-    seen.report(ordered)
+        parts += [(epsg, part) for part in _plan_zone(config, grid, rows, cols, ordered, numbers, scene_log)]
+    scene_log.report(ordered)
     if not any(len(part.row) for _, part in parts):
         shares = ", ".join(f"{s.id} ({s.cloud_cover:.0f} % cloud)" for s in ordered[:3])
         raise CatalogError(
@@ -74,8 +72,63 @@ def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str
     return Plan(used, chips, shards, _manifest(config, used, chips, shards, model_fingerprint))
 
 
-class _Seen:
-    """What became of the scenes, for the log: each thing is said once."""
+def _plan_zone(
+    config: RunConfig,
+    grid: Grid,
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    scenes: Sequence[Scene],
+    numbers: Sequence[int],
+    scene_log: _SceneLog,
+) -> Iterator[Ranked]:
+    """The chips of one zone with their ranked scenes, one strip of rows at a time."""
+    cells = Cells.of(grid)
+    candidates = Candidates.of(scenes, config.scenes.policy)
+    reach = {number: _rows_of(scenes[number], grid) for number in numbers}
+    order = sorted(numbers, key=lambda number: (reach[number], number))
+    looks = zip(order, look_at_all([scenes[number] for number in order], grid), strict=True)
+    held: dict[int, Look] = {}
+    upcoming = iter(order)
+    waiting = next(upcoming, None)
+    above = None
+    for top in range(_strip_of(int(rows[0])), int(rows[-1]) + 1, _STRIP_ROWS):
+        bottom = top + _STRIP_ROWS
+        while waiting is not None and reach[waiting][0] < bottom:
+            number, look = next(looks)
+            scene_log.note(scenes[number], look)
+            if isinstance(look, Look):
+                held[number] = look
+            waiting = next(upcoming, None)
+        here = slice(*np.searchsorted(rows, [top, bottom]))
+        if here.start < here.stop:
+            strip = Strip.of(top, _STRIP_ROWS, rows[here], cols[here])
+            ranked = rank_strip(config.scenes, cells, candidates, strip, held, above)
+            above = strip.bottom_labels(ranked, candidates)
+            yield ranked
+        else:
+            above = None
+        held = {number: look for number, look in held.items() if reach[number][1] >= bottom}
+
+
+def _strip_of(row: int) -> int:
+    return row // _STRIP_ROWS * _STRIP_ROWS
+
+
+def _rows_of(scene: Scene, grid: Grid) -> tuple[int, int]:
+    """First and last row of the chips that a scene may cover."""
+    asset = scene.scl or max(scene.assets.values(), key=lambda asset: asset.gsd_m)
+    if asset.transform is not None and asset.shape is not None:
+        top = asset.transform[5]
+        bottom = top - asset.shape[0] * asset.gsd_m
+    else:
+        _, bottom, _, top = to_zone(scene.footprint, scene.epsg).bounds
+        bottom, top = bottom - _LOOSE_FOOTPRINT_M, top + _LOOSE_FOOTPRINT_M
+    step, size, origin = grid.stride_px * GSD_10_M, grid.chip_px * GSD_10_M, origin_m(scene.epsg)
+    return int((origin - top - size) // step), int((origin - bottom) // step)
+
+
+class _SceneLog:
+    """Collects which scenes can be read and judged, and logs each finding once."""
 
     def __init__(self) -> None:
         self.readable: list[Scene] = []
@@ -104,62 +157,6 @@ class _Seen:
             )  # fmt: skip
 
 
-def _plan_zone(
-    config: RunConfig,
-    grid: Grid,
-    epsg: int,
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
-    scenes: Sequence[Scene],
-    numbers: Sequence[int],
-    seen: _Seen,
-) -> Iterator[Ranked]:
-    """The chips of one zone, a strip of rows at a time, each chip with its ranked scenes."""
-    cells = Cells.of(grid)
-    candidates = Candidates.of(scenes, config.scenes.policy)
-    reach = {number: _rows_of(scenes[number], grid) for number in numbers}
-    order = sorted(numbers, key=lambda number: (reach[number], number))
-    looks = zip(order, look_at_all([scenes[number] for number in order], grid), strict=True)
-    held: dict[int, Look] = {}
-    upcoming = iter(order)
-    waiting = next(upcoming, None)
-    above = None
-    for top in range(_strip_of(int(rows[0])), int(rows[-1]) + 1, _STRIP_ROWS):
-        bottom = top + _STRIP_ROWS
-        while waiting is not None and reach[waiting][0] < bottom:
-            number, look = next(looks)
-            seen.note(scenes[number], look)
-            if isinstance(look, Look):
-                held[number] = look
-            waiting = next(upcoming, None)
-        here = slice(*np.searchsorted(rows, [top, bottom]))
-        if here.start < here.stop:
-            strip = Strip.of(top, _STRIP_ROWS, rows[here], cols[here])
-            ranked = rank_strip(config.scenes, cells, candidates, strip, held, above)
-            above = strip.bottom_labels(ranked, candidates)
-            yield ranked
-        else:
-            above = None
-        held = {number: look for number, look in held.items() if reach[number][1] >= bottom}
-
-
-def _strip_of(row: int) -> int:
-    return row // _STRIP_ROWS * _STRIP_ROWS
-
-
-def _rows_of(scene: Scene, grid: Grid) -> tuple[int, int]:
-    """First and last row of chips that a scene may show something of."""
-    asset = scene.scl or max(scene.assets.values(), key=lambda asset: asset.gsd_m)
-    if asset.transform is not None and asset.shape is not None:
-        top = asset.transform[5]
-        bottom = top - asset.shape[0] * asset.gsd_m
-    else:
-        _, bottom, _, top = to_zone(scene.footprint, scene.epsg).bounds
-        bottom, top = bottom - _LOOSE_FOOTPRINT_M, top + _LOOSE_FOOTPRINT_M
-    step, size, origin = grid.stride_px * GSD_10_M, grid.chip_px * GSD_10_M, origin_m(scene.epsg)
-    return int((origin - top - size) // step), int((origin - bottom) // step)
-
-
 def _table(
     config: RunConfig, scenes: Sequence[Scene], parts: Sequence[tuple[int, Ranked]], model: str
 ) -> tuple[tuple[Scene, ...], Chips]:
@@ -170,7 +167,7 @@ def _table(
     chosen = np.concatenate([part.scenes for _, part in parts])
     keys = ContentKeys.of(config, scenes, model).table(np.stack([epsg, row, col], axis=1), chosen)
     used = np.unique(chosen[chosen >= 0])
-    position = np.full(len(scenes) + 1, -1, np.int32)  # the last one answers for −1
+    position = np.full(len(scenes) + 1, -1, np.int32)  # the last entry is for −1
     position[used] = np.arange(len(used))
     kept = tuple(scenes[number] for number in used)
     return kept, Chips(epsg, row, col, position[chosen], covered, clear, keys, tuple(scene.id for scene in kept))
@@ -203,7 +200,7 @@ def borders_between_dates(chips: Chips, dates: Sequence[dt.date]) -> int:
         row, col, date = chips.row[part], chips.col[part], numbers[chips.scenes[part, 0]]
         left, width = int(col.min()), int(col.max() - col.min()) + 1
         for first in range(int(row.min()), int(row.max()) + 1, _STRIP_ROWS):
-            # One row more: the sides to the next strip.
+            # One more row, for the sides to the next strip.
             here = (row >= first) & (row <= first + _STRIP_ROWS)
             block = np.full((_STRIP_ROWS + 1, width), -1, np.int32)
             block[row[here] - first, col[here] - left] = date[here]

@@ -1,4 +1,4 @@
-"""Which scenes each chip of a strip takes, best first."""
+"""Rank the scenes of each chip of a strip, best first."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from difffusr.pipeline.plan.borders import NEVER, choose_dates
 from difffusr.pipeline.plan.looks import Cells, Look, size_of
 from difffusr.pipeline.scenes.item import Scene
 
-#: Whole numbers that a clear share of one costs less than one of none: 1000 steps of share, and room to break ties.
+#: Cost of a chip with nothing clear (1000 steps of share, 64 apart), and the steps in between for breaking ties.
 _COST, _TIES = 64_000, 63
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What ranking needs to know of the scenes, by their number.
+    """What ranking needs to know about the scenes, by scene number.
 
     Attributes:
-        label: (n,) int32 acquisition: scenes of one pass of one satellite have one label.
-        rank: (n,) int64 order of preference where scenes show the same; more is better.
-        by_time: whether that order is the policy's whole wish (newest, closest to a date).
+        label: (n,) int32 acquisition; all scenes of one pass of one satellite have the same label.
+        rank: (n,) int64 preference among scenes that show the same; higher is better.
+        by_time: whether the policy ranks by time only (newest, closest to a date).
         labels: number of labels.
     """
 
@@ -37,8 +37,8 @@ class Candidates:
 
     @classmethod
     def of(cls, scenes: Sequence[Scene], policy: str) -> Candidates:
-        """By policy: `neighbours` and `clearest` prefer less cloud and then newer scenes, `newest` and
-        `closest_to(2023-07-15)` go by time."""
+        """`neighbours` and `clearest` prefer less cloud, then newer scenes; `newest` and `closest_to(2023-07-15)`
+        rank by time."""
         names = [scene.datatake or f"{scene.datetime:%Y%m%d}" for scene in scenes]
         labels = {name: number for number, name in enumerate(sorted(set(names)))}
         by_time = policy not in ("neighbours", "clearest")
@@ -60,7 +60,7 @@ def _preference(scene: Scene, policy: str) -> tuple[float, float, str]:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Some rows of a zone's chips.
+    """Consecutive rows of a zone's chips.
 
     Attributes:
         top: its first row.
@@ -77,14 +77,14 @@ class Strip:
 
     @classmethod
     def of(cls, top: int, rows: int, row: NDArray[np.int64], col: NDArray[np.int64]) -> Strip:
-        """The strip of `rows` rows from `top` on with chips at these places."""
+        """The strip of `rows` rows that starts at `top`, with chips at these places."""
         left = int(col.min())
         position = np.full((rows, int(col.max()) - left + 1), -1, np.int32)
         position[row - top, col - left] = np.arange(len(row))
         return cls(top, left, row, col, position)
 
     def find(self, look: Look) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-        """Which of a look's chips lie in the strip: their numbers here, and their places in the look."""
+        """The chips of a look that lie in the strip: their numbers in the strip, and their positions in the look."""
         row, col = look.row - self.top, look.col - self.left
         inside = np.flatnonzero(
             (row >= 0) & (row < self.position.shape[0]) & (col >= 0) & (col < self.position.shape[1])
@@ -93,7 +93,7 @@ class Strip:
         return chip[chip >= 0], inside[chip >= 0]
 
     def bottom_labels(self, ranked: Ranked, candidates: Candidates) -> dict[int, int]:
-        """Acquisition of the first scene of each chip of the last row, by column."""
+        """The acquisition of each chip's first scene in the last row, by column."""
         last = ranked.row == self.top + self.position.shape[0] - 1
         labels = candidates.label[ranked.scenes[last, 0]]
         return dict(zip(ranked.col[last].tolist(), labels.tolist(), strict=True))
@@ -105,8 +105,8 @@ class Ranked:
 
     Attributes:
         row, col: (n,) int32.
-        scenes: (n, max_scenes) int32 numbers of scenes, best first, −1 after the last.
-        covered, clear: (n,) float32 share of cells that the scenes show, and show clear.
+        scenes: (n, max_scenes) int32 scene numbers, best first, −1 after the last.
+        covered, clear: (n,) float32 share of cells that these scenes show, and show clear.
     """
 
     row: NDArray[np.int32]
@@ -126,15 +126,15 @@ def rank_strip(
 ) -> Ranked:
     """Rank the scenes of every chip of a strip.
 
-    The first scene is the policy's; each further one is what adds most to those before it, until the chip is clear
-    enough, nothing is added, or there are `max_scenes`.
+    The policy chooses the first scene; each further one adds most to those before it, until the chip is clear enough,
+    nothing is added, or there are `max_scenes`.
 
     Args:
         looks: what each scene shows, by its number.
-        above: acquisition that the row of chips above the strip has settled on, by column.
+        above: acquisition chosen for the row of chips above the strip, by column.
 
     Returns:
-        the chips that can be made; those of which nothing usable is seen are left out.
+        the chips with enough usable pixels; the others are left out.
     """
     views = _gather(cells, candidates, strip, looks)
     first = None
@@ -145,7 +145,7 @@ def rank_strip(
 
 @dataclass(frozen=True, eq=False)
 class _Views:
-    """What the scenes show of each chip, as many slots a chip as the busiest one needs.
+    """What the scenes show of each chip; every chip has as many slots as the one with the most scenes.
 
     Attributes:
         scene: (n, k) int32 number of the scene in a slot, −1 for none.
@@ -170,7 +170,7 @@ def _gather(cells: Cells, candidates: Candidates, strip: Strip, looks: Mapping[i
         return _Views(np.zeros((len(strip.row), 0), np.int32), empty, empty)
     chip, scene = np.concatenate(chip_parts), np.concatenate(scene_parts)
     valid, clear = np.concatenate(valid_parts), np.concatenate(clear_parts)
-    # Of one pass's tiles, which show the same ground alike, those that show no more than the fullest are dropped.
+    # Tiles of one pass show the same ground alike: those that add nothing to the fullest one are dropped.
     order = np.lexsort((scene, -size_of(valid), candidates.label[scene], chip))
     chip, scene, valid, clear = chip[order], scene[order], valid[order], clear[order]
     label = candidates.label[scene]
@@ -189,7 +189,7 @@ def _gather(cells: Cells, candidates: Candidates, strip: Strip, looks: Mapping[i
 def _agreed(
     wishes: ScenesSection, cells: Cells, candidates: Candidates, strip: Strip, views: _Views, above: Mapping[int, int]
 ) -> NDArray[np.int64]:
-    """(n,) slot of the first scene of each chip by agreement with its neighbours; −1 where there is none."""
+    """(n,) slot of each chip's first scene, chosen in agreement with its neighbours; −1 for none."""
     here = np.unique(candidates.label[views.scene[views.scene >= 0]])
     rank = np.zeros(candidates.labels, np.int64)
     np.maximum.at(rank, candidates.label, candidates.rank)
@@ -199,7 +199,7 @@ def _agreed(
     unclear = cells.count - size_of(views.clear)
     price = np.where(known, unclear * _COST // cells.count // 64 * 64 + ties[slot_label * known], NEVER)
     border = round(wishes.border_cost * _COST)
-    # A date worse than the best by more than all four borders is never worth it.
+    # A date that costs more than the best one plus four borders can never win.
     price[price > price.min(axis=1, keepdims=True) + 4 * border + 64] = NEVER
     useful = np.unique(slot_label[price < NEVER])
     cost = np.full((len(useful), *strip.position.shape), NEVER, np.int32)
@@ -215,8 +215,7 @@ def _agreed(
 
 
 def _settled(labels: NDArray[np.int32], strip: Strip, above: Mapping[int, int]) -> NDArray[np.int32]:
-    """(width,) position along `labels` of what the row above has settled on; one past them for any other, −1 for no
-    chip."""
+    """(width,) position in `labels` of what the row above has chosen; `len(labels)` for any other, −1 for no chip."""
     places = {int(label): number for number, label in enumerate(labels)}
     columns = range(strip.left, strip.left + strip.position.shape[1])
     row = [places.get(above[col], len(labels)) if col in above else -1 for col in columns]
@@ -242,7 +241,7 @@ def _fill(
         if turn == 0 and first is not None:
             slot = np.where(first[open_chips] >= 0, first[open_chips], slot)
         picked = np.arange(len(open_chips))
-        # The first scene is taken whatever it shows; it may be all cloud, and all there is.
+        # The first scene is taken in any case: it may be all cloud, and the only one.
         worth = (gain[picked, slot] > 0) | ((turn == 0) & (views.scene[open_chips, slot] >= 0))
         open_chips, slot = open_chips[worth], slot[worth]
         chosen[open_chips, turn] = views.scene[open_chips, slot]
@@ -270,10 +269,10 @@ def _merit(
     covered: NDArray[np.uint64],
     clear: NDArray[np.uint64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n, k) what each scene would add to what is chosen: to compare, and as a number of cells.
+    """What each scene would add to those chosen: (n, k) merit to compare by, and (n, k) number of cells.
 
-    Clear cells first, then any cells if clouds are allowed, then the policy's order; by hundredths of a chip, so that
-    a few cells do not decide. Where time is the policy, only whether something is added counts.
+    Clear cells count first, then any cells if clouds are allowed, then the policy's order; in hundredths of a chip, so
+    that a few cells do not decide. If the policy ranks by time, it only counts whether anything is added.
     """
     known = views.scene[chips] >= 0
     added_clear = size_of(views.clear[chips] & ~clear[chips][:, None]).astype(np.int64)

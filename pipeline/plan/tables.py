@@ -1,19 +1,21 @@
-"""A plan in memory: what a run will do, as tables of chips and shards."""
+"""A plan in memory: tables of the chips and shards of a run."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.geo.names import PlaceName, place_names, staged_names
 from difffusr.pipeline.scenes.item import Scene
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 #: Bytes of a content key (sha256).
 KEY_BYTES = 32
@@ -27,8 +29,8 @@ class ChipPlan:
         epsg: its zone.
         index: its place on the zone's lattice.
         scenes: ids of the scenes to use, best first.
-        covered: share of the chip that the scenes cover, 0 … 1.
-        clear: share of the chip that they cover without cloud, 0 … 1.
+        covered: share of the chip that its scenes cover, 0 … 1.
+        clear: share that they cover without cloud, 0 … 1.
         key: hash of everything its pixels depend on, 64 hexadecimal digits.
     """
 
@@ -74,14 +76,14 @@ class ShardPlan:
 
 @dataclass(frozen=True, eq=False)
 class Chips(Sequence[ChipPlan]):
-    """All chips of a plan, one column an attribute: millions of them fit where as many objects would not.
+    """All chips of a plan, one column per attribute: millions of chips fit in memory, which as many objects would not.
 
     Attributes:
         epsg, row, col: (n,) int32; rows of the table are ordered by them.
         scenes: (n, m) int32 positions in `scene_ids`, best first, −1 after the last.
         covered, clear: (n,) float32, 0 … 1.
         key: (n, 32) uint8 content keys.
-        scene_ids: what `scenes` counts.
+        scene_ids: the ids that `scenes` points to.
     """
 
     epsg: NDArray[np.int32]
@@ -140,7 +142,7 @@ class Shards(Sequence[ShardPlan]):
 
     @classmethod
     def of(cls, chips: Chips, grid: Grid) -> Shards:
-        """The shards that some chip touches."""
+        """The shards that the chips touch."""
         place, members = _touching(chips, grid)
         order = np.lexsort((members, place[2], place[1], place[0]))
         place, members = place[:, order], members[order]
@@ -182,7 +184,7 @@ class Shards(Sequence[ShardPlan]):
 
 
 def _touching(chips: Chips, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(3, k) zone, row and column of a shard, and the chip that touches it, for every such pair."""
+    """Every pair of a shard and a chip that touches it: (3, k) zone, row and column, and (k,) position of the chip."""
     step, size, shard = grid.chip_step, grid.chip_side, grid.shard_px
     row, col = chips.row.astype(np.int64) * step, chips.col.astype(np.int64) * step
     top, left, bottom, right = row // shard, col // shard, (row + size - 1) // shard, (col + size - 1) // shard
@@ -222,11 +224,11 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class StoredPlan:
-    """A plan as it lies on disk: all but what is needed to read the scenes.
+    """A plan read from disk: everything but what reading the scenes needs.
 
     Attributes:
         manifest: as in `Plan`.
-        scenes: id, datetime, tile, epsg, baseline, cloud_cover, provider, version, chips, geometry; a row a scene.
+        scenes: one row each: id, datetime, tile, epsg, baseline, cloud_cover, provider, version, chips, geometry.
         chips, shards: as in `Plan`.
     """
 
@@ -238,7 +240,12 @@ class StoredPlan:
 
 def iterate_zones(chips: Chips) -> Iterator[tuple[int, slice]]:
     """Each zone of a table and the rows that belong to it."""
-    starts = np.flatnonzero(np.diff(chips.epsg, prepend=-1))
-    stops = np.append(starts[1:], len(chips))
+    return zone_slices(chips.epsg)
+
+
+def zone_slices(epsg: NDArray[np.int32]) -> Iterator[tuple[int, slice]]:
+    """Each zone of a column that is ordered by zone, and its rows."""
+    starts = np.flatnonzero(np.diff(epsg, prepend=-1))
+    stops = np.append(starts[1:], len(epsg))
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-        yield int(chips.epsg[start]), slice(start, stop)
+        yield int(epsg[start]), slice(start, stop)

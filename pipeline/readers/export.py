@@ -1,4 +1,4 @@
-"""A part of a cube as files that any GIS opens: Cloud Optimized GeoTIFFs, one for each zone, period and variable."""
+"""Export part of a cube as Cloud Optimized GeoTIFFs, one for each zone, period and variable."""
 
 from __future__ import annotations
 
@@ -27,15 +27,13 @@ from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.storage.objects import Storage, store_failures
 
-#: What is exported where nothing else is asked for.
+#: Variables exported by default.
 USUAL = ("reflectance", "quality")
-
 
 #: Side of a file's tiles in pixels.
 _TILE_PX = 512
 
-
-#: Of the file that becomes a COG: as fast to write as to read, and gone a moment later.
+#: Options of the draft that becomes a COG: fast to write and read, deleted soon after.
 _DRAFT = {"compress": "zstd", "zstd_level": 1, "tiled": True, "blockxsize": _TILE_PX, "blockysize": _TILE_PX}
 
 
@@ -49,7 +47,7 @@ class Export:
         days: its first and last day.
         variable: the cube's variable.
         step: its position on the zone's time axis.
-        window: what of the zone the file shows, in absolute 2.5 m pixels, within the cube.
+        window: the file's part of the zone, in absolute 2.5 m pixels, within the cube.
     """
 
     epsg: int
@@ -68,16 +66,16 @@ class Export:
 def exports_of(
     cube: Cube, area: BaseGeometry | None, periods: Sequence[str] = (), variables: Sequence[str] = USUAL
 ) -> list[Export]:
-    """What files an area takes.
+    """The files to export for an area.
 
     Args:
-        area: in EPSG:4326; None for all that the cube covers. A file shows the area's bounding box in each zone,
-            widened to whole 10 m pixels and cut at the cube's edge.
-        periods: labels such as 2024-07; all of them if none is given.
+        area: in EPSG:4326; None for the whole cube. A file covers the area's bounding box in its zone, widened to whole
+            10 m pixels and cut at the cube's edge.
+        periods: labels such as 2024-07; all if empty.
         variables: names of the cube's variables.
 
     Raises:
-        ConfigError: the cube lacks a period or a variable, or lies elsewhere.
+        ConfigError: the cube lacks a period or a variable, or does not cover the area.
     """
     known = sorted({label for epsg in cube.zones for label in cube.periods(epsg)})
     if lacking := [label for label in periods if label not in known]:
@@ -97,14 +95,14 @@ def exports_of(
         ]
     if not out:
         raise ConfigError(
-            f"{cube.storage.url}: the cube shows nothing of this area in {', '.join(periods) or 'any period'}; it "
+            f"{cube.storage.url}: the cube does not cover this area in {', '.join(periods) or 'any period'}; it "
             f"covers {'; '.join(_ground(cube, epsg) for epsg in cube.zones)}"
         )
     return out
 
 
 def _part(whole: PixelWindow, area: BaseGeometry | None, epsg: int) -> PixelWindow | None:
-    """The bounding box of the area in what the zone answers for; None where the zone's arrays do not reach."""
+    """Bounding box of the area's part in the zone's territory; None if the zone's arrays do not reach it."""
     if area is None:
         return whole
     here = area.intersection(territory(epsg))
@@ -120,7 +118,7 @@ def _part(whole: PixelWindow, area: BaseGeometry | None, epsg: int) -> PixelWind
 
 
 def _widened(start_m: float, stop_m: float) -> tuple[int, int]:
-    """First and one past the last of the 10 m pixels; what reaches less than a centimetre into one is rounding."""
+    """First and one past the last 10 m pixel; less than a centimetre of overlap is rounding error."""
     return math.floor(start_m / 10 + 1e-3), math.ceil(stop_m / 10 - 1e-3)
 
 
@@ -136,25 +134,25 @@ def export_cogs(
     *,
     overwrite: bool = False,
     scratch: Path | None = None,
-    told: Callable[[Export], None] = lambda export: None,
+    on_file: Callable[[Export], None] | None = None,
 ) -> list[str]:
     """Write the files; returns their URLs. A file appears whole or not at all.
 
-    Numbers are the cube's own, with scale and fill value in the file. Overviews are means of the pixels that hold data,
-    of labels the pixel nearest. In memory is one shard at a time, and what GDAL keeps.
+    Pixels are the stored numbers, with scale and fill value in the file. Overviews are means of pixels with data; of
+    labels, the nearest pixel. Memory holds one shard at a time, and GDAL's cache.
 
     Args:
-        folder: where to.
-        overwrite: replace files that are there; else that is an error, before anything is written.
-        scratch: a folder with room for a draft of the largest file, or the system's.
-        told: called after each file.
+        folder: to write to.
+        overwrite: replace existing files; without it they are an error, raised before anything is written.
+        scratch: a folder with room for a draft of the largest file; the system's by default.
+        on_file: called after each file.
 
     Raises:
-        ConfigError: a file is there already.
+        ConfigError: a file exists already.
         StoreError: the cube cannot be read, or the folder cannot be written to.
     """
     if not overwrite and (there := [export.name for export in exports if folder.exists(export.name)]):
-        raise ConfigError(f"{folder.url}/{there[0]}: is there already; add --overwrite, or choose another folder")
+        raise ConfigError(f"{folder.url}/{there[0]}: exists already; add --overwrite, or choose another folder")
     written = []
     for export in exports:
         with tempfile.TemporaryDirectory(prefix="difffusr-export-", dir=scratch) as place:
@@ -167,12 +165,13 @@ def export_cogs(
                 ) from None
             folder.put(export.name, finished)
         written.append(f"{folder.url}/{export.name}")
-        told(export)
+        if on_file is not None:
+            on_file(export)
     return written
 
 
 def _draft(cube: Cube, export: Export, path: Path) -> Path:
-    """A tiled GeoTIFF of the same pixels, without overviews."""
+    """Write a tiled GeoTIFF without overviews."""
     array = cube.array(export.epsg, export.variable)
     attributes, spectral = dict(array.attrs), array.ndim == 4
     whole, window = cube.window(export.epsg), export.window
@@ -216,7 +215,7 @@ def _draft(cube: Cube, export: Export, path: Path) -> Path:
 
 
 def _shards(whole: PixelWindow, window: PixelWindow, array: zarr.Array[Any]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the array that the window takes of each shard, row by row of shards."""
+    """Rows and columns of the array that the window covers of each shard, row by row of shards."""
     height, width = (array.shards or array.chunks)[-2:]
     top, left = window.row - whole.row, window.col - whole.col
     bottom, right = top + window.height, left + window.width
@@ -226,7 +225,7 @@ def _shards(whole: PixelWindow, window: PixelWindow, array: zarr.Array[Any]) -> 
 
 
 def _as_cog(draft: Path, export: Export) -> Path:
-    """The file that GDAL's COG driver makes of a draft."""
+    """Convert a draft with GDAL's COG driver, and delete it."""
     finished = draft.with_name(export.name)
     averaged = export.variable.startswith("reflectance")
     rasterio.shutil.copy(

@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import BANDS, SCALE
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.ground.pixels import Quality
+from difffusr.pipeline.plan.tables import ChipPlan
 
-#: The phase in which upsampled bands repeat: steps are compared only with steps of the same phase.
+#: Upsampled bands repeat with this period: steps are only compared with steps of the same phase.
 _PERIOD_PX = 24
-
 
 #: How far on both sides of a border steps are measured, in 2.5 m pixels.
 _STRIP_PX = 4 * _PERIOD_PX
 
+#: Most chips whose seams and residual are measured.
+_SAMPLE = 200
 
-#: Gives a window of a zone's variable as stored, (bands, h, w) or (h, w); its fill value beyond the cube.
+#: Reads a window of a zone's variable as stored, (bands, h, w) or (h, w); its fill value beyond the cube.
 Read = Callable[[int, str, PixelWindow], NDArray[Any]]
 
 
-def made(read: Read, epsg: int, window: PixelWindow) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Pixels (bands, h, w) and their scenes' numbers (h, w); 0 where nothing came out of the networks: it is not held
-    against them."""
+def networks_pixels(read: Read, epsg: int, window: PixelWindow) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Pixels (bands, h, w) and their scenes' numbers (h, w), 0 where the pixel did not come from the networks."""
     pixels, source, quality = (read(epsg, name, window) for name in ("reflectance", "source", "quality"))
     return pixels, np.where(quality >= Quality.INTERPOLATED, 0, source)
 
@@ -34,17 +35,20 @@ def made(read: Read, epsg: int, window: PixelWindow) -> tuple[NDArray[np.uint16]
 def steps_at_chip(
     read: Read, grid: Grid, epsg: int, chip: ChipIndex, planned: Container[tuple[int, ChipIndex]]
 ) -> list[NDArray[np.float64]]:
-    """Steps where a chip meets the ones on its left and above it, if they are planned: of each (bands, 4), sum and
-    count of absolute steps, DN, at the borders, sum and count of them inside both chips."""
+    """Steps where a chip meets the chips on its left and above it, if they are planned.
+
+    Returns:
+        (bands, 4) for each such border: sum and count of absolute steps, DN, at the border, and inside both chips.
+    """
     window = grid.chip_window(chip)
     found = []
     if (epsg, chip._replace(col=chip.col - 1)) in planned:
         strip = window._replace(col=window.col - _STRIP_PX, width=grid.overlap_px * SCALE + 2 * _STRIP_PX)
-        pixels, source = made(read, epsg, strip)
+        pixels, source = networks_pixels(read, epsg, strip)
         found.append(_steps_across(pixels, source, grid))
     if (epsg, chip._replace(row=chip.row - 1)) in planned:
         strip = window._replace(row=window.row - _STRIP_PX, height=grid.overlap_px * SCALE + 2 * _STRIP_PX)
-        pixels, source = made(read, epsg, strip)
+        pixels, source = networks_pixels(read, epsg, strip)
         found.append(_steps_across(pixels.swapaxes(1, 2), source.T, grid))
     return found
 
@@ -54,9 +58,9 @@ def steps_at_shard(read: Read, shard_px: int, epsg: int, shard: ShardIndex) -> l
     row, col = shard.row * shard_px, shard.col * shard_px
     beside = PixelWindow(row, col - _STRIP_PX, shard_px, 2 * _STRIP_PX)
     above = PixelWindow(row - _STRIP_PX, col, 2 * _STRIP_PX, shard_px)
-    pixels, source = made(read, epsg, beside)
+    pixels, source = networks_pixels(read, epsg, beside)
     found = [_steps_at(pixels, source, _STRIP_PX, lambda column: column != _STRIP_PX)]
-    pixels, source = made(read, epsg, above)
+    pixels, source = networks_pixels(read, epsg, above)
     return [*found, _steps_at(pixels.swapaxes(1, 2), source.T, _STRIP_PX, lambda column: column != _STRIP_PX)]
 
 
@@ -64,7 +68,7 @@ def seam_ratios(seams: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float6
     """Seam ratio of each band and its standard error, by the jackknife over borders; NaN without borders.
 
     Args:
-        seams: what `steps_at_chip` or `steps_at_shard` gave.
+        seams: results of `steps_at_chip` or `steps_at_shard`.
     """
 
     def ratio(total: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -83,11 +87,18 @@ def seam_ratios(seams: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float6
     return whole, np.sqrt((n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
 
 
+def sampled_chips(chips: Sequence[ChipPlan]) -> list[ChipPlan]:
+    """All chips, or 200 of them, evenly spread and always the same."""
+    if len(chips) <= _SAMPLE:
+        return list(chips)
+    return [chips[int(i)] for i in np.linspace(0, len(chips) - 1, _SAMPLE)]
+
+
 def _steps_across(pixels: NDArray[np.uint16], source: NDArray[np.uint16], grid: Grid) -> NDArray[np.float64]:
-    """Absolute steps between neighbouring columns where the chip on the left ends, and inside the chips beside.
+    """Absolute steps between neighbouring columns where the left chip ends, and inside both chips.
 
     Boundaries are the columns at which a chip's weight begins, reaches a half, and reaches one. Each is compared with
-    columns of the same phase inside the chip on the left and inside the chip on the right.
+    columns of the same phase inside the left and the right chip.
 
     Args:
         pixels: (bands, h, overlap + 2·_STRIP_PX) uint16, the overlap in the middle.
@@ -108,7 +119,7 @@ def _steps_across(pixels: NDArray[np.uint16], source: NDArray[np.uint16], grid: 
 def _steps_at(
     pixels: NDArray[np.uint16], source: NDArray[np.uint16], boundary: int, is_inside: Callable[[int], bool]
 ) -> NDArray[np.float64]:
-    """(bands, 4): sum and count of |step| at one column, and at the columns of its phase that are inside."""
+    """(bands, 4): sum and count of |step| at one column, and at the inside columns of the same phase."""
     out = np.zeros((len(BANDS), 4))
     out[:, :2] = _step_sum(pixels, source, boundary)
     for column in range(boundary % _PERIOD_PX or _PERIOD_PX, pixels.shape[-1], _PERIOD_PX):

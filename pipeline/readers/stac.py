@@ -15,7 +15,6 @@ import shapely
 from pyproj import CRS, Transformer
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
-from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
 from difffusr.kernels.bands import BANDS, GROUPS, GSD_M, SCALE, TARGET_GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.cube.layout import BASE_LEVEL
@@ -27,7 +26,6 @@ from difffusr.pipeline.storage.objects import Storage
 
 STAC_VERSION = "1.1.0"
 
-
 _EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
@@ -36,25 +34,20 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
 ]
 
-
 _MODEL_EXTENSIONS = [
     "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
 
-
 #: How a multihash begins that is a sha256 (multicodec 0x12, 32 bytes).
 _SHA256 = "1220"
-
 
 #: Media types: the one that STAC catalogues use for Zarr, and those of STAC's own documents.
 _ZARR, _GEOJSON, _JSON, _PARQUET = (
     "application/vnd.zarr; version=3", "application/geo+json", "application/json", "application/vnd.apache.parquet",
 )  # fmt: skip
 
-
 _LEGAL_NOTICE = "https://sentinels.copernicus.eu/documents/247904/690755/Sentinel_Data_Legal_Notice"
-
 
 #: The common names of Sentinel-2's bands in the EO extension.
 _COMMON_NAMES = {
@@ -62,26 +55,24 @@ _COMMON_NAMES = {
     "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
 
-
-#: Edges in metres are straight on the zone's sheet; a footprint has a corner at least so often.
+#: Greatest distance between corners of a footprint: edges that are straight in the zone are curved in degrees.
 _CORNER_EVERY_M = 50_000.0
-
 
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def write_records(cube: Cube, folder: Storage, name: str | None = None) -> list[str]:
-    """Write `collection.json`, `<item>.json` for each zone and period, `items.parquet`, and `model.json` where the cube
-    says with which weights it was made; returns their URLs.
+    """Write `collection.json`, `<item>.json` for each zone and period, `items.parquet`, and `model.json` if the cube
+    names its weights; returns their URLs.
 
-    The same cube gives the same bytes; documents of items that are there already are replaced.
+    The same cube gives the same bytes. Existing documents are replaced.
 
     Args:
-        folder: where to; links between the documents are relative.
+        folder: to write to; links between the documents are relative.
         name: the collection's id; the last part of the cube's URL by default.
 
     Raises:
-        ConfigError: the name is no id.
+        ConfigError: the name is not a valid id.
         StoreError: the cube cannot be read, or the folder cannot be written to.
     """
     name = name or re.sub(r"\.zarr$", "", cube.storage.url.rsplit("/", 1)[-1])
@@ -92,7 +83,7 @@ def write_records(cube: Cube, folder: Storage, name: str | None = None) -> list[
         **{f"{item['id']}.json": _json(item) for item in items},
         "items.parquet": _parquet(items),
         **({"model.json": _json(model_of(cube, name, items))} if _weights(cube) else {}),
-        "collection.json": _json(collection_of(cube, name, items)),  # last: it names all others
+        "collection.json": _json(collection_of(cube, name, items)),  # last, as it links to all others
     }
     for file, data in documents.items():
         folder.write(file, data)
@@ -105,7 +96,7 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
     Args:
         items: those of `items_of`.
     """
-    boxes = [list(box) for box in dict.fromkeys(tuple(item["bbox"]) for item in items)]  # a zone's are all the same
+    boxes = [list(box) for box in dict.fromkeys(tuple(item["bbox"]) for item in items)]
     starts = [item["properties"]["start_datetime"] for item in items]
     ends = [item["properties"]["end_datetime"] for item in items]
     whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
@@ -152,8 +143,8 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
 def model_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The document of the model: networks, weights and sampling, by the MLM extension.
 
-    It is valid where and when the cube is. Weights that ship with the package have no address but the package's; those
-    of other files the one that the run's configuration gave.
+    Place and time are the cube's. Weights that ship with the package are addressed
+    within the package, other files as in the run's configuration.
 
     Args:
         name: the collection's id.
@@ -226,7 +217,7 @@ def _weights_asset(made: Mapping[str, Any], stage: str, sha256: str) -> dict[str
 
 
 def _weights(cube: Cube) -> dict[str, str]:
-    """sha256 of both stages' weights; empty where the cube does not say."""
+    """sha256 of both stages' weights; empty if the cube does not name them."""
     weights: dict[str, str] = cube.attributes.get("difffusr:provenance", {}).get("weights", {})
     return weights
 
@@ -251,7 +242,7 @@ def items_of(cube: Cube, name: str) -> Iterator[dict[str, Any]]:
 def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date]) -> dict[str, Any]:
     window = cube.window(epsg)
     left, bottom, right, top = window.bounds_m(epsg)
-    footprint = _in_degrees(window.box(epsg), epsg)
+    footprint = footprint_of(window.box(epsg), epsg)
     made = cube.attributes.get("difffusr:provenance", {})
     scenes = _scenes(cube, epsg, days)
     dimensions = {
@@ -306,7 +297,7 @@ def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date])
             }
         },
         "links": [
-            # Every link has a title: in a table one that has none gets an empty one.
+            # Every link has a title; in the table a link without one would get an empty one.
             *(
                 {"rel": rel, "href": "./collection.json", "type": _JSON, "title": cube.attributes["title"]}
                 for rel in ("root", "parent", "collection")
@@ -318,7 +309,7 @@ def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date])
 
 
 def _scenes(cube: Cube, epsg: int, days: tuple[date, date]) -> list[dict[str, str]]:
-    """Links to the scenes of a zone and period, where the catalogue that they came from is an API; else none can be."""
+    """Links to the scenes of a zone and period; empty unless their catalogue is an API."""
     api = cube.attributes.get("difffusr:provenance", {}).get("config", {}).get("source", {}).get("stac_api")
     if not api:
         return []
@@ -359,14 +350,14 @@ def _bands() -> list[dict[str, Any]]:
     ]
 
 
-def _in_degrees(box: BaseGeometry, epsg: int) -> BaseGeometry:
-    """A window's ground in EPSG:4326: what of it the zone answers for, or all of it where that is nothing."""
+def footprint_of(box: BaseGeometry, epsg: int) -> BaseGeometry:
+    """A window in EPSG:4326: its part in the zone's territory, or all of it if that is empty."""
     to_degrees = Transformer.from_crs(CRS.from_epsg(epsg), "EPSG:4326", always_xy=True)
     corners = shapely.transform(shapely.segmentize(box, _CORNER_EVERY_M), to_degrees.transform, interleaved=False)
     middle = 6.0 * (epsg % 100) - 183.0
 
     def near(lon: Any, lat: Any) -> tuple[Any, Any]:
-        """Longitudes within 180° of the zone's middle: no edge crosses the map."""
+        """Longitudes within 180° of the zone's middle, so that no edge crosses the whole map."""
         return (lon - middle + 180.0) % 360.0 - 180.0 + middle, lat
 
     whole = shapely.transform(corners, near, interleaved=False)
@@ -384,6 +375,8 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 def _parquet(items: Sequence[dict[str, Any]]) -> bytes:
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet  # imports geopandas
+
     with tempfile.TemporaryDirectory(prefix="difffusr-stac-") as place:
         file = Path(place) / "items.parquet"
         to_parquet(parse_stac_items_to_arrow(items), file)

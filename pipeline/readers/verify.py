@@ -1,4 +1,4 @@
-"""Is a cube whole and seamless? Every shard against the ledger, every band for seams and against its source scenes."""
+"""Check a cube: every shard against the ledger, every band for seams and against its source scenes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from difffusr.pipeline.plan.decision import decide
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.publish.target import Target
-from difffusr.pipeline.readers.bands import BandReport, measure_bands, sample_of
+from difffusr.pipeline.readers.fidelity import measure_bands
+from difffusr.pipeline.readers.seams import sampled_chips
+from difffusr.pipeline.readers.verdicts import BandReport
 from difffusr.pipeline.run.work import draft_of, numbers_of, places_of
 from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
 
@@ -33,11 +35,11 @@ class Report:
     """What `verify` found.
 
     Attributes:
-        shards: planned.
-        overviews: shards of overviews over them; their names have the level in the middle.
-        missing, damaged, incomplete: names of shards never written, not as the ledger says, written without some chip.
+        shards: number planned.
+        overviews: number of overview shards over them; their names have the level in the middle.
+        missing, damaged, incomplete: names of shards not written, not as the ledger says, written without some chip.
         valid_share: share of the planned chips' pixels that hold data.
-        bands: figures by band; empty when the shards are not readable.
+        bands: figures of each band; empty if shards are damaged.
         flags: share of each quality flag among the pixels of the planned chips.
     """
 
@@ -52,11 +54,11 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is off."""
+        """Whether nothing is wrong."""
         return not (self.missing or self.damaged or self.incomplete) and all(band.ok for band in self.bands)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, JSON-able."""
+        """Plain data for JSON."""
         return {**asdict(self), "clean": self.clean}
 
 
@@ -68,12 +70,12 @@ def verify_run(config: RunConfig) -> Report:
     """
     storage = storage_of(config)
     if metadata(storage, "zarr.json") is None:
-        raise StoreError(f"{storage.url}: there is no cube to verify; `difffusr run` writes it")
+        raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
     plan = decide(config)
     draft = draft_of(config, plan)
     target = open_target(draft.storage, cube_staging_of(config), draft, config.period.label)
     missing, damaged, incomplete = _check_shards(config, plan, draft, target)
-    overviews, *lacking = _check_overviews(config, plan, draft, target)
+    overviews, *faulty = _check_overviews(config, plan, draft, target)
     grid = grid_of(config)
     cube = CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
@@ -82,7 +84,7 @@ def verify_run(config: RunConfig) -> Report:
     numbers = {str(facts["id"]): number for number, facts in draft.scenes.items()}
     cloudy = config.scenes.allow_cloudy
     bands = [] if damaged else measure_bands(plan.chips, cube.read, grid, scenes, numbers, allow_cloudy=cloudy)
-    missing, damaged = missing + lacking[0], damaged + lacking[1]
+    missing, damaged = missing + faulty[0], damaged + faulty[1]
     return Report(len(plan.shards), overviews, missing, damaged, incomplete, round(valid, 4), flags, bands)
 
 
@@ -106,16 +108,16 @@ def _check_shards(
             continue
         if facts["missing"]:
             incomplete.append(name)
-        if lacks := _lacks(facts["objects"], read):
-            (missing if lacks == "missing" else damaged).append(name)
+        if fault := _fault(facts["objects"], read):
+            (missing if fault == "missing" else damaged).append(name)
     return missing, damaged, incomplete
 
 
 def _check_overviews(
     config: RunConfig, plan: Plan, draft: CubeDraft, target: Target
 ) -> tuple[int, list[str], list[str]]:
-    """How many shards of overviews there are to be over the shards that readers see, and names of those that are
-    missing or not made of these, and damaged."""
+    """How many overview shards belong to the shards that readers see, and names of those that are missing or made of
+    other shards, and of damaged ones."""
     staging = staging_of(config)
     ledger, tops = Ledger.read(staging), Ledger.read(staging, OVERVIEWS)
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
@@ -131,13 +133,13 @@ def _check_overviews(
     for place in overviews.digests.keys() - overviews.changed:
         entry = tops.latest(overview_name(*place), seen[place[0]])
         assert entry is not None
-        if lacks := _lacks(read_entry(staging, entry)["objects"], read):
-            (missing if lacks == "missing" else damaged).append(overview_name(*place))
+        if fault := _fault(read_entry(staging, entry)["objects"], read):
+            (missing if fault == "missing" else damaged).append(overview_name(*place))
     return len(overviews.digests), missing, sorted(damaged)
 
 
-def _lacks(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> str:
-    """What is wrong with some objects, given their sha256 by path: `missing`, `damaged`, or nothing."""
+def _fault(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> str:
+    """What is wrong with objects, given their sha256 by path: `missing`, `damaged`, or an empty string."""
     found = {path: read(path) for path in objects}
     if any(data is None for data in found.values()):
         return "missing"
@@ -147,6 +149,6 @@ def _lacks(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> s
 
 def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
-    for chip in sample_of(plan.chips):
+    for chip in sampled_chips(plan.chips):
         counts += np.bincount(cube.read(chip.epsg, "quality", grid.chip_window(chip.index)).ravel(), minlength=256)
     return {flag.name.lower(): round(float(counts[flag] / counts.sum()), 4) for flag in Quality}

@@ -13,7 +13,7 @@ from browser import Page, in_browser, needs_chromium
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, rgb
-from difffusr.pipeline.readers.report.gathering import collect
+from difffusr.pipeline.readers.report.collect import collect
 from difffusr.pipeline.readers.report.map import COLOURINGS
 from difffusr.pipeline.readers.report.page import to_page
 from difffusr.pipeline.readers.report.survey import Survey
@@ -55,7 +55,7 @@ def test_the_page_tells_what_the_run_took_and_shows_what_it_measured(finished_ru
         assert f'<th scope="row">{stage}</th><td>{seconds:,.2f}</td>' in page
     assert f"{run['chips']['computed']:,} computed" in page
     assert "10 m, as measured" in page
-    assert "Not told here" not in page
+    assert "Missing from this report" not in page
 
 
 def test_scenes_that_are_gone_are_said_to_be(difffusr, finished, tmp_path):
@@ -66,7 +66,7 @@ def test_scenes_that_are_gone_are_said_to_be(difffusr, finished, tmp_path):
     ended = difffusr("report", finished.with_suffix(".zarr"), "--output", tmp_path / "page.html")
     assert (ended.code, ended.err) == (0, "")
     page = (tmp_path / "page.html").read_text()
-    assert "The scenes cannot be looked up, nothing is compared with them" in page
+    assert "The scenes cannot be looked up, so nothing is compared with them" in page
     assert "The residual is not known" in page
     assert "10 m, as measured" not in page
     assert all(re.fullmatch(r"\d\.\d{3} ± \d\.\d{3}", row[1]) for row in rows_of(page, "Seams and residual"))

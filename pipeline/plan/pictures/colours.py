@@ -1,4 +1,4 @@
-"""Colours of a plan's picture: dates, shares, and where each begins."""
+"""Colours of a plan's picture and page: dates, shares, ground."""
 
 from __future__ import annotations
 
@@ -13,52 +13,42 @@ from difffusr.pipeline.plan.tables import Plan, StoredPlan
 
 Rgb = tuple[int, int, int]
 
-
-#: Dates up to twelve: chosen so that any two stay 0.13 apart in OKLab, seen by normal, protan, deutan and tritan eyes.
+#: For up to twelve dates: any two are at least 0.13 apart in OKLab for normal, protan, deutan and tritan eyes.
 PALETTE: Final = (
     "#2b40be", "#f4c331", "#61e5be", "#7c4269", "#e78108", "#a4b4ff",
     "#214904", "#bf8f99", "#717fff", "#9e66a9", "#606d08", "#64006f",
 )  # fmt: skip
 
-
-#: More dates than that run along this ramp (viridis), by time.
+#: For more dates, by time (viridis).
 TIME_RAMP: Final = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 
-
-#: The clear share from 0 to 1.
+#: For clear shares from 0 to 1.
 CLEAR_RAMP: Final = ("#f3e3c3", "#bfdcae", "#5fb6a9", "#2f7fab", "#204a86")
-
 
 PAPER: Final[Rgb] = (255, 255, 255)
 
-
 INK: Final[Rgb] = (31, 35, 40)
-
 
 SOFT_INK: Final[Rgb] = (96, 103, 112)
 
-
 SEA: Final[Rgb] = (243, 245, 247)
-
 
 BARE: Final[Rgb] = (222, 225, 229)
 
-
 OUTLINE: Final[Rgb] = (40, 44, 52)
-
 
 STRIPE: Final[Rgb] = (104, 108, 116)
 
 
 @dataclass(frozen=True, eq=False)
 class Dates:
-    """The dates that a plan's chips show: those of their first scenes.
+    """The dates of the first scenes of a plan's chips.
 
     Attributes:
         days: (d,) datetime64[D], ascending.
         of_chip: (n,) int32 positions in `days`.
         chips: (d,) number of chips.
-        colours: (d, 3) uint8, one a date.
+        colours: (d, 3) uint8, one per date.
     """
 
     days: NDArray[np.datetime64]
@@ -111,10 +101,11 @@ def ramp(stops: Sequence[str], place: NDArray[np.floating]) -> NDArray[np.uint8]
 
 
 def strength(clear: NDArray[np.floating]) -> NDArray[np.floating]:
-    """How much of a date's colour a chip of some clear share gets, 0.14 … 1; steeper where most chips are."""
+    """How much of its date's colour a chip gets, 0.14 … 1; steepest near a clear share of 1, where most chips are."""
     return np.asarray(0.14 + 0.86 * np.clip(clear, 0.0, 1.0) ** 1.5)
 
 
 def paled(colours: NDArray[np.uint8], clear: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """(…, 3) uint8: colours, paler where less is clear."""
     share = strength(clear)[..., None]
     return np.round(colours * share + np.array(PAPER) * (1 - share)).astype(np.uint8)

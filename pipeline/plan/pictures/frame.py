@@ -1,4 +1,4 @@
-"""The part of the globe that a picture shows, and its pixels."""
+"""The part of the globe that a picture shows, and how degrees map to its pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.geo.zones import territory
 from difffusr.pipeline.plan.tables import Chips, iterate_zones
 
-#: Pixels between nodes at which the projection is computed; between them it is as good as straight.
+#: Pixels between nodes at which the projection is computed; between them it is interpolated.
 NODE_PX: Final = 16
 
 
@@ -41,7 +41,7 @@ class Frame:
 
     @classmethod
     def around(cls, chips: Chips, grid: Grid, area: BaseGeometry | None, width: int, heights: Sequence[int]) -> Frame:
-        """The frame of some width that holds all chips and the area, its height between two limits, in pixels."""
+        """The frame of this width that holds all chips and the area; its height lies between two limits, in pixels."""
         places = [zone_edge(chips, part, grid, epsg) for epsg, part in iterate_zones(chips)]
         if area is not None and not area.is_empty:
             places.append(shapely.get_coordinates(shapely.segmentize(area, 1.0)))
@@ -55,7 +55,7 @@ class Frame:
 
     @property
     def squeeze(self) -> float:
-        """Degrees of longitude in a degree of latitude's length, in the middle."""
+        """Length of a degree of longitude over one of latitude, in the middle."""
         return math.cos(math.radians(self.lat))
 
     def scaled(self, width: int) -> Frame:
@@ -64,7 +64,7 @@ class Frame:
         return Frame(self.lon, self.lat, self.scale * share, width, round(self.height * share))
 
     def pixels(self, lon: NDArray[np.floating], lat: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(…, 2) x and y in pixels from the top left corner; longitudes may be given in any turn."""
+        """(…, 2) x and y in pixels from the top left corner; longitudes may be given in any turn (±360°)."""
         return self.flat(unrolled(lon, self.lon), np.asarray(lat))
 
     def degrees(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[NDArray[np.float64], ...]:
@@ -73,7 +73,7 @@ class Frame:
         return lon, self.lat - (np.asarray(y) - self.height / 2) / self.scale
 
     def rings(self, shape: BaseGeometry) -> Iterator[NDArray[np.float64]]:
-        """(k, 2) in pixels: the lines and outlines that a shape in EPSG:4326 is made of, in one turn."""
+        """(k, 2) in pixels: the lines and outlines of a shape in EPSG:4326, all in one turn."""
         parts = [turned(part, self.lon) for part in shapely.get_parts(shape)]
         whole = shapely.union_all(parts)
         for part in shapely.get_parts(whole):
@@ -93,17 +93,18 @@ class Frame:
                     yield self.flat(lon, lat)
 
     def flat(self, lon: NDArray[np.floating], lat: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(…, 2) x and y in pixels; longitudes are taken as they are."""
+        """(…, 2) x and y in pixels; longitudes must be in the frame's turn."""
         x = self.width / 2 + (lon - self.lon) * self.scale * self.squeeze
         return np.stack([x, self.height / 2 - (lat - self.lat) * self.scale], axis=-1)
 
 
 def unrolled(lon: NDArray[np.floating], middle: float) -> NDArray[np.float64]:
-    """Longitudes in the turn that lies around a middle: less than 180° from it."""
+    """Longitudes moved by whole turns to within 180° of a middle."""
     return np.asarray((np.asarray(lon, np.float64) - middle + 180.0) % 360.0 - 180.0 + middle)
 
 
 def turned(shape: BaseGeometry, middle: float) -> BaseGeometry:
+    """A shape moved by whole turns (360°) to the one nearest to a middle."""
     west, _, east, _ = shape.bounds
     turn = 360.0 * round((middle - (west + east) / 2) / 360.0)
     return shapely.transform(shape, lambda x, y: (x + turn, y), interleaved=False)

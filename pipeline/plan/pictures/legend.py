@@ -1,4 +1,4 @@
-"""What stands around the map: title, facts, dates, signs."""
+"""The text around the map: title, facts, dates, symbols."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.ground.words import counted, share_words
+from difffusr.pipeline.plan.pictures.chip_map import draw_outline, ground_pixels, paint_chips
 from difffusr.pipeline.plan.pictures.colours import (
     BARE,
     CLEAR_RAMP,
@@ -19,23 +21,15 @@ from difffusr.pipeline.plan.pictures.colours import (
     paled,
     ramp,
 )
-from difffusr.pipeline.plan.pictures.drawing import draw_outline, ground_pixels, paint_chips
 from difffusr.pipeline.plan.pictures.frame import Frame, zone_name
-from difffusr.pipeline.plan.pictures.lettering import (
-    counted,
-    day_words,
-    draw_dashes,
-    draw_swatch,
-    font_of,
-    percent_words,
-    write_text,
-)
-from difffusr.pipeline.plan.pictures.sampling import mask_of, sample_chips
-from difffusr.pipeline.plan.pictures.sizes import FINE, HEAD, LINE, LISTED, MARGIN, SIDE, WIDTH
+from difffusr.pipeline.plan.pictures.layout import FINE, HEAD, LINE, LISTED, MARGIN, SIDE, WIDTH
+from difffusr.pipeline.plan.pictures.primitives import day_words, draw_dashes, draw_swatch, font_of, write_text
+from difffusr.pipeline.plan.pictures.rasterise import rasterise_chips, rasterise_shape
 from difffusr.pipeline.plan.tables import Plan, StoredPlan, iterate_zones
 
 
 def draw_head(sheet: Image.Image, plan: Plan | StoredPlan, dates: Dates) -> None:
+    """Draw title and facts above the map."""
     draw = ImageDraw.Draw(sheet)
     x = (MARGIN + 20) * FINE
     draw.text((x, 50 * FINE), title_of(plan), INK, font_of(30), "ls", stroke_width=1, stroke_fill=INK)
@@ -49,7 +43,7 @@ def title_of(plan: Plan | StoredPlan) -> str:
 
 
 def facts_of(plan: Plan | StoredPlan, dates: Dates) -> list[str]:
-    """What a plan comes to, in a few words each."""
+    """A plan's totals, a few words each."""
     zones = [epsg for epsg, _ in iterate_zones(plan.chips)]
     names = ", ".join(zone_name(epsg) for epsg in zones[:4]) + (f" and {len(zones) - 4} more" if len(zones) > 4 else "")
     facts = [
@@ -59,11 +53,11 @@ def facts_of(plan: Plan | StoredPlan, dates: Dates) -> list[str]:
         counted(len(dates), "date"),
         names,
     ]
-    return [*facts, f"{percent_words(float(plan.chips.clear.mean(dtype=np.float64)))} clear"]
+    return [*facts, f"{share_words(float(plan.chips.clear.mean(dtype=np.float64)))} clear"]
 
 
-def side_height(plan: Plan | StoredPlan, dates: Dates, frame: Frame) -> int:
-    """Pixels that the legend needs."""
+def side_height(dates: Dates, frame: Frame) -> int:
+    """Height of the legend in pixels."""
     listed = min(len(dates), LISTED) + (3 if len(dates) > len(PALETTE) else 0)
     return 40 + LINE * (listed + 6) + 150 + round(SIDE * frame.height / frame.width)
 
@@ -77,10 +71,11 @@ def draw_side(
     frame: Frame,
     chip: NDArray[np.int32],
 ) -> None:
+    """Draw the legend beside the map; `chip` as `rasterise_chips` gives it."""
     x, y = WIDTH - MARGIN - SIDE, HEAD
     y = _heading(sheet, x, y, "Date of a chip's first scene")
     y = _draw_dates(sheet, x, y, dates)
-    y = _draw_signs(sheet, x, y + 10, plan, area, frame, chip)
+    y = _draw_symbols(sheet, x, y + 10, plan, area, frame, chip)
     y = _heading(sheet, x, y + 26, "Clear share")
     _draw_clear(sheet, x, y, plan, grid, area, frame)
 
@@ -92,9 +87,9 @@ def _heading(sheet: Image.Image, x: int, y: int, text: str) -> int:
 
 
 def _draw_dates(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
-    """The dates with their colours and counts, those with the most chips if there are too many; returns where it ends.
+    """The dates (if too many, those with the most chips) with colour, count and a bar as long as their share of chips.
 
-    The chip count's share of all is the length of the bar below.
+    Returns y below the list.
     """
     draw = ImageDraw.Draw(sheet)
     if len(dates) > len(PALETTE):
@@ -105,7 +100,7 @@ def _draw_dates(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
         draw_swatch(draw, x, y, tuple(dates.colours[number].tolist()))
         write_text(draw, x + 32, y, day_words(dates.days[number]))
         write_text(draw, x + SIDE - 66, y, f"{dates.chips[number]:,}", "rt")
-        write_text(draw, x + SIDE, y, percent_words(share), "rt", SOFT_INK)
+        write_text(draw, x + SIDE, y, share_words(share), "rt", SOFT_INK)
         bar = np.array([x + 32, y + 19, x + 32 + max(share * (SIDE - 32), 0.5), y + 20.5]) * FINE
         draw.rectangle(tuple(bar.tolist()), tuple(dates.colours[number].tolist()))
         y += LINE
@@ -113,13 +108,13 @@ def _draw_dates(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
         rest = np.delete(dates.chips, listed)
         write_text(draw, x + 32, y, f"{counted(len(rest), 'further date')}", fill=SOFT_INK)
         write_text(draw, x + SIDE - 66, y, f"{rest.sum():,}", "rt", SOFT_INK)
-        write_text(draw, x + SIDE, y, percent_words(rest.sum() / dates.chips.sum()), "rt", SOFT_INK)
+        write_text(draw, x + SIDE, y, share_words(rest.sum() / dates.chips.sum()), "rt", SOFT_INK)
         y += LINE
     return y
 
 
 def _draw_time_ramp(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
-    """Time from the first date to the last, above it how many chips each date has."""
+    """A time axis from the first date to the last, with each date's number of chips above it."""
     draw = ImageDraw.Draw(sheet)
     tall = 30 * FINE
     strip = np.repeat(ramp(TIME_RAMP, np.linspace(0, 1, SIDE * FINE))[None], 10 * FINE, axis=0)
@@ -134,7 +129,7 @@ def _draw_time_ramp(sheet: Image.Image, x: int, y: int, dates: Dates) -> int:
     return y + 46 + LINE
 
 
-def _draw_signs(
+def _draw_symbols(
     sheet: Image.Image,
     x: int,
     y: int,
@@ -143,28 +138,28 @@ def _draw_signs(
     frame: Frame,
     chip: NDArray[np.int32],
 ) -> int:
-    """What other signs mean, each with its count; only those that occur. Returns where it ends."""
+    """What other symbols mean, with their counts; only those that occur. Returns y below the list."""
     draw = ImageDraw.Draw(sheet)
     borders, cloudy = plan.manifest.get("borders"), int((plan.chips.clear == 0).sum())
     sheet.paste(Image.fromarray(_fading_swatch()), (x * FINE, y * FINE))
-    y = _sign(draw, x, y, "paler where less is clear", "")
+    y = _symbol(draw, x, y, "paler where less is clear", "")
     if borders is not None:
         draw.line((x * FINE, (y + 8) * FINE, (x + 20) * FINE, (y + 8) * FINE), INK, 2 * FINE)
-        y = _sign(draw, x, y, "sides between two dates", f"{borders:,}")
+        y = _symbol(draw, x, y, "sides between two dates", f"{borders:,}")
     if cloudy:
         sheet.paste(_striped_swatch(), (x * FINE, y * FINE))
-        y = _sign(draw, x, y, "chips with no clear pixel", f"{cloudy:,}")
+        y = _symbol(draw, x, y, "chips with no clear pixel", f"{cloudy:,}")
     bare = _share_without_chip(area, frame, chip)
     if bare > 0.001:
         draw_swatch(draw, x, y, BARE)
-        y = _sign(draw, x, y, "of the area has no chip", percent_words(bare))
+        y = _symbol(draw, x, y, "of the area has no chip", share_words(bare))
     if len(np.unique(plan.chips.epsg)) > 1:
         draw_dashes(draw, np.array([[x, y + 8], [x + 24, y + 8]]) * float(FINE))
-        y = _sign(draw, x, y, "border of two zones", "")
+        y = _symbol(draw, x, y, "border of two zones", "")
     return y
 
 
-def _sign(draw: ImageDraw.ImageDraw, x: int, y: int, meaning: str, count: str) -> int:
+def _symbol(draw: ImageDraw.ImageDraw, x: int, y: int, meaning: str, count: str) -> int:
     write_text(draw, x + 32, y, meaning)
     write_text(draw, x + SIDE, y, count, "rt")
     return y + LINE
@@ -184,16 +179,16 @@ def _striped_swatch() -> Image.Image:
 def _share_without_chip(area: BaseGeometry | None, frame: Frame, chip: NDArray[np.int32]) -> float:
     if area is None:
         return 0.0
-    inside = mask_of(area, frame)
+    inside = rasterise_shape(area, frame)
     return float((inside & (chip < 0)).sum() / max(inside.sum(), 1))
 
 
 def _draw_clear(
     sheet: Image.Image, x: int, y: int, plan: Plan | StoredPlan, grid: Grid, area: BaseGeometry | None, frame: Frame
 ) -> None:
-    """A small map of the clear share alone, and its ramp."""
+    """A small map of the clear share, and its colour ramp."""
     small = frame.scaled(SIDE * FINE)
-    chip = sample_chips(plan.chips, grid, small)
+    chip = rasterise_chips(plan.chips, grid, small)
     colours = ramp(CLEAR_RAMP, np.clip(plan.chips.clear, 0, 1))
     picture = Image.fromarray(paint_chips(chip, colours, plan.chips.clear, ground_pixels(area, small)))
     draw_outline(picture, area, small, 1)

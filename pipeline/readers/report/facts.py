@@ -1,4 +1,4 @@
-"""What a report tells: of the cube, its zones, its periods."""
+"""The contents of a report: cube, zones, periods."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import GROUPS
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.publish.publications import Publication
-from difffusr.pipeline.readers.bands import BandReport, is_seamless
 from difffusr.pipeline.readers.report.survey import Survey
+from difffusr.pipeline.readers.verdicts import BandReport, is_seamless
 from difffusr.pipeline.watch.pulse import RunStatus
 
-#: Bands of the pictures: those whose native pixels are 10 m.
+#: Bands of the pictures: the native 10 m bands.
 SHOWN_BANDS = GROUPS[10]
 
-
-#: Shards whose borders are measured, and how many borders it takes to judge: of a few the standard error is a guess.
-SHARDS, FEW_BORDERS = 32, 8
+#: Most shards whose borders are measured, and fewest borders to judge by: with fewer the standard error is a guess.
+MOST_SHARDS, FEW_BORDERS = 32, 8
 
 
 @dataclass(frozen=True)
 class ZoneFacts:
-    """One zone: its window in absolute 2.5 m pixels, its west, south, east and north in degrees, its shards."""
+    """One zone: window in absolute 2.5 m pixels; west, south, east, north in degrees; number of shards."""
 
     epsg: int
     window: PixelWindow
@@ -37,15 +36,15 @@ class ZoneFacts:
 
 @dataclass(frozen=True, eq=False)
 class Seams:
-    """Steps across borders, and what the cube differs from its scenes by.
+    """Steps across borders, and the residual between cube and scenes.
 
     Attributes:
-        bands: as `difffusr verify` measures them; empty where the places of the chips are not known.
+        bands: as `difffusr verify` measures them; empty if the grid of the chips is not known.
         chips: chips measured.
-        of_chips: chips of the plan; 0 where it is gone.
-        compared: those of them that were compared with their scenes.
-        borders: borders of shards that were measured.
-        shard_ratio, shard_error: (bands,) steps at shard borders against inside, and its standard error; NaN where no
+        of_chips: chips of the plan; 0 without a plan.
+        compared: measured chips that were compared with their scenes.
+        borders: shard borders measured.
+        shard_ratio, shard_error: (bands,) steps at shard borders over steps inside, and its standard error; NaN if no
             border lies in data.
     """
 
@@ -58,7 +57,7 @@ class Seams:
     shard_error: NDArray[np.float64]
 
     def shards_seamless(self, band: int) -> bool:
-        """Whether a band shows no shard border; so does one that cannot be judged."""
+        """Whether a band shows no shard borders; True if that cannot be judged."""
         few = self.borders < FEW_BORDERS
         return few or is_seamless(float(self.shard_ratio[band]), float(self.shard_error[band]))
 
@@ -70,8 +69,8 @@ class Crop:
     Attributes:
         epsg, window: where, in absolute 2.5 m pixels.
         lon, lat: of its middle, degrees.
-        scene: number of the scene that most of it shows.
-        measured: whether `before` is what the sensor measured; else it is `after` averaged to 10 m.
+        scene: number of the scene of most pixels.
+        measured: whether `before` is the sensor's measurement; else it is `after` averaged to 10 m.
         before: (4, n, n) float32 reflectance at 10 m, bands as `SHOWN_BANDS`.
         after: (4, 4n, 4n) float32 reflectance at 2.5 m.
     """
@@ -92,13 +91,13 @@ class PeriodReport:
 
     Attributes:
         label, days: its name, first and last day.
-        survey: what it holds.
+        survey: what it contains.
         whole_shards: whether every cell of the survey is one shard, read whole.
         seams, crops: as measured.
-        manifest: of the plan that it was made by; empty where that is gone.
-        run: `report.json` of the last run of the period; empty where that is gone.
+        manifest: of its plan; empty without a plan.
+        run: `report.json` of the period's last run; empty if it is deleted.
         progress: of that run.
-        notes: what cannot be told, and why.
+        notes: what is missing from the report, and why.
     """
 
     label: str
@@ -115,17 +114,17 @@ class PeriodReport:
 
 @dataclass(frozen=True, eq=False)
 class CubeReport:
-    """All that a page tells.
+    """The contents of a page.
 
     Attributes:
         url: the cube's.
         attributes: of its root group.
         zones: by EPSG code.
-        stored_bytes: of all its objects, earlier revisions included; None where they are not listed.
+        stored_bytes: of all its objects, including earlier revisions; None if they were not listed.
         labels: of all its periods.
-        periods: those that are told of, in order.
-        publications: the newest first; empty where the history is gone.
-        notes: what cannot be told, and why.
+        periods: those in the report, in order of time.
+        publications: newest first; empty if the history is deleted.
+        notes: what is missing from the report, and why.
     """
 
     url: str
@@ -139,11 +138,11 @@ class CubeReport:
 
     @property
     def scenes(self) -> dict[int, Mapping[str, Any]]:
-        """Facts of every scene by its number."""
+        """Facts of every scene, by number."""
         return {int(number): facts for number, facts in self.attributes.get("difffusr:scenes", {}).items()}
 
     @property
     def years(self) -> tuple[str, ...]:
-        """What the attribution of Sentinel-2 data names: its scenes' years, or the periods' where they are not told."""
-        told = {str(facts["datetime"])[:4] for facts in self.scenes.values() if facts.get("datetime")}
-        return tuple(sorted(told or {str(day.year) for period in self.periods for day in period.days}))
+        """Years for the attribution of Sentinel-2 data: of the scenes, or of the periods if scenes have no date."""
+        years = {str(facts["datetime"])[:4] for facts in self.scenes.values() if facts.get("datetime")}
+        return tuple(sorted(years or {str(day.year) for period in self.periods for day in period.days}))

@@ -1,4 +1,4 @@
-"""The map of a report: the shards of a period as SVG, coloured by date or by quality."""
+"""The map of a report: a period's shards as SVG, coloured by date or quality."""
 
 from __future__ import annotations
 
@@ -15,37 +15,32 @@ from pyproj import Transformer
 
 from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.ground.pixels import Quality
+from difffusr.pipeline.ground.words import careful_share_words
 from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, date_colours, ramp
 from difffusr.pipeline.plan.pictures.frame import Frame, unrolled, zone_name
 from difffusr.pipeline.readers.report.survey import Cell
 
-#: What the map can be coloured by, besides the date, and how: a name, what it says, its ramp from 0 to 1.
+#: What the map can be coloured by besides the date: title, meaning, colours from 0 to 1.
 COLOURINGS: Final = {
-    "clear": ("Clear", "clear, or filled from another date, of what holds data", CLEAR_RAMP),
-    "cloudy": ("Cloudy", "cloudy, of what holds data", ("#eceff3", "#e3bd9a", "#c4693a", "#7a2318")),
+    "clear": ("Clear", "clear or filled from another date, of pixels with data", CLEAR_RAMP),
+    "cloudy": ("Cloudy", "cloudy, of pixels with data", ("#eceff3", "#e3bd9a", "#c4693a", "#7a2318")),
     "gaps": ("Gaps", "failed or without data", ("#eceff3", "#b9b3d6", "#7d5fb0", "#3d1a6e")),
 }
 
-
-#: Colour classes of a share: none, nine steps, all.
+#: Colour classes of a share: 0, nine steps, 1.
 _STEPS: Final = 11
 
-
-#: Size of the map and greatest side of a cell, in pixels; below is room for the scale.
+#: Size of the map, greatest side of a cell, and room for the scale below, in pixels.
 _WIDTH, _HEIGHT, _CELL, _FOOT = 900, 660, 150, 34
 
-
-#: Side of a cell in pixels below which what lies between cells would hide them.
+#: Below this side of a cell in pixels, lines between cells are thin.
 _FINE: Final = 12
-
 
 #: Metres of a degree of latitude.
 _DEGREE_M: Final = 111_195.0
 
-
-#: Dates that the key names one by one; more are a ramp.
+#: With more dates than this the key is a ramp.
 _NAMED: Final = 12
-
 
 _NOT_KNOWN: Final = "date not known"
 
@@ -56,8 +51,8 @@ class PeriodMap:
 
     Attributes:
         name: distinguishes its style rules from those of other periods.
-        cells: what it shows.
-        day_of: the date of each scene by its number, ISO 8601.
+        cells: to draw.
+        day_of: date of each scene by number, ISO 8601.
     """
 
     name: str
@@ -66,19 +61,19 @@ class PeriodMap:
 
     @property
     def days(self) -> list[str]:
-        """The dates that cells show, ascending."""
+        """Dates of the cells, ascending."""
         return sorted({self.day(cell) for cell in self.cells if cell.scene} - {_NOT_KNOWN})
 
     def day(self, cell: Cell) -> str:
-        """The date that most of a cell shows; empty where it shows none."""
+        """Date of most pixels of a cell; empty for none."""
         return self.day_of.get(cell.scene, _NOT_KNOWN) if cell.scene else ""
 
     def colours(self) -> list[str]:
-        """Of `days`."""
+        """Colours of `days`."""
         return [_hex(colour) for colour in date_colours(np.array(self.days, "datetime64[D]"))] if self.days else []
 
     def svg(self) -> str:
-        """The map; each cell says what it holds."""
+        """The map; each cell has a text."""
         corners, frame = _placed(self.cells)
         days = {day: i for i, day in enumerate(self.days)}
         paths = []
@@ -86,26 +81,26 @@ class PeriodMap:
             shares = " ".join(f"{kind}{_step(share)}" for kind, share in shares_of(cell).items())
             day = days.get(self.day(cell))
             drawn = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in xy) + "Z"
-            title = escape(self.told(cell))
+            title = escape(self.text_of(cell))
             kinds = f"{'' if day is None else f'd{day} '}{shares}"
             paths.append(f'<path class="{kinds}" d="{drawn}"><title>{title}</title></path>')
         fine = " fine" if np.ptp(corners[0, :, 1]) < _FINE else ""
         kind = "shards" if all(cell.shards == 1 for cell in self.cells) else "squares of shards"
-        label = f"Map of {len(self.cells)} {kind}; arrow keys move, and the table below says the same"
+        label = f"Map of {len(self.cells)} {kind}; arrow keys move; the table below has the same content"
         return (
             f'<svg viewBox="0 0 {frame.width} {frame.height + _FOOT}" tabindex="0" role="application" '
             f'aria-label="{label}"><g class="cells{fine}">{"".join(paths)}</g>'
             f"{_zone_names(self.cells, corners)}{_scale_bar(frame)}</svg>"
         )
 
-    def told(self, cell: Cell) -> str:
-        """What the map says of a cell."""
+    def text_of(self, cell: Cell) -> str:
+        """Name, date and quality of a cell."""
         lines = [name_of(cell), self.day(cell) or "no scene"]
-        told = [(words(flag), cell.share(flag)) for flag in Quality if cell.flags[flag]]
-        return "\n".join([*lines, ", ".join(f"{name} {percent(share)}" for name, share in told)])
+        shares = [f"{flag_words(flag)} {careful_share_words(cell.share(flag))}" for flag in Quality if cell.flags[flag]]
+        return "\n".join([*lines, ", ".join(shares)])
 
     def rules(self) -> str:
-        """Its style rules."""
+        """The style rules of this map."""
         rules = [f".{self.name} .cells path{{fill:var(--bare)}}"]
         rules += [f".{self.name} .cells .d{i}{{fill:{colour}}}" for i, colour in enumerate(self.colours())]
         rules.append(f".{self.name} .key-date{{display:flex}}")
@@ -118,7 +113,7 @@ class PeriodMap:
         return "\n".join(rules)
 
     def keys(self) -> str:
-        """What the colours mean; one of the lists shows at a time."""
+        """The keys of all colourings; one of them is shown at a time."""
         shown = Counter(self.day(cell) for cell in self.cells if cell.scene)
         named = [
             f"<li>{_swatch(colour)}{day} <span class=soft>({shown[day]})</span></li>"
@@ -137,7 +132,7 @@ class PeriodMap:
 
 
 def shares_of(cell: Cell) -> dict[str, float | None]:
-    """What each of the colourings shows of a cell; None where it says nothing of it."""
+    """The share that each colouring shows of a cell; None if it has no data."""
     data = cell.with_data
     of_data = {
         "clear": (cell.flags[Quality.CLEAR] + cell.flags[Quality.FILLED] + cell.flags[Quality.INTERPOLATED]),
@@ -148,7 +143,7 @@ def shares_of(cell: Cell) -> dict[str, float | None]:
 
 
 def name_of(cell: Cell) -> str:
-    """A shard's name as the ledger has it, or that of the first of a square."""
+    """A shard's name as in the ledger, or a name of a square of shards."""
     side = math.isqrt(cell.window.height * cell.window.width)
     row, col = cell.window.row // side, cell.window.col // side
     return (
@@ -158,29 +153,21 @@ def name_of(cell: Cell) -> str:
     )
 
 
-def percent(share: float) -> str:
-    """A share for people: what is not nothing, or not all, never looks so."""
-    if 0 < share < 0.0005:
-        return "< 0.1 %"
-    if 0.9995 <= share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.1f} %" if 0 < share < 1 else f"{100 * share:.0f} %"
-
-
-def words(flag: Quality) -> str:
+def flag_words(flag: Quality) -> str:
+    """A quality flag in words."""
     return flag.name.lower().replace("_", " ")
 
 
 def _step(share: float | None) -> str:
-    """The colour class of a share: only nothing has the first, only all has the last."""
+    """The colour class of a share: the first only for 0, the last only for 1."""
     if share is None:
         return "x"
     return str(0 if share <= 0 else _STEPS - 1 if share >= 1 else 1 + min(int(share * (_STEPS - 2)), _STEPS - 3))
 
 
 def _placed(cells: Sequence[Cell]) -> tuple[NDArray[np.float64], Frame]:
-    """(n, 4, 2) corners of the cells in pixels of a frame around them, and the frame: longitude and latitude with equal
-    scales in the middle."""
+    """(n, 4, 2) corners of the cells in pixels of a frame around them, and the frame (equirectangular, equal scales in
+    the middle)."""
     corners = np.empty((len(cells), 4, 2))
     zones = np.array([cell.epsg for cell in cells])
     for epsg in np.unique(zones):
@@ -201,7 +188,7 @@ def _placed(cells: Sequence[Cell]) -> tuple[NDArray[np.float64], Frame]:
 
 
 def _zone_names(cells: Sequence[Cell], corners: NDArray[np.float64]) -> str:
-    """Where there are several zones, each one's name in its middle."""
+    """The zones' names in their middles, if there are several."""
     zones = np.array([cell.epsg for cell in cells])
     names = np.unique(zones)
     if len(names) < 2:

@@ -1,19 +1,19 @@
-"""A report as one self-contained HTML page: no other file, no network, no script needed for what it says."""
+"""A report as one self-contained HTML page: no other file, no network, readable without scripts."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from html import escape
 from pathlib import Path
 from typing import Final
 
+from difffusr.pipeline.plan.pictures.template import fill_template
+from difffusr.pipeline.readers.report.cube_section import cube_name, cube_section, page_head
 from difffusr.pipeline.readers.report.facts import CubeReport
-from difffusr.pipeline.readers.report.page_cube import cube_name, cube_section, page_head
-from difffusr.pipeline.readers.report.page_period import map_of, period_section
+from difffusr.pipeline.readers.report.period_section import map_of, period_section
 
-#: The page, with %HEAD%, %PERIODS%, … where they belong.
+#: The page, with places for %HEAD%, %PERIODS%, …
 _TEMPLATE: Final = Path(__file__).with_name("page.html")
 
 
@@ -26,9 +26,9 @@ def to_page(report: CubeReport) -> str:
         rules += [shown.format(i) for i in range(len(report.periods))]
     template = _TEMPLATE.read_text(encoding="utf-8")
     styled = "\n".join(rules)
-    return _filled(
+    return fill_template(
         template,
-        POLICY=_policy(_filled(template, RULES=styled)),
+        POLICY=_policy(fill_template(template, RULES=styled)),
         TITLE=escape(cube_name(report)),
         RULES=styled,
         HEAD=page_head(report),
@@ -37,13 +37,8 @@ def to_page(report: CubeReport) -> str:
     )
 
 
-def _filled(template: str, **parts: str) -> str:
-    """Each %NAME% replaced, in one go: what is put in is not looked at again."""
-    return re.sub(r"%(" + "|".join(parts) + r")%", lambda found: parts[found[1]], template)
-
-
 def _policy(template: str) -> str:
-    """Nothing may be loaded; of styles and scripts only the template's own count."""
+    """Nothing may be loaded; only the template's own style and script may run."""
 
     def digest(name: str) -> str:
         inside = template.partition(f"<{name}>")[2].partition(f"</{name}>")[0]

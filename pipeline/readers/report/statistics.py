@@ -1,4 +1,4 @@
-"""Reflectance by band, counted over whole chunks."""
+"""Statistics of reflectance by band, from counts of stored numbers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-#: Values of a uint16.
+#: Number of values of a uint16.
 VALUES = 65536
 
 
 @dataclass(frozen=True, eq=False)
 class BandStatistics:
-    """Reflectance of the pixels that hold one, in whole inner chunks.
+    """Reflectance of the pixels with data in whole inner chunks.
 
     Attributes:
-        chunks: how many were read.
+        chunks: number of chunks read.
         counts: (bands, 65536) int64, pixels by stored number.
         scale: reflectance of the number 1.
     """
@@ -28,7 +28,7 @@ class BandStatistics:
 
     @property
     def pixels(self) -> int:
-        """Pixels counted, the same of every band."""
+        """Pixels counted, the same for every band."""
         return int(self.counts[0].sum())
 
     @property
@@ -45,7 +45,7 @@ class BandStatistics:
 
     @property
     def zeros(self) -> NDArray[np.float64]:
-        """(bands,) share of pixels whose stored number is 0, though their quality says that they hold data."""
+        """(bands,) share of pixels with data whose stored number is 0."""
         return np.asarray(self.counts[:, 0] / max(self.pixels, 1))
 
     def share_above(self, reflectance: float) -> NDArray[np.float64]:
@@ -54,12 +54,12 @@ class BandStatistics:
         return np.asarray(self.counts[:, first:].sum(axis=1) / max(self.pixels, 1))
 
     def percentile(self, percent: float) -> NDArray[np.float64]:
-        """(bands,) the smallest reflectance that at least so many per cent of the pixels do not exceed."""
+        """(bands,) the smallest reflectance that at least this percentage of pixels does not exceed."""
         reached = np.cumsum(self.counts, axis=1) >= max(percent / 100 * self.pixels, 1e-9)
         return np.asarray(reached.argmax(axis=1) * self.scale)
 
     def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(bands, bins) share of pixels between neighbouring edges, reflectance, the lower one included."""
+        """(bands, bins) share of pixels between neighbouring edges (reflectance, lower edge included)."""
         places = np.clip(np.ceil(edges / self.scale - 1e-6).astype(np.int64), 0, VALUES)
         summed = np.concatenate([np.zeros((len(self.counts), 1), np.int64), np.cumsum(self.counts, axis=1)], axis=1)
         return np.asarray(np.diff(summed[:, places], axis=1) / max(self.pixels, 1))

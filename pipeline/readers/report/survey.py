@@ -1,4 +1,4 @@
-"""What a published cube holds, looked at with bounded effort: quality by shard, reflectance by band, places to show."""
+"""What a period of a cube contains, read with bounded effort: quality by shard, reflectance by band, places to show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import zarr
@@ -22,44 +22,39 @@ from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.readers.report.statistics import VALUES, BandStatistics
+from difffusr.pipeline.readers.report.windows import PeriodPixels, shard_side
 
 T = TypeVar("T")
 
-
 R = TypeVar("R")
 
-
-#: Inner chunks of `quality` and `source` that are read of a period; of a larger one some of every shard.
+#: Most inner chunks of `quality` and `source` read of a period; of larger periods some of every shard are read.
 MOST_CHUNKS = 8192
 
-
-#: Inner chunks of `reflectance` that are read of a period.
+#: Most inner chunks of `reflectance` read of a period.
 MOST_SAMPLED = 128
-
 
 #: Quality flags of pixels that hold a reflectance.
 _WITH_DATA = tuple(flag for flag in Quality if flag not in (Quality.NO_DATA, Quality.FAILED))
 
-
-#: Share of clear pixels below which a chunk is no place to show, and reflectance above which brightness says nothing:
-#: unmasked cloud is not what a picture is for.
+#: Least share of clear pixels of a chunk to show, and reflectance at which brightness is clipped, so that unmasked
+#: clouds do not count as contrast.
 _CLEAR_ENOUGH, _BRIGHT = 0.97, 0.5
 
-
-#: Threads that read.
+#: Reading threads.
 _THREADS = 4
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A shard, or a square of shards, and what was found in it.
+    """A shard or a square of shards, and what was found in it.
 
     Attributes:
         epsg: its zone.
-        window: the ground, in absolute 2.5 m pixels.
+        window: in absolute 2.5 m pixels.
         shards: how many.
-        flags: pixels looked at by flag, in the order of `Quality`.
-        scene: number of the scene that most of them show; 0 where there is none.
+        flags: pixels read by flag, in the order of `Quality`.
+        scene: number of the scene of most pixels; 0 for none.
     """
 
     epsg: int
@@ -70,22 +65,22 @@ class Cell:
 
     @property
     def looked_at(self) -> int:
-        """Pixels."""
+        """Pixels read."""
         return sum(self.flags)
 
     @property
     def with_data(self) -> int:
-        """Pixels that hold a reflectance, of those looked at."""
+        """Pixels read that hold a reflectance."""
         return sum(self.flags[flag] for flag in _WITH_DATA)
 
     def share(self, *flags: Quality) -> float:
-        """Share of these flags among the pixels looked at."""
+        """Share of pixels read that have one of these flags."""
         return sum(self.flags[flag] for flag in flags) / max(self.looked_at, 1)
 
 
 @dataclass(frozen=True)
-class Spot:
-    """An inner chunk that is clear and has much to see.
+class ClearChunk:
+    """An inner chunk that is clear enough to show.
 
     Attributes:
         epsg: its zone.
@@ -100,57 +95,57 @@ class Spot:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What one period holds.
+    """What one period contains.
 
     Attributes:
-        cells: those that hold anything, or were planned; by zone, row and column.
-        seen_m: metres of a pixel of the level that they were looked at in.
-        scenes: pixels looked at by number of their scene.
-        bands: None where no pixel holds a reflectance.
-        places: the best first.
+        cells: those with data or planned shards, by zone, row and column.
+        seen_m: pixel size in metres of the level that was read.
+        scenes: pixels read by scene number.
+        bands: None if no pixel holds a reflectance.
+        places: chunks to show, most contrast first.
     """
 
     cells: tuple[Cell, ...]
     seen_m: float
     scenes: dict[int, int]
     bands: BandStatistics | None
-    places: tuple[Spot, ...]
+    places: tuple[ClearChunk, ...]
 
     @property
     def flags(self) -> dict[Quality, float]:
-        """Share of each flag among the pixels looked at."""
+        """Share of each flag among the pixels read."""
         total = sum(cell.looked_at for cell in self.cells)
         return {flag: sum(cell.flags[flag] for cell in self.cells) / max(total, 1) for flag in Quality}
 
 
-def look_over(cube: Cube, label: str, most_cells: int, planned: Sequence[tuple[int, ShardIndex]] | None) -> Survey:
-    """Look a period over.
+def survey_period(cube: Cube, label: str, most_cells: int, planned: Sequence[tuple[int, ShardIndex]] | None) -> Survey:
+    """Survey a period.
 
-    Small periods are read whole in `quality` and `source`. Of larger ones an overview is read, if the cube has one, or
-    some inner chunks of every cell. `reflectance` is sampled by whole inner chunks at 2.5 m, never in an overview:
-    means hide zeros and values above 1.
+    `quality` and `source` of small periods are read whole; of larger ones an overview, or without one some inner chunks
+    of every cell. `reflectance` is sampled in whole inner chunks at 2.5 m, never in an overview: means hide zeros and
+    values above 1.
 
     Args:
         label: the period's.
-        most_cells: of the survey; where there are more shards squares of them are looked at.
-        planned: zone and place of the period's shards; None where that is not known.
+        most_cells: with more shards than this, cells are squares of shards.
+        planned: zone and place of the period's shards; None if not known.
 
     Raises:
         StoreError: the cube cannot be read.
     """
     cells, side = _cells(cube, label, most_cells, planned)
     level = _level(cube, sum(map(len, cells.values())))
-    zones = {epsg: _Zone(cube, epsg, label, level) for epsg in sorted({epsg for epsg, _, _ in cells})}
+    zones = {epsg: _ZoneLabels(cube, epsg, label, level) for epsg in sorted({epsg for epsg, _, _ in cells})}
     each = max(MOST_CHUNKS // max(len(cells), 1), 1)
     found: list[Cell] = []
     chunks: list[tuple[int, PixelWindow]] = []
     scenes: Counter[int] = Counter()
 
-    def look(key: tuple[int, int, int]) -> _Look:
-        return zones[key[0]].look(cells[key], each)
+    def read_cell(key: tuple[int, int, int]) -> _CellContents:
+        return zones[key[0]].read(cells[key], each)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for (epsg, row, col), seen in zip(cells, _in_turn(pool, look, list(cells)), strict=True):
+        for (epsg, row, col), seen in zip(cells, _in_turn(pool, read_cell, list(cells)), strict=True):
             if planned is not None or seen.flags[1:].any():
                 window = PixelWindow(row * side, col * side, side, side)
                 flags = tuple(seen.flags[: len(Quality)].tolist())
@@ -158,43 +153,23 @@ def look_over(cube: Cube, label: str, most_cells: int, planned: Sequence[tuple[i
                 found.append(Cell(epsg, window, len(cells[epsg, row, col]), flags, most))
                 scenes.update(seen.scenes)
                 chunks += [(epsg, place) for place in seen.chunks]
-    bands, places = _sample(Reader(cube, label), chunks)
-    return Survey(tuple(found), TARGET_GSD_M * level[0], dict(sorted(scenes.items())), bands, places)
+    bands, places = _sample(PeriodPixels(cube, label), chunks)
+    return Survey(tuple(found), TARGET_GSD_M * level.factor, dict(sorted(scenes.items())), bands, places)
 
 
-class Reader:
-    """Windows of one period of a cube: (bands, h, w) or (h, w), as stored; the fill value beyond the cube."""
+class _Resolution(NamedTuple):
+    """A level of the cube: how many 2.5 m pixels one of its pixels spans, and the name of its group."""
 
-    def __init__(self, cube: Cube, label: str) -> None:
-        self._steps = {epsg: cube.periods(epsg)[label][0] for epsg in cube.zones if label in cube.periods(epsg)}
-        self._whole = {epsg: cube.window(epsg) for epsg in self._steps}
-        self._arrays = {(epsg, name): cube.array(epsg, name) for epsg in self._steps for name in cube.variables(epsg)}
-
-    def __call__(self, epsg: int, name: str, window: PixelWindow) -> NDArray[Any]:
-        """Read a window of a variable."""
-        return read_window(self._arrays[epsg, name], self._steps[epsg], window, self._whole[epsg])
-
-    def scale(self, epsg: int) -> float:
-        """Reflectance of the stored number 1."""
-        return float(str(self._arrays[epsg, "reflectance"].attrs["scale_factor"]))
-
-
-def shard_px(cube: Cube, epsg: int) -> int:
-    """Side of a zone's shards in 2.5 m pixels."""
-    array = cube.array(epsg, "quality")
-    return int((array.shards or array.chunks)[-1])
-
-
-#: An overview: how many 2.5 m pixels one of its pixels spans, and the name of its group.
-_Level = tuple[int, str]
+    factor: int
+    group: str
 
 
 def _cells(
     cube: Cube, label: str, most: int, planned: Sequence[tuple[int, ShardIndex]] | None
 ) -> tuple[dict[tuple[int, int, int], list[ShardIndex]], int]:
-    """Shards by (zone, row, col) of the square that holds them, in order, and the side of a square in pixels."""
+    """Shards by (zone, row, col) of their square, in order, and the side of a square in pixels."""
     every = sorted(_shards(cube, label) if planned is None else planned)
-    size, side = shard_px(cube, next(iter(cube.zones))), 1
+    size, side = shard_side(cube), 1
     while len({(epsg, shard.row // side, shard.col // side) for epsg, shard in every}) > most:
         side *= 2
     out: dict[tuple[int, int, int], list[ShardIndex]] = {}
@@ -204,67 +179,69 @@ def _cells(
 
 
 def _shards(cube: Cube, label: str) -> Iterator[tuple[int, ShardIndex]]:
-    """All places that a shard of a period can have."""
+    """All shards that a period can have."""
     for epsg in cube.zones:
         if label in cube.periods(epsg):
-            window, size = cube.window(epsg), shard_px(cube, epsg)
+            window, size = cube.window(epsg), shard_side(cube)
             for row in range(window.row // size, window.row_stop // size):
                 for col in range(window.col // size, window.col_stop // size):
                     yield epsg, ShardIndex(row, col)
 
 
-def _level(cube: Cube, shards: int) -> _Level:
-    """The finest level of which all of so many shards may be read; 2.5 m where there is no such one."""
+def _level(cube: Cube, shards: int) -> _Resolution:
+    """The finest level that can be read whole for this many shards; 2.5 m if there is none."""
     epsg = next(iter(cube.zones))
     array = cube.array(epsg, "quality")
-    chunks = shards * (shard_px(cube, epsg) // array.chunks[-1]) ** 2
+    chunks = shards * (shard_side(cube) // array.chunks[-1]) ** 2
     coarser = sorted(set.intersection(*(set(_levels(cube, zone)) for zone in cube.zones)))
-    enough = [level for level in coarser if chunks <= MOST_CHUNKS * level[0] ** 2]
-    return enough[0] if enough else (1, BASE_LEVEL)
+    enough = [level for level in coarser if chunks <= MOST_CHUNKS * level.factor**2]
+    return enough[0] if enough else _Resolution(1, BASE_LEVEL)
 
 
-def _levels(cube: Cube, epsg: int) -> list[_Level]:
-    """The levels of a zone, by its `multiscales`, whose pixels span whole ones of 2.5 m and divide an inner chunk."""
+def _levels(cube: Cube, epsg: int) -> list[_Resolution]:
+    """The levels in a zone's `multiscales` whose pixels span whole 2.5 m pixels and divide an inner chunk."""
     document = metadata(cube.storage, f"{epsg}/zarr.json") or {}
     layout = document.get("attributes", {}).get("multiscales", {}).get("layout", [])
     chunk = cube.array(epsg, "quality").chunks[-1]
     factors = {str(entry["asset"]): float(entry["spatial:transform"][0]) / TARGET_GSD_M for entry in layout}
-    return [(int(f), name) for name, f in factors.items() if f == int(f) and chunk % int(f) == 0] or [(1, BASE_LEVEL)]
+    return [_Resolution(int(f), name) for name, f in factors.items() if f == int(f) and chunk % int(f) == 0] or [
+        _Resolution(1, BASE_LEVEL)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """What a cell holds: pixels by flag (256,), pixels by number of their scene, and its inner chunks with data."""
+class _CellContents:
+    """Pixels of a cell by flag (256,) and by scene number, and its inner chunks with data."""
 
     flags: NDArray[np.int64]
     scenes: Counter[int]
     chunks: list[PixelWindow]
 
 
-class _Zone:
-    """Labels of one zone in one period, at one level."""
+class _ZoneLabels:
+    """`quality` and `source` of one zone in one period, at one level."""
 
-    def __init__(self, cube: Cube, epsg: int, label: str, level: _Level) -> None:
+    def __init__(self, cube: Cube, epsg: int, label: str, level: _Resolution) -> None:
         self._factor, name = level
         group = zarr.open_group(open_store(cube.storage), path=f"{epsg}/{name}", mode="r")
         self._quality, self._source = group["quality"], group["source"]
         self._step = cube.periods(epsg)[label][0]
         self._whole = PixelWindow(*(edge // self._factor for edge in cube.window(epsg)))
-        self._shard, self._chunk = shard_px(cube, epsg), cube.array(epsg, "quality").chunks[-1]
+        self._shard, self._chunk = shard_side(cube), cube.array(epsg, "quality").chunks[-1]
 
-    def look(self, shards: Sequence[ShardIndex], most: int) -> _Look:
-        """Read some shards, or so many of their inner chunks."""
-        look = _Look(np.zeros(256, np.int64), Counter(), [])
+    def read(self, shards: Sequence[ShardIndex], most: int) -> _CellContents:
+        """Read shards, or at most this many of their inner chunks."""
+        found = _CellContents(np.zeros(256, np.int64), Counter(), [])
         for place in self._places(shards, most):
             quality, source = (self._read(array, place) for array in (self._quality, self._source))
-            look.flags[:] += np.bincount(quality.ravel(), minlength=256)
+            found.flags[:] += np.bincount(quality.ravel(), minlength=256)
             pixels = np.bincount(source.ravel())
-            look.scenes.update({number: int(pixels[number]) for number in np.flatnonzero(pixels).tolist() if number})
-            look.chunks.extend(self._with_data(quality, place))
-        return look
+            found.scenes.update({number: int(pixels[number]) for number in np.flatnonzero(pixels).tolist() if number})
+            found.chunks.extend(self._with_data(quality, place))
+        return found
 
     def _places(self, shards: Sequence[ShardIndex], most: int) -> Iterator[PixelWindow]:
-        """Whole shards where that is not too much, else inner chunks that are spread evenly over all of them."""
+        """Whole shards if that is not too much, else inner chunks spread evenly over all of them."""
         size, side = self._shard, self._chunk
         across = size // side
         every = len(shards) * across**2
@@ -288,20 +265,22 @@ class _Zone:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most so many of the first numbers, evenly spread and never in step with rows or columns (a Weyl sequence)."""
+    """At most `most` of the first `count` numbers, spread evenly, out of step with rows and columns (Weyl sequence)."""
     if count <= most:
         return list(range(count))
     stride = next(s for s in range(max(round(count * 0.618), 1), 2 * count) if math.gcd(s, count) == 1)
     return sorted(i * stride % count for i in range(most))
 
 
-def _sample(read: Reader, chunks: Sequence[tuple[int, PixelWindow]]) -> tuple[BandStatistics | None, tuple[Spot, ...]]:
-    """Figures by band of some of the chunks, evenly spread, and those that are worth showing."""
+def _sample(
+    read: PeriodPixels, chunks: Sequence[tuple[int, PixelWindow]]
+) -> tuple[BandStatistics | None, tuple[ClearChunk, ...]]:
+    """Statistics by band of evenly spread chunks, and the chunks clear enough to show."""
     chosen = [chunks[i] for i in _spread(len(chunks), MOST_SAMPLED)]
     if not chosen:
         return None, ()
     counts: NDArray[np.int64] = np.zeros((len(BANDS), VALUES), np.int64)
-    places: list[Spot] = []
+    places: list[ClearChunk] = []
     scale = read.scale(chosen[0][0])
 
     def pixels(chunk: tuple[int, PixelWindow]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
@@ -314,13 +293,13 @@ def _sample(read: Reader, chunks: Sequence[tuple[int, PixelWindow]]) -> tuple[Ba
             for band in range(len(BANDS)):
                 counts[band] += np.bincount(reflectance[band][here], minlength=VALUES)
             if np.isin(quality, (Quality.CLEAR, Quality.FILLED)).mean() >= _CLEAR_ENOUGH:
-                places.append(Spot(epsg, window, _contrast(reflectance, scale)))
+                places.append(ClearChunk(epsg, window, _contrast(reflectance, scale)))
     best = sorted(places, key=lambda place: (-place.contrast, place.epsg, place.window))
     return BandStatistics(len(chosen), counts, scale), tuple(best)
 
 
 def _in_turn(pool: ThreadPoolExecutor, do: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """As `pool.map`, but never further ahead than there are threads: results are large."""
+    """As `pool.map`, but at most one result ahead per thread: results are large."""
     for start in range(0, len(items), _THREADS):
         yield from pool.map(do, items[start : start + _THREADS])
 

@@ -1,4 +1,4 @@
-"""What a map shows of a cube: colour composites, indices, labels; and the colours of their numbers."""
+"""The layers of a map: colour composites, indices, labels, and the colours of their numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from difffusr.kernels.bands import BANDS, WAVELENGTH_NM, band_indices
 
 @dataclass(frozen=True)
 class Label:
-    """How a whole number is shown.
+    """How a label (a whole number) is shown.
 
     Attributes:
         colour: as #rrggbb.
         name: for people.
-        day: of a scene, its date.
+        day: date of a scene.
     """
 
     colour: str
@@ -27,7 +27,7 @@ class Label:
     day: str = ""
 
 
-#: Colours of the quality flags by their CF meaning, and what the map calls them.
+#: Colours and names of the quality flags, by CF meaning.
 QUALITY: Final[dict[str, Label]] = {
     "no_data": Label("#9aa0a6", "no data"),
     "clear": Label("#3c9d5d", "clear"),
@@ -38,28 +38,21 @@ QUALITY: Final[dict[str, Label]] = {
     "interpolated_cloud": Label("#c9a6d8", "interpolated cloud"),
 }
 
-
-#: Colours of scenes in turn, far from one another.
+#: Colours of scenes in turn, easy to tell apart.
 SCENES: Final = (
     "#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2",
     "#eeca3b", "#9d755d", "#2f4b7c", "#ff9da6", "#8cb369", "#6a4c93",
 )  # fmt: skip
 
-
 _VEGETATION = ("#7a4a21", "#c8a26c", "#f1ebd3", "#a5ce82", "#3e8f41", "#0a4d25")
-
 
 _WATER = ("#80552a", "#d9c5a0", "#f4f5f2", "#8ec4e4", "#2373b6", "#0a2f66")
 
-
 _MOISTURE = ("#8a5a1f", "#dcbf8a", "#f5f4ee", "#8fd0c4", "#1f8a82", "#06423f")
-
 
 _BURN = ("#5b1420", "#c9503f", "#f8dfc0", "#c4e09c", "#3e8f41", "#0a4d25")
 
-
 _SNOW = ("#5c4a38", "#b9ab98", "#f2f3f4", "#a3d5ef", "#2d80bf", "#0b3c75")
-
 
 _SPREAD = ("#fdf5de", "#f8cb77", "#e3733c", "#a02c50", "#3d1251")
 
@@ -71,13 +64,13 @@ class Layer:
     Attributes:
         name: in the map's address.
         title: for people.
-        group: of layers, for people.
+        group: heading over layers of one kind.
         kind: "colour" mixes three bands, "scale" colours one number, "labels" colours whole numbers one by one.
         variable: of the cube.
         bands: of a composite red, green, blue; of an index the two of (a - b) / (a + b); of `reflectance_std` those
             whose mean is shown; none of labels.
-        low, high: what is drawn darkest and brightest, or in the first and the last colour, unless chosen otherwise.
-        limits: between which `low` and `high` can be chosen.
+        low, high: default numbers for the darkest and brightest, or the first and last colour.
+        limits: least `low` and greatest `high` that can be chosen.
         colours: of a scale, from low to high, as #rrggbb.
     """
 
@@ -111,12 +104,12 @@ class Layer:
 
     @property
     def band_indices(self) -> list[int] | None:
-        """Positions of the bands that it reads; None where the variable has none."""
+        """Positions of the bands to read; None if the variable has none."""
         return band_indices(list(dict.fromkeys(self.bands))) if self.bands else None
 
 
 def layers_of(variables: Sequence[str]) -> dict[str, Layer]:
-    """Layers by name of a cube that has these variables."""
+    """The layers, by name, of a cube with these variables."""
     return {layer.name: layer for layer in _all() if layer.variable in variables}
 
 
@@ -142,10 +135,10 @@ def _all() -> Iterator[Layer]:
         yield Layer(
             name, title, "Indices", "scale", bands=pair, low=low, high=high, limits=(-1.0, 1.0), colours=colours
         )
-    yield Layer("quality", "Quality", "What a pixel is made of", "labels", "quality")
-    yield Layer("source", "Source scene", "What a pixel is made of", "labels", "source")
+    yield Layer("quality", "Quality", "About each pixel", "labels", "quality")
+    yield Layer("source", "Source scene", "About each pixel", "labels", "source")
     yield Layer(
-        "uncertainty", "Uncertainty of red, green, blue", "What a pixel is made of", "scale", "reflectance_std",
+        "uncertainty", "Uncertainty of red, green, blue", "About each pixel", "scale", "reflectance_std",
         ("B04", "B03", "B02"), 0.0, 0.03, (0.0, 0.2), _SPREAD,
     )  # fmt: skip
     for band in BANDS:
@@ -154,13 +147,13 @@ def _all() -> Iterator[Layer]:
 
 
 def numbers(layer: Layer, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a layer shows, of the bands that it reads.
+    """The numbers that a layer shows, from the bands that it reads.
 
     Args:
-        values: (k, h, w), bands as `Layer.band_indices`, NaN where there is nothing.
+        values: (k, h, w), bands as `Layer.band_indices`, NaN where there is no data.
 
     Returns:
-        (3, h, w) of a composite, (1, h, w) of anything else, NaN where there is nothing.
+        (3, h, w) for a composite, else (1, h, w); NaN where there is no data.
     """
     if layer.kind == "colour":
         return np.broadcast_to(values, (3, *values.shape[1:]))
@@ -176,10 +169,10 @@ def normalised_difference(a: NDArray[np.floating], b: NDArray[np.floating]) -> N
 
 
 def coloured(shown: NDArray[np.float32], low: float, high: float, colours: Sequence[str] = ()) -> NDArray[np.uint8]:
-    """(3, h, w) red, green, blue of the `numbers` of a composite or a scale; 0 where there is nothing.
+    """(3, h, w) red, green, blue for the `numbers` of a composite or a scale; 0 where there is no data.
 
     Args:
-        low, high: as in `Layer`; what is beyond gets the colour of the end.
+        low, high: as in `Layer`; numbers beyond them get the colour of the end.
         colours: of a scale.
     """
     with np.errstate(invalid="ignore"):
@@ -191,7 +184,7 @@ def coloured(shown: NDArray[np.float32], low: float, high: float, colours: Seque
 
 
 def ramp(colours: Sequence[str]) -> NDArray[np.uint8]:
-    """(256, 3) colours that go evenly from the first to the last."""
+    """(256, 3) colours, interpolated evenly from the first to the last."""
     stops = rgb(colours)
     place = np.linspace(0, len(stops) - 1, 256)
     channels = [np.interp(place, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]

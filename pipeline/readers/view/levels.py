@@ -1,4 +1,4 @@
-"""A cube as a map needs it: the levels of its zones, what they reach, and what can be shown; opened, not read."""
+"""A cube as a map needs it: opened levels of its zones, their extents, and the layers that can be shown."""
 
 from __future__ import annotations
 
@@ -20,24 +20,22 @@ from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.view.layers import Layer, layers_of
 from difffusr.pipeline.storage.objects import store_failures
 
-#: How many times finer than what is drawn the level may be that it is made of.
+#: A level may be at most this many times finer than the drawn pixels.
 MOST_RATIO: Final = 4
 
-
-#: With more pixels than this in its coarsest level a zone's data are not looked for: its whole window counts.
+#: With more pixels than this in its coarsest level, a zone's extent is its whole window instead of its data.
 _MOST_SEARCHED: Final = 4096 * 4096
-
 
 #: left, bottom, right, top.
 Bounds = tuple[float, float, float, float]
 
 
 class NothingThereError(LookupError):
-    """The cube has nothing there. The message is one line."""
+    """The cube has no data there. The message is one line."""
 
 
 class TooWideError(LookupError):
-    """The cube has nothing as coarse as that. The message is one line."""
+    """The cube has no level that coarse. The message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ class Level:
 
     Attributes:
         gsd_m: side of a pixel in metres.
-        data: its group as stored: DN, no masking; variables (time, band, y, x) or (time, y, x), not loaded.
+        data: its group, not loaded: stored numbers without masking; variables (time, band, y, x) or (time, y, x).
     """
 
     gsd_m: float
@@ -59,8 +57,8 @@ class Level:
         return float(x[0] - half), float(y[-1] - half), float(x[-1] + half), float(y[0] + half)
 
     def window(self, bounds: Bounds, group: int = 1) -> tuple[slice, slice] | None:
-        """Rows and columns that cover bounds in metres of the zone and a little more, in whole groups of pixels; None
-        where the level does not reach."""
+        """Rows and columns that cover bounds in metres of the zone with a margin, in whole groups of pixels; None if
+        the level does not reach them."""
         left, _, _, top = self.bounds
         side = self.gsd_m * group
         rows = _widened((top - bounds[3]) / side, (top - bounds[1]) / side, group, self.data.sizes["y"])
@@ -76,7 +74,7 @@ class MappedZone:
         epsg: its code.
         levels: from fine to coarse.
         steps: position of each period on the time axis, by label.
-        extent: west, south, east, north in degrees of what it has pixels of; east past 180 where it crosses 180°.
+        extent: west, south, east, north of its data in degrees; east exceeds 180 if it crosses 180°.
     """
 
     epsg: int
@@ -85,10 +83,10 @@ class MappedZone:
     extent: Bounds
 
     def level_for(self, gsd_m: float) -> Level:
-        """The coarsest level that is as fine as this, else the finest.
+        """The coarsest level that is at least this fine, else the finest.
 
         Raises:
-            TooWideError: it is so much finer that too much would have to be read.
+            TooWideError: it is so fine that too much would have to be read.
         """
         level = next((level for level in reversed(self.levels) if level.gsd_m <= gsd_m * 1.001), self.levels[0])
         if gsd_m > level.gsd_m * MOST_RATIO:
@@ -101,18 +99,18 @@ class MappedZone:
 
 @dataclass(frozen=True, eq=False)
 class MappedCube:
-    """A published cube, as it was when it was opened.
+    """A published cube as it was when opened.
 
     Attributes:
-        url: where it is.
-        credit: whose data it is made of.
+        url: of the cube.
+        credit: attribution of its data.
         zones: by EPSG code.
         periods: first and last day by label, in the order of time.
         layers: by name.
         scenes: facts of every scene by number.
         flags: meanings of the quality flags by number.
-        scales: by variable, what its numbers are multiplied by.
-        fills: by variable, the number that says that there is nothing.
+        scales: by variable, what stored numbers are multiplied by.
+        fills: by variable, the number for no data.
     """
 
     url: str
@@ -134,7 +132,7 @@ def map_cube(cube: Cube) -> MappedCube:
     """Open a cube's levels.
 
     Raises:
-        StoreError: the cube cannot be read, or does not say what its levels are.
+        StoreError: the cube cannot be read, or does not list its levels.
     """
     with reading(cube.storage.url):
         zones = {epsg: _zone(cube, epsg) for epsg in cube.zones}
@@ -157,12 +155,12 @@ def map_cube(cube: Cube) -> MappedCube:
 
 @contextmanager
 def reading(url: str) -> Iterator[None]:
-    """What a store answers when it cannot be read, as a StoreError of one line."""
+    """Turn the errors of a store that cannot be read into a StoreError of one line."""
     try:
         yield
     except store_failures(KeyError, RuntimeError) as error:
         raise StoreError(
-            f"{url}: cannot be read ({first_line(error)}); check that it can be reached and is whole"
+            f"{url}: cannot be read ({first_line(error)}); check that it can be reached and is complete"
         ) from None
 
 
@@ -178,7 +176,7 @@ def _zone(cube: Cube, epsg: int) -> MappedZone:
 
 
 def _level(store: Any, epsg: int, entry: Mapping[str, Any]) -> Level:
-    """A level of the layout that the multiscales convention lists."""
+    """Open a level listed in the layout of the multiscales convention."""
     data = xr.open_zarr(
         store, group=f"{epsg}/{entry['asset']}", chunks=None, mask_and_scale=False, decode_coords="all"
     )  # fmt: skip
@@ -186,7 +184,7 @@ def _level(store: Any, epsg: int, entry: Mapping[str, Any]) -> Level:
 
 
 def _extent(epsg: int, level: Level) -> Bounds:
-    """See `MappedZone.extent`: of the newest period, from the coarsest level where that is small."""
+    """See `MappedZone.extent`: of the newest period, from the coarsest level if that is small."""
     left, bottom, right, top = level.bounds
     quality = level.data["quality"]
     if quality.sizes["y"] * quality.sizes["x"] <= _MOST_SEARCHED:
@@ -200,5 +198,5 @@ def _extent(epsg: int, level: Level) -> Bounds:
 
 
 def _widened(start: float, stop: float, group: int, size: int) -> slice:
-    """Pixels of the groups from start to stop and one on either side, cut at the edge."""
+    """Pixels of the groups from start to stop and one more on either side, cut at the edges."""
     return slice(max((math.floor(start) - 1) * group, 0), min((math.ceil(stop) + 1) * group, size))

@@ -1,4 +1,4 @@
-"""The files of MapLibre GL JS: from a folder, else from the npm registry once, checked and kept."""
+"""The files of MapLibre GL JS: from a folder, or downloaded once from the npm registry, checked and cached."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from typing import Final
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import first_line
 
-#: The version that the page is written for.
+#: Version that the page is written for.
 VERSION: Final = "6.17.0"
 
-
-#: Where it is published, and what the registry says of its bytes.
+#: Where it is published, and the registry's checksum.
 TARBALL: Final = f"https://registry.npmjs.org/maplibre-gl/-/maplibre-gl-{VERSION}.tgz"
-
 
 INTEGRITY: Final = "sha512-2chIZwpLGenoUQOcnm9Pk4SLbA8ppNFq8jlpXiq9vcYm3Y1wJ3fc82FL0GLwBaPYJCLzPv/mC46KEupVov75rQ=="
 
-
-#: What the page needs of it: path in the package by name.
+#: The files that the page needs: path in the package by name.
 FILES: Final = {
     "maplibre-gl.mjs": "dist/maplibre-gl.mjs",
     "maplibre-gl-worker.mjs": "dist/maplibre-gl-worker.mjs",
@@ -34,25 +31,23 @@ FILES: Final = {
     "LICENSE.txt": "LICENSE.txt",
 }
 
-
-#: More than the tarball and than any file in it that is needed.
+#: Limit for the tarball and for each file.
 _MOST_BYTES: Final = 64 << 20
-
 
 _TIMEOUT_S: Final = 60
 
 
 def maplibre_files(given: Path | None, cache: Path) -> dict[str, Path]:
-    """Where the files lie, by name.
+    """Paths of the files, by name.
 
     Args:
-        given: the unpacked npm package or its `dist` folder, of any version that the page works with; or the tarball
-            of `VERSION`. None takes what `cache` holds, and fills it from the registry where it holds nothing.
-        cache: a folder that is this program's own.
+        given: the unpacked npm package or its `dist` folder, of any version that works with the page; or the tarball of
+            `VERSION`. None takes the files in `cache`, downloading them if they are missing.
+        cache: a folder of this program.
 
     Raises:
-        ConfigError: `given` holds no MapLibre GL JS.
-        DifffusrError: the registry cannot be reached, its bytes are others than expected, or the cache cannot be
+        ConfigError: `given` has no MapLibre GL JS.
+        DifffusrError: the registry cannot be reached, sends other bytes than expected, or the cache cannot be
             written.
     """
     if given is not None and given.is_dir():
@@ -69,7 +64,7 @@ def _in_folder(folder: Path) -> dict[str, Path]:
         if all(path.is_file() for path in files.values()):
             return files
     raise ConfigError(
-        f"--maplibre: {folder} holds no MapLibre GL JS; expected dist/maplibre-gl.mjs and its neighbours, as "
+        f"--maplibre: {folder} has no MapLibre GL JS; expected dist/maplibre-gl.mjs and its neighbours, as "
         f"`npm pack maplibre-gl@{VERSION}` packs them"
     )
 
@@ -90,23 +85,23 @@ def _downloaded(url: str) -> bytes:
             data: bytes = answer.read(_MOST_BYTES)
     except (OSError, ValueError) as error:
         raise DifffusrError(
-            f"{url}: cannot be fetched ({first_line(error)}); fetch it on a machine that can, and give it with "
+            f"{url}: cannot be fetched ({first_line(error)}); download it on another machine and give it with "
             "--maplibre FILE"
         ) from None
     return data
 
 
 def _checked(data: bytes, given: Path | None) -> bytes:
-    """The bytes, if they are those that were published."""
+    """The bytes, if they are the published ones."""
     if "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode() != INTEGRITY:
         if given is not None:
             raise ConfigError(f"--maplibre: {given} is not the tarball of maplibre-gl {VERSION}; take {TARBALL}")
-        raise DifffusrError(f"{TARBALL}: other bytes came than were published; try again, or on another network")
+        raise DifffusrError(f"{TARBALL}: the download differs from what was published; try again, or elsewhere")
     return data
 
 
 def _unpack(tarball: bytes, folder: Path) -> None:
-    """Put the files in a folder, which appears whole."""
+    """Unpack the files into a folder, atomically."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))

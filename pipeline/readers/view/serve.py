@@ -1,4 +1,4 @@
-"""Serve the map of a cube until told to stop."""
+"""Serve the map of a cube until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from difffusr.pipeline.readers.view.maplibre import maplibre_files
 from difffusr.pipeline.readers.view.server import map_app
 from difffusr.pipeline.storage.objects import Storage
 
-#: Seconds that answers on their way may take after the order to stop.
+#: Seconds that answers in progress may take after a signal to stop.
 _GRACE_S = 2
 
 
@@ -34,37 +34,37 @@ def serve_map(
     port: int,
     maplibre: Path | None,
     cache: Path,
-    told: Callable[[str], None],
+    on_ready: Callable[[str], None],
     browse: Callable[[str], object] | None,
 ) -> None:
     """Serve the map of a cube until SIGINT or SIGTERM.
 
     Args:
         storage: the cube.
-        host: name or address to listen at.
-        port: to listen at, 0 for any that is free.
+        host: name or address to listen on.
+        port: to listen on, 0 for any free one.
         maplibre, cache: see `maplibre_files`.
-        told: called with the map's URL once it can be opened.
-        browse: called with the same URL; None opens nothing.
+        on_ready: called with the map's URL once it can be opened.
+        browse: called with the same URL, in a thread; None opens nothing.
 
     Raises:
-        ConfigError: host and port cannot be listened at; `maplibre` holds no MapLibre GL JS.
+        ConfigError: cannot listen on host and port; `maplibre` has no MapLibre GL JS.
         StoreError: the cube cannot be read.
-        DifffusrError: MapLibre GL JS cannot be had.
+        DifffusrError: MapLibre GL JS cannot be fetched.
     """
-    # Rasterio says it of arrays in memory whose place it is told beside them.
+    # Rasterio warns about arrays in memory, whose georeference is passed separately.
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     with _listening(host, port) as listener:
         cube = map_cube(Cube(storage))
         app = map_app(cube, maplibre_files(maplibre, cache), _names_of(host))
         config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=_GRACE_S)
         url = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
-        server = _Server(config, lambda: _announce(url, told, browse))
+        server = _Server(config, lambda: _announce(url, on_ready, browse))
         server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers; a signal ends it and nothing more."""
+    """Reports when it is ready; a signal stops the server but not the program."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -77,7 +77,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Uvicorn's own raises the signal anew when the server has ended."""
+        """As uvicorn's, which however raises the signal again after the server has ended."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -89,10 +89,10 @@ class _Server(uvicorn.Server):
                 signal.signal(one, handler)
 
 
-def _announce(url: str, told: Callable[[str], None], browse: Callable[[str], object] | None) -> None:
-    told(url)
+def _announce(url: str, on_ready: Callable[[str], None], browse: Callable[[str], object] | None) -> None:
+    on_ready(url)
     if browse is not None:
-        # A browser may take its time to start: the server does not wait for it.
+        # A browser may start slowly; the server does not wait for it.
         threading.Thread(target=browse, args=(url,), daemon=True).start()
 
 
@@ -102,29 +102,29 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        # Python adds the address to the system's own words; what names mean has numbers of its own, below 0.
+        # Python adds the address to the system's message. Errors of name lookup have numbers below 0.
         code = getattr(error, "errno", None) or 0
         said = os.strerror(code) if code > 0 else first_line(error)
         raise ConfigError(
-            f"{host}, port {port}: cannot be listened at ({said}); choose another --port, or 0 for any that is free"
+            f"{host}, port {port}: cannot be listened on ({said}); choose another --port, or 0 for any free one"
         ) from None
     with listener:
         yield listener
 
 
 def _names_of(host: str) -> list[str]:
-    """Names by which a browser may call a server that listens there."""
+    """Host names that a browser may use for a server that listens there."""
     local = ["localhost", "127.0.0.1", "[::1]"]
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return [host, *local] if host != "localhost" else local
-    # Who listens at an address that others reach has chosen to be called by whatever name.
+    # Whoever listens on an address that others can reach accepts any name.
     return local if address.is_loopback else ["*"]
 
 
 def _in_url(host: str) -> str:
-    """A host as a URL has it, on this machine where it listens everywhere."""
+    """A host as in a URL; this machine if it listens everywhere."""
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

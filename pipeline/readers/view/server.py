@@ -1,4 +1,4 @@
-"""The web application of a map: the page, MapLibre's files, what the cube is, tiles, spectra and ranges."""
+"""The web application of a map: page, MapLibre's files, description of the cube, tiles, spectra, ranges."""
 
 from __future__ import annotations
 
@@ -24,14 +24,12 @@ from difffusr.pipeline.readers.view.tiles import TILE_PX, ZOOMS, Style, Tiles
 
 _PAGE: Final = Path(__file__).with_name("page")
 
-
 _TYPES: Final = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript",
     ".svg": "image/svg+xml", ".txt": "text/plain",
 }  # fmt: skip
 
-
-#: Nothing but this server's own files; MapLibre decodes tiles through blobs and has its icons in its style sheet.
+#: Only this server's own files may load. MapLibre decodes tiles through blobs and has its icons in its style sheet.
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -42,7 +40,6 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-
 Averaged = Annotated[bool, Query(description="Averaged to 10 m.")]
 
 
@@ -50,10 +47,10 @@ def map_app(cube: MappedCube, maplibre: Mapping[str, Path], hosts: Sequence[str]
     """The application.
 
     Args:
-        cube: what it shows.
+        cube: to show.
         maplibre: MapLibre's files by name.
-        hosts: names by which it may be called; others are refused, so that no web site can read the cube by giving its
-            own name this machine's address.
+        hosts: host names it answers to; others are refused, so that no web site can read the cube by pointing its own
+            name at this machine (DNS rebinding).
     """
     app = FastAPI(title="difffusr view", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
@@ -85,9 +82,9 @@ def _serve_files(app: FastAPI, page: Mapping[str, Path], maplibre: Mapping[str, 
 
 
 def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles) -> None:
-    said = described(cube, tiles)
+    description = describe_cube(cube, tiles)
 
-    def look(layer: str, period: str, averaged: bool) -> Style:
+    def style_of(layer: str, period: str, averaged: bool) -> Style:
         for what, name, known in (("layer", layer, cube.layers), ("period", period, cube.periods)):
             if name not in known:
                 raise HTTPException(404, f"there is no {what} {name!r}; there are {', '.join(known)}")
@@ -95,21 +92,21 @@ def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles) -> None:
 
     @app.get("/cube.json")
     def describe() -> JSONResponse:
-        return JSONResponse(said, headers={"Cache-Control": "no-store"})
+        return JSONResponse(description, headers={"Cache-Control": "no-store"})
 
     @app.get("/tiles/{layer}/{period}/{z}/{x}/{y}.png")
     def tile(
         layer: str, period: str, z: int, x: int, y: int,
         low: float | None = None, high: float | None = None, averaged: Averaged = False,
     ) -> Response:  # fmt: skip
-        wanted = look(layer, period, averaged)
+        style = style_of(layer, period, averaged)
         if z not in ZOOMS:
             raise HTTPException(404, f"there is no zoom {z}; there are {ZOOMS[0]} to {ZOOMS[-1]}")
         if not (0 <= x < 2**z and 0 <= y < 2**z):
             raise HTTPException(404, f"there is no tile {x}, {y} at zoom {z}")
-        darkest, brightest = _range(wanted.layer, low, high)
+        darkest, brightest = _range(style.layer, low, high)
         try:
-            picture = tiles.tile(wanted, z, x, y, darkest, brightest)
+            picture = tiles.tile(style, z, x, y, darkest, brightest)
         except NothingThereError:
             return Response(status_code=204)
         return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
@@ -120,7 +117,7 @@ def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles) -> None:
     ) -> dict[str, float]:
         if not all(map(math.isfinite, (west, south, east, north))):
             raise HTTPException(422, "west, south, east, north: expected degrees")
-        low, high = tiles.range_of(look(layer, period, averaged), (west, south, east, north))
+        low, high = tiles.range_of(style_of(layer, period, averaged), (west, south, east, north))
         return {"low": low, "high": high}
 
     @app.get("/spectrum")
@@ -137,8 +134,8 @@ def _range(layer: Layer, low: float | None, high: float | None) -> tuple[float, 
     return low, high
 
 
-def described(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
-    """What the page has to know of the cube before it draws anything."""
+def describe_cube(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
+    """What the page needs to know about the cube before it draws."""
     first, last = tiles.zooms
     return {
         "name": cube.url.rstrip("/").rsplit("/", 1)[-1],
@@ -160,11 +157,11 @@ def described(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
             for label, (start, end) in cube.periods.items()
         ],
         "bands": [{"name": band, "nm": WAVELENGTH_NM[band], "gsd_m": GSD_M[band]} for band in BANDS],
-        "layers": [_described_layer(layer, cube) for layer in cube.layers.values()],
+        "layers": [_describe_layer(layer, cube) for layer in cube.layers.values()],
     }
 
 
-def _described_layer(layer: Layer, cube: MappedCube) -> dict[str, Any]:
+def _describe_layer(layer: Layer, cube: MappedCube) -> dict[str, Any]:
     labels = label_colours(layer, cube.flags, cube.scenes) if layer.kind == "labels" else {}
     return {
         "name": layer.name,
@@ -186,7 +183,7 @@ def _described_layer(layer: Layer, cube: MappedCube) -> dict[str, Any]:
 
 
 def _version(cube: MappedCube) -> str:
-    """Another one for another cube, or another state of it: tiles of one are never taken for those of the other."""
+    """Differs between cubes and between states of a cube, so that cached tiles of one are not used for another."""
     states = [
         [zone.epsg, level.gsd_m, level.data.attrs.get("difffusr:lineage"), level.data.attrs.get("difffusr:periods")]
         for zone in cube.zones.values()
@@ -196,7 +193,7 @@ def _version(cube: MappedCube) -> str:
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """One line of text for whatever goes wrong, and the same headers on every answer."""
+    """Errors as one line of text, and the same headers on every answer."""
 
     @app.middleware("http")
     async def headers(request: Request, call_next: Any) -> Response:
@@ -206,18 +203,18 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(NothingThereError)
     @app.exception_handler(TooWideError)
-    async def nothing(request: Request, error: LookupError) -> Response:
+    async def nothing(_: Request, error: LookupError) -> Response:
         return PlainTextResponse(f"{error.args[0]}\n", 404)
 
     @app.exception_handler(StoreError)
-    async def unreadable(request: Request, error: StoreError) -> Response:
+    async def unreadable(_: Request, error: StoreError) -> Response:
         return PlainTextResponse(f"{error}\n", 502)
 
     @app.exception_handler(StarletteHTTPException)
-    async def refused(request: Request, error: StarletteHTTPException) -> Response:
+    async def refused(_: Request, error: StarletteHTTPException) -> Response:
         return PlainTextResponse(f"{error.detail}\n", error.status_code)
 
     @app.exception_handler(RequestValidationError)
-    async def misunderstood(request: Request, error: RequestValidationError) -> Response:
+    async def misunderstood(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         return PlainTextResponse(f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}\n", 422)

@@ -1,4 +1,4 @@
-"""All that a cube says of one place: spectra, indices, quality and scene, period by period."""
+"""One pixel of a cube: spectra, indices, quality and scene, period by period."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from difffusr.pipeline.readers.view.levels import MappedCube, MappedZone, Nothin
 
 
 def spectrum(cube: MappedCube, lon: float, lat: float) -> dict[str, Any]:
-    """What the pixel at a place is, for every period.
+    """The pixel at a place, in every period.
 
     Args:
         lon, lat: in degrees.
 
     Returns:
         `epsg`, `easting` and `northing` (m) of the pixel's centre, its `outline` and that of its 10 m pixel (degrees),
-        and `periods`: of each `label`, by band `reflectance` and `averaged` to 10 m, `std` where the cube has it,
-        `indices` by layer, `quality` and `scene`. None where there is nothing.
+        and `periods`: for each its `label`, by band `reflectance` and `averaged` to 10 m, `std` if the cube has it,
+        `indices` by layer, `quality` and `scene`. None where there is no data.
 
     Raises:
         NothingThereError: no zone reaches there.
         StoreError: the cube cannot be read.
     """
-    turned = (lon + 180) % 360 - 180
-    said: dict[str, Any] | None = None
-    for zone in cube.zones_near(utm_epsg(turned, lat)):
-        place = _place(zone, turned, lat)
+    wrapped = (lon + 180) % 360 - 180
+    empty: dict[str, Any] | None = None
+    for zone in cube.zones_near(utm_epsg(wrapped, lat)):
+        place = _place(zone, wrapped, lat)
         if place is None:
             continue
         with reading(cube.url):
             here = _at(cube, zone, *place)
-        # A zone that reaches there may still hold nothing where its neighbour does.
+        # A zone that reaches there may have no data where its neighbour has some.
         if any(period["quality"]["value"] for period in here["periods"]):
             return here
-        said = said or here
-    if said is None:
+        empty = empty or here
+    if empty is None:
         raise NothingThereError(f"the cube does not reach {lat:.5f}, {lon:.5f}")
-    return said
+    return empty
 
 
 def _place(zone: MappedZone, lon: float, lat: float) -> tuple[int, int] | None:
@@ -82,7 +82,7 @@ def _at(cube: MappedCube, zone: MappedZone, row: int, col: int) -> dict[str, Any
 
 
 def _of_period(cube: MappedCube, block: xr.Dataset, y: int, x: int) -> dict[str, Any]:
-    """Of one period's block (band, y, x) its pixel (y, x)."""
+    """The pixel (y, x) of one period's block (band, y, x)."""
 
     def spectra(name: str) -> NDArray[np.float64]:
         stored = block[name].values
@@ -117,12 +117,12 @@ def _indices(cube: MappedCube, own: NDArray[np.float64]) -> dict[str, float | No
 
 
 def _or_none(values: NDArray[np.floating]) -> list[float | None]:
-    """As JSON can hold them, to a thousandth of what is stored."""
+    """For JSON: NaN as None, rounded to a thousandth of a stored step."""
     return [round(float(value), 7) if np.isfinite(value) else None for value in values]
 
 
 def _outline(epsg: int, easting: float, northing: float, side_m: float) -> list[list[float]]:
-    """Ring of longitude and latitude around a square."""
+    """A ring of longitudes and latitudes around a square."""
     half = side_m / 2
     x = easting + half * np.array([-1, 1, 1, -1, -1])
     y = northing + half * np.array([1, 1, -1, -1, 1])

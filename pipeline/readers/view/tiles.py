@@ -1,7 +1,7 @@
-"""Tiles of web Mercator of a cube, over all its zones.
+"""Web Mercator tiles of a cube, across all its zones.
 
-Every reading is bounded: a tile is made of the coarsest level that is as fine as the tile, at most `MOST_RATIO` times
-finer. That is 2048 pixels a side, 81 chunks of 256 pixels; of a full pyramid half of it a side, 25 chunks.
+Every read is bounded: a tile is made from the coarsest level that is as fine as the tile, at most `MOST_RATIO` times
+finer. That is 2048 pixels a side, or 81 chunks of 256 pixels; with a full pyramid half of that, 25 chunks.
 """
 
 from __future__ import annotations
@@ -40,37 +40,31 @@ from difffusr.pipeline.readers.view.levels import (
 #: Side of a tile in pixels.
 TILE_PX: Final = 512
 
-
-#: Zooms at which there may be tiles.
+#: Zooms that may have tiles.
 ZOOMS: Final = range(23)
 
+#: Tiles whose numbers are cached, so that new colours need no reading; each takes up to 2.3 MB.
+_CACHED: Final = 96
 
-#: Tiles whose numbers are kept, so that other colours need no reading; each takes up to 2.3 MB.
-_KEPT: Final = 96
+#: Locks shared by all reads.
+_LOCKS: Final = 64
 
-
-#: Locks that readings share.
-_TURNS: Final = 64
-
-
-#: Web Mercator's radius of the Earth and half the side of its square in metres, and the latitude that it reaches.
+#: Web Mercator's Earth radius and half the side of its square in metres, and the latitude that it reaches.
 _RADIUS_M: Final = 6_378_137
 
-
 _HALF_M: Final = math.pi * _RADIUS_M
-
 
 _MOST_LAT: Final = 85.05
 
 
 @dataclass(frozen=True)
 class Style:
-    """What of a cube is drawn.
+    """What to draw of a cube.
 
     Attributes:
-        layer: how.
-        period: label of when.
-        averaged: averaged to 10 m instead of as it is. Labels are shown as they are.
+        layer: to draw.
+        period: its label.
+        averaged: averaged to 10 m instead of full resolution. Labels are never averaged.
     """
 
     layer: Layer
@@ -83,42 +77,42 @@ class Tiles:
 
     def __init__(self, cube: MappedCube) -> None:
         self.cube = cube
-        self._kept = lru_cache(maxsize=_KEPT)(self._read)
-        # Both sides of a map may ask for the same numbers at once: they are read once.
-        self._turns = [Lock() for _ in range(_TURNS)]
+        self._cached_read = lru_cache(maxsize=_CACHED)(self._read)
+        # Both sides of a map may ask for the same numbers at once; the lock makes sure that they are read once.
+        self._locks = [Lock() for _ in range(_LOCKS)]
 
-    def tile(self, look: Style, zoom: int, col: int, row: int, low: float, high: float) -> bytes:
-        """A tile as PNG, transparent where there is nothing.
+    def tile(self, style: Style, zoom: int, col: int, row: int, low: float, high: float) -> bytes:
+        """A tile as PNG, transparent where there is no data.
 
         Args:
-            zoom, col, row: as XYZ tiles are counted; a tile has `TILE_PX` pixels a side.
+            zoom, col, row: of the XYZ tile, which has `TILE_PX` pixels a side.
             low, high: see `Layer`.
 
         Raises:
-            NothingThereError: the cube has nothing there.
-            TooWideError: it has nothing as coarse as that.
+            NothingThereError: the cube has no data there.
+            TooWideError: the cube has no level that coarse.
             StoreError: the cube cannot be read.
         """
         side = 2 * _HALF_M / 2**zoom
         west, north = col * side - _HALF_M, _HALF_M - row * side
         bounds = (west, north - side, west + side, north)
         if _ground_m(bounds) >= GSD_10_M:
-            look = replace(look, averaged=False)
-        with self._turns[hash((look, bounds)) % _TURNS]:
-            stored = self._kept(look, bounds)
-        colours, seen = self._colours(look.layer, stored, low, high)
+            style = replace(style, averaged=False)
+        with self._locks[hash((style, bounds)) % _LOCKS]:
+            stored = self._cached_read(style, bounds)
+        colours, seen = self._colours(style.layer, stored, low, high)
         picture = ImageData(np.ma.MaskedArray(colours, mask=np.broadcast_to(~seen, colours.shape)))
         return bytes(picture.render(img_format="PNG", zlevel=1))
 
-    def range_of(self, look: Style, degrees: Bounds, shares: tuple[float, float] = (2, 98)) -> tuple[float, float]:
-        """Between which numbers most of a view lies.
+    def range_of(self, style: Style, degrees: Bounds, shares: tuple[float, float] = (2, 98)) -> tuple[float, float]:
+        """The range that most numbers of a view lie in.
 
         Args:
             degrees: west, south, east, north of the view.
             shares: percentiles.
 
         Raises:
-            NothingThereError: the cube has nothing in the view.
+            NothingThereError: the cube has no data in the view.
             TooWideError: the view is too wide.
             StoreError: the cube cannot be read.
         """
@@ -126,20 +120,20 @@ class Tiles:
         if not (west < east and south < north):
             raise NothingThereError("the view has no extent; give west, south, east, north in degrees")
         shown = numbers(
-            look.layer, self._physical(look.layer, self._read(look, (*_metres(west, south), *_metres(east, north))))
+            style.layer, self._physical(style.layer, self._read(style, (*_metres(west, south), *_metres(east, north))))
         )
         seen = shown[np.isfinite(shown)]
         if not seen.size:
-            raise NothingThereError("the cube has nothing in this view")
+            raise NothingThereError("the cube has no data in this view")
         low, high = np.percentile(seen, shares)
         return float(low), float(high)
 
     @property
     def zooms(self) -> tuple[int, int]:
-        """The first zoom at which every tile can be made, and the last that shows more than the one before."""
+        """The first zoom at which every tile can be made, and the last that shows more detail than the one before."""
         zones = self.cube.zones.values()
         coarsest, finest = min(zone.levels[-1].gsd_m for zone in zones), min(zone.levels[0].gsd_m for zone in zones)
-        # Ground pixels are largest where the cube is nearest to the equator; a tile may reach a little nearer.
+        # Ground pixels are largest where the cube is nearest to the equator; a tile may reach slightly nearer.
         lat = min(0.0 if zone.extent[1] < 0 < zone.extent[3] else min(map(abs, zone.extent[1::2])) for zone in zones)
         side = [2 * _HALF_M / TILE_PX / 2**z * math.cos(math.radians(max(lat - 180 / 2**z, 0))) for z in ZOOMS]
         first = next(zoom for zoom in ZOOMS if side[zoom] <= coarsest * MOST_RATIO)
@@ -150,44 +144,44 @@ class Tiles:
     # Reading
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _read(self, look: Style, bounds: Bounds) -> NDArray[Any]:
-        """(bands, h, w) masked array of numbers as stored within bounds of web Mercator in metres, the longer side of
+    def _read(self, style: Style, bounds: Bounds) -> NDArray[Any]:
+        """(bands, h, w) masked array of stored numbers within bounds of web Mercator in metres; the longer side has
         `TILE_PX` pixels."""
         west, south, east, north = bounds
         step = max(east - west, north - south) / TILE_PX
         shape = max(1, round((north - south) / step)), max(1, round((east - west) / step))
         home = utm_epsg(*_degrees((west + east) / 2, (south + north) / 2))
-        zones = [zone for zone in self.cube.zones_near(home) if look.period in zone.steps]
-        read = partial(self._of_zone, look, bounds=bounds, shape=shape)
+        zones = [zone for zone in self.cube.zones_near(home) if style.period in zone.steps]
+        read = partial(self._of_zone, style, bounds=bounds, shape=shape)
         try:
             with reading(self.cube.url):
                 image, _ = mosaic_reader(zones, read, threads=0)
         except EmptyMosaicError:
-            raise NothingThereError("the cube has nothing there") from None
+            raise NothingThereError("the cube has no data there") from None
         return image.array
 
-    def _of_zone(self, look: Style, zone: MappedZone, *, bounds: Bounds, shape: tuple[int, int]) -> ImageData:
-        """What one zone has there.
+    def _of_zone(self, style: Style, zone: MappedZone, *, bounds: Bounds, shape: tuple[int, int]) -> ImageData:
+        """The part of one zone.
 
         Raises:
-            TileOutsideBounds: nothing.
+            TileOutsideBounds: the zone has no data there.
         """
         ground_m = _ground_m(bounds)
-        name, spectral = look.layer.variable, look.layer.variable.startswith("reflectance")
-        fine = look.averaged and spectral and ground_m < GSD_10_M
+        name, spectral = style.layer.variable, style.layer.variable.startswith("reflectance")
+        fine = style.averaged and spectral and ground_m < GSD_10_M
         level = _level_of_10_m(zone) if fine else zone.level_for(ground_m)
         factor = round(GSD_10_M / level.gsd_m) if fine else 1
         here = transform_bounds(WEB_MERCATOR_CRS, f"EPSG:{zone.epsg}", *bounds)
         window = level.window(here, factor) if np.isfinite(here).all() else None
         if window is None:
             raise TileOutsideBounds("outside the zone")
-        part = level.data[[name]].isel(time=zone.steps[look.period], y=window[0], x=window[1])
-        if look.layer.band_indices is not None:
-            part = part.isel(band=look.layer.band_indices)
+        part = level.data[[name]].isel(time=zone.steps[style.period], y=window[0], x=window[1])
+        if style.layer.band_indices is not None:
+            part = part.isel(band=style.layer.band_indices)
         part = part.load()
         if factor > 1:
             part = _block_means(part, name, factor, self.cube.fills[name])
-        # What is drawn larger than it is keeps its edges; labels have no mean.
+        # Enlarged pixels keep sharp edges; labels have no mean.
         method = "average" if spectral and ground_m > level.gsd_m * factor else "nearest"
         options: Options = {"nodata": self.cube.fills[name]}
         with Reader(self.cube.url, name, opener=lambda *_, **__: part, options=options) as reader:
@@ -205,7 +199,7 @@ class Tiles:
     def _colours(
         self, layer: Layer, stored: NDArray[Any], low: float, high: float
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """(3, h, w) red, green, blue, and (h, w) where there is something."""
+        """(3, h, w) red, green, blue, and (h, w) where there is data."""
         if layer.kind == "labels":
             table = self._label_table(layer)
             value = np.minimum(np.ma.getdata(stored)[0].astype(np.intp), len(table) - 1)
@@ -214,12 +208,12 @@ class Tiles:
         return coloured(shown, low, high, layer.colours), np.asarray(np.isfinite(shown).all(axis=0))
 
     def _physical(self, layer: Layer, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Numbers as the variable means them, NaN where there is nothing."""
+        """Stored numbers scaled to the variable's unit, NaN where there is no data."""
         values = np.ma.getdata(stored).astype(np.float32) * np.float32(self.cube.scales[layer.variable])
         return np.where(np.ma.getmaskarray(stored), np.float32(np.nan), values)
 
     def _label_table(self, layer: Layer) -> NDArray[np.uint8]:
-        """(n, 3) colours by number; the last one is for numbers that have none."""
+        """(n, 3) colours by number; the last one is for numbers without a colour."""
         named = label_colours(layer, self.cube.flags, self.cube.scenes)
         table = np.full((max(named, default=0) + 2, 3), 136, np.uint8)
         table[list(named)] = rgb([label.colour for label in named.values()])
@@ -227,18 +221,18 @@ class Tiles:
 
 
 def _ground_m(bounds: Bounds) -> float:
-    """Side on the ground of a drawn pixel in the middle of bounds of web Mercator, in metres."""
+    """Size on the ground, in metres, of a drawn pixel in the middle of bounds of web Mercator."""
     west, south, east, north = bounds
     return max(east - west, north - south) / TILE_PX / math.cosh((south + north) / 2 / _RADIUS_M)
 
 
 def _level_of_10_m(zone: MappedZone) -> Level:
-    """The level that is 10 m already, else the finest."""
+    """The 10 m level if there is one, else the finest."""
     return next((level for level in zone.levels if level.gsd_m == GSD_10_M), zone.levels[0])
 
 
 def _block_means(part: xr.Dataset, name: str, factor: int, fill: int) -> xr.Dataset:
-    """Means of whole blocks over what is there, rounded to the numbers that are stored."""
+    """Means over blocks of the pixels with data, rounded to stored numbers."""
     array = part[name]
     mean = array.where(array != fill).coarsen(y=factor, x=factor, boundary="pad").mean()
     rounded = mean.round().fillna(fill).astype(array.dtype).assign_attrs(array.attrs)
@@ -246,12 +240,12 @@ def _block_means(part: xr.Dataset, name: str, factor: int, fill: int) -> xr.Data
 
 
 def _degrees(x: float, y: float) -> tuple[float, float]:
-    """Longitude, within half a turn of 0, and latitude of metres of web Mercator."""
+    """Longitude in ±180° and latitude from metres of web Mercator."""
     lon = math.degrees(x / _RADIUS_M)
     return (lon + 180) % 360 - 180, math.degrees(math.atan(math.sinh(y / _RADIUS_M)))
 
 
 def _metres(lon: float, lat: float) -> tuple[float, float]:
-    """Metres of web Mercator of degrees."""
+    """Metres of web Mercator from degrees."""
     lat = math.radians(min(max(lat, -_MOST_LAT), _MOST_LAT))
     return math.radians(lon) * _RADIUS_M, math.asinh(math.tan(lat)) * _RADIUS_M

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from shapely.geometry import box
 
 from difffusr.pipeline.geo.grid import Grid
-from difffusr.pipeline.plan.causes import Reason
 from difffusr.pipeline.plan.diff import Difference, compare, difference_rows
+from difffusr.pipeline.plan.reasons import Reason
 from difffusr.pipeline.plan.tables import Chips, Plan, Shards, StoredPlan
 from difffusr.pipeline.scenes.item import Scene
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 import numpy as np
-import pytest
 import shapely
 
 from difffusr.pipeline.config.sections import ScenesSection
 from difffusr.pipeline.geo.grid import Grid
-from difffusr.pipeline.plan.looks import Cells, Look, size_of
+from difffusr.pipeline.plan.looks import Cells, Look
 from difffusr.pipeline.plan.ranking import Candidates, Strip, rank_strip
 from difffusr.pipeline.scenes.item import Scene
 
@@ -134,11 +133,3 @@ def test_chips_that_no_scene_shows_are_left_out():
     for policy in ("clearest", "neighbours"):
         assert len(ranked([scene(1)], [nothing], 3, policy=policy).row) == 0
         assert len(ranked([scene(1)], [look(columns(1.0))], 3, policy=policy).row) == 1
-
-
-@pytest.mark.parametrize("grid", [GRID, Grid(96, 24, 512, 256), Grid(384, 48), Grid(66, 6, 512, 256)])
-def test_cells_fit_chips_and_strides(grid):
-    cells = Cells.of(grid)
-    assert cells.side * cells.step_m == grid.chip_px * 10
-    assert cells.stride * cells.step_m == grid.stride_px * 10
-    assert size_of(np.full((2, cells.words), 2**64 - 1, np.uint64)).tolist() == [64 * cells.words] * 2

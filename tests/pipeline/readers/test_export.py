@@ -137,7 +137,7 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(cube, export, tmp_path)
     words = (cube, "--cog", tmp_path, "--period", "2023-01")
     code, _, error = export(*words)
     assert (code, error.count("\n"), there.read_text()) == (2, 1, "mine")
-    assert "is there already; add --overwrite" in error
+    assert "exists already; add --overwrite" in error
     assert [path.name for path in tmp_path.iterdir()] == [there.name]
     assert export(*words, "--overwrite")[0] == 0
     with rasterio.open(there) as file:
@@ -149,7 +149,7 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(cube, export, tmp_path)
     [
         (("--period", "2024-01"), "--period: the cube has no 2024-01; it has 2023-01, 2023-02", 2),
         (("--variable", "ndvi"), "--variable: the cube has no 'ndvi'; it has quality, reflectance, source", 2),
-        (("--bbox", "6,49,6.1,49.1"), f"shows nothing of this area in any period; it covers 500000, {1_799_680}", 2),
+        (("--bbox", "6,49,6.1,49.1"), f"does not cover this area in any period; it covers 500000, {1_799_680}", 2),
         (("--bbox", "6,49"), "--bbox: found 6,49, expected west,south,east,north", 2),
         (("--bbox", "6,49,6,50"), "--bbox: found 6,49,6,50, expected west,south,east,north", 2),
         (("--bbox", "1,2,3,4", "--area", "a.gpkg"), "--area and --bbox: give one of them", 2),

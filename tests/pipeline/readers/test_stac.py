@@ -195,10 +195,10 @@ def test_a_cube_that_does_not_say_its_weights_has_no_model(tmp_path):
 
 
 def test_a_footprint_at_180_degrees_stays_on_its_side():
-    from difffusr.pipeline.readers.stac import _in_degrees
+    from difffusr.pipeline.readers.stac import footprint_of
 
     # 160 km to 180 km east of the middle of zone 60, at 60° S: 177° + 3° is 167 km from it.
-    west, _, east, _ = _in_degrees(shapely.box(660_000, 3_300_000, 680_000, 3_340_000), 32760).bounds
+    west, _, east, _ = footprint_of(shapely.box(660_000, 3_300_000, 680_000, 3_340_000), 32760).bounds
     assert 179.8 < west < east <= 180.0
 
 

@@ -1,8 +1,8 @@
-// What the map shows, as the part of its address after #: an address that is given to others shows them the same.
+// The map's state as the part of its address after #, so that a shared address shows the same map.
 
 const NAMES = ["layer", "period", "compare", "at", "low", "high", "pin"];
 
-/** The address's state: a view {zoom, lat, lon} or null, and what is named in it. */
+/** The state in an address: a view {zoom, lat, lon} or null, and what else it names. */
 export function read(hash) {
   const found = new URLSearchParams(hash.replace(/^#/, ""));
   const state = {};

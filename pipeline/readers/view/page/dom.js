@@ -1,6 +1,6 @@
 // Small helpers of the page.
 
-/** The element of an id. */
+/** The element with an id. */
 export const $ = id => document.getElementById(id);
 
 /** A new element with properties and children. */
@@ -10,12 +10,12 @@ export function element(name, properties = {}, children = []) {
   return made;
 }
 
-/** A number to a thousandth. */
+/** A number rounded to thousandths. */
 export function round(value) {
   return Math.round(value * 1000) / 1000;
 }
 
-/** A number as text, with digits after the point if given, else as many as it has up to three. */
+/** A number as text: with this many decimals, else with up to three. */
 export function said(value, digits) {
   if (value === null || value === undefined) return "–";
   return (digits === undefined ? String(round(value)) : value.toFixed(digits)).replace("-", "−");

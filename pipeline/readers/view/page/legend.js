@@ -1,4 +1,4 @@
-// What the colours of a layer mean.
+// The legend of a layer.
 
 import { element, said } from "./dom.js";
 

@@ -1,18 +1,18 @@
-// The two maps of the stage, one over the other, in step: "after" is moved by people, "before" follows and is cut.
+// The two maps of the stage, one above the other: people move "after"; "before" follows and is clipped.
 
 import * as maplibregl from "../maplibre/maplibre-gl.mjs";
 import { graticule } from "./graticule.js";
 
-const SHARP = window.devicePixelRatio >= 1.5; // then a tile of 512 px covers 256 px of the page
+const SHARP = window.devicePixelRatio >= 1.5; // a tile of 512 px then covers 256 px of the page
 const EMPTY = { type: "FeatureCollection", features: [] };
 
 export class Sides {
-  /** elements: { after, before, degrees }; changed is called with true while tiles are on their way. */
+  /** elements: { after, before, degrees }; changed is called with true while tiles are loading. */
   constructor(cube, elements, view, credit, changed) {
     this.cube = cube;
     this.elements = elements;
     this.urls = new Map();
-    this.drawing = new Set(); // maps whose newest tiles are not all there
+    this.drawing = new Set(); // maps whose newest tiles are not all loaded
     this.changed = changed;
     this.count = 0;
     const usual = {
@@ -25,7 +25,7 @@ export class Sides {
       fadeDuration: 0,
       ...view,
     };
-    const words = { "Map.Title": "Map; Enter shows the spectrum of the middle" };
+    const words = { "Map.Title": "Map; Enter shows the spectrum at the centre" };
     this.after = new maplibregl.Map({ ...usual, container: elements.after, style: style(), locale: words });
     this.before = new maplibregl.Map({ ...usual, container: elements.before, style: style(), interactive: false });
     this.after.touchZoomRotate.disableRotation();
@@ -65,12 +65,12 @@ export class Sides {
     return { zoom: this.after.getZoom(), lat, lon: lng };
   }
 
-  /** What the view shows in degrees: west, south, east, north. */
+  /** The view in degrees: west, south, east, north. */
   get bounds() {
     return this.after.getBounds().toArray().flat();
   }
 
-  /** Whether the view is so wide that there are no tiles for it. */
+  /** Whether the view is too wide for tiles. */
   get tooWide() {
     return Math.round(this.after.getZoom() + (SHARP ? 1 : 0)) < this.cube.zooms[0];
   }
@@ -80,7 +80,7 @@ export class Sides {
     this.before.jumpTo({ center: [lon, lat], zoom });
   }
 
-  /** Draw tiles of these addresses; null for no "before". */
+  /** Draw tiles from these URLs; null for no "before". */
   show(after, before) {
     const was = this.elements.before.hidden;
     this.elements.before.hidden = before === null;
@@ -92,12 +92,12 @@ export class Sides {
     if (before !== null) this.draw(this.before, before);
   }
 
-  /** Left of `at`, a share of the width, is "before". */
+  /** Show "before" left of `at`, a share of the width. */
   cut(at) {
     this.elements.before.style.clipPath = `inset(0 ${((1 - at) * 100).toFixed(3)}% 0 0)`;
   }
 
-  /** Tiles under the lines; what was drawn stays until they are there. */
+  /** Tiles below the lines; the previous ones stay until the new ones are loaded. */
   draw(map, url) {
     if (this.urls.get(map) === url) return;
     this.urls.set(map, url);
@@ -153,7 +153,7 @@ export class Sides {
     );
   }
 
-  /** Outline a pixel, and the 10 m pixel that it belongs to; null for none. */
+  /** Outline a pixel and the 10 m pixel around it; null for none. */
   mark(place) {
     const features =
       place === null
@@ -198,7 +198,7 @@ export class Sides {
     ready(this.after, () => this.after.getSource("extent").setData({ type: "FeatureCollection", features }));
   }
 
-  /** Move a marked pixel out from under what covers a part of the stage, a DOMRect; `up` or to the left. */
+  /** Move a marked pixel out from under a DOMRect that covers part of the stage; `up` or to the left. */
   uncover(place, rect, up) {
     const stage = this.elements.after.getBoundingClientRect(),
       { x, y } = this.after.project(middle(place.outline));

@@ -1,10 +1,10 @@
-// The panel that tells all that the cube says of one pixel.
+// The panel about one pixel.
 
 import { axis, lineChart } from "./chart.js";
 import { $, element, said } from "./dom.js";
 
-/** Fill the panel. place: what the server says; state: { layer, period }; names: periods' names by label. */
-export function tell(cube, place, state, names) {
+/** Fill the panel. place: the server's answer; state: { layer, period }; names: periods' names by label. */
+export function showSpectrum(cube, place, state, names) {
   const now = place.periods.find(period => period.label === state.period) ?? place.periods[0];
   $("spectrum-title").textContent =
     place.periods.length > 1 || names.size > 1 ? `Spectrum, ${names.get(now.label)}` : "Spectrum";
@@ -28,11 +28,11 @@ function drawSpectrum(cube, now) {
   ];
   const x = { from: 400, to: 2250, ticks: [500, 1000, 1500, 2000].map(nm => [nm, String(nm)]), title: "nm" };
   const y = axis([...now.reflectance, ...now.averaged], 0, 0.1);
-  $("chart").replaceChildren(lineChart(lines, x, y, "Reflectance over wavelength; the table below has the numbers"));
+  $("chart").replaceChildren(lineChart(lines, x, y, "Reflectance over wavelength; the numbers are in the table below"));
   $("chart-names").replaceChildren(...lines.reverse().map(key));
 }
 
-/** What the layer shows, period by period: an index, or the bands of a composite. */
+/** The layer over all periods: an index, or the bands of a composite. */
 function drawSeries(cube, place, state, names) {
   $("series").hidden = place.periods.length < 2;
   if (place.periods.length < 2) return;
@@ -105,13 +105,13 @@ function sentence(cube, now, lat, lon) {
   );
 }
 
-/** The quality as the legend has it. */
+/** The quality, named as in the legend. */
 function quality(cube, now) {
   const { labels } = cube.layers.find(layer => layer.name === "quality");
   return labels.find(label => label.value === now.quality.value)?.name ?? now.quality.meaning;
 }
 
-/** The middle of a period, as milliseconds. */
+/** The middle of a period in milliseconds. */
 function middle(cube, label) {
   const { start, end } = cube.periods.find(period => period.label === label);
   return (Date.parse(start) + Date.parse(end)) / 2;

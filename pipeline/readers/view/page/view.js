@@ -1,16 +1,16 @@
-// What the map shows: the state, its controls, and its address.
+// The map's state, its controls, and its address.
 
 import * as address from "./address.js";
 import { $, element, round, said } from "./dom.js";
 import { legend } from "./legend.js";
 import { nameOf } from "./periods.js";
 import { Sides } from "./sides.js";
-import { tell } from "./spectrum.js";
+import { showSpectrum } from "./spectrum.js";
 import { divider } from "./swipe.js";
 
 const NONE = "nothing",
   TEN = "10m";
-const WAIT_MS = 250; // that a slider must rest before tiles are asked for
+const WAIT_MS = 250; // pause of a slider before tiles are requested
 
 const cube = await (await fetch("cube.json")).json();
 const layers = new Map(cube.layers.map(layer => [layer.name, layer]));
@@ -27,8 +27,8 @@ const usual = {
 };
 const state = { ...usual };
 
-let place = null; // what the server said of the pin
-let asked = 0; // how often it was asked
+let place = null; // the server's answer for the pin
+let asked = 0; // number of requests so far
 let noticeUntil = 0;
 let waiting, remembering; // timers
 const given = valid(address.read(location.hash));
@@ -73,7 +73,7 @@ function apply() {
   $("summary").textContent = `${layer.title} · ${names.get(state.period)}`;
   showRange(layer);
   $("legend").replaceChildren(...legend(layer, ...rangeOf(layer), cube.bands));
-  if (place) tell(cube, place, state, names);
+  if (place) showSpectrum(cube, place, state, names);
   const compared = state.compare !== NONE;
   sides.show(
     urlOf(state.period, false),
@@ -138,7 +138,7 @@ function busy(now) {
   document.documentElement.dataset.map = now ? "busy" : "settled";
 }
 
-/** Browsers count how often an address changes: only what rests is written down. */
+/** Browsers limit how often an address may change, so only settled states are written. */
 function remember() {
   clearTimeout(remembering);
   remembering = setTimeout(() => history.replaceState(null, "", address.write(state, sides.view)), 100);
@@ -262,7 +262,7 @@ async function fitRange() {
   apply();
 }
 
-/** Mark a place and tell what it is. */
+/** Mark a place and show its spectrum. */
 async function ask(lat, lon) {
   const number = ++asked;
   const found = await get(`spectrum?${new URLSearchParams({ lat, lon })}`);
@@ -272,20 +272,20 @@ async function ask(lat, lon) {
   $("spectrum").hidden = false;
   $("spectrum").scrollTop = 0;
   if (narrow.matches) openSheet(false);
-  $("said").textContent = tell(cube, place, state, names);
+  $("said").textContent = showSpectrum(cube, place, state, names);
   sides.mark(place);
   sides.uncover(place, $("spectrum").getBoundingClientRect(), narrow.matches);
   remember();
 }
 
-/** What the server answers; null, and said why, where it does not. */
+/** The server's answer; null, after a notice, if there is none. */
 async function get(path) {
   try {
     const answer = await fetch(path);
     if (answer.ok) return await answer.json();
     notify((await answer.text()).trim());
   } catch {
-    notify("The server does not answer any more; start difffusr view again");
+    notify("The server no longer answers; start difffusr view again");
   }
   return null;
 }
@@ -301,7 +301,7 @@ function dismiss() {
 
 // ---- helpers --------------------------------------------------------------------------------------------------------
 
-/** Of what an address says, what this cube has. */
+/** The part of an address's state that this cube has. */
 function valid({ view, ...known }) {
   if ("layer" in known && !layers.has(known.layer)) for (const name of ["layer", "low", "high"]) delete known[name];
   if (!names.has(known.period)) delete known.period;
@@ -315,7 +315,7 @@ function valid({ view, ...known }) {
 function extentOf(zones) {
   const [first, ...others] = zones.map(zone => zone.extent);
   return others.reduce((union, [west, south, east, north]) => {
-    const turn = Math.round((union[0] - west) / 360) * 360; // next to it, on whichever side of 180°
+    const turn = Math.round((union[0] - west) / 360) * 360; // next to it, on either side of 180°
     return [
       Math.min(union[0], west + turn),
       Math.min(union[1], south),

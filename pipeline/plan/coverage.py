@@ -1,0 +1,63 @@
+"""Which chips of which zones cover an area."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.geo.area import area_geometry
+from difffusr.pipeline.geo.grid import GSD_10_M, Grid
+from difffusr.pipeline.geo.zones import near_zone, territory, to_zone
+from difffusr.pipeline.scenes.item import Scene
+
+
+def chips_to_plan(
+    config: RunConfig, scenes: Sequence[Scene], grid: Grid
+) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows and columns of the chips to plan in each zone that has scenes."""
+    given = area_geometry(config)
+    seen: dict[int, BaseGeometry] = {}
+    for epsg in sorted({scene.epsg for scene in scenes}):
+        seen[epsg] = _union([scene.footprint for scene in scenes if scene.epsg == epsg])
+    area = _union(list(seen.values())) if isinstance(given, list) else given
+    return chips_of_zones(area, seen, grid)
+
+
+def chips_of_zones(
+    area: BaseGeometry, seen: Mapping[int, BaseGeometry], grid: Grid
+) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Each zone's chips over an area: rows and columns, by EPSG code.
+
+    A zone takes the chips whose core lies in its territory or within one overlap of it, so that the chips of two zones
+    share enough ground to blend. Where no scene of the home zone shows a place, a neighbour's scenes that reach across
+    the border are used.
+
+    Args:
+        area: in EPSG:4326.
+        seen: what the scenes of each zone show, in EPSG:4326.
+    """
+    collar_m = float(grid.overlap_px * GSD_10_M)
+    at_home = {epsg: shapely.intersection(seen[epsg], territory(epsg)) for epsg in seen}
+    orphaned = area.difference(shapely.union_all(list(at_home.values())))
+    chips = {}
+    for epsg in sorted(seen):
+        ground = [near_zone(area, epsg, collar_m)]
+        stray = shapely.intersection(orphaned, seen[epsg]).difference(territory(epsg))
+        if stray.area > 0:
+            ground.append(to_zone(stray, epsg))
+            orphaned = orphaned.difference(seen[epsg])
+        rows, cols = grid.chips_over(epsg, shapely.union_all(ground))
+        if len(rows):
+            chips[epsg] = rows, cols
+    return chips
+
+
+def _union(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
+    """The union of footprints. Many are the same to the metre: they are rounded first, and equal ones taken once."""
+    distinct = {shapely.to_wkb(shapely.normalize(shape)): shape for shape in shapely.set_precision(shapes, 1e-6)}
+    return shapely.union_all(list(distinct.values()))

@@ -1,0 +1,113 @@
+"""Is a cube seamless, and true to its scenes: seam ratio and residual of each band."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from difffusr.kernels.bands import BANDS, GROUPS, GSD_M, SCALE
+from difffusr.kernels.images.consistency import observe, sensor_for_group
+from difffusr.pipeline.geo.grid import ChipIndex, Grid
+from difffusr.pipeline.ground.pixels import DN_SCALE
+from difffusr.pipeline.plan.tables import ChipPlan, Chips
+from difffusr.pipeline.readers.seams import Read, networks_pixels, sampled_chips, seam_ratios, steps_at_chip
+from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, BandReport, is_seamless
+from difffusr.pipeline.scenes.chip import read_chip
+from difffusr.pipeline.scenes.item import Scene
+
+
+def measure_bands(
+    chips: Sequence[ChipPlan],
+    read: Read,
+    grid: Grid,
+    scenes: Mapping[str, Scene],
+    numbers: Mapping[str, int],
+    *,
+    allow_cloudy: bool,
+) -> list[BandReport]:
+    """Seams of chips and residual against their scenes, by band; measured at `sampled_chips`.
+
+    Args:
+        chips: all planned ones; seams are looked for where two of them meet.
+        read: reads the cube's pixels.
+        scenes: by id; a chip with a scene that is missing here has no residual.
+        numbers: the cube's number of each scene, by id.
+        allow_cloudy: whether the run filled gaps with cloudy pixels.
+
+    Raises:
+        ReadError: a scene cannot be read.
+    """
+    planned = _places(chips)
+
+    def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        steps = steps_at_chip(read, grid, chip.epsg, chip.index, planned)
+        if not chip.scenes or not all(scene in scenes for scene in chip.scenes):
+            return steps, np.zeros((len(BANDS), 2))
+        window = grid.chip_window(chip.index)
+        measured = read_chip(window, [scenes[s] for s in chip.scenes], allow_cloudy=allow_cloudy)
+        lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
+        pixels, source = networks_pixels(read, chip.epsg, window)
+        return steps, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
+
+    seams: list[NDArray[np.float64]] = []
+    residuals = np.zeros((len(BANDS), 2))
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for found, residual in pool.map(measure, sampled_chips(chips)):
+            seams.extend(found)
+            residuals += residual
+    ratios, errors = seam_ratios(seams)
+    return [_judged(i, ratios[i], errors[i], residuals[i]) for i in range(len(BANDS))]
+
+
+def _places(chips: Sequence[ChipPlan]) -> set[tuple[int, ChipIndex]]:
+    """Zone and place of every chip, without making a `ChipPlan` for each of millions in a table."""
+    if not isinstance(chips, Chips):
+        return {(chip.epsg, chip.index) for chip in chips}
+    columns = zip(chips.epsg.tolist(), chips.row.tolist(), chips.col.tolist(), strict=True)
+    return {(epsg, ChipIndex(row, col)) for epsg, row, col in columns}
+
+
+def _judged(i: int, seam_ratio: float, seam_error: float, residual: NDArray[np.float64]) -> BandReport:
+    """The figures of the i-th band; `residual`: sum and count."""
+    band = BANDS[i]
+    mean = float(residual[0] / residual[1]) if residual[1] else float("nan")
+    true_to_scenes = np.isnan(mean) or mean <= RESIDUAL_LIMIT[GSD_M[band]]
+    ok = bool(is_seamless(seam_ratio, seam_error) and true_to_scenes)
+    return BandReport(band, round(float(seam_ratio), 4), round(float(seam_error), 4), round(mean, 6), ok)
+
+
+def _residual(
+    pixels: NDArray[np.uint16],
+    source: NDArray[np.uint16],
+    measured: Mapping[int, NDArray[np.uint16]],
+    measured_source: NDArray[np.uint16],
+    grid: Grid,
+) -> NDArray[np.float64]:
+    """(bands, 2): sum and count of |cube as the sensor would see it − scene| in reflectance, where both show one scene.
+
+    Pixels within 60 m of the window's edge or of another scene are left out, because the sensor sees beyond them.
+    """
+    expected = measured_source.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+    same = (source == expected) & (source > 0)
+    cube = torch.from_numpy(pixels.astype(np.float32) / DN_SCALE)
+    out = np.zeros((len(BANDS), 2))
+    for gsd, bands in GROUPS.items():
+        n = grid.chip_px * 10 // gsd
+        factor = pixels.shape[-1] // n
+        order = [BANDS.index(band) for band in bands]
+        seen = observe(cube[order][None], sensor_for_group(gsd, n))[0].numpy()
+        difference = np.abs(seen - measured[gsd].astype(np.float32) / DN_SCALE)
+        good = erode(same.reshape(n, factor, n, factor).all(axis=(1, 3)), max(1, 60 // gsd))
+        out[order] = np.stack([difference[:, good].sum(axis=1), np.full(len(bands), float(good.sum()))], axis=1)
+    return out
+
+
+def erode(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """True where everything within `reach` pixels, diagonals included, is true; pixels beyond the edge are false."""
+    square = np.ones((2 * reach + 1, 2 * reach + 1), bool)
+    return np.asarray(ndimage.binary_erosion(mask, square), bool)

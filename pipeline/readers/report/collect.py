@@ -1,0 +1,169 @@
+"""Collect the contents of a report from a cube and, if it still exists, its staging folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from pydantic import ValidationError
+from pyproj import CRS, Transformer
+
+from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.cube.store import store_of
+from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
+from difffusr.pipeline.ground.urls import bare_href
+from difffusr.pipeline.plan.tables import StoredPlan
+from difffusr.pipeline.publish.publications import Publication
+from difffusr.pipeline.readers.report.crops import CROPS_EACH, choose_crops
+from difffusr.pipeline.readers.report.facts import CubeReport, PeriodReport, ZoneFacts
+from difffusr.pipeline.readers.report.reference import Reference
+from difffusr.pipeline.readers.report.run_records import RunRecords, read_publications
+from difffusr.pipeline.readers.report.seam_check import check_seams
+from difffusr.pipeline.readers.report.survey import survey_period
+from difffusr.pipeline.readers.report.windows import shard_side
+from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes.search import find_scenes
+from difffusr.pipeline.storage.objects import Storage
+
+#: Most periods, map cells and pictures on a page.
+MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
+
+#: Most shards of a cube whose objects are listed to add up their sizes.
+_MOST_LISTED = 20_000
+
+
+def collect(
+    cube: Cube, staging: Storage, config: RunConfig | None, periods: Sequence[str] = (), *, with_scenes: bool = True
+) -> CubeReport:
+    """Collect a cube's report with bounded effort, however large the cube is.
+
+    Takes memory for a shard or two, and reads per period a few thousand inner chunks of labels and some hundred of
+    reflectance.
+
+    Args:
+        staging: the cube's staging folder, which may be deleted.
+        config: the run's, if the cube was given by one.
+        periods: labels; the latest ones by default.
+        with_scenes: whether to read the source scenes.
+
+    Raises:
+        ConfigError: the cube has no such period.
+        StoreError: the cube cannot be read.
+    """
+    days = {label: found for epsg in cube.zones for label, (_, found) in cube.periods(epsg).items()}
+    labels = sorted(days, key=lambda label: days[label])
+    if lacking := [label for label in periods if label not in labels]:
+        raise ConfigError(f"--period: the cube has no {lacking[0]}; it has {', '.join(labels)}")
+    if len(set(periods)) > MOST_PERIODS:
+        raise ConfigError(f"--period: given {len(set(periods))} times, expected at most {MOST_PERIODS}")
+    chosen = [label for label in labels if label in periods] if periods else labels[-MOST_PERIODS:]
+    publications, notes = read_publications(staging)
+    reports = [_period(cube, staging, config, label, publications, len(chosen), with_scenes) for label in chosen]
+    zones = tuple(_zone(cube, epsg) for epsg in sorted(cube.zones))
+    return CubeReport(
+        bare_href(cube.storage.url),
+        cube.attributes,
+        zones,
+        _stored_bytes(cube),
+        tuple(labels),
+        tuple(reports),
+        publications,
+        notes,
+    )
+
+
+def _period(
+    cube: Cube,
+    staging: Storage,
+    config: RunConfig | None,
+    label: str,
+    publications: Sequence[Publication],
+    periods: int,
+    with_scenes: bool,
+) -> PeriodReport:
+    records = RunRecords.of(staging.child(f"runs/{label}"), _days(cube, label), publications)
+    notes = list(records.notes)
+    planned = records.planned_shards
+    survey = survey_period(cube, label, max(MOST_CELLS // periods, 1), planned)
+    scenes: Mapping[str, Scene] = {}
+    if records.plan is None:
+        notes.append("Without the plan the scenes of each chip are not known, so nothing is compared with them.")
+    elif not with_scenes:
+        notes.append("Reading scenes was switched off, so nothing is compared with them.")
+    else:
+        scenes, why = _scenes(_config(config, label, records.plan.manifest), records.plan)
+        notes += why
+    reference = Reference(cube, label, records.plan, _grid(cube, records.plan), scenes)
+    seams, why = check_seams(reference, survey)
+    crops, more = choose_crops(reference, survey, max(min(CROPS_EACH, MOST_CROPS // periods), 1))
+    size = shard_side(cube)
+    whole = all(cell.shards == 1 and cell.looked_at == size**2 for cell in survey.cells)
+    return PeriodReport(
+        label,
+        _days(cube, label),
+        survey,
+        whole,
+        seams,
+        crops,
+        {} if records.plan is None else records.plan.manifest,
+        records.run,
+        records.progress,
+        tuple(dict.fromkeys([*notes, *why, *more])),
+    )
+
+
+def _days(cube: Cube, label: str) -> tuple[date, date]:
+    return next(cube.periods(epsg)[label][1] for epsg in cube.zones if label in cube.periods(epsg))
+
+
+def _zone(cube: Cube, epsg: int) -> ZoneFacts:
+    window, size = cube.window(epsg), shard_side(cube)
+    to_degrees = Transformer.from_crs(CRS.from_epsg(epsg), "EPSG:4326", always_xy=True)
+    west, south, east, north = to_degrees.transform_bounds(*window.bounds_m(epsg))
+    shards = (window.height // size) * (window.width // size)
+    return ZoneFacts(epsg, window, (west, south, east, north), shards)
+
+
+def _stored_bytes(cube: Cube) -> int | None:
+    """Size of all objects, by listing them. None for Icechunk, where they are of all snapshots, and for large cubes."""
+    shards = sum(_zone(cube, epsg).shards * len(cube.periods(epsg)) for epsg in cube.zones)
+    return store_of(cube.storage).stored_bytes() if shards <= _MOST_LISTED else None
+
+
+def _config(given: RunConfig | None, label: str, manifest: Mapping[str, Any]) -> RunConfig | None:
+    """The configuration of a period's run; None if this version cannot read it."""
+    if given is not None and given.period.label == label:
+        return given
+    try:
+        return RunConfig.model_validate(manifest["config"])
+    except (ValidationError, KeyError):
+        return None
+
+
+def _scenes(config: RunConfig | None, plan: StoredPlan) -> tuple[dict[str, Scene], list[str]]:
+    """The plan's scenes by id, as far as the catalogue has them, and why not all."""
+
+    if config is None:
+        return {}, ["The plan's configuration is of another version, so its scenes cannot be looked up."]
+    try:
+        found = {scene.id: scene for scene in find_scenes(config)}
+    except DifffusrError as error:
+        return {}, [f"The scenes cannot be looked up, so nothing is compared with them: {error}"]
+    lacking = [name for name in plan.chips.scene_ids if name not in found]
+    if lacking:
+        share = f"{len(lacking)} of {len(plan.chips.scene_ids)} scenes"
+        return found, [f"{share} are no longer in the catalogue (such as {lacking[0]}); their chips are not compared."]
+    return found, []
+
+
+def _grid(cube: Cube, plan: StoredPlan | None) -> Grid | None:
+    """The grid of the chips; None if neither plan nor cube has it."""
+    provenance = cube.attributes.get("difffusr:provenance", {})
+    config = (provenance if plan is None else plan.manifest).get("config", {})
+    try:
+        return Grid(**config["grid"])
+    except (KeyError, TypeError, ValueError):
+        return None

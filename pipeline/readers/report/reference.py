@@ -1,0 +1,40 @@
+"""What a period of a cube is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.plan.tables import StoredPlan
+from difffusr.pipeline.readers.report.windows import PeriodPixels
+from difffusr.pipeline.scenes.item import Scene
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a period is checked against: plan, grid and scenes, as far as they are known."""
+
+    cube: Cube
+    label: str
+    plan: StoredPlan | None
+    grid: Grid | None
+    scenes: Mapping[str, Scene]
+
+    @property
+    def pixels(self) -> PeriodPixels:
+        """Reads the cube's pixels."""
+        return PeriodPixels(self.cube, self.label)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The cube's number of each scene, by id."""
+        scenes = self.cube.attributes.get("difffusr:scenes", {})
+        return {str(facts["id"]): int(number) for number, facts in scenes.items()}
+
+    @property
+    def allow_cloudy(self) -> bool:
+        """Whether the run filled gaps with cloudy pixels."""
+        config = {} if self.plan is None else self.plan.manifest["config"]
+        return bool(config.get("scenes", {}).get("allow_cloudy", True))
