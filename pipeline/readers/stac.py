@@ -96,9 +96,7 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
     Args:
         items: those of `items_of`.
     """
-    boxes = [
-        list(box) for box in dict.fromkeys(tuple(item["bbox"]) for item in items)
-    ]
+    boxes = [list(box) for box in dict.fromkeys(tuple(item["bbox"]) for item in items)]
     starts = [item["properties"]["start_datetime"] for item in items]
     ends = [item["properties"]["end_datetime"] for item in items]
     whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
