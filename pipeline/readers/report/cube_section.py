@@ -70,11 +70,7 @@ def _chooser(report: CubeReport) -> str:
         for i, period in enumerate(report.periods)
     )
     left = len(report.labels) - len(report.periods)
-    more = (
-        f"<p class=note>{counted(left, 'more period')} of the cube not on this page; choose with --period.</p>"
-        if left
-        else ""
-    )
+    more = f"<p class=note>Not on this page: {counted(left, 'more period')}; choose with --period.</p>" if left else ""
     return f'<fieldset class="chooser"><legend>Period</legend>{choices}</fieldset>{more}'
 
 
