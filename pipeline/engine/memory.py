@@ -17,8 +17,7 @@ _LARGEST = 32 << 20
 _KEPT = 256 << 20
 
 
-#: Bytes of a worker that writes shards before it has any: the interpreter and its libraries (210 MB measured), and
-#: buffers of threads and codecs.
+#: Bytes of an idle worker that writes shards: interpreter and libraries (210 MB measured), thread and codec buffers.
 WORKER_BYTES = 320 << 20
 
 
