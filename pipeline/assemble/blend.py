@@ -24,12 +24,12 @@ from difffusr.pipeline.storage.objects import Storage
 
 @dataclass(frozen=True)
 class ChipSource:
-    """Where to find a staged chip, and what its scene labels mean in the cube.
+    """A staged chip, and what its scene labels mean in the cube.
 
     Attributes:
         index: its place on the lattice.
         object_name: its staged object.
-        numbers: cube's number of each of its scenes, in the chip's own order.
+        numbers: the cube's numbers of its scenes, in the chip's own order.
     """
 
     index: ChipIndex
@@ -38,8 +38,8 @@ class ChipSource:
 
 
 def blend_memory(grid: Grid, *, with_std: bool) -> int:
-    """Bytes that a task takes at most to blend and write one shard: the shard itself, and the chips of three of their
-    rows with one chip's object, or what encoding takes."""
+    """Most bytes that a task takes to blend and write one shard: the shard, and the larger of three rows of chips with
+    one chip's object, and the encoding."""
     across = (grid.shard_px + grid.chip_side - 2) // grid.chip_step + 1
     chip = (2 if with_std else 1) * 2 * len(BANDS) * grid.chip_side**2
     chips = (3 * across + 1) * chip
@@ -59,22 +59,22 @@ def blend_shard(
 ) -> ShardData:
     """Blend the chips that touch a shard.
 
-    The graph has one task to load each chip, of which it decodes the rows that have weight here, and one to blend each
-    strip of rows into its place; chips are let go of as soon as the last strip that needs them is blended. In memory at
-    once: the shard, 27 bytes a pixel (51 with the standard deviation), the chips of two or three of their rows, 24
-    bytes a pixel (48), and one chip's object as it is decoded.
+    The graph has one task to load each chip, which decodes only the rows that have weight here, and one to blend each
+    strip of rows; a chip is freed once the last strip that needs it is blended. In memory at once: the shard, 27 bytes
+    a pixel (51 with the standard deviation), two or three rows of chips, 24 bytes a pixel (48), and one chip's object
+    while it is decoded (see `blend_memory`).
 
-    The blended standard deviation is the weighted mean of the chips' own, Σ w·σ / Σ w. That is the most that the
-    blended samples can vary, and what they do vary where chips agree: overlapping chips share their noise.
+    The blended standard deviation is the weighted mean of the chips' own, Σ w·σ / Σ w. That is an upper bound of the
+    blended samples' deviation, reached where chips agree: overlapping chips share their noise.
 
     Args:
         chips: the chips that touch the shard, in any order.
         strip_px: rows blended at a time.
-        with_std: blend the chips' standard deviation, too.
-        gaps: places of chips that failed: what of them no other chip shows gets the quality `FAILED`.
+        with_std: also blend the chips' standard deviation.
+        gaps: places of failed chips: pixels there that no other chip fills get the quality `FAILED`.
 
     Raises:
-        StoreError: a staged chip is missing, damaged, or lacks the standard deviation that is asked for.
+        StoreError: a staged chip is missing, damaged, or lacks the standard deviation.
     """
     window, side = grid.shard_window(shard), grid.shard_px
     spectral = len(BANDS), side, side
@@ -106,7 +106,7 @@ def blend_shard(
 
 
 def _part(start: int, stop: int, origin: int) -> slice:
-    """What of start … stop lies at or after an origin, counted from it."""
+    """The part of start … stop at or after an origin, counted from it."""
     return slice(max(start - origin, 0), max(stop - origin, 0))
 
 
@@ -130,7 +130,7 @@ def _blend_strip(
 
 
 def _load(staging: Storage, chip: ChipSource, grid: Grid, window: PixelWindow, with_std: bool) -> StagedChip:
-    """A staged chip with the cube's scene numbers; what the shard does not need of it is let go of."""
+    """A staged chip with the cube's scene numbers, without what the shard does not need."""
     place, margin = grid.chip_window(chip.index), grid.margin_px * SCALE
     rows = slice(max(window.row - place.row, margin), min(window.row_stop - place.row, place.height - margin))
     staged = read_chip(staging, chip.object_name, rows)

@@ -1,6 +1,6 @@
 """One shard of an overview from the four of the level below, as a small Dask graph; written to the cube whole.
 
-Workers import this module: it takes nothing that only the driver needs.
+Workers import this module: it must not import what only the driver needs.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: 
     """Make one shard of an overview and write it whole.
 
     Args:
-        children: those of its four that there are.
+        children: its existing ones of four.
 
     Raises:
-        StoreError: the store fails, or a shard below is not there.
+        StoreError: the store fails, or a shard below is missing.
     """
     return writer.write(epsg, at, halve_shards(writer.draft, writer.store(), epsg, children))
 
 
 def halve_memory(grid: Grid, *, with_std: bool) -> int:
-    """Bytes that a task takes at most to make and write one shard of an overview: the shard itself, and the objects of
-    two below it, of which one is being read while the other comes, or what encoding takes."""
+    """Most bytes that a task takes to make and write one shard of an overview: the shard, and the larger of the objects
+    of two shards below, one loading while the other is read, and the encoding."""
     shard = shard_bytes(grid.shard_px, with_std=with_std)
     return WORKER_BYTES + shard + max(2 * shard, encoding_bytes(grid.shard_px))
 
@@ -55,19 +55,19 @@ def halve_shards(
 ) -> ShardData:
     """One shard of an overview.
 
-    The graph has one task to fetch each shard below, whole, and one to halve each strip of its rows into its place; in
-    memory at once: the shard that is made, 27 bytes a pixel (51 with the standard deviation), one shard as it is
-    stored, and a strip.
+    The graph has one task to fetch each shard below, whole, and one to halve each strip of its rows; in memory at once:
+    the new shard, 27 bytes a pixel (51 with the standard deviation), two shards as stored, and a strip (see
+    `halve_memory`).
 
-    Reflectance is the mean of what is valid, per band; a standard deviation the mean of those below: the most that the
-    mean can vary. Quality and source are the most frequent among the pixels with data.
+    Reflectance is the mean of the valid pixels, per band; a standard deviation is the mean of those below, an upper
+    bound for the mean's. Quality and source are the most frequent values among the pixels with data.
 
     Args:
-        children: those of its four that there are, of one level.
+        children: its existing ones of four, of one level.
         strip_px: rows halved at a time, even.
 
     Raises:
-        StoreError: the store fails, or a shard below is not there.
+        StoreError: the store fails, or a shard below is missing.
     """
     side, zone = draft.grid.shard_px, draft.zones[epsg]
     spectral = len(BANDS), side, side
@@ -100,7 +100,7 @@ def _fetch(draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex) -> d
         except store_failures() as error:
             raise StoreError(f"{draft.storage.url}/{path}: cannot be read ({first_line(error)})") from None
         if found is None:
-            raise StoreError(f"{draft.storage.url}/{path}: is not there any more; run again")
+            raise StoreError(f"{draft.storage.url}/{path}: is missing; run again")
         objects[path] = found
     return objects
 
@@ -108,7 +108,7 @@ def _fetch(draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex) -> d
 def _halve(
     out: ShardData, draft: CubeDraft, epsg: int, shard: OverviewIndex, top: int, objects: Mapping[str, Buffer]
 ) -> None:
-    """Halve the rows of a shard from `top` on into `out`, which tells how many. Past the level's edge is no data."""
+    """Halve rows of a shard from `top` on into `out`, as many as fill it. Past the level's edge there is no data."""
     zone, side = draft.zones[epsg], draft.grid.shard_px
     strip = PixelWindow(shard.row * side + top, shard.col * side, 2 * out.quality.shape[0], side)
     store = MemoryStore(dict(objects))

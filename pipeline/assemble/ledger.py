@@ -1,9 +1,9 @@
-"""The ledger of a run: which shards are written, by the names of small objects alone.
+"""The ledger of a run: the names of small objects say which shards are written.
 
 An entry's name is ``shards/{epsg}/{row}_{col}-{digest}.{state}.json``, that of a shard of an overview
-``overviews/{epsg}/{level}/{row}_{col}-{digest}.{state}.json``. The digest is of everything a shard's pixels
-depend on, the state names what of the cube it was written to (a revision, a snapshot). So one listing tells what is
-done, and an entry of a state that did not lead to the one at hand counts for nothing.
+``overviews/{epsg}/{level}/{row}_{col}-{digest}.{state}.json``. The digest covers everything a shard's pixels
+depend on; the state names the version of the cube that it was written to (a revision, a snapshot). So one listing shows
+what is done, and entries of states that did not lead to the current one are ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OVERVIEWS = "overviews"
 REQUESTS = 8
 
 
-#: The states that led to one, each with its place among them: what was not written anew in a later one is as it was.
+#: The states that led to the current one, each with its position: shards not rewritten in a later state stay valid.
 Lineage = Mapping[str, int]
 
 
@@ -61,17 +61,17 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Ledger:
-    """Entries as one listing found them.
+    """Entries, as found by one listing.
 
     Attributes:
-        entries: by shard, in no order.
+        entries: by shard, unordered.
     """
 
     entries: Mapping[str, Sequence[Entry]]
 
     @classmethod
     def read(cls, staging: Storage, folder: str = SHARDS) -> Ledger:
-        """The ledger in a run's folder: that of its shards, or of its overviews."""
+        """The ledger of shards or of overviews in a run's folder."""
         found: dict[str, list[Entry]] = defaultdict(list)
         for name in staging.names(folder):
             entry = Entry.parse(folder, name)
@@ -80,18 +80,17 @@ class Ledger:
         return cls(found)
 
     def latest(self, shard: str, lineage: Lineage) -> Entry | None:
-        """The entry of a shard that holds in the last state of a lineage: that of the latest state in which it was
-        written."""
+        """The entry of a shard that is valid in the last state of a lineage: of the latest state it was written in."""
         here = [entry for entry in self.entries.get(shard, ()) if entry.state in lineage]
         return max(here, key=lambda entry: lineage[entry.state], default=None)
 
     def in_state(self, shard: str, state: str) -> list[Entry]:
-        """Entries of a shard in one state; more than one only where a driver died between writing and deleting."""
+        """Entries of a shard in one state; more than one only if a driver died between writing and deleting."""
         return [entry for entry in self.entries.get(shard, ()) if entry.state == state]
 
 
 def shard_digests(shards: Shards, numbers: NDArray[np.int32], failed: NDArray[np.bool_]) -> list[str]:
-    """Digest of each shard of a plan: its content key, which of its chips are missing, and what its scenes are called.
+    """Digest of each shard of a plan: of its content key, its missing chips, and its scenes' numbers.
 
     Args:
         numbers: the cube's number of each scene, in the order of `chips.scene_ids`.
@@ -101,7 +100,7 @@ def shard_digests(shards: Shards, numbers: NDArray[np.int32], failed: NDArray[np
 
 
 def shard_digest(shards: Shards, i: int, numbers: NDArray[np.int32], failed: NDArray[np.bool_]) -> str:
-    """As `shard_digests`, of the i-th."""
+    """As `shard_digests`, for the i-th."""
     members = shards.members[shards.first[i] : shards.first[i + 1]]
     scenes = shards.chips.scenes[members]
     content = shards.key[i].tobytes() + np.where(scenes >= 0, numbers[scenes], 0).astype("<i4").tobytes()
@@ -109,7 +108,7 @@ def shard_digest(shards: Shards, i: int, numbers: NDArray[np.int32], failed: NDA
 
 
 def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> None:
-    """Enter a shard.
+    """Write an entry.
 
     Args:
         facts: `objects` (sha256 by path in the store), `missing` (names of chips), `valid_share`.
@@ -118,12 +117,12 @@ def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> Non
 
 
 class Written(NamedTuple):
-    """A shard that a task has written, to be entered.
+    """A written shard, to be entered.
 
     Attributes:
-        entry: its place in the ledger.
+        entry: its entry in the ledger.
         receipt: the store's.
-        facts: what the entry says besides the receipt's `objects`.
+        facts: content of the entry besides the receipt's `objects`.
     """
 
     entry: Entry
@@ -148,7 +147,7 @@ def enter(staging: Storage, target: Target, written: Sequence[Written]) -> None:
 
 
 def read_entry(staging: Storage, entry: Entry) -> dict[str, Any]:
-    """What an entry says.
+    """The content of an entry.
 
     Raises:
         StoreError: it cannot be read.
@@ -158,7 +157,7 @@ def read_entry(staging: Storage, entry: Entry) -> dict[str, Any]:
 
 
 def chips_needed(chips: Chips, shards: Shards, unwritten: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(chips,) whether some unwritten shard is blended from a chip."""
+    """(chips,) whether an unwritten shard needs a chip."""
     needed = np.zeros(len(chips), bool)
     needed[shards.members[np.repeat(unwritten, np.diff(shards.first))]] = True
     return needed

@@ -1,7 +1,7 @@
 """Overviews: every shard of a level from the four of the level below, one Ray task a shard, level by level.
 
-What a shard of an overview holds follows from the shards below it, so that its digest is one of theirs: the ledger
-tells which overviews hold, and which are to be made again because something below them has changed.
+A shard of an overview depends only on the shards below it, so its digest is computed from theirs: the ledger shows
+which overviews are valid, and which have to be made again because something below them has changed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from difffusr.pipeline.geo.names import NAME_DIGITS, PlaceName
 from difffusr.pipeline.publish.target import Receipt, Target
 from difffusr.pipeline.storage.objects import Storage
 
-#: Part of every digest: another one makes all overviews anew.
+#: Part of every digest: changing it makes all overviews again.
 _ALGORITHM = "mean of valid, half to even; mode: 1"
 
 
-#: So many shards are asked for at a time, however few cores there are.
+#: Tasks submitted at a time, at least.
 _LEAST_AHEAD = 4
 
 
@@ -40,13 +40,13 @@ OverviewPlace = tuple[int, OverviewIndex]
 
 @dataclass(frozen=True)
 class Overviews:
-    """Those of a period.
+    """The overviews of a period.
 
     Attributes:
-        made_of: every shard that there is to be, by zone and place, lower levels first, with those that it is made of.
+        made_of: every planned shard, by zone and place, lower levels first, with the shards that it is made of.
         digests: of all of them.
-        changed: those that readers do not see like this.
-        todo: those of them that are not written yet.
+        changed: those that readers see differently or not at all.
+        todo: those of `changed` that are not written yet.
         lost: those whose objects are gone although readers should see them.
     """
 
@@ -64,12 +64,12 @@ def plan_overviews(
     shards: Mapping[tuple[int, ShardIndex], str],
     lost: AbstractSet[OverviewPlace] = frozenset(),
 ) -> Overviews:
-    """The overviews of a period, and what of them is to be done, by the ledger and the store.
+    """The overviews of a period, and which of them to write, by the ledger and the store.
 
     Args:
         staging: the run's folder.
         shards: digest of every shard of the period, by zone and place.
-        lost: those to be made again whatever the ledger says.
+        lost: those to make again even if the ledger has them.
 
     Raises:
         StoreError: the store refuses.
@@ -105,8 +105,8 @@ def _pyramid(
                 made.setdefault((epsg, child.parent), []).append(child)
         of_level = {}
         for (epsg, at), children in made.items():
-            told = [(child.row % 2, child.col % 2, below[epsg, child]) for child in children]
-            of_level[epsg, at] = hashlib.sha256(json.dumps([_ALGORITHM, told]).encode()).hexdigest()[:NAME_DIGITS]
+            parts = [(child.row % 2, child.col % 2, below[epsg, child]) for child in children]
+            of_level[epsg, at] = hashlib.sha256(json.dumps([_ALGORITHM, parts]).encode()).hexdigest()[:NAME_DIGITS]
         made_of |= made
         digests |= of_level
         below = of_level
@@ -118,19 +118,19 @@ def _says(entry: Entry | None, digest: str) -> bool:
 
 
 def overview_name(epsg: int, at: OverviewIndex) -> str:
-    """What the ledger calls a shard of an overview."""
+    """Name of a shard of an overview in the ledger."""
     return str(PlaceName(epsg, at.row, at.col, at.level))
 
 
 def write_overviews(
     overviews: Overviews, target: Target, staging: Storage, advance: Callable[[], None], stopped: Callable[[], bool]
 ) -> bool:
-    """Write what is to be done on the cluster, a level after the other; whether all of it was.
+    """Write the overviews to do on the cluster, level by level; returns whether all were written.
 
     Args:
         staging: the run's folder.
-        advance: called for every shard that is done.
-        stopped: whether to begin no further shard.
+        advance: called for every finished shard.
+        stopped: whether to start no further shard.
 
     Raises:
         DifffusrError: the store fails.
@@ -153,7 +153,7 @@ def write_overviews(
 def _level_written(
     level: Sequence[OverviewPlace], overviews: Overviews, target: Target, stopped: Callable[[], bool]
 ) -> Iterator[list[tuple[OverviewPlace, Receipt]]]:
-    """Write shards of one level, as many at a time as there are cores for; receipts as they come."""
+    """Write the shards of one level; yields receipts as tasks end."""
     draft, writer = target.draft, ray.put(target.writer())
     with_std = any(zone.uncertainty_samples for zone in draft.zones.values())
     task = ray.remote(write_overview).options(**task_options(1, halve_memory(draft.grid, with_std=with_std)))
@@ -162,13 +162,13 @@ def _level_written(
         return task.remote(writer, *place, overviews.made_of[place])
 
     def limit() -> int:
-        """More than there are cores: an autoscaler starts nodes for what waits."""
+        """More than there are cores: an autoscaler starts nodes for waiting tasks."""
         return max(_LEAST_AHEAD, int(2 * ray.cluster_resources().get("CPU", 1)))
 
     return dispatch(deque(level), begin, limit, stopped)
 
 
 def _entered(overviews: Overviews, target: Target, place: OverviewPlace, receipt: Receipt) -> Written:
-    """What is to be entered of a shard."""
+    """A finished shard with its entry."""
     entry = Entry(overview_name(*place), overviews.digests[place], target.state(place[0]), OVERVIEWS)
     return Written(entry, receipt, {})

@@ -1,6 +1,6 @@
-"""Shards as soon as their chips are staged: one Ray task each, entered in the ledger, and their chips let go of.
+"""Writes each shard as soon as its chips are staged: one Ray task, an entry in the ledger, then its chips are deleted.
 
-A thread of the driver's. It holds a few numbers a chip and a shard, in arrays, and as many tasks as may run at a time.
+Runs in a thread of the driver. It holds a few numbers per chip and shard, in arrays, and the tasks in flight.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from difffusr.pipeline.storage.objects import Storage
 
 @dataclass(frozen=True, eq=False)
 class ShardWork:
-    """What is to be written.
+    """The shards to write.
 
     Attributes:
-        plan: all of it.
-        todo: (shards,) bool.
+        plan: the whole plan.
+        todo: (shards,) bool, whether to write a shard.
         numbers: (scenes,) int32 the cube's number of each of the plan's scenes.
-        staged: (chips,) bool, what was staged before.
-        is_seen: whether readers see a shard (its position) with these pixels (digest): then it is not written again.
-        fill: whether a shard is written although chips of it failed.
+        staged: (chips,) bool, chips staged before.
+        is_seen: whether readers see a shard (position) with these pixels (digest): then it is not written again.
+        fill: whether to write a shard although chips of it failed.
     """
 
     plan: Plan
@@ -53,13 +53,13 @@ class ShardWork:
 
 @dataclass
 class ShardResult:
-    """What became of the shards.
+    """What happened to the shards.
 
     Attributes:
         written: shards written.
-        same: shards that would have come out as readers see them already.
+        same: shards that readers see already with the same pixels.
         skipped: shards that were not written because chips of them failed.
-        seconds: of core that the tasks took.
+        seconds: CPU seconds of the tasks.
     """
 
     written: int = 0
@@ -69,7 +69,7 @@ class ShardResult:
 
 
 class ShardStream:
-    """Writes shards in the background. Tell it what became of each chip; `finish` waits for the rest."""
+    """Writes shards in the background. Report every chip to `staged` or `failed`; `finish` waits for the rest."""
 
     def __init__(
         self,
@@ -101,23 +101,23 @@ class ShardStream:
         self._thread.start()
 
     def staged(self, positions: NDArray[np.int64]) -> None:
-        """Chips are staged. Raises what went wrong meanwhile."""
+        """Chips are staged. Raises an error of the background thread."""
         self._tell(positions, False)
 
     def failed(self, positions: NDArray[np.int64]) -> None:
-        """Chips have failed. Raises what went wrong meanwhile."""
+        """Chips have failed. Raises an error of the background thread."""
         self._tell(positions, True)
 
     def use(self, cpus: float, limit: int) -> None:
-        """From now on at most `limit` tasks at a time, each asking for so many cores."""
+        """From now on run at most `limit` tasks at a time, each with so many cores."""
         self._cpus, self._limit = cpus, limit
 
     def halt(self) -> None:
-        """Begin no further shard."""
+        """Start no further shard."""
         self._halted.set()
 
     def finish(self) -> ShardResult:
-        """Wait for all shards whose chips are there.
+        """Wait for all shards whose chips are staged.
 
         Raises:
             DifffusrError: the store or a staged chip fails.
@@ -148,7 +148,7 @@ class ShardStream:
             self._error = error
 
     def _hear(self, wait: bool) -> bool:
-        """Take in what became of chips; whether more is to come."""
+        """Take in reports on chips; returns whether more may come."""
         while self._open_end:
             try:
                 news = self._news.get(timeout=POLL_S) if wait else self._news.get_nowait()
@@ -167,7 +167,7 @@ class ShardStream:
         return False
 
     def _begin(self, i: int, writer: Any, grid: Any) -> Any | None:
-        """Start a shard's task, unless it need not or must not be written."""
+        """Start a shard's task; None if it need not or must not be written."""
         members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
         name = self._name(i)
         if self._failed[members].any():
@@ -188,7 +188,7 @@ class ShardStream:
         return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std)
 
     def _sources(self, members: NDArray[np.int32]) -> tuple[list[ChipSource], list[ChipIndex]]:
-        """The chips that a shard is blended from, and the places of those that failed."""
+        """The chips that a shard is blended from, and the places of failed ones."""
         sources, gaps = [], []
         for member in members.tolist():
             chip = self._work.plan.chips[member]
@@ -201,14 +201,14 @@ class ShardStream:
         return sources, gaps
 
     def _end(self, ended: Sequence[tuple[int, WrittenShard]]) -> None:
-        """Make shards durable, enter them, and let go of the chips that nothing needs any more."""
+        """Make shards durable, enter them, and delete the chips that no shard needs any more."""
         enter(self._staging, self._target, [self._entered(*pair) for pair in ended])
         free: list[str] = []
         for i, written in ended:
             self.result.written += 1
             self.result.seconds += written.seconds
             members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
-            if not self._failed[members].any():  # else the shard is written again once they are there
+            if not self._failed[members].any():  # else the shard will be written again with them
                 self._left[members] -= 1
                 free += [self._work.plan.chips[int(m)].object_name for m in members if self._left[m] == 0]
             self._advance()
@@ -217,7 +217,7 @@ class ShardStream:
                 list(pool.map(partial(delete_chip, self._staging), free))
 
     def _entered(self, i: int, written: WrittenShard) -> Written:
-        """What is to be entered of a shard."""
+        """A finished shard with its entry."""
         members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
         missing = [self._work.plan.chips[int(m)].name for m in members if self._failed[m]]
         digest = shard_digest(self._shards, i, self._work.numbers, self._failed)
@@ -248,13 +248,13 @@ class _Inverse:
             yield from self.shards[self.first[position] : self.first[position + 1]].tolist()
 
     def count(self, chosen: NDArray[np.bool_]) -> NDArray[np.int16]:
-        """(chips,) how many of the chosen shards each chip touches."""
+        """(chips,) number of chosen shards that each chip touches."""
         sums = np.concatenate([[0], np.cumsum(chosen[self.shards])])
         return np.diff(sums[self.first]).astype(np.int16)
 
 
 def _count(shards: Shards, missing: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """(shards,) how many chips that a shard needs are missing."""
+    """(shards,) number of missing chips per shard."""
     sums = np.concatenate([[0], np.cumsum(missing[shards.members])])
     waits: NDArray[np.int32] = np.diff(sums[shards.first]).astype(np.int32)
     return waits

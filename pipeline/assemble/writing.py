@@ -1,6 +1,6 @@
-"""One shard as a task of its own: blended, and written to the cube whole.
+"""One shard as a task: blended, and written to the cube whole.
 
-Workers import this module: it takes nothing that only the driver needs.
+Workers import this module: it must not import what only the driver needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from difffusr.pipeline.storage.objects import Storage
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What a task returns: the store's receipt, the share of pixels with data, and the seconds of core it took."""
+    """What a task returns: the store's receipt, the share of pixels with data, and CPU seconds."""
 
     receipt: Receipt
     valid_share: float
@@ -36,8 +36,8 @@ def write_shard(
     """Blend one shard and write it whole.
 
     Args:
-        chips: those that touch it and are staged.
-        gaps: places of those that failed; what of them no neighbour fills is flagged.
+        chips: the staged chips that touch it.
+        gaps: places of failed chips; pixels there that no neighbour fills are flagged.
 
     Raises:
         StoreError: a staged chip or the store fails.

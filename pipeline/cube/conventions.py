@@ -30,7 +30,7 @@ _CONVENTIONS: list[dict[str, str]] = [
 
 
 def spatial(zone: Zone, level: int) -> dict[str, Any]:
-    """Attributes that say where a level lies."""
+    """Attributes with the place of a level."""
     left, _, _, top = zone.window.bounds_m(zone.epsg)
     height, width = zone.level_shape(level)
     gsd = gsd_m(level)
@@ -46,13 +46,13 @@ def spatial(zone: Zone, level: int) -> dict[str, Any]:
 
 
 def multiscales(zone: Zone) -> dict[str, Any]:
-    """Attributes of a zone's group: where it lies, and its levels."""
+    """Attributes of a zone's group: its place and its levels."""
     levels = [spatial(zone, level) for level in zone.levels]
     layout = [
         {
             "asset": str(level),
             **({"derived_from": str(level - 1)} if level else {}),
-            # A scale would be one of all axes of an array, and arrays have three or four: shape and place say it all.
+            # A scale would need a value for every axis, and arrays have three or four: shape and transform are enough.
             "transform": {},
             **{key: place[key] for key in ("spatial:shape", "spatial:transform")},
         }

@@ -11,9 +11,9 @@ from difffusr.pipeline.storage.objects import Storage
 
 
 def in_order(objects: Mapping[str, bytes]) -> list[str]:
-    """Paths of a cube's objects in the order in which they may be put in place: coordinates, arrays, then groups from
-    the inside out. The root comes last: xarray finds every group by its consolidated metadata, so that this one object
-    switches all zones at once."""
+    """Paths of a cube's objects in the order in which they may be written: coordinates, arrays, then groups from the
+    inside out. The root comes last: xarray finds every group in its consolidated metadata, so this one object switches
+    all zones at once."""
 
     def order(path: str) -> tuple[int, int, str]:
         if not path.endswith("zarr.json"):
@@ -24,7 +24,7 @@ def in_order(objects: Mapping[str, bytes]) -> list[str]:
 
 
 def objects_of(storage: Storage) -> Callable[[str], bytes | None]:
-    """Opens a cube once and gives its objects by path, as readers see them; None for one that is not there.
+    """Open a cube once; returns a function that reads its objects by path, None for one that does not exist.
 
     Raises:
         StoreError: the store refuses.
@@ -33,7 +33,7 @@ def objects_of(storage: Storage) -> Callable[[str], bytes | None]:
 
 
 def object_bytes(storage: Storage, path: str) -> bytes | None:
-    """One object of a cube as readers see it; None where there is none. For many, use `objects_of`.
+    """One object of a cube as readers see it, or None. For many, use `objects_of`.
 
     Raises:
         StoreError: the store refuses.
@@ -42,7 +42,7 @@ def object_bytes(storage: Storage, path: str) -> bytes | None:
 
 
 def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
-    """A JSON document of a cube as readers see it; None where there is none."""
+    """A JSON document of a cube as readers see it, or None."""
     data = object_bytes(storage, path)
     document: dict[str, Any] | None = None if data is None else json.loads(data)
     return document

@@ -32,14 +32,14 @@ _READ_BACK = 16 << 20
 
 @dataclass(frozen=True)
 class CubeDraft:
-    """A cube's next state: its metadata in memory, its shards going to where that metadata will look for them.
+    """A cube's next state: metadata in memory, and where its shards are written.
 
     Attributes:
         storage: where the cube is.
         grid: its shards and chunks.
         zones: by EPSG code.
-        scenes: number → facts of every scene a `source` pixel can name.
-        objects: path → bytes of all metadata and coordinates.
+        scenes: facts by number, of every scene that a `source` pixel can refer to.
+        objects: bytes by path, of all metadata and coordinates.
     """
 
     storage: Storage
@@ -56,11 +56,11 @@ class CubeDraft:
     def write_shard(self, epsg: int, shard: AnyShard, data: ShardData, store: Store | None = None) -> dict[str, str]:
         """Write one whole shard of every variable and read it back.
 
-        A shard is encoded in memory, so that its object is put in place by one request that asks nothing of what was
-        there before, and compared byte for byte with what the store then returns.
+        A shard is encoded in memory and written by one request, which does not read the old object first. Then it is
+        read back and compared byte for byte.
 
         Args:
-            store: another than the cube's own: an Icechunk session's.
+            store: an Icechunk session's; the cube's own by default.
 
         Returns:
             the sha256 of each object written, by its path in the store.
@@ -96,8 +96,8 @@ class CubeDraft:
         return checksums
 
     def _encoded(self, path: str, key: str, place: Sequence[int], values: NDArray[Any]) -> Buffer:
-        """A shard's object as the array at `path` has it at `key`; `place` is (time, row, col), in shards. What lies
-        past the array's edge is left out."""
+        """A shard's object at `key` of the array at `path`; `place` is (time, row, col), in shards. Pixels past the
+        array's edge are cut off."""
         time, row, col = place
         size = self.grid.shard_px
         here = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
@@ -118,18 +118,18 @@ class CubeDraft:
         ]
 
     def in_order(self) -> list[str]:
-        """Paths of all objects in the order in which they may be put in place: see `in_order`."""
+        """Paths of all objects in the order in which they may be written: see `in_order`."""
         return in_order(self.objects)
 
     def array(self, store: Store, path: str) -> zarr.Array:
-        """An array as it will be, in a store that need not know of it yet."""
+        """An array of the draft, in a store that need not have its metadata yet."""
         document = json.loads(self.objects[f"{path}/zarr.json"])
         inner = zarr.AsyncArray(document, StorePath(store, path), config={"write_empty_chunks": True})
         return zarr.Array(inner)
 
 
 def _holds(store: Store, path: str, expected: Buffer) -> bool:
-    """Whether a store returns these bytes. They are asked for in pieces, which all take the same memory."""
+    """Whether a store returns these bytes. They are read in pieces, to bound memory."""
     for start in range(0, len(expected), _READ_BACK):
         piece = expected[start : start + _READ_BACK].as_numpy_array()
         asked = RangeByteRequest(start, start + len(piece))

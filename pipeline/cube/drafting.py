@@ -1,12 +1,12 @@
-"""The store: one Zarr group a UTM zone; shards written whole, metadata drafted in memory.
+"""The next state of a cube: one Zarr group a UTM zone, its metadata drafted in memory.
 
-What a reader sees is decided by the groups' consolidated ``zarr.json`` alone. A run drafts them in memory, writes
-shards to where the new metadata will look for them, and has them published (`publication`) once every shard is there.
+Readers see what the groups' consolidated ``zarr.json`` describes. A run drafts these documents in memory, writes shards
+to the keys that the new metadata will use, and publishes the documents once every shard is written.
 
-Where that is, is a matter of the zone's revision. In Zarr v3 an array's path and a chunk's index lead to one object,
-unless the array's chunk key encoding changes: the core specification has four, whose keys have nothing in common. A
-period that is published already is therefore written again under the keys of the next revision, where no reader looks
-before its publication.
+The zone's revision chooses the keys. In Zarr v3 an array's path and a chunk's index give one object key, unless the
+array's chunk key encoding changes: the core specification has four encodings, which never produce the same key. A
+published period is therefore written again under the keys of the next revision, where no reader looks before it is
+published.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def draft_cube(
     Args:
         extents: by EPSG code, the shards' window of the run in that zone.
         period: first and last day.
-        scenes: facts of the run's scenes, each with its `id`; those the cube knows already keep their number.
-        provenance: what the root group says of how the cube was made.
-        uncertainty_samples: how many samples `reflectance_std` is made of; 0 for a cube without that variable.
-        revise: the new revision of each zone that needs one.
+        scenes: facts of the run's scenes, each with its `id`; scenes already in the cube keep their number.
+        provenance: how the cube was made, for the root group's attributes.
+        uncertainty_samples: number of samples behind `reflectance_std`; 0 for a cube without that variable.
+        revise: new revision by zone, for the zones that need one.
 
     Raises:
         ConfigError: the cube at this URL covers other ground, has another grid, or another number of samples.
@@ -113,7 +113,7 @@ def _next_zone(
     samples: int,
     revision: int | None,
 ) -> Zone:
-    """A zone with the run's period on its time axis, after whatever the store holds already."""
+    """A zone with the run's period added to the time axis that the store has already."""
     path = f"{epsg}/{BASE_LEVEL}"
     existing = store_of(storage).group(path)
     if existing is None:
@@ -168,8 +168,8 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
 def _draft_variables(group: zarr.Group, grid: Grid, zone: Zone, level: int) -> None:
     """Create a level's arrays with pixels.
 
-    Where the level lies is an attribute of each of them, not of the group: time's bounds are in it, too, and GDAL 3.13
-    looks for y and x in everything that the group holds.
+    The spatial attributes are set on each array, not on the group: the group also holds time's bounds, and GDAL 3.13
+    looks for y and x in every array of a group with spatial attributes.
     """
     place = spatial(zone, level)
     for variable in variables(zone.uncertainty_samples):

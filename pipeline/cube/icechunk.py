@@ -32,7 +32,7 @@ class IcechunkStore:
     storage: Storage
 
     def open(self, read_only: bool = True) -> Store:
-        """What readers see. Writing takes a session of a branch: see `IcechunkTarget`."""
+        """What readers see. To write, `IcechunkTarget` opens a session of a branch."""
         if not read_only:
             raise ValueError(f"{self.storage.url}: a repository is written through its sessions")
         repository = open_repository(self.storage)
@@ -60,36 +60,36 @@ class IcechunkStore:
         return document
 
     def consolidated(self) -> Documents:
-        """Nothing: a snapshot shows all that it holds."""
+        """Empty: a snapshot needs no consolidated metadata."""
         return {}
 
     def check_writable(self) -> None:
-        """Nothing is tried: an object of ours has no place in a repository."""
+        """Does nothing: a test object has no place in a repository."""
 
     def stored_bytes(self) -> int | None:
-        """None: its objects are those of all snapshots."""
+        """None: the objects are those of all snapshots."""
         return None
 
 
 def object_in(store: Store, path: str) -> bytes | None:
-    """An object of a session's store; None where there is none."""
+    """An object of a session's store, or None."""
     value = sync(store.get(path, default_buffer_prototype()))
     return None if value is None else bytes(value.to_bytes())
 
 
 def open_repository(storage: Storage, *, create: bool = False) -> icechunk.Repository | None:
-    """The repository at a URL such as ``icechunk+s3://bucket/prefix`` or ``icechunk+/path``; None where there is none.
+    """The repository at a URL such as ``icechunk+s3://bucket/prefix`` or ``icechunk+/path``, or None.
 
     Args:
-        create: begin an empty one where there is none.
+        create: create an empty one if there is none.
 
     Raises:
-        ConfigError: the URL or the options are of a kind that Icechunk does not know.
+        ConfigError: Icechunk does not support the URL or the options.
         StoreError: it cannot be opened.
     """
     plain = Storage(storage.url.removeprefix(ICECHUNK), storage.options)
     if not create and not is_url(plain.url.removeprefix("file://")) and not Path(plain.filesystem()[1]).is_dir():
-        return None  # Icechunk would make the folder by looking for it
+        return None  # Icechunk would create the folder by checking for it
     place = _place(plain)
     with failures_of(storage):
         if icechunk.Repository.exists(place):
@@ -103,7 +103,7 @@ def open_repository(storage: Storage, *, create: bool = False) -> icechunk.Repos
 
 @contextmanager
 def failures_of(storage: Storage) -> Iterator[None]:
-    """What a repository answers when it cannot do what is asked, as a StoreError of one line."""
+    """Turns a repository's errors into a StoreError of one line."""
     try:
         yield
     except (icechunk.IcechunkError, icechunk.ConflictError, OSError) as error:
@@ -111,12 +111,12 @@ def failures_of(storage: Storage) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    # The first line of Icechunk's own errors begins with a mark, the rest says where in its code it was.
+    # The first line of Icechunk's own errors begins with a mark; the rest is a trace of its code.
     return first_line(error).removeprefix("x ").removeprefix("× ")
 
 
 def _settings() -> icechunk.RepositoryConfig:
-    """One manifest a step of time: a commit then writes that of its own period anew, not those of all periods."""
+    """One manifest a step of time: a commit then rewrites the manifest of its own period only."""
     array, time = icechunk.ManifestSplitCondition.AnyArray(), icechunk.ManifestSplitDimCondition.DimensionName("time")
     settings = icechunk.RepositoryConfig.default()
     settings.manifest = icechunk.ManifestConfig(
@@ -126,7 +126,7 @@ def _settings() -> icechunk.RepositoryConfig:
 
 
 def _place(plain: Storage) -> icechunk.Storage:
-    icechunk.set_logs_filter("error")  # else it tells the terminal of what a file system cannot do
+    icechunk.set_logs_filter("error")  # else it warns on the terminal about missing features of file systems
     protocol, _, path = plain.url.rpartition("://")
     if protocol in ("s3", "s3a"):
         bucket, _, prefix = path.partition("/")

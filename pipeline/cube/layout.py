@@ -22,19 +22,19 @@ AnyShard = ShardIndex | OverviewIndex
 
 @dataclass(frozen=True)
 class Zone:
-    """One zone's part of a cube, as a run is about to publish it.
+    """One zone of a cube, as a run is about to publish it.
 
     Attributes:
         epsg: the zone.
-        window: what its arrays cover, whole shards, in absolute 2.5 m pixels.
+        window: what its arrays cover: whole shards, in absolute 2.5 m pixels.
         periods: (start, end) of each step of the time axis, both days inclusive.
         step: position of the run's period on that axis.
-        overviews: levels above 2.5 m, each half as fine as the one before.
-        uncertainty_samples: how many samples `reflectance_std` is made of; 0 in a zone without that variable.
-        lineage: revisions that led to this state, this one last: what was not written anew in one is as in those
-            before.
-        seen: those of them of which readers see the run's period; empty where they do not see it.
-        revised: whether its revision is one that readers do not see yet.
+        overviews: number of levels above 2.5 m, each at half the resolution of the one before.
+        uncertainty_samples: number of samples behind `reflectance_std`; 0 in a zone without that variable.
+        lineage: revisions that led to this state, this one last: shards not rewritten in one are those of the
+            revisions before.
+        seen: the revisions of the lineage in which readers see the run's period; empty if they do not see it.
+        revised: whether readers do not see its revision yet.
     """
 
     epsg: int
@@ -54,12 +54,12 @@ class Zone:
 
     @property
     def revision(self) -> int:
-        """Its revision: which keys its chunks have."""
+        """Its revision, which chooses the keys of its chunks."""
         return self.lineage[-1]
 
     @property
     def is_written(self) -> bool:
-        """Whether shards of it are written: not where readers see the period already and nothing of it changes."""
+        """Whether its shards are written: not if readers see the period already and nothing of it changes."""
         return not self.seen or self.revised
 
     @property
@@ -105,8 +105,7 @@ def chunk_key(revision: int, index: Sequence[int]) -> str:
 
 
 def chunk_index(revision: int, key: str) -> tuple[int, ...] | None:
-    """Index of the chunk that a key below an array of two or more dimensions belongs to; None for a key of another
-    revision."""
+    """Index of the chunk with this key below an array of two or more dimensions; None for another revision's key."""
     name, separator = ENCODINGS[revision % len(ENCODINGS)]
     parts = key.split(separator)
     if name == "default" and parts.pop(0) != "c":
@@ -117,9 +116,9 @@ def chunk_index(revision: int, key: str) -> tuple[int, ...] | None:
 
 
 def overviews_over(window: PixelWindow, grid: Grid) -> int:
-    """How many overviews a zone has: as many as it takes until its longer side is two chunks or less."""
+    """Number of overviews of a zone: halved until its longer side is at most two chunks."""
     if grid.shard_px % 2:
-        return 0  # no shard would be a whole part of another
+        return 0  # no shard would cover a whole quarter of the next
     longer, levels = max(window.height, window.width), 0
     while -(-longer >> levels) > _SMALLEST_CHUNKS * grid.chunk_px:
         levels += 1

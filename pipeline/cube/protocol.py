@@ -14,8 +14,7 @@ Documents = Mapping[str, dict[str, Any]]
 
 
 class CubeStore(Protocol):
-    """What keeps a cube. Every method but `check_writable` tells what readers see, and raises StoreError where the
-    store refuses.
+    """A store that holds a cube. Its methods show what readers see, and raise StoreError if the store refuses.
 
     Attributes:
         storage: where it is.
@@ -25,19 +24,19 @@ class CubeStore(Protocol):
     def storage(self) -> Storage: ...
 
     def open(self, read_only: bool = True) -> Store:
-        """As a Zarr store. StoreError where there is none."""
+        """As a Zarr store. Raises StoreError if there is none."""
 
     def objects(self) -> Callable[[str], bytes | None]:
-        """Opens the cube once and gives its objects by path; None for one that is not there."""
+        """Open the cube once; returns a function that reads its objects by path, None for one that does not exist."""
 
     def group(self, path: str) -> dict[str, Any] | None:
-        """Metadata of a group; None where there is none."""
+        """Metadata of a group, or None."""
 
     def consolidated(self) -> Documents:
-        """Metadata of every group and array that the root's document repeats, and has to repeat to show them."""
+        """Metadata of every group and array in the root's consolidated metadata; empty if the store needs none."""
 
     def check_writable(self) -> None:
-        """Raise StoreError where the store can be seen to refuse writing."""
+        """Raise StoreError if the store is seen to refuse writing."""
 
     def stored_bytes(self) -> int | None:
-        """Bytes of all objects, by listing them; None where that does not tell what readers see."""
+        """Bytes of all objects, by listing them; None if readers do not see all of them."""

@@ -1,4 +1,4 @@
-"""A published cube, opened by its URL alone: what its own metadata say of it."""
+"""A published cube, opened by its URL alone and described by its own metadata."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cube:
         return PixelWindow(*self._attribute(epsg, "difffusr:window"))
 
     def periods(self, epsg: int) -> dict[str, tuple[int, tuple[date, date]]]:
-        """By label, each period's position on the zone's time axis, and its first and last day."""
+        """Position on the zone's time axis, first and last day of each period, by label."""
         found = {}
         for step, (start, end) in enumerate(self._attribute(epsg, "difffusr:periods")):
             period = PeriodSection(start=date.fromisoformat(start), end=date.fromisoformat(end))

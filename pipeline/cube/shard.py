@@ -16,8 +16,8 @@ def shard_bytes(side_px: int, *, with_std: bool) -> int:
 
 
 def encoding_bytes(side_px: int) -> int:
-    """Bytes that encoding one variable of a shard takes at most besides its pixels: Zarr holds a copy of them, the
-    encoded chunks, and the object that they are put together to. Pixels that do not compress at all are assumed."""
+    """Most bytes that encoding one variable of a shard takes besides its pixels: Zarr holds a copy of them, the
+    encoded chunks, and the object joined from the chunks. Assumes pixels that do not compress."""
     return 3 * 2 * len(BANDS) * side_px**2
 
 

@@ -1,4 +1,4 @@
-"""The stores that can keep a cube, behind one protocol: what readers see of it, whatever keeps it."""
+"""The stores that can hold a cube, behind one protocol: what readers see of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from difffusr.pipeline.storage.objects import Storage, store_failures
 
 @dataclass(frozen=True)
 class PlainStore:
-    """A plain Zarr store, see `CubeStore`. Its root's consolidated metadata decides what readers see."""
+    """A plain Zarr store, see `CubeStore`. Readers see what its root's consolidated metadata describes."""
 
     storage: Storage
 
@@ -63,10 +63,10 @@ class PlainStore:
 
 
 def store_of(storage: Storage) -> CubeStore:
-    """What keeps the cube at a URL, by the URL's scheme.
+    """The store at a URL, chosen by its scheme.
 
     Raises:
-        ConfigError: the package that reads and writes it is not installed.
+        ConfigError: the store's package is not installed.
     """
     if not storage.url.startswith(ICECHUNK):
         return PlainStore(storage)

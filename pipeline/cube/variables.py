@@ -120,7 +120,7 @@ def variables(samples: int) -> tuple[Variable, ...]:
 
 @dataclass(frozen=True)
 class Coordinate:
-    """An array that says where and when pixels are, written with the metadata.
+    """A coordinate: where and when pixels are. Written with the metadata.
 
     Attributes:
         name, dims: as in the store.

@@ -10,6 +10,5 @@ KEEP_FREED = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 
-#: Bytes of a worker that writes shards before it has any: the interpreter and its libraries (210 MB measured), and
-#: buffers of threads and codecs.
+#: Bytes of an idle worker that writes shards: interpreter and libraries (210 MB measured), thread and codec buffers.
 WORKER_BYTES = 320 << 20

@@ -1,4 +1,4 @@
-"""Ray tasks over a queue: what each asks for, so many at a time, results as they come."""
+"""Ray tasks over a queue: their resources, a bounded number in flight, results as they come."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from difffusr.pipeline.engine.session import result_of
 Key = TypeVar("Key")
 
 
-#: Seconds between two looks at what has ended.
+#: Seconds between two checks for ended tasks.
 POLL_S = 0.2
 
 
-#: Times that a task is started again on another worker when its own dies.
+#: Times that a task is retried when its worker dies.
 _RETRIES = 5
 
 
@@ -26,12 +26,12 @@ def _nothing_new(_: bool) -> bool:
 
 
 def task_options(cpus: float, memory: int) -> dict[str, Any]:
-    """What a task asks Ray for, as options.
+    """Options of a Ray task.
 
     Args:
         cpus: cores.
-        memory: bytes that it takes at most. Where no node has as many, all that the largest has is asked for: a task
-            that asks for more would never be started.
+        memory: most bytes that it takes. If no node has as many, the memory of the largest node: Ray never starts a
+            task that asks for more.
     """
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
     most = max((int(node.get("memory", 0)) for node in nodes if node.get("CPU", 0)), default=0)
@@ -45,18 +45,18 @@ def dispatch(
     halted: Callable[[], bool],
     hear: Callable[[bool], bool] = _nothing_new,
 ) -> Iterator[list[tuple[Key, Any]]]:
-    """Run a task for everything in a queue. Ends when all tasks have ended and nothing more can be begun.
+    """Run a task for every key in a queue, until all have ended and no more can start.
 
     Args:
-        ready: what can be begun, the first first; it may grow meanwhile.
-        begin: starts the task of one and returns its reference; None where there is nothing to run.
-        limit: so many tasks may be in flight now.
-        halted: whether to begin nothing new.
-        hear: called between two looks at the tasks to take in what has become ready; returns whether more may follow.
-            It is passed whether it may wait for that: there is nothing else to do.
+        ready: keys whose task can start, in order; may grow while this runs.
+        begin: starts the task of a key and returns its reference; None if there is nothing to run.
+        limit: number of tasks that may be in flight now.
+        halted: whether to start nothing new.
+        hear: called between two checks, may add to `ready`; returns whether more keys may come. Its argument says
+            whether it may block for a moment: no task is running and none can start.
 
     Yields:
-        what has ended since the last time: keys, and what their tasks returned.
+        keys of the tasks that have ended since the last time, with their results.
 
     Raises:
         DifffusrError: a task raised it; of other errors Ray's own.

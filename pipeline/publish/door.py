@@ -1,4 +1,4 @@
-"""The one door to every kind of store: a target for a draft, and the way back."""
+"""Publishing into any kind of store: targets for drafts, unfinished publications, rollback."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from difffusr.pipeline.storage.objects import Storage
 
 
 def publisher_of(storage: Storage) -> Publisher:
-    """What publishes into the store at a URL.
+    """The publisher for the store at a URL.
 
     Raises:
-        ConfigError: the package of this kind of store is not installed.
+        ConfigError: the store's package is not installed.
     """
     if isinstance(store_of(storage), PlainStore):
         return PlainPublisher(storage)
@@ -28,10 +28,10 @@ def publisher_of(storage: Storage) -> Publisher:
 
 
 def open_target(storage: Storage, staging: Storage, draft: CubeDraft, label: str) -> Target:
-    """Where a draft comes into being.
+    """The target that a draft is written to.
 
     Args:
-        storage: the cube's place.
+        storage: the cube.
         staging: the cube's staging folder.
         label: of the run's period.
     """
@@ -44,7 +44,7 @@ def revision_to_come(storage: Storage, staging: Storage, draft: CubeDraft, epsg:
 
 
 def finish_publishing(storage: Storage, staging: Storage) -> None:
-    """Finish a publication whose driver died in the middle of it: everything that it needs is there already.
+    """Finish a publication whose driver died in the middle of it: all that it needs is stored already.
 
     Raises:
         StoreError: the store refuses.
@@ -55,10 +55,10 @@ def finish_publishing(storage: Storage, staging: Storage) -> None:
 
 
 def rollback(storage: Storage, staging: Storage, to: int | None = None) -> Publication:
-    """Let readers see an earlier publication again. Only one driver may work on the store meanwhile.
+    """Let readers see an earlier publication again. The caller holds the store's lease.
 
     Args:
-        to: its number; None for the one before what is seen now.
+        to: its number; None for the one before the current one.
 
     Returns:
         the new publication that this is.
@@ -88,7 +88,7 @@ def rollback(storage: Storage, staging: Storage, to: int | None = None) -> Publi
 
 
 def _before(seen: list[Publication]) -> Publication | None:
-    """The publication before the one that readers see: going back twice goes back two, not back and forth."""
+    """The publication before the current one: rolling back twice goes back two, not back and forth."""
     here = _original(seen[0])
     earlier = [record for record in seen if record.number < here and record.kind != "rollback"]
     return earlier[0] if earlier else None

@@ -1,4 +1,4 @@
-"""An Icechunk repository as a target: a run works on a branch of its own, and publishing moves ``main`` to its tip."""
+"""An Icechunk repository as a target: a run works on its own branch, and publishing moves ``main`` to its tip."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from difffusr.pipeline.publish.publications import Publication, keep, new_public
 from difffusr.pipeline.publish.target import Receipt
 from difffusr.pipeline.storage.objects import Storage
 
-#: Under this name a commit's metadata says what the project has to know of it.
+#: Key of a commit's metadata under which the project keeps its own.
 _FACTS = "difffusr"
 
 
 @dataclass(frozen=True)
 class IcechunkWriter:
-    """Writes shards into a fork of the branch's session: they are in the store, but nothing refers to them yet.
+    """Writes shards into a fork of the branch's session: they are stored, but not referenced yet.
 
     Attributes:
         draft: the cube as it will be.
-        fork: where every shard starts from.
+        fork: copied for every shard.
     """
 
     draft: CubeDraft
     fork: icechunk.ForkSession
 
     def store(self) -> Store:
-        """See `publication.ShardWriter`."""
+        """See `ShardWriter`."""
         return self.fork.store
 
     def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
-        """See `publication.ShardWriter`. The receipt's token is a fork that holds this shard alone."""
+        """See `ShardWriter`. The receipt's token is a fork with this shard only."""
         fork: icechunk.ForkSession = pickle.loads(pickle.dumps(self.fork))
         with failures_of(self.draft.storage):
             return Receipt(self.draft.write_shard(epsg, shard, data, fork.store), fork)
 
 
 class IcechunkTarget:
-    """See `publication.Target`.
+    """See `Target`.
 
-    An attempt is what a branch holds since it left ``main``: every commit on it carries the attempt's random name, the
-    snapshot that it left ``main`` at, and the attempts that led to that one. So the tip alone tells whether the branch
-    of an interrupted run can be gone on with, and which entries of the ledger hold.
+    An attempt is what a branch holds since it left ``main``: every commit carries the attempt's random name, the
+    snapshot where it left ``main``, and the attempts that led there. So the tip alone shows whether the branch of an
+    interrupted run can be continued, and which entries of the ledger are valid.
 
-    Writing shards of a period that readers see needs a zone that is revised, as in a plain store, because that tells
-    what readers see from what is to come. Its keys stay the same: Icechunk knows one chunk key encoding.
+    Rewriting shards of a published period needs a revised zone, as in a plain store: it separates what readers see from
+    what is being written. The keys stay the same: Icechunk supports one chunk key encoding.
 
     Attributes:
         draft: the cube as it will be.
@@ -68,7 +68,7 @@ class IcechunkTarget:
     def __init__(self, storage: Storage, staging: Storage, draft: CubeDraft, label: str) -> None:
         for zone in draft.zones.values():
             if zone.revision % len(ENCODINGS):
-                raise ValueError(f"zone {zone.epsg}: Icechunk does not know the keys of revision {zone.revision}")
+                raise ValueError(f"zone {zone.epsg}: Icechunk does not support the keys of revision {zone.revision}")
         self.draft = draft
         self._storage, self._staging, self._branch = storage, staging, f"run-{label}"
         self._repository = open_repository(storage)
@@ -88,18 +88,18 @@ class IcechunkTarget:
         return self._attempt
 
     def lineage(self, epsg: int) -> Mapping[str, int]:
-        """See `publication.Target`; of a zone that readers see and that is not revised, what they see."""
+        """See `Target`; for a published zone that is not revised, what readers see."""
         names = (*self._before, self._attempt) if self.draft.zones[epsg].is_written else self._before
         return {state: place for place, state in enumerate(names) if state}
 
     def published(self, epsg: int) -> Mapping[str, int]:
-        """See `publication.Target`."""
+        """See `Target`."""
         if not self.draft.zones[epsg].seen:
             return {}
         return {state: place for place, state in enumerate(self._before)} or {self._base: 0}
 
     def present(self) -> set[str]:
-        """See `publication.Target`."""
+        """See `Target`."""
         if self._repository is None:
             return set()
         with failures_of(self._storage):
@@ -114,11 +114,11 @@ class IcechunkTarget:
     # What a run does -------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Make the branch, or go on with that of an interrupted attempt at the same state, and write the draft's
-        metadata into it. May be done again.
+        """Create the branch, or continue that of an interrupted attempt at the same state, and write the draft's
+        metadata into it. May be repeated.
 
         Raises:
-            StoreError: the store refuses, or somebody else has published meanwhile.
+            StoreError: the store refuses, or another run has published in the meantime.
         """
         repository = self._repository = self._repository or open_repository(self._storage, create=True)
         assert repository is not None
@@ -136,25 +136,25 @@ class IcechunkTarget:
                 self._attempt = uuid4().hex[:16]
             session = repository.writable_session(self._branch)
             if self._lay_out(session):
-                session.commit(f"draft of {self._branch}", self._told())
+                session.commit(f"draft of {self._branch}", self._commit_facts())
 
     def writer(self) -> IcechunkWriter:
-        """See `publication.Target`. It stays good after further shards are accepted: what its forks hold can be merged
-        into any later tip of the branch."""
+        """See `Target`. It stays valid when further shards are accepted: its forks can be merged into any
+        later tip of the branch."""
         with failures_of(self._storage):
             return IcechunkWriter(self.draft, self._session().fork())
 
     def accept(self, receipts: Sequence[Receipt]) -> None:
-        """Merge what the writers have written, and commit it."""
+        """Merge the writers' forks and commit."""
         tokens = [receipt.token for receipt in receipts]
         if tokens:
             with failures_of(self._storage):
                 session = self._session()
                 session.merge(*tokens)
-                session.commit(f"{len(tokens)} shards", self._told())
+                session.commit(f"{len(tokens)} shards", self._commit_facts())
 
     def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
-        """Drop what is no longer planned. What stays is on the branch already."""
+        """Delete what is no longer planned. What stays is on the branch already."""
         with failures_of(self._storage):
             session = self._session()
             for epsg, zone in self.draft.zones.items():
@@ -165,14 +165,13 @@ class IcechunkTarget:
                     if place not in here:
                         sync(session.store.delete(f"{array}/{chunk_key(0, index)}"))
             if session.has_uncommitted_changes:
-                session.commit("shards that are no longer planned", self._told())
+                session.commit("shards that are no longer planned", self._commit_facts())
 
     def publish(self, *, shards_written: int, keep: int) -> Publication:
-        """Move ``main`` to the branch's tip, in one step that fails where somebody else has moved it.
+        """Move ``main`` to the branch's tip, in one step that fails if somebody else has moved it.
 
         Args:
-            keep: of no meaning here: what earlier publications need stays, for a tag keeps each of them from Icechunk's
-                own garbage collection.
+            keep: ignored: every publication has a tag, which protects its objects from Icechunk's garbage collection.
         """
         with failures_of(self._storage):
             repository, session = self._opened(), self._session()
@@ -181,7 +180,7 @@ class IcechunkTarget:
             self._number(session, publication.number)
             lineage = [*self._before, self._attempt]
             facts = {"number": publication.number, "period": publication.period, "kind": publication.kind}
-            tip = session.commit(f"publication {publication.number}", self._told(lineage=lineage, **facts))
+            tip = session.commit(f"publication {publication.number}", self._commit_facts(lineage=lineage, **facts))
             done = _move(repository, self._staging, replace(publication, snapshot=tip), self._base)
             if done is None:
                 raise self._overtaken()
@@ -197,7 +196,7 @@ class IcechunkTarget:
     def _session(self) -> icechunk.Session:
         return self._opened().writable_session(self._branch)
 
-    def _told(self, **more: Any) -> dict[str, Any]:
+    def _commit_facts(self, **more: Any) -> dict[str, Any]:
         return {_FACTS: {"attempt": self._attempt, "base": self._base, **more}}
 
     def _overtaken(self) -> StoreError:
@@ -207,9 +206,9 @@ class IcechunkTarget:
         )
 
     def _lay_out(self, session: icechunk.Session) -> bool:
-        """Write those of the draft's documents and coordinates that differ from what is there; whether any did."""
+        """Write the draft's documents and coordinates where they differ from those stored; returns whether any did."""
         before = session.has_uncommitted_changes
-        # Groups before what is in them, arrays before their chunks.
+        # Groups before their members, arrays before their chunks.
         order = sorted(self.draft.objects, key=lambda path: (not path.endswith("zarr.json"), path.count("/"), path))
         for path in order:
             data = _content(path, self.draft.objects[path])
@@ -219,7 +218,7 @@ class IcechunkTarget:
         return session.has_uncommitted_changes and not before
 
     def _number(self, session: icechunk.Session, number: int) -> None:
-        """Say in the root group which publication this is. Without a change there is nothing to commit."""
+        """Write the publication's number into the root group. Without a change there is nothing to commit."""
         root = json.loads(_content("zarr.json", self.draft.objects["zarr.json"]))
         root["attributes"]["difffusr:publication"] = number
         _set(session, "zarr.json", json.dumps(root).encode())
@@ -236,17 +235,17 @@ class IcechunkPublisher:
         return IcechunkTarget(self.storage, staging, draft, label)
 
     def revision_from(self, number: int) -> int:
-        """See `Publisher`: Icechunk keeps versions apart by itself, and knows the first kind of keys alone."""
+        """See `Publisher`: Icechunk separates versions by itself, and supports the first encoding only."""
         return -(-number // len(ENCODINGS)) * len(ENCODINGS)
 
     def finish(self, staging: Storage, publication: Publication) -> None:
-        """See `Publisher`: not due before the next run begins or a state is restored."""
+        """See `Publisher`: done when the next run begins or a state is restored."""
 
     def restore(self, staging: Storage, publication: Publication) -> Publication:
-        """See `Publisher`. Its snapshot is the one to go back to.
+        """See `Publisher`. The rollback's snapshot is the one to restore.
 
         Raises:
-            StoreError: the snapshot is gone, the store refuses, or somebody publishes at this moment.
+            StoreError: the snapshot is gone, the store refuses, or another run is publishing.
         """
         repository = open_repository(self.storage)
         if repository is None:
@@ -266,7 +265,7 @@ class IcechunkPublisher:
 
 
 def _move(repository: icechunk.Repository, staging: Storage, publication: Publication, base: str) -> Publication | None:
-    """Move ``main`` from a snapshot to that of a publication, and remember it; None where it is elsewhere."""
+    """Move ``main`` from a snapshot to that of a publication, and record it; None if ``main`` is elsewhere."""
     if repository.lookup_branch(MAIN) != base:
         return None
     keep(staging, publication)
@@ -280,7 +279,7 @@ def _move(repository: icechunk.Repository, staging: Storage, publication: Public
 
 
 def _remember(staging: Storage, repository: icechunk.Repository, publication: Publication) -> Publication:
-    """A publication that readers see now: kept as published, and tagged, so that no garbage collection takes it."""
+    """Mark a publication as published, and tag it to protect it from garbage collection."""
     tag = f"publication-{publication.number:06d}-{publication.snapshot}"
     if tag not in repository.list_tags():
         repository.create_tag(tag, publication.snapshot)
@@ -290,14 +289,14 @@ def _remember(staging: Storage, repository: icechunk.Repository, publication: Pu
 
 
 def _finish(staging: Storage, repository: icechunk.Repository) -> None:
-    """Remember a publication whose driver died after it had moved ``main``."""
+    """Record a publication whose driver died after moving ``main``."""
     last = max(records(staging), key=lambda record: record.number, default=None)
     if last is not None and last.state != "published" and last.snapshot == repository.lookup_branch(MAIN):
         _remember(staging, repository, last)
 
 
 def _facts(repository: icechunk.Repository, snapshot: str) -> dict[str, Any]:
-    """What a commit says of itself; empty for the first of a repository and those that others have made."""
+    """The project's metadata of a commit; empty for a repository's first and for those made by others."""
     facts: dict[str, Any] = repository.lookup_snapshot(snapshot).metadata.get(_FACTS, {})
     return facts
 
@@ -308,7 +307,7 @@ def _lineage(repository: icechunk.Repository, snapshot: str) -> tuple[str, ...]:
 
 
 def _attempt_on(repository: icechunk.Repository, branch: str, base: str) -> str:
-    """The attempt that a branch holds; empty where there is none, or one that left ``main`` elsewhere."""
+    """The attempt on a branch; empty if there is none, or if it left ``main`` elsewhere."""
     if branch not in repository.list_branches():
         return ""
     facts = _facts(repository, repository.lookup_branch(branch))
@@ -316,7 +315,7 @@ def _attempt_on(repository: icechunk.Repository, branch: str, base: str) -> str:
 
 
 def _chunks(session: icechunk.Session, zone: Zone) -> list[tuple[str, tuple[int, ...], OverviewIndex]]:
-    """Array, chunk's index and place of all that is there of shards at a zone's step, of all levels."""
+    """Array, chunk index and place of every stored shard at a zone's step, of all levels."""
 
     async def found(array: str) -> list[tuple[int, ...]]:
         return [index async for index in session.chunk_coordinates(f"/{array}") if index[0] == zone.step]
@@ -338,8 +337,8 @@ def _set(session: icechunk.Session, path: str, data: bytes) -> None:
 
 
 def _content(path: str, data: bytes) -> bytes:
-    """What counts of an object: of a document not its layout, nor the copies of others that consolidation put into it,
-    for a snapshot is of one piece by itself."""
+    """An object's content for comparison: a document without its layout and consolidated metadata, which a snapshot
+    does not need."""
     if not path.endswith("zarr.json"):
         return data
     document = json.loads(data)

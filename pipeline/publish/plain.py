@@ -1,4 +1,4 @@
-"""A plain Zarr store as a target: new revisions under keys of their own, published by replacing metadata."""
+"""A plain Zarr store as a target: each revision has its own keys, and is published by replacing metadata."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _CLAIMS = "claims.json"
 
 @dataclass(frozen=True)
 class PlainWriter:
-    """Writes shards into a plain store: they are durable once written."""
+    """Writes shards into a plain store, where they are durable at once."""
 
     draft: CubeDraft
 
     def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
-        """See `publication.ShardWriter`."""
+        """See `ShardWriter`."""
         return Receipt(self.draft.write_shard(epsg, shard, data))
 
     def store(self) -> Store:
-        """See `publication.ShardWriter`."""
+        """See `ShardWriter`."""
         return PlainStore(self.draft.storage).open()
 
 
@@ -67,14 +67,14 @@ class _Object(NamedTuple):
 
 @dataclass(frozen=True)
 class PlainTarget:
-    """See `publication.Target`.
+    """See `Target`.
 
-    A new period's objects lie at an index of the time axis where no reader looks yet. A zone that is revised gets the
-    keys of its next revision, with all that stays brought over before its metadata is replaced: by hard links on a
-    local file system, by copies that the store makes itself elsewhere.
+    A new period's objects lie at an index of the time axis where no reader looks yet. A revised zone gets the keys of
+    its next revision; objects that stay the same get a second key before the metadata is replaced: by hard links on a
+    local file system, elsewhere by copies that the store makes itself.
 
-    Two periods that are not published yet may want the same index of the time axis. The first shard to be written takes
-    it: a claim in the staging folder says for whom, and what another period has left there counts for nothing.
+    Two unpublished periods may want the same index of the time axis. The first to write takes it: a claim in the
+    staging folder names the period, and objects that another period has left there are ignored.
 
     Attributes:
         storage: the cube.
@@ -89,7 +89,7 @@ class PlainTarget:
     label: str
 
     def begin(self) -> None:
-        """Claim the place for this period, and clear it of what others left there; once, not again on resuming."""
+        """Claim the index for this period and delete what others left there; done once, not again on resuming."""
         claims = self._claims()
         for epsg, zone in self.draft.zones.items():
             claim = self._claim(zone)
@@ -98,33 +98,33 @@ class PlainTarget:
             claims.pop(str(epsg), None)
             self._note(claims)
             self._forget(epsg, {zone.revision - n for n in range(len(ENCODINGS), zone.revision + 1, len(ENCODINGS))})
-            # In a revision of its own every key, else those of its place in time.
+            # In a new revision every key, else those at its index in time.
             there = self._objects(zone, zone.revision)
             self._delete(found.path for found in there if zone.revised or found.chunk[0] == zone.step)
             claims[str(epsg)] = claim
             self._note(claims)
 
     def writer(self) -> PlainWriter:
-        """See `publication.Target`."""
+        """See `Target`."""
         return PlainWriter(self.draft)
 
     def accept(self, receipts: Sequence[Receipt]) -> None:
-        """Nothing is left to do: what was written is there."""
+        """Does nothing: written shards are durable."""
 
     def state(self, epsg: int) -> str:
-        """See `publication.Target`."""
+        """See `Target`."""
         return _state(self.draft.zones[epsg].revision)
 
     def lineage(self, epsg: int) -> Mapping[str, int]:
-        """See `publication.Target`."""
+        """See `Target`."""
         return {_state(revision): place for place, revision in enumerate(self.draft.zones[epsg].lineage)}
 
     def published(self, epsg: int) -> Mapping[str, int]:
-        """See `publication.Target`."""
+        """See `Target`."""
         return {_state(revision): place for place, revision in enumerate(self.draft.zones[epsg].seen)}
 
     def present(self) -> set[str]:
-        """See `publication.Target`."""
+        """See `Target`."""
         claims = self._claims()
         return {
             found.path
@@ -135,7 +135,7 @@ class PlainTarget:
         }
 
     def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
-        """See `publication.Target`."""
+        """See `Target`."""
         for epsg, zone in self.draft.zones.items():
             here = {zone.position(shard, self.draft.grid) for at, shard in planned if at == epsg}
             new = {zone.position(shard, self.draft.grid) for at, shard in rewritten if at == epsg}
@@ -148,7 +148,7 @@ class PlainTarget:
             )
 
     def publish(self, *, shards_written: int, keep: int) -> Publication:
-        """See `publication.Target`. Coordinates of a new step are where nobody looks; then the documents."""
+        """See `Target`. Coordinates first: no reader looks at those of a new step; then the documents."""
         documents, coordinates = {}, {}
         for path in self.draft.in_order():
             data = self.draft.objects[path]
@@ -167,11 +167,11 @@ class PlainTarget:
             self.staging, self.draft, shards_written, documents=documents, steps_of_time=coordinates
         )
         put_in_place(self.storage, self.staging, publication)
-        self._let_go(keep)
+        self._delete_unkept(keep)
         return replace(publication, state="published", current=True)
 
-    def _let_go(self, keep: int) -> None:
-        """Delete the objects of revisions that are no longer kept, and remember that they are gone."""
+    def _delete_unkept(self, keep: int) -> None:
+        """Delete the objects of revisions that are no longer kept, and note that in the history."""
         for epsg, zone in self.draft.zones.items():
             past = [r.zones[epsg] for r in records(self.staging) if epsg in r.zones and not r.gone]
             by_last_seen = list(dict.fromkeys([zone.revision, *reversed(past)]))
@@ -183,7 +183,7 @@ class PlainTarget:
                     self._delete(found.path for found in self._objects(zone, revision))
 
     def _forget(self, epsg: int, revisions: Collection[int]) -> None:
-        """Note of publications of a zone's revisions that their objects are being deleted, before they are."""
+        """Mark publications of a zone's revisions as gone, before their objects are deleted."""
         for record in records(self.staging):
             if record.zones.get(epsg) in revisions and not record.gone:
                 keep(self.staging, replace(record, gone=True))
@@ -192,7 +192,7 @@ class PlainTarget:
         return [zone.revision, zone.step, self.label]
 
     def _claims(self) -> dict[str, list[Any]]:
-        """By zone: revision, step and period for which shards were last written."""
+        """Revision, step and period that shards were last written for, by zone."""
         if not self.staging.exists(_CLAIMS):
             return {}
         claims: dict[str, list[Any]] = json.loads(self.staging.read(_CLAIMS))
@@ -204,7 +204,7 @@ class PlainTarget:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _objects(self, zone: Zone, revision: int) -> Iterator[_Object]:
-        """Every shard object of a zone in a revision: all levels, all periods."""
+        """Every shard object of a zone in a revision, of all levels and periods."""
         for level in zone.levels:
             for name in zone.variables:
                 folder = f"{zone.level_path(level)}/{name}"
@@ -214,8 +214,7 @@ class PlainTarget:
                         yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]))
 
     def _bring_over(self, zone: Zone, revision: int, kept: Collection[OverviewIndex]) -> None:
-        """Put every object of another revision under this one's keys, too, except those of the run's period that are
-        not `kept`."""
+        """Give every object of another revision a key in this one, except those of the run's period not in `kept`."""
         pairs = []
         for path, index, place in self._objects(zone, revision):
             if index[0] != zone.step or place in kept:
@@ -227,7 +226,7 @@ class PlainTarget:
                 pass
 
     def _copier(self) -> Callable[[str, str], None]:
-        """What gives an object a second path. Replaces what is there, whole."""
+        """A function that gives an object a second path, replacing atomically what has it."""
         fs, root = self.storage.filesystem()
 
         def copy(source: str, target: str) -> None:
@@ -260,11 +259,11 @@ class PlainPublisher:
         return PlainTarget(self.storage, staging, draft, label)
 
     def revision_from(self, number: int) -> int:
-        """See `Publisher`: it knows all keys."""
+        """See `Publisher`: all keys are supported."""
         return number
 
     def finish(self, staging: Storage, publication: Publication) -> None:
-        """See `Publisher`: the history holds all that is to be put in place."""
+        """See `Publisher`: the history holds all documents."""
         put_in_place(self.storage, staging, publication)
 
     def restore(self, staging: Storage, publication: Publication) -> Publication:
@@ -274,10 +273,10 @@ class PlainPublisher:
 
 
 def put_in_place(storage: Storage, staging: Storage, publication: Publication) -> None:
-    """Remember a publication, put its documents in place, the root's last, and remember that it is done.
+    """Enter a publication in the history, write its documents, the root's last, and mark it as published.
 
     Raises:
-        StoreError: the store refuses. What is begun can be done again.
+        StoreError: the store refuses. It can be called again.
     """
     keep(staging, publication)
     for path, text in publication.steps_of_time.items():
@@ -296,7 +295,7 @@ def _state(revision: int) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, replacing what has it; where the file system has no links, copy it."""
+    """Give a file a second name, replacing what has it; copies where the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = tempfile.mkdtemp(prefix=".partial-", dir=target.parent)
     beside = Path(folder, target.name)
@@ -306,7 +305,7 @@ def _link(source: Path, target: Path) -> None:
         except OSError:
             shutil.copyfile(source, beside)
         os.replace(beside, target)
-        # Where both names are one file already, a rename does nothing and leaves the other name behind.
+        # If both names are one file already, a rename does nothing and leaves the temporary name behind.
         beside.unlink(missing_ok=True)
     finally:
         Path(folder).rmdir()

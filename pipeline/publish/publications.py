@@ -1,7 +1,6 @@
-"""Publishing: what readers see changes all at once, is remembered, and can be taken back.
+"""The history of a cube: one document in the staging folder for every publication, in every kind of store.
 
-Two kinds of store have it: a plain Zarr store (`revisions`) and an Icechunk repository (`snapshots`). Of both, every
-publication leaves a document in the staging folder.
+A publication changes all that readers see at once, and can be rolled back.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage.objects import Storage
 
-if TYPE_CHECKING:  # to list a cube's history takes nothing of what reads and writes a cube
+if TYPE_CHECKING:  # listing the history must not load Zarr and NumPy
     from difffusr.pipeline.cube.draft import CubeDraft
 
 _FOLDER = "history"
@@ -28,17 +27,17 @@ class Publication:
     Attributes:
         number: counts from 1.
         when: ISO 8601, UTC.
-        kind: `period` (a new one), `revision` (of one that was published), `rollback`.
+        kind: `period` (a new one), `revision` (of a published one) or `rollback`.
         period: its label.
-        zones: revision of each zone then.
-        steps: length of each zone's time axis then.
-        shards_written: for it.
+        zones: revision by zone.
+        steps: length of the time axis by zone.
+        shards_written: their number.
         restores: number of the publication that a rollback brought back.
         snapshot: Icechunk's id, else empty.
         documents: text of every metadata document of the cube by its path, on a plain store.
         steps_of_time: base64 of the objects of `time` and `time_bnds` by their path, on a plain store.
         state: `publishing` until all is in place, then `published`.
-        gone: whether objects that it needs have been deleted.
+        gone: whether objects that it needs were deleted.
         current: whether readers see it now.
     """
 
@@ -59,7 +58,7 @@ class Publication:
 
     @property
     def where(self) -> str:
-        """Snapshot, or revision of each zone, for people."""
+        """Snapshot or revisions, to be displayed."""
         if self.snapshot:
             return f"snapshot {self.snapshot}"
         numbers = sorted(set(self.zones.values()))
@@ -67,25 +66,25 @@ class Publication:
 
     def to_json(self) -> bytes:
         """As an object of the staging folder."""
-        told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "current"}
-        return json.dumps(told, indent=1, sort_keys=True).encode()
+        document = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "current"}
+        return json.dumps(document, indent=1, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Publication:
-        """What `to_json` gave."""
-        told = json.loads(data)
+        """Inverse of `to_json`."""
+        document = json.loads(data)
         for name in ("zones", "steps"):
-            told[name] = {int(zone): value for zone, value in told[name].items()}
-        return cls(**told)
+            document[name] = {int(zone): value for zone, value in document[name].items()}
+        return cls(**document)
 
 
 def now() -> str:
-    """This moment as publications tell it."""
+    """The current time in the format of `Publication.when`."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def new_publication(staging: Storage, draft: CubeDraft, shards_written: int, **more: Any) -> Publication:
-    """The next publication of a draft, not yet kept."""
+    """The next publication of a draft, not yet in the history."""
     start, end = next(iter(draft.zones.values())).period_days
     revises = any(zone.seen for zone in draft.zones.values())
     return Publication(
@@ -101,12 +100,12 @@ def new_publication(staging: Storage, draft: CubeDraft, shards_written: int, **m
 
 
 def keep(staging: Storage, publication: Publication) -> None:
-    """Write a publication into the history, or write it anew."""
+    """Write a publication into the history, or replace it there."""
     staging.write(f"{_FOLDER}/{publication.number:06d}.json", publication.to_json())
 
 
 def records(staging: Storage) -> Iterator[Publication]:
-    """All that is in the history, the oldest first, unfinished ones too.
+    """All publications in the history, oldest first, unfinished ones included.
 
     Raises:
         StoreError: a document cannot be read.
@@ -119,13 +118,13 @@ def records(staging: Storage) -> Iterator[Publication]:
 
 
 def next_number(staging: Storage) -> int:
-    """Number of the next publication: that of the last one where it was never finished."""
+    """Number of the next publication; the last one's number is reused if it was never finished."""
     last = max(records(staging), key=lambda record: record.number, default=None)
     return 1 if last is None else last.number + (last.state == "published")
 
 
 def history(staging: Storage) -> list[Publication]:
-    """What readers of a cube have seen, the newest first; one of them is current.
+    """Finished publications of a cube, newest first; one of them is current.
 
     Raises:
         StoreError: the history cannot be read.

@@ -1,4 +1,4 @@
-"""Revisions of a zone: which comes next, and which readers may still be reading."""
+"""Revisions of a zone: the next one, and those that readers may still be reading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from difffusr.pipeline.storage.objects import Storage
 
 
 def next_revision(staging: Storage, epsg: int, lineage: Sequence[int]) -> int:
-    """A revision of a zone that readers have never seen, and whose keys are not those that they look at now."""
+    """A revision of a zone that readers have never seen, and whose keys differ from those they read now."""
     spaces = len(ENCODINGS)
     seen = [record.zones[epsg] for record in records(staging) if epsg in record.zones]
     number = max([*seen, *lineage]) + 1

@@ -1,4 +1,4 @@
-"""Where a draft comes into being, out of readers' sight: what every kind of store offers."""
+"""Where a draft is written, unseen by readers: the protocol of every kind of store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Receipt:
 
     Attributes:
         objects: sha256 of each object's bytes, by its path in the store.
-        token: what the store needs to make the shard durable; None where it is.
+        token: what the store needs to make the shard durable; None if it is durable already.
     """
 
     objects: Mapping[str, str]
@@ -30,7 +30,7 @@ class Receipt:
 
 
 class ShardWriter(Protocol):
-    """Writes shards from wherever it is sent to.
+    """Writes shards; can be sent to any worker.
 
     Attributes:
         draft: the cube as it will be.
@@ -40,7 +40,7 @@ class ShardWriter(Protocol):
     def draft(self) -> CubeDraft: ...
 
     def store(self) -> Store:
-        """What was in place when the writer was made, to read from; its arrays are `draft.array`'s."""
+        """The store as it was when the writer was made, to read from with `draft.array`."""
 
     def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
         """Write one whole shard, and read it back.
@@ -51,7 +51,7 @@ class ShardWriter(Protocol):
 
 
 class Target(Protocol):
-    """Where a draft comes into being, out of readers' sight.
+    """Where a draft is written, unseen by readers.
 
     Attributes:
         draft: the cube as it will be.
@@ -61,39 +61,39 @@ class Target(Protocol):
     def draft(self) -> CubeDraft: ...
 
     def begin(self) -> None:
-        """Make ready for shards. What an earlier attempt at the same state has written stays."""
+        """Prepare for shards. Shards that an earlier attempt at the same state has written stay."""
 
     def writer(self) -> ShardWriter:
-        """To be sent to where shards are written."""
+        """A writer to send to the workers."""
 
     def accept(self, receipts: Sequence[Receipt]) -> None:
-        """When it returns, these shards will survive whatever happens."""
+        """Make shards durable: once it returns, they survive any crash."""
 
     def state(self, epsg: int) -> str:
-        """What the ledger calls the state that a zone's shards were last accepted into."""
+        """Name in the ledger of the state that a zone's shards are accepted into."""
 
     def lineage(self, epsg: int) -> Mapping[str, int]:
-        """The states that led to the target's, each with its place among them."""
+        """The states that led to the target's, each with its position."""
 
     def published(self, epsg: int) -> Mapping[str, int]:
-        """The states that led to what readers see of the draft's period; empty where they do not see it."""
+        """The states that led to the period as readers see it; empty if they do not see it."""
 
     def present(self) -> AbstractSet[str]:
-        """Paths of the objects of the draft's period that are there."""
+        """Paths of the existing objects of the draft's period."""
 
     def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
-        """Bring over what stays as readers see it, and drop what is no longer planned. May be done again.
+        """Copy what stays the same for readers, and delete what is no longer planned. May be repeated.
 
         Args:
-            planned: zone and place of every shard of the period, those of overviews, too.
-            rewritten: those of them that were written for this state.
+            planned: zone and place of every shard of the period, overviews included.
+            rewritten: those of them written for this state.
         """
 
     def publish(self, *, shards_written: int, keep: int) -> Publication:
         """Let readers see the draft.
 
         Args:
-            keep: earlier revisions whose objects stay.
+            keep: number of earlier revisions whose objects stay.
 
         Raises:
             StoreError: the store refuses; readers see the old state.
@@ -101,20 +101,20 @@ class Target(Protocol):
 
 
 class Publisher(Protocol):
-    """Publishes into one kind of store. All but `revision_from` raise StoreError where the store refuses."""
+    """Publishes into one kind of store. Its methods raise StoreError if the store refuses."""
 
     def target(self, staging: Storage, draft: CubeDraft, label: str) -> Target:
-        """Where a draft comes into being; `label` is that of the run's period."""
+        """The target of a draft; `label` is that of the run's period."""
 
     def revision_from(self, number: int) -> int:
-        """The first revision from a number on whose keys the store knows."""
+        """The first revision from this number on whose keys the store supports."""
 
     def finish(self, staging: Storage, publication: Publication) -> None:
-        """Finish the last publication of the history, whose driver died in the middle of it, where that is due now."""
+        """Finish the last publication of the history, whose driver died in the middle of it, if it has to be now."""
 
     def restore(self, staging: Storage, publication: Publication) -> Publication:
         """Let readers see the state of an earlier publication again.
 
         Args:
-            publication: the rollback that this is, not yet kept.
+            publication: the rollback, not yet in the history.
         """

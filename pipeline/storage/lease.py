@@ -1,9 +1,8 @@
 """One driver at a time: a lease in the staging folder, kept alive by a heartbeat.
 
-A lease is a numbered object that can be created only once; the highest number counts. Its holder writes it anew every
-few seconds. Whoever finds a lease watches it for one of its terms, on its own clock: a beat that changes meanwhile
-means that the holder lives, none means that it is dead, and the next number is for the taking. Nobody's clock is
-compared with another's.
+A lease is a numbered object that can be created only once; the highest number counts. Its holder rewrites it every
+few seconds. A driver that finds a lease watches it for one term, on its own clock: if the beat changes, the holder is
+alive; if not, it is dead, and the next number is free. Clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from uuid import uuid4
 from difffusr.pipeline.ground.errors import DifffusrError, StoreError
 from difffusr.pipeline.storage.objects import Storage
 
-#: Seconds between two beats, and seconds without one after which a holder counts as dead.
+#: Seconds between two beats, and seconds without a beat after which a holder counts as dead.
 BEAT_S, TERM_S = 5.0, 30.0
 
 
@@ -34,15 +33,15 @@ class LeaseError(DifffusrError):
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says of who holds it.
+    """The holder of a lease, as the lease names it.
 
     Attributes:
         id: of this driver, random.
         run: name and period of the run.
-        host, pid, boot: where it runs; `boot` tells a machine's restarts apart.
+        host, pid, boot: where it runs; `boot` distinguishes restarts of a machine.
         since: when it began, ISO 8601, UTC.
         beat: counts up while it lives.
-        released: whether it has ended in order.
+        released: whether it ended properly.
     """
 
     id: str
@@ -61,7 +60,7 @@ class Holder:
         return cls(uuid4().hex, run, socket.gethostname(), os.getpid(), _boot(), now)
 
     def is_surely_dead(self) -> bool:
-        """Whether it ran on this machine and no longer does. False does not mean that it lives."""
+        """Whether it ran on this machine and no longer does. False does not mean that it is alive."""
         if self.host != socket.gethostname() or not self.boot:
             return False
         if self.boot != _boot():
@@ -82,7 +81,7 @@ class Holder:
 class Lease:
     """The right to work on a store, held until released or lost.
 
-    Leave it with `release`. A process that dies without it leaves a lease that the next one takes over.
+    End it with `release`. If a process dies without, the next one takes the lease over.
     """
 
     def __init__(self, staging: Storage, number: int, holder: Holder, beat_s: float) -> None:
@@ -107,11 +106,11 @@ class Lease:
         """Take the lease of a store.
 
         Args:
-            run: what to tell others of the holder.
-            waiting: told, once, why it takes a while.
+            run: name of the run, shown to other drivers.
+            waiting: called once, with the reason, if it takes a while.
 
         Raises:
-            LeaseError: another driver holds it and lives.
+            LeaseError: another driver holds it and is alive.
             StoreError: the store refuses.
         """
         holder = Holder.of_this_process(run)
@@ -125,7 +124,7 @@ class Lease:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the last beat that the store took."""
+        """Seconds since the last beat that was stored."""
         return time.monotonic() - self._last
 
     def on_lost(self, watcher: Callable[[], None]) -> None:
@@ -133,12 +132,12 @@ class Lease:
         self._watchers.append(watcher)
 
     def check(self) -> None:
-        """Raise LeaseError when another driver has taken over: nothing may be written any more."""
+        """Raise LeaseError if another driver has taken over: nothing may be written any more."""
         if self.lost is not None:
             raise LeaseError(self.lost)
 
     def release(self) -> None:
-        """Let the next one in. Does nothing where the lease is lost."""
+        """Free the lease for the next driver. Does nothing if the lease is lost."""
         self._ended.set()
         self._thread.join()
         if self.lost is None:
@@ -160,18 +159,18 @@ class Lease:
                 self._staging.write(_name(self._number), self._holder.to_json())
                 self._last = time.monotonic()
             except StoreError:
-                continue  # a store that is away for a moment; whoever watches decides how long is too long
+                continue  # the store may be back soon; the watchdog decides how long is too long
 
 
 def holder_of(staging: Storage) -> Holder | None:
-    """Who holds the lease of a store, if it was not released."""
+    """The holder of a store's lease, or None."""
     _, holder = _latest(staging)
     return None if holder is None or holder.released else holder
 
 
 def _watch(staging: Storage, number: int, other: Holder, waiting: Callable[[str], None], term_s: float) -> None:
-    """Return once a lease is free. Raises LeaseError when its holder shows a sign of life."""
-    waiting(f"{_described(other)} worked on this store; looking whether it still does, for up to {term_s:.0f} s")
+    """Return once a lease is free. Raises LeaseError if its holder is alive."""
+    waiting(f"{_described(other)} worked on this store; checking for up to {term_s:.0f} s whether it is still alive")
     deadline = time.monotonic() + term_s
     while time.monotonic() < deadline:
         time.sleep(min(0.5, term_s / 10))
@@ -186,7 +185,7 @@ def _watch(staging: Storage, number: int, other: Holder, waiting: Callable[[str]
 
 
 def _latest(staging: Storage) -> tuple[int, Holder | None]:
-    """The highest number and its holder; (0, None) where there is no lease yet."""
+    """The highest number and its holder; (0, None) if there is no lease yet."""
     for _ in range(5):
         numbers = [int(name.removesuffix(".json")) for name in staging.names(_FOLDER) if name.endswith(".json")]
         if not numbers:
@@ -197,7 +196,7 @@ def _latest(staging: Storage) -> tuple[int, Holder | None]:
             continue  # it was just replaced by a higher one
         except (ValueError, TypeError):
             break
-    raise StoreError(f"{staging.url}/{_FOLDER}: cannot be read as a lease; delete this folder if no driver is at work")
+    raise StoreError(f"{staging.url}/{_FOLDER}: cannot be read as a lease; delete this folder if no driver is running")
 
 
 def _forget(staging: Storage, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Objects in a store, any fsspec URL: written whole or not at all."""
+"""Objects in a store at any fsspec URL, written atomically."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine's file system."""
+        """Whether it is on this machine's file system."""
         return isinstance(self.filesystem()[0], LocalFileSystem)
 
     def write(self, name: str, data: bytes) -> None:
         """Write one object atomically.
 
-        Local files are written beside and renamed; object stores put whole objects anyway.
+        Local files are written to a temporary name and renamed; object stores write whole objects anyway.
 
         Raises:
             StoreError: the store refuses.
@@ -103,7 +103,7 @@ class Storage:
             ) from None
 
     def put(self, name: str, file: Path) -> None:
-        """Write one object atomically, of a file on this machine.
+        """Write one object atomically, from a file on this machine.
 
         Raises:
             StoreError: the store refuses.
@@ -121,7 +121,7 @@ class Storage:
             ) from None
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write one object whole if there is none of this name; whether it was written. Of several who try, one does.
+        """Write one object if none has this name; returns whether it was written. Of several callers, one succeeds.
 
         Raises:
             StoreError: the store refuses.
@@ -153,7 +153,7 @@ class Storage:
             raise StoreError(f"{self.url}/{name}: cannot be read ({first_line(error)})") from None
 
     def exists(self, name: str) -> bool:
-        """Whether there is an object of this name."""
+        """Whether an object has this name."""
         fs, root = self.filesystem()
         try:
             return bool(fs.exists(f"{root}/{name}"))
@@ -161,7 +161,7 @@ class Storage:
             raise StoreError(f"{self.url}/{name}: cannot be looked up ({first_line(error)})") from None
 
     def names(self, folder: str) -> set[str]:
-        """Names of the objects anywhere below a folder, relative to it; empty when there is no such folder."""
+        """Names of all objects below a folder, relative to it; empty if there is no such folder."""
         fs, root = self.filesystem()
         base = f"{root}/{folder}"
         try:
@@ -175,7 +175,7 @@ class Storage:
         return {str(f)[len(prefix) :] for f in found if str(f).startswith(prefix) and not _is_partial(str(f))}
 
     def delete(self, name: str) -> None:
-        """Delete one object; nothing happens when there is none."""
+        """Delete one object, if it exists."""
         fs, root = self.filesystem()
         try:
             fs.rm_file(f"{root}/{name}")
@@ -185,7 +185,7 @@ class Storage:
             raise StoreError(f"{self.url}/{name}: cannot be deleted ({first_line(error)})") from None
 
     def check_writable(self) -> None:
-        """Write and delete a small object, so that a store that refuses is known before anything is computed.
+        """Write and delete a small object, to find out before computing that a store refuses.
 
         Raises:
             StoreError: the store refuses.
@@ -196,7 +196,7 @@ class Storage:
 
 
 def _missing_extra(url: str) -> str:
-    """Which package a URL needs and how to install it; empty where it is there."""
+    """The missing package that a URL needs, and how to install it; empty if nothing is missing."""
     package, extra = _PACKAGES.get(url.partition("://")[0].rpartition("::")[2], ("", ""))
     if not package or importlib.util.find_spec(package) is not None:
         return ""
@@ -228,9 +228,9 @@ def _create_file(path: Path, data: bytes) -> bool:
 
 
 def _written_beside(path: Path, data: bytes | Path) -> Path:
-    """Data, or a copy of a file, under a name of its own.
+    """Data, or a copy of a file, under a temporary name in the same folder.
 
-    With the rights of any new file: what `tempfile` makes is its owner's alone, and a cube is there to be read.
+    With the permissions of any new file: those of `tempfile` let only the owner read, and a cube is there to be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".partial-{uuid4().hex}"

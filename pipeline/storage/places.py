@@ -1,4 +1,4 @@
-"""Where a run keeps what: the cube, what belongs to the cube, what belongs to the run."""
+"""The folders of a run: the cube, the cube's staging folder, the run's own folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from difffusr.pipeline.storage.objects import Storage
 
 
 def storage_of(config: RunConfig) -> Storage:
-    """Where the cube goes."""
+    """The cube."""
     return Storage(config.store.url, config.store.storage_options)
 
 
 def cube_staging_of(config: RunConfig) -> Storage:
-    """What belongs to a cube but is not for its readers: the lease, its history, and a folder for each run."""
+    """The cube's staging folder, not for its readers: lease, history, and a folder for each run."""
     return Storage(config.store.staging, config.store.storage_options)
 
 

@@ -125,5 +125,5 @@ def test_a_shard_below_that_is_not_there_stops_it(tmp_path):
     storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
     target = open_target(storage, staging, drafted(storage, 1), label(1))
     write(target, 5, SHARDS[:3])
-    with pytest.raises(StoreError, match="is not there any more; run again"):
+    with pytest.raises(StoreError, match="is missing; run again"):
         write_overview(target.writer(), EPSG, OverviewIndex(1, 0, 0), OverviewIndex(1, 0, 0).children)
