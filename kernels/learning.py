@@ -18,13 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, SCALE
-from difffusr.kernels.images.consistency import Sensor, back_project, sensor_for_group
-from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB, to_stage1
-from difffusr.kernels.networks.degradation_encoder import MomentumContrast
-from difffusr.kernels.networks.fusion.frame import FusionNetwork, group_loss
-from difffusr.kernels.networks.rrdb import RRDBNet
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.sampling.diffusion import q_sample
+from difffusr.kernels.images import FUSION, FUSION_RGB, Sensor, back_project, sensor_for_group, to_stage1
+from difffusr.kernels.networks import MomentumContrast, RRDBNet, Stage1
+from difffusr.kernels.networks.fusion import FusionNetwork, group_loss
+from difffusr.kernels.sampling import q_sample
 
 #: "mixed": the networks' convolutions in bfloat16, the rest (first features, statistics, losses) in float32.
 Precision = Literal["mixed", "float32", "bfloat16"]

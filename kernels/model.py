@@ -9,17 +9,11 @@ import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, RGB
-from difffusr.kernels.images.consistency import Sensor, back_project, sensor_for_group
-from difffusr.kernels.images.inpaint import fill_invalid
-from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB
-from difffusr.kernels.networks.execution import Recorded, compiled
-from difffusr.kernels.networks.fusion.build import fusion_from_weights
-from difffusr.kernels.networks.fusion.frame import FusionNetwork, merge_groups, pick_channels
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.sampling.settings import Sampling, fingerprint
-from difffusr.kernels.sampling.uncertainty import sample_spread
-from difffusr.kernels.weights.checkpoints import Weights, load_weights
-from difffusr.kernels.weights.shipped import Preset, weight_files
+from difffusr.kernels.images import FUSION, FUSION_RGB, Sensor, back_project, fill_invalid, sensor_for_group
+from difffusr.kernels.networks import Recorded, Stage1, compiled
+from difffusr.kernels.networks.fusion import FusionNetwork, fusion_from_weights, merge_groups, pick_channels
+from difffusr.kernels.sampling import Sampling, fingerprint, sample_spread
+from difffusr.kernels.weights import Preset, Weights, load_weights, weight_files
 
 #: "eager": operation by operation. "compiled": the operations between convolutions are fused; on GPUs the whole chip is
 #: also recorded as one graph and replayed. Results differ by rounding only.

@@ -1,1 +1,5 @@
 """Operations on images: blending, blur, consistency with the sensor, normalisation, overviews."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

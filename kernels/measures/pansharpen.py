@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, band_indices
-from difffusr.kernels.images.consistency import gaussian_sigma, sensor_matrix
+from difffusr.kernels.images import gaussian_sigma, sensor_matrix
 
 #: Weights of red, green, blue in a luma.
 LUMA: Final = (0.2989, 0.5870, 0.1140)

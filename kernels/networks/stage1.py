@@ -13,20 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difffusr.kernels.images.contrast import local_moments
-from difffusr.kernels.images.normalisation import from_stage1, to_stage1
+from difffusr.kernels.images import from_stage1, local_moments, to_stage1
 from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast
 from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.unet import DiffusionUNet
-from difffusr.kernels.sampling.diffusion import (
-    Schedule,
-    cosine_schedule,
-    ddim_sample,
-    multistep_levels,
-    multistep_sample,
-)
-from difffusr.kernels.weights.checkpoints import Weights, load_into
-from difffusr.kernels.weights.errors import WeightsError
+from difffusr.kernels.sampling import Schedule, cosine_schedule, ddim_sample, multistep_levels, multistep_sample
+from difffusr.kernels.weights import Weights, WeightsError, load_into
 
 #: Keys of a training checkpoint that inference does not use.
 TRAINING_ONLY = ("model.", "E.encoder_k.", "E.queue", "diffusion.")

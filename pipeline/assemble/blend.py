@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, SCALE
-from difffusr.kernels.images.blending import Layer, blend, chip_window
-from difffusr.pipeline.chips.staging import StagedChip, read_chip
-from difffusr.pipeline.cube.shard import ShardData, encoding_bytes, shard_bytes
-from difffusr.pipeline.engine.memory import WORKER_BYTES
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from difffusr.kernels.images import Layer, blend, chip_window
+from difffusr.pipeline.chips import StagedChip, read_chip
+from difffusr.pipeline.cube import ShardData, encoding_bytes, shard_bytes
+from difffusr.pipeline.engine import WORKER_BYTES
+from difffusr.pipeline.geo import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL, Quality
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,15 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from difffusr.kernels.bands import BANDS
-from difffusr.kernels.images.pyramid import average_2x, mode_2x
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.reading import read_window
-from difffusr.pipeline.cube.shard import ShardData, encoding_bytes, shard_bytes
-from difffusr.pipeline.engine.memory import WORKER_BYTES
-from difffusr.pipeline.geo.grid import Grid, OverviewIndex, PixelWindow
+from difffusr.kernels.images import average_2x, mode_2x
+from difffusr.pipeline.cube import CubeDraft, ShardData, encoding_bytes, read_window, shard_bytes
+from difffusr.pipeline.engine import WORKER_BYTES
+from difffusr.pipeline.geo import Grid, OverviewIndex, PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.publish.target import Receipt, ShardWriter
-from difffusr.pipeline.storage.objects import store_failures
+from difffusr.pipeline.publish import Receipt, ShardWriter
+from difffusr.pipeline.storage import store_failures
 
 
 def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: Sequence[OverviewIndex]) -> Receipt:

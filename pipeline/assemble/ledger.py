@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.geo.names import NAME_DIGITS
-from difffusr.pipeline.plan.tables import Chips, Shards
-from difffusr.pipeline.publish.target import Receipt, Target
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.geo import NAME_DIGITS
+from difffusr.pipeline.plan import Chips, Shards
+from difffusr.pipeline.publish import Receipt, Target
+from difffusr.pipeline.storage import Storage
 
 SHARDS = "shards"
 

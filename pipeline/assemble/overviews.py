@@ -19,12 +19,11 @@ import ray
 
 from difffusr.pipeline.assemble.halving import halve_memory, write_overview
 from difffusr.pipeline.assemble.ledger import OVERVIEWS, Entry, Ledger, Written, enter
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.engine.tasks import dispatch, task_options
-from difffusr.pipeline.geo.grid import OverviewIndex, ShardIndex
-from difffusr.pipeline.geo.names import NAME_DIGITS, PlaceName
-from difffusr.pipeline.publish.target import Receipt, Target
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.cube import CubeDraft
+from difffusr.pipeline.engine import dispatch, task_options
+from difffusr.pipeline.geo import NAME_DIGITS, OverviewIndex, PlaceName, ShardIndex
+from difffusr.pipeline.publish import Receipt, Target
+from difffusr.pipeline.storage import Storage
 
 #: Part of every digest: changing it makes all overviews again.
 _ALGORITHM = "mean of valid, half to even; mode: 1"

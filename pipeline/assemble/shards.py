@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from difffusr.pipeline.assemble.blend import ChipSource, blend_memory
 from difffusr.pipeline.assemble.ledger import REQUESTS, Entry, Ledger, Written, enter, shard_digest
 from difffusr.pipeline.assemble.writing import WrittenShard, write_shard
-from difffusr.pipeline.chips.staging import delete_chip
-from difffusr.pipeline.engine.tasks import POLL_S, dispatch, task_options
-from difffusr.pipeline.geo.grid import ChipIndex, Grid
-from difffusr.pipeline.geo.names import PlaceName
-from difffusr.pipeline.plan.tables import Plan, Shards
-from difffusr.pipeline.publish.target import Target
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.chips import delete_chip
+from difffusr.pipeline.engine import POLL_S, dispatch, task_options
+from difffusr.pipeline.geo import ChipIndex, Grid, PlaceName
+from difffusr.pipeline.plan import Plan, Shards
+from difffusr.pipeline.publish import Target
+from difffusr.pipeline.storage import Storage
 
 
 @dataclass(frozen=True, eq=False)

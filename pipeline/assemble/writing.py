@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 
 from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
-from difffusr.pipeline.publish.target import Receipt, ShardWriter
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.geo import ChipIndex, Grid, ShardIndex
+from difffusr.pipeline.publish import Receipt, ShardWriter
+from difffusr.pipeline.storage import Storage
 
 
 @dataclass(frozen=True)

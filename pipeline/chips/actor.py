@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, SCALE
-from difffusr.kernels.images.inpaint import fill_invalid
+from difffusr.kernels.images import fill_invalid
 from difffusr.kernels.model import SuperResolution, model_from_weights
-from difffusr.kernels.networks.fusion.frame import merge_groups
-from difffusr.kernels.sampling.noise import ground_noise
+from difffusr.kernels.networks.fusion import merge_groups
+from difffusr.kernels.sampling import ground_noise
 from difffusr.pipeline.chips.batch import Batch
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.plan.networks import read_both, sampling_of, weights_errors
+from difffusr.pipeline.plan import read_both, sampling_of, weights_errors
 
 log = logging.getLogger("difffusr.actor")
 

@@ -16,8 +16,8 @@ import ray
 
 from difffusr.pipeline.chips.actor import device_facts
 from difffusr.pipeline.chips.resolver import PinnedResolver
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.storage import Storage
 
 log = logging.getLogger("difffusr.batch")
 

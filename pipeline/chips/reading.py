@@ -11,7 +11,7 @@ import ray
 
 from difffusr.pipeline.chips.batch import Batch, stacked
 from difffusr.pipeline.chips.table import ChipTable
-from difffusr.pipeline.engine.board import pin_to
+from difffusr.pipeline.engine import pin_to
 
 #: Bytes that a reader gathers before it passes them on: so few that copying them into a block does not matter.
 _READ_BYTES = 32_000_000

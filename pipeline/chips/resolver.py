@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from difffusr.pipeline.chips.actor import Resolved, SuperResolver
 from difffusr.pipeline.chips.batch import LEFT, STAGED, TO_STAGE, Batch
 from difffusr.pipeline.chips.staging import is_staged
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.board import ATTEMPTS, Pin
-from difffusr.pipeline.storage.objects import Storage
-from difffusr.pipeline.watch.metrics import meters_of
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine import ATTEMPTS, Pin
+from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.watch import meters_of
 
 
 class PinnedResolver(SuperResolver):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 _FOLDER = "chips"
 

@@ -10,10 +10,10 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from difffusr.pipeline.chips.batch import TO_STAGE, Batch
 from difffusr.pipeline.chips.staging import StagedChip, write_chip
-from difffusr.pipeline.engine.board import pin_to
+from difffusr.pipeline.engine import pin_to
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage.objects import Storage
-from difffusr.pipeline.watch.metrics import meters_of
+from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.watch import meters_of
 
 
 def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str]) -> Batch:

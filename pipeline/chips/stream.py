@@ -20,8 +20,8 @@ from difffusr.pipeline.chips.reading import read_chips
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.chips.storing import stage_rows
 from difffusr.pipeline.chips.table import ChipTable
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.pool import (
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine import (
     READ_CPUS,
     READERS_PER_ACTOR,
     STAGE_CPUS,
@@ -29,10 +29,10 @@ from difffusr.pipeline.engine.pool import (
     actor_limits,
     actor_share,
     gpus_per_actor,
+    resources,
 )
-from difffusr.pipeline.engine.session import resources
-from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.storage.places import staging_of
+from difffusr.pipeline.plan import Plan
+from difffusr.pipeline.storage import staging_of
 
 #: Calls that an actor has at a time: while the models work on one, the engine unpacks the next and packs the last.
 _CALLS_PER_ACTOR = 2

@@ -11,17 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, grid_of
-from difffusr.pipeline.geo.names import NAME_BYTES, PlaceName
+from difffusr.pipeline.geo import NAME_BYTES, ChipIndex, Grid, PlaceName, grid_of
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
 from difffusr.pipeline.ground.urls import one_line
-from difffusr.pipeline.scenes.chip import read_chip
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes import Scene, read_chip
 
 if TYPE_CHECKING:  # only the driver makes a table: readers import neither plans nor what they are made with
-    from difffusr.pipeline.config.sections import RunConfig
-    from difffusr.pipeline.plan.tables import Plan
+    from difffusr.pipeline.config import RunConfig
+    from difffusr.pipeline.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)

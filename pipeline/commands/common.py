@@ -16,7 +16,7 @@ from difffusr.pipeline.ground.errors import StoreError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from difffusr.pipeline.config.sections import RunConfig
+    from difffusr.pipeline.config import RunConfig
 
 console = Console()
 
@@ -50,7 +50,7 @@ def load(path: Path, verbose: bool, period: str | None = None) -> RunConfig:
         ConfigError: it is not valid, or its store needs a package that is not installed.
     """
     from difffusr.pipeline.commands.extras import check_store
-    from difffusr.pipeline.config.loading import load_config
+    from difffusr.pipeline.config import load_config
 
     set_up_logging(verbose)
     config = load_config(path, {} if period is None else {"period": period})

@@ -24,10 +24,9 @@ from difffusr.pipeline.ground.errors import EXIT_FAILED, ConfigError
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from difffusr.pipeline.config.sections import RunConfig
-    from difffusr.pipeline.readers.verdicts import BandReport
-    from difffusr.pipeline.readers.verify import Report
-    from difffusr.pipeline.storage.objects import Storage
+    from difffusr.pipeline.config import RunConfig
+    from difffusr.pipeline.readers import BandReport, Report
+    from difffusr.pipeline.storage import Storage
 
 #: Columns that the history takes.
 _HISTORY_WIDTH = 120
@@ -48,8 +47,8 @@ def history(config: ConfigPath, verbose: Verbose = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from difffusr.pipeline.publish.door import history
-    from difffusr.pipeline.storage.places import cube_staging_of
+    from difffusr.pipeline.publish import history
+    from difffusr.pipeline.storage import cube_staging_of
 
     seen = history(cube_staging_of(settings))
     if not seen:
@@ -79,9 +78,8 @@ def rollback(
 ) -> None:
     """Make an earlier publication visible to readers again. Writes no pixels; the next run may publish again."""
     settings = load(config, verbose)
-    from difffusr.pipeline.publish.door import rollback
-    from difffusr.pipeline.storage.lease import Lease
-    from difffusr.pipeline.storage.places import cube_staging_of, storage_of
+    from difffusr.pipeline.publish import rollback
+    from difffusr.pipeline.storage import Lease, cube_staging_of, storage_of
 
     staging = cube_staging_of(settings)
     lease = Lease.acquire(staging, "rollback", console.print)
@@ -109,7 +107,7 @@ def verify(
     settings = load(config, verbose, period)
     if json_path is not None:
         check_folder(json_path, "--json")
-    from difffusr.pipeline.readers.verify import verify_run
+    from difffusr.pipeline.readers import verify_run
 
     with console.status("verifying …"):
         found = verify_run(settings)
@@ -152,8 +150,8 @@ def export(
     place, folder = _place_of(cube), _storage_at(cog)
     from rich.progress import Progress
 
-    from difffusr.pipeline.cube.published import Cube
-    from difffusr.pipeline.readers.export import USUAL, export_cogs, exports_of
+    from difffusr.pipeline.cube import Cube
+    from difffusr.pipeline.readers import USUAL, export_cogs, exports_of
 
     where = _chosen_area(area, bbox)
     opened = Cube(place)
@@ -188,8 +186,8 @@ def stac(
     """
     set_up_logging(verbose)
     place, documents = _place_of(cube), _storage_at(folder)
-    from difffusr.pipeline.cube.published import Cube
-    from difffusr.pipeline.readers.stac import write_records
+    from difffusr.pipeline.cube import Cube
+    from difffusr.pipeline.readers import write_records
 
     written = write_records(Cube(place), documents, name)
     urls = dict(zip((url.rsplit("/", 1)[-1] for url in written), written, strict=True))
@@ -220,17 +218,15 @@ def report(
     set_up_logging(verbose)
     check_folder(output, "--output")
     place, config = _place_of(cube), _config_at(cube)
-    from difffusr.pipeline.config.sections import staging_beside
-    from difffusr.pipeline.cube.published import Cube
-    from difffusr.pipeline.readers.report.collect import collect
-    from difffusr.pipeline.readers.report.page import to_page
-    from difffusr.pipeline.storage.objects import Storage
-    from difffusr.pipeline.storage.places import cube_staging_of
+    from difffusr.pipeline.config import staging_beside
+    from difffusr.pipeline.cube import Cube
+    from difffusr.pipeline.readers.report import collect_report, to_page
+    from difffusr.pipeline.storage import Storage, cube_staging_of
 
     opened = Cube(place)
     staging = Storage(staging_beside(cube)) if config is None else cube_staging_of(config)
     with console.status("looking at the cube …"):
-        page = to_page(collect(opened, staging, config, period or (), with_scenes=scenes)).encode()
+        page = to_page(collect_report(opened, staging, config, period or (), with_scenes=scenes)).encode()
     write_file(output, page, "--output")
     say(f"{output}  {len(page) / 1e6:.2f} MB")
 
@@ -259,7 +255,7 @@ def view(
 
     from platformdirs import user_cache_path
 
-    from difffusr.pipeline.readers.view.serve import serve_map
+    from difffusr.pipeline.readers.view import serve_map
 
     serve_map(
         place,
@@ -274,7 +270,7 @@ def view(
 
 def _config_at(name: str) -> RunConfig | None:
     """A run's configuration where a cube is named by its file."""
-    from difffusr.pipeline.config.loading import load_config
+    from difffusr.pipeline.config import load_config
 
     return load_config(Path(name)) if name.endswith((".yaml", ".yml")) else None
 
@@ -286,7 +282,7 @@ def _place_of(name: str) -> Storage:
         ConfigError: the configuration is not valid, or the store needs a package that is not installed.
     """
     from difffusr.pipeline.commands.extras import check_store
-    from difffusr.pipeline.storage.places import storage_of
+    from difffusr.pipeline.storage import storage_of
 
     config = _config_at(name)
     if config is None:
@@ -298,7 +294,7 @@ def _place_of(name: str) -> Storage:
 def _storage_at(url: str) -> Storage:
     """A folder at a URL. Raises ConfigError if it needs a package that is not installed."""
     from difffusr.pipeline.commands.extras import check_store
-    from difffusr.pipeline.storage.objects import Storage
+    from difffusr.pipeline.storage import Storage
 
     check_store(url)
     return Storage(url)
@@ -306,8 +302,8 @@ def _storage_at(url: str) -> Storage:
 
 def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
     """The polygons of a file, or the box of west,south,east,north in degrees; None for neither."""
-    from difffusr.pipeline.config.sections import AreaSection
-    from difffusr.pipeline.geo.area import geometry_of
+    from difffusr.pipeline.config import AreaSection
+    from difffusr.pipeline.geo import geometry_of
 
     if file is not None and degrees is not None:
         raise ConfigError("--area and --bbox: give one of them")
@@ -347,7 +343,7 @@ def _show_shards(found: Report) -> None:
 def _show_bands(bands: list[BandReport]) -> None:
     from rich.table import Table
 
-    from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, SEAM_RANGE
+    from difffusr.pipeline.readers import RESIDUAL_LIMIT, SEAM_RANGE
 
     table = Table(title="bands", title_justify="left")
     table.add_column("band")

@@ -14,21 +14,17 @@ import yaml
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, GROUPS, RGB, SCALE, TARGET_GSD_M, band_indices
-from difffusr.kernels.measures.metrics import ergas, psnr, sam_degrees
-from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.cube.reading import CubeReader
-from difffusr.pipeline.geo.grid import PixelWindow, grid_of
+from difffusr.kernels.measures import ergas, psnr, sam_degrees
+from difffusr.pipeline.config import RunConfig, load_config
+from difffusr.pipeline.cube import CubeReader
+from difffusr.pipeline.geo import PixelWindow, grid_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import DN_SCALE, Quality
-from difffusr.pipeline.run.execution import execute
-from difffusr.pipeline.run.result import RunResult
-from difffusr.pipeline.run.work import draft_of
-from difffusr.pipeline.scenes.chip import read_chip
-from difffusr.pipeline.scenes.synthetic.picture import before_after_picture
-from difffusr.pipeline.scenes.synthetic.world import DemoWorld, write_demo_world
-from difffusr.pipeline.storage.places import storage_of
-from difffusr.pipeline.watch.progress import Progress
+from difffusr.pipeline.run import RunResult, draft_of, execute
+from difffusr.pipeline.scenes import read_chip
+from difffusr.pipeline.scenes.synthetic import DemoWorld, before_after_picture, write_demo_world
+from difffusr.pipeline.storage import storage_of
+from difffusr.pipeline.watch import Progress
 
 Float = NDArray[np.float32]
 

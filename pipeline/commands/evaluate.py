@@ -13,7 +13,7 @@ from difffusr.pipeline.commands.common import console, errors
 from difffusr.pipeline.ground.errors import ConfigError
 
 if TYPE_CHECKING:
-    from difffusr.pipeline.weights.evaluation.report import Evaluation
+    from difffusr.pipeline.weights.evaluation import Evaluation
 
 evaluate_app = typer.Typer(
     no_args_is_help=True,
@@ -64,8 +64,7 @@ def evaluate_sr(
         raise ConfigError(f"--degradation: {degradation!r} is neither 'sensor' nor 'gaussian'")
     if size % 8:
         raise ConfigError(f"--size: {size} is not a multiple of 8")
-    from difffusr.pipeline.weights.evaluation.data import ImageOptions
-    from difffusr.pipeline.weights.evaluation.judging import SamplerChoice, judge_super_resolution
+    from difffusr.pipeline.weights.evaluation import ImageOptions, SamplerChoice, judge_super_resolution
 
     with _progress("windows") as progress:
         found = judge_super_resolution(
@@ -95,7 +94,7 @@ def evaluate_fusion(
     Scenes are folders with one GeoTIFF a band (B01.tif … B12.tif) or the stacks im10.tif, im20.tif, im60.tif. They are
     made coarser by 4, 8 and 24, so that the native bands are the truth.
     """
-    from difffusr.pipeline.weights.evaluation.judging import judge_fusion
+    from difffusr.pipeline.weights.evaluation import judge_fusion
 
     with _progress("groups of bands") as progress:
         found = judge_fusion(data, weights, only, progress=progress)
@@ -122,7 +121,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(found: Evaluation, out: Path) -> None:
-    from difffusr.pipeline.weights.evaluation.report import to_terminal, write
+    from difffusr.pipeline.weights.evaluation import to_terminal, write
 
     for table in found.tables:
         console.print(to_terminal(table))

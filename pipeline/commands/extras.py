@@ -31,7 +31,7 @@ def missing_extra(error: ModuleNotFoundError, command: str) -> ConfigError | Non
 
 def check_store(url: str) -> None:
     """Raise ConfigError if a store's URL needs a package that is not installed."""
-    from difffusr.pipeline.config.values import ICECHUNK
+    from difffusr.pipeline.config import ICECHUNK
 
     if url.startswith(ICECHUNK):  # it reads and writes object stores by itself
         if not _is_installed("icechunk"):

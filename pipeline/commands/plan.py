@@ -16,10 +16,9 @@ from difffusr.pipeline.ground.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from difffusr.pipeline.config.sections import RunConfig
-    from difffusr.pipeline.plan.tables import Plan, StoredPlan
-    from difffusr.pipeline.run.cost.calibration import Calibration
-    from difffusr.pipeline.run.cost.figures import Estimate
+    from difffusr.pipeline.config import RunConfig
+    from difffusr.pipeline.plan import Plan, StoredPlan
+    from difffusr.pipeline.run.cost import Calibration, Estimate
 
 #: Scenes that are listed; the plan's scenes.parquet has all.
 _LISTED = 8
@@ -52,8 +51,8 @@ def plan(
     Computes nothing. Open plan/chips.parquet in QGIS or geopandas to see the chips.
     """
     settings = load(config, verbose, period)
-    from difffusr.pipeline.plan.decision import decide, plan_run
-    from difffusr.pipeline.storage.places import staging_of
+    from difffusr.pipeline.plan import decide, plan_run
+    from difffusr.pipeline.storage import staging_of
 
     calibration = _calibration(settings) if estimate else None
     before = _plan_on_disk(settings) if diff else None
@@ -88,9 +87,8 @@ def calibrate(
     """
     settings = load(config, verbose)
     sizes = _batch_sizes(batches)
-    from difffusr.pipeline.plan.decision import decide
-    from difffusr.pipeline.run.cost.measure import calibrate
-    from difffusr.pipeline.run.cost.words import calibration_rows
+    from difffusr.pipeline.plan import decide
+    from difffusr.pipeline.run.cost import calibrate, calibration_rows
 
     made = decide(settings)
     with console.status("calibrating …"):
@@ -118,14 +116,14 @@ def _calibration(config: RunConfig) -> Calibration:
         raise ConfigError(
             "--estimate: costs.calibration is not set; `difffusr calibrate` measures this machine and writes the file"
         )
-    from difffusr.pipeline.run.cost.calibration import load_calibration
+    from difffusr.pipeline.run.cost import load_calibration
 
     return load_calibration(config.costs.calibration)
 
 
 def _plan_on_disk(config: RunConfig) -> StoredPlan:
-    from difffusr.pipeline.plan.files import read_plan
-    from difffusr.pipeline.storage.places import staging_of
+    from difffusr.pipeline.plan import read_plan
+    from difffusr.pipeline.storage import staging_of
 
     staging = staging_of(config)
     if not staging.exists("plan/manifest.json"):
@@ -134,7 +132,7 @@ def _plan_on_disk(config: RunConfig) -> StoredPlan:
 
 
 def _show_difference(before: StoredPlan, made: Plan) -> dict[str, Any]:
-    from difffusr.pipeline.plan.diff import compare, difference_rows
+    from difffusr.pipeline.plan import compare, difference_rows
 
     difference = compare(before, made)
     console.print(table_of("against the plan on disk", _escaped(difference_rows(difference))))
@@ -150,10 +148,9 @@ def _show_estimate(
     cpus: int | None,
 ) -> dict[str, Any]:
     """Show what the chips that are not staged yet will cost on the configuration's cluster, or on the one asked for."""
-    from difffusr.pipeline.chips.staging import done_chips
-    from difffusr.pipeline.run.cost.estimates import cluster_of, estimate
-    from difffusr.pipeline.run.cost.words import estimate_rows
-    from difffusr.pipeline.storage.places import staging_of
+    from difffusr.pipeline.chips import done_chips
+    from difffusr.pipeline.run.cost import cluster_of, estimate, estimate_rows
+    from difffusr.pipeline.storage import staging_of
 
     done = len(done_chips(staging_of(config)) & set(made.chips.object_names()))
     todo = estimate(made, config, calibration, cluster_of(config, actors, gpus, cpus), done)
@@ -170,10 +167,8 @@ def _warn_of_budget(config: RunConfig, todo: Estimate) -> None:
 
 def _draw(config: RunConfig, made: Plan, path: Path) -> None:
     """Write a picture, and a page of the same name."""
-    from difffusr.pipeline.geo.area import area_geometry
-    from difffusr.pipeline.geo.grid import grid_of
-    from difffusr.pipeline.plan.pictures.page import write_page
-    from difffusr.pipeline.plan.pictures.picture import draw_map
+    from difffusr.pipeline.geo import area_geometry, grid_of
+    from difffusr.pipeline.plan.pictures import draw_map, write_page
 
     given = area_geometry(config)
     area = None if isinstance(given, list) else given
@@ -188,7 +183,7 @@ def _escaped(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _plan_table(config: RunConfig, made: Plan) -> Table:
-    from difffusr.pipeline.geo.grid import grid_of
+    from difffusr.pipeline.geo import grid_of
 
     area = len(made.chips) * (grid_of(config).stride_px / 100) ** 2
     rows = [("scenes", f"{len(made.scenes):,}")]

@@ -27,9 +27,9 @@ from difffusr.pipeline.ground.errors import DifffusrError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from difffusr.pipeline.config.sections import RunConfig
-    from difffusr.pipeline.run.result import RunResult
-    from difffusr.pipeline.watch.pulse import RunStatus
+    from difffusr.pipeline.config import RunConfig
+    from difffusr.pipeline.run import RunResult
+    from difffusr.pipeline.watch import RunStatus
 
 #: Failed chips that are listed; the report in the staging folder has all.
 _LISTED = 20
@@ -49,9 +49,8 @@ def run(
     Readers see the new cube only once it is complete.
     """
     settings = load(config, verbose, period)
-    from difffusr.pipeline.run.execution import execute
-    from difffusr.pipeline.run.stop import Stopped
-    from difffusr.pipeline.watch.log import json_lines, secret_values
+    from difffusr.pipeline.run import Stopped, execute
+    from difffusr.pipeline.watch import json_lines, secret_values
 
     if json_log is not None:
         lines = json_lines(json_log, f"{settings.name}, {settings.period.label}")
@@ -71,8 +70,8 @@ def run(
 def status(config: ConfigPath, period: OfPeriod = None, verbose: Verbose = False) -> None:
     """Show how far a run is. Reads its staging folder only: works on any machine that can read the store."""
     settings = load(config, verbose, period)
-    from difffusr.pipeline.storage.places import staging_of
-    from difffusr.pipeline.watch.pulse import read_status
+    from difffusr.pipeline.storage import staging_of
+    from difffusr.pipeline.watch import read_status
 
     staging = staging_of(settings)
     said = read_status(staging)
@@ -89,7 +88,7 @@ def _command(config: Path, period: str | None) -> str:
 
 def _show_result(config: RunConfig, result: RunResult, command: str) -> None:
     """How a run ended: a table, and what to do about chips that failed."""
-    from difffusr.pipeline.storage.places import staging_of
+    from difffusr.pipeline.storage import staging_of
 
     console.print(result_table(config, result))
     if result.stopped:
@@ -163,9 +162,8 @@ def _share(done: int, all_of_them: int) -> str:
 
 
 def _liveness(config: RunConfig, said: RunStatus) -> str:
-    from difffusr.pipeline.storage.lease import holder_of
-    from difffusr.pipeline.storage.places import cube_staging_of
-    from difffusr.pipeline.watch.pulse import PULSE_S
+    from difffusr.pipeline.storage import cube_staging_of, holder_of
+    from difffusr.pipeline.watch import PULSE_S
 
     holder = holder_of(cube_staging_of(config))
     ago = f"{max(time.time() - said.updated, 0):,.0f} s ago"

@@ -10,7 +10,7 @@ import typer
 from difffusr.pipeline.commands.common import Verbose, console, errors, say, set_up_logging
 
 if TYPE_CHECKING:
-    from difffusr.pipeline.weights.training.settings import Training
+    from difffusr.pipeline.weights.training import Training
 
 train_app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +47,7 @@ def train_sr(
 ) -> None:
     """Train the super-resolution of red, green and blue (stage 1) on imagery finer than Sentinel-2."""
     set_up_logging(verbose)
-    from difffusr.pipeline.weights.training.settings import SuperResolutionSettings, load_settings
+    from difffusr.pipeline.weights.training import SuperResolutionSettings, load_settings
 
     _train(load_settings(SuperResolutionSettings, config, _given(root=data, out=out, steps=steps)))
 
@@ -62,7 +62,7 @@ def train_fusion(
 ) -> None:
     """Train the fusion of all 12 bands on Sentinel-2 itself, made coarser."""
     set_up_logging(verbose)
-    from difffusr.pipeline.weights.training.settings import FusionSettings, load_settings
+    from difffusr.pipeline.weights.training import FusionSettings, load_settings
 
     _train(load_settings(FusionSettings, config, _given(root=data, out=out, steps=steps)))
 
@@ -72,7 +72,7 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def _train(settings: Training) -> None:
-    from difffusr.pipeline.weights.training.launch import run_training
+    from difffusr.pipeline.weights.training import run_training
 
     with _StepBar() as progress:
         ended = run_training(settings, progress)

@@ -1,1 +1,5 @@
 """The Zarr cube: layout, metadata, store, windows of pixels."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from difffusr.pipeline.cube.store import store_of
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 
 def in_order(objects: Mapping[str, bytes]) -> list[str]:

@@ -21,10 +21,10 @@ from difffusr.pipeline.cube.documents import in_order
 from difffusr.pipeline.cube.layout import AnyShard, Zone, chunk_key
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.cube.store import open_store
-from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.geo import Grid
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage.objects import Storage, store_failures
+from difffusr.pipeline.storage import Storage, store_failures
 
 #: Bytes of a shard that are read back at a time.
 _READ_BACK = 16 << 20

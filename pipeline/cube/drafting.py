@@ -29,9 +29,9 @@ from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over
 from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.cube.variables import COORDINATES, variables
-from difffusr.pipeline.geo.grid import Grid, PixelWindow
+from difffusr.pipeline.geo import Grid, PixelWindow
 from difffusr.pipeline.ground.errors import ConfigError
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 #: How every array with pixels is compressed.
 _CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")

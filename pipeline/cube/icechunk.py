@@ -15,11 +15,11 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from difffusr.pipeline.config.values import ICECHUNK
+from difffusr.pipeline.config import ICECHUNK
 from difffusr.pipeline.cube.protocol import Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 #: The branch that readers open.
 MAIN = "main"

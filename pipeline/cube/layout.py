@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from difffusr.pipeline.geo.grid import Grid, OverviewIndex, PixelWindow, ShardIndex
+from difffusr.pipeline.geo import Grid, OverviewIndex, PixelWindow, ShardIndex
 
 #: Path of the 2.5 m level inside a zone's group.
 BASE_LEVEL = "0"

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from zarr.abc.store import Store
 
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 #: Metadata of groups and arrays, by path.
 Documents = Mapping[str, dict[str, Any]]

@@ -7,13 +7,13 @@ from typing import Any
 
 import zarr
 
-from difffusr.pipeline.config.sections import PeriodSection
+from difffusr.pipeline.config import PeriodSection
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.layout import BASE_LEVEL
 from difffusr.pipeline.cube.store import open_store
-from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 
 class Cube:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.store import open_store
-from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage.objects import Storage, store_failures
+from difffusr.pipeline.storage import Storage, store_failures
 
 
 def read_window(array: zarr.Array[Any], step: int, window: PixelWindow, whole: PixelWindow) -> NDArray[Any]:

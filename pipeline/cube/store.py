@@ -10,11 +10,11 @@ from typing import Any
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from difffusr.pipeline.config.values import ICECHUNK
+from difffusr.pipeline.config import ICECHUNK
 from difffusr.pipeline.cube.protocol import CubeStore, Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage.objects import Storage, store_failures
+from difffusr.pipeline.storage import Storage, store_failures
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import ray
 
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine.pool import actor_share, gpus_per_actor
 from difffusr.pipeline.engine.session import resources
 from difffusr.pipeline.ground.errors import DifffusrError

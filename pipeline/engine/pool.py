@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import ConfigError
 
 #: Shares of a core that the steps around the actors ask for, and the share of its cores that an actor asks for: actors

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine.pool import Resources
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.urls import first_line

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.config.sections import AreaSection, RunConfig
+from difffusr.pipeline.config import AreaSection, RunConfig
 from difffusr.pipeline.geo.drawn import Drawn, horizontal
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import one_line, shown_url

@@ -12,7 +12,7 @@ from pyproj import Transformer
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.config.values import TILE_COLUMNS
+from difffusr.pipeline.config import TILE_COLUMNS
 from difffusr.pipeline.ground.errors import CatalogError
 
 

@@ -23,7 +23,7 @@ from difffusr.kernels.bands import SCALE, TARGET_GSD_M
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-    from difffusr.pipeline.config.sections import RunConfig
+    from difffusr.pipeline.config import RunConfig
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

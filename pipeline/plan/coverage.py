@@ -9,11 +9,9 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.geo.area import area_geometry
-from difffusr.pipeline.geo.grid import GSD_10_M, Grid
-from difffusr.pipeline.geo.zones import near_zone, territory, to_zone
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.geo import GSD_10_M, Grid, area_geometry, near_zone, territory, to_zone
+from difffusr.pipeline.scenes import Scene
 
 
 def chips_to_plan(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 
-from difffusr.kernels.sampling.settings import fingerprint
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.session import cluster
-from difffusr.pipeline.geo.grid import grid_of
+from difffusr.kernels.sampling import fingerprint
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine import cluster
+from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.plan.files import write_plan
 from difffusr.pipeline.plan.networks import sampling_of, weights_of
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.scenes.search import find_scenes
-from difffusr.pipeline.storage.places import staging_of
+from difffusr.pipeline.scenes import find_scenes
+from difffusr.pipeline.storage import staging_of
 
 #: With more scenes than this they are read on Ray instead of on this machine's threads.
 _SCENES_ON_THREADS = 32

@@ -14,11 +14,10 @@ import shapely
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import TARGET_GSD_M
-from difffusr.pipeline.geo.globe import in_degrees
-from difffusr.pipeline.geo.grid import Grid, origin_m
+from difffusr.pipeline.geo import Grid, in_degrees, origin_m
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.tables import KEY_BYTES, Chips, Plan, Shards, StoredPlan
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 if TYPE_CHECKING:
     import geopandas as gpd

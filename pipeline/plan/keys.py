@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.plan.tables import KEY_BYTES
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes import Scene
 
 #: Changed whenever the same inputs give a chip with other pixels.
 ALGORITHM_VERSION = 1

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from difffusr.pipeline.engine.spread import in_order
-from difffusr.pipeline.geo.grid import GSD_10_M, LATTICE_M, Grid
+from difffusr.pipeline.engine import in_order
+from difffusr.pipeline.geo import GSD_10_M, LATTICE_M, Grid
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.pixels import is_clear
-from difffusr.pipeline.scenes.item import Scene
-from difffusr.pipeline.scenes.windows import read_overview
+from difffusr.pipeline.scenes import Scene, read_overview
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
-from difffusr.kernels.sampling.settings import Sampling
-from difffusr.kernels.weights.errors import WeightsError as KernelWeightsError
-from difffusr.kernels.weights.shipped import files_sha256, shipped_sampling, weight_files
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.kernels.sampling import Sampling
+from difffusr.kernels.weights import WeightsError as KernelWeightsError
+from difffusr.kernels.weights import files_sha256, shipped_sampling, weight_files
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import WeightsError
 from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
 
 if TYPE_CHECKING:
-    from difffusr.kernels.weights.checkpoints import Weights
+    from difffusr.kernels.weights import Weights
 
 
 def weights_of(config: RunConfig) -> dict[str, str]:
@@ -83,7 +83,7 @@ def read_weights(source: str) -> Weights:
     Raises:
         WeightsError: they cannot be fetched or read.
     """
-    from difffusr.kernels.weights.checkpoints import load_weights  # imports torch
+    from difffusr.kernels.weights import load_weights  # imports torch
 
     with local_weights(source) as path, weights_errors():
         return load_weights(path, bare_href(source))

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.geo.grid import GSD_10_M, Grid, grid_of, origin_m
-from difffusr.pipeline.geo.zones import to_zone
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.geo import GSD_10_M, Grid, grid_of, origin_m, to_zone
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
 from difffusr.pipeline.plan.borders import count_borders
 from difffusr.pipeline.plan.coverage import chips_to_plan
@@ -22,7 +21,7 @@ from difffusr.pipeline.plan.keys import ALGORITHM_VERSION, ContentKeys
 from difffusr.pipeline.plan.looks import Cells, Look, look_at_all
 from difffusr.pipeline.plan.ranking import Candidates, Ranked, Strip, rank_strip
 from difffusr.pipeline.plan.tables import Chips, Plan, Shards, iterate_zones
-from difffusr.pipeline.scenes.item import Scene, describe
+from difffusr.pipeline.scenes import Scene, describe
 
 log = logging.getLogger("difffusr.planner")
 

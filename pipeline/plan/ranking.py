@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.config.sections import ScenesSection
+from difffusr.pipeline.config import ScenesSection
 from difffusr.pipeline.plan.borders import NEVER, choose_dates
 from difffusr.pipeline.plan.looks import Cells, Look, size_of
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes import Scene
 
 #: Cost of a chip with nothing clear (1000 steps of share, 64 apart), and the steps in between for breaking ties.
 _COST, _TIES = 64_000, 63

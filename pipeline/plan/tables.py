@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
-from difffusr.pipeline.geo.names import PlaceName, place_names, staged_names
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.geo import ChipIndex, Grid, PixelWindow, PlaceName, ShardIndex, place_names, staged_names
+from difffusr.pipeline.scenes import Scene
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -1,1 +1,5 @@
 """Publishing: readers see a new state at once, and a rollback takes it back."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.store import PlainStore, store_of
+from difffusr.pipeline.cube import CubeDraft, PlainStore, store_of
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.publish.plain import PlainPublisher
 from difffusr.pipeline.publish.publications import Publication, history, next_number, now, records
 from difffusr.pipeline.publish.revisions import next_revision
 from difffusr.pipeline.publish.target import Publisher, Target
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 
 def publisher_of(storage: Storage) -> Publisher:

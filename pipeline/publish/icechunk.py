@@ -14,15 +14,23 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.icechunk import MAIN, failures_of, object_in, open_repository
-from difffusr.pipeline.cube.layout import ENCODINGS, AnyShard, Zone, chunk_key
-from difffusr.pipeline.cube.shard import ShardData
-from difffusr.pipeline.geo.grid import OverviewIndex
+from difffusr.pipeline.cube import (
+    ENCODINGS,
+    MAIN,
+    AnyShard,
+    CubeDraft,
+    ShardData,
+    Zone,
+    chunk_key,
+    failures_of,
+    object_in,
+    open_repository,
+)
+from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 #: Key of a commit's metadata under which the project keeps its own.
 _FACTS = "difffusr"

@@ -16,17 +16,23 @@ from typing import Any, NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 
-from difffusr.pipeline.cube.documents import in_order
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.layout import ENCODINGS, AnyShard, Zone, chunk_index, chunk_key
-from difffusr.pipeline.cube.shard import ShardData
-from difffusr.pipeline.cube.store import PlainStore
-from difffusr.pipeline.geo.grid import OverviewIndex
+from difffusr.pipeline.cube import (
+    ENCODINGS,
+    AnyShard,
+    CubeDraft,
+    PlainStore,
+    ShardData,
+    Zone,
+    chunk_index,
+    chunk_key,
+    in_order,
+)
+from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage.objects import Storage, store_failures
+from difffusr.pipeline.storage import Storage, store_failures
 
 #: Requests to the store at a time.
 _REQUESTS = 16

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 if TYPE_CHECKING:  # listing the history must not load Zarr and NumPy
-    from difffusr.pipeline.cube.draft import CubeDraft
+    from difffusr.pipeline.cube import CubeDraft
 
 _FOLDER = "history"
 

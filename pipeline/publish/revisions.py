@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from difffusr.pipeline.cube.layout import ENCODINGS
+from difffusr.pipeline.cube import ENCODINGS
 from difffusr.pipeline.publish.publications import records
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 
 def next_revision(staging: Storage, epsg: int, lineage: Sequence[int]) -> int:

@@ -9,11 +9,9 @@ from typing import Any, Protocol
 
 from zarr.abc.store import Store
 
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.layout import AnyShard
-from difffusr.pipeline.cube.shard import ShardData
+from difffusr.pipeline.cube import AnyShard, CubeDraft, ShardData
 from difffusr.pipeline.publish.publications import Publication
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 
 @dataclass(frozen=True)

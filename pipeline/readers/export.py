@@ -20,12 +20,11 @@ from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import BANDS, SCALE, WAVELENGTH_NM
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.geo.grid import PixelWindow
-from difffusr.pipeline.geo.zones import territory, to_zone
+from difffusr.pipeline.cube import Cube
+from difffusr.pipeline.geo import PixelWindow, territory, to_zone
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage.objects import Storage, store_failures
+from difffusr.pipeline.storage import Storage, store_failures
 
 #: Variables exported by default.
 USUAL = ("reflectance", "quality")

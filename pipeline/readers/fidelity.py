@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from difffusr.kernels.bands import BANDS, GROUPS, GSD_M, SCALE
-from difffusr.kernels.images.consistency import observe, sensor_for_group
-from difffusr.pipeline.geo.grid import ChipIndex, Grid
+from difffusr.kernels.images import observe, sensor_for_group
+from difffusr.pipeline.geo import ChipIndex, Grid
 from difffusr.pipeline.ground.pixels import DN_SCALE
-from difffusr.pipeline.plan.tables import ChipPlan, Chips
+from difffusr.pipeline.plan import ChipPlan, Chips
 from difffusr.pipeline.readers.seams import Read, networks_pixels, sampled_chips, seam_ratios, steps_at_chip
 from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, BandReport, is_seamless
-from difffusr.pipeline.scenes.chip import read_chip
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes import Scene, read_chip
 
 
 def measure_bands(

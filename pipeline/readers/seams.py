@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, SCALE
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
+from difffusr.pipeline.geo import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.ground.pixels import Quality
-from difffusr.pipeline.plan.tables import ChipPlan
+from difffusr.pipeline.plan import ChipPlan
 
 #: Upsampled bands repeat with this period: steps are only compared with steps of the same phase.
 _PERIOD_PX = 24

@@ -17,12 +17,11 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import BANDS, GROUPS, GSD_M, SCALE, TARGET_GSD_M, WAVELENGTH_NM
-from difffusr.pipeline.cube.layout import BASE_LEVEL
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.geo.zones import territory
+from difffusr.pipeline.cube import BASE_LEVEL, Cube
+from difffusr.pipeline.geo import territory
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 STAC_VERSION = "1.1.0"
 

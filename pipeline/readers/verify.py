@@ -10,24 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.assemble.ledger import OVERVIEWS, Ledger, read_entry, shard_digests
-from difffusr.pipeline.assemble.overviews import overview_name, plan_overviews
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.cube.documents import metadata, objects_of
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.reading import CubeReader
-from difffusr.pipeline.geo.grid import Grid, grid_of
+from difffusr.pipeline.assemble import OVERVIEWS, Ledger, overview_name, plan_overviews, read_entry, shard_digests
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import CubeDraft, CubeReader, metadata, objects_of
+from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import Quality
-from difffusr.pipeline.plan.decision import decide
-from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.publish.door import open_target
-from difffusr.pipeline.publish.target import Target
+from difffusr.pipeline.plan import Plan, decide
+from difffusr.pipeline.publish import Target, open_target
 from difffusr.pipeline.readers.fidelity import measure_bands
 from difffusr.pipeline.readers.seams import sampled_chips
 from difffusr.pipeline.readers.verdicts import BandReport
-from difffusr.pipeline.run.work import draft_of, numbers_of, places_of
-from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
+from difffusr.pipeline.run import draft_of, numbers_of, places_of
+from difffusr.pipeline.storage import cube_staging_of, staging_of, storage_of
 
 
 @dataclass(frozen=True)

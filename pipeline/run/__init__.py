@@ -1,1 +1,5 @@
 """A run from catalogue to published cube, and what it will cost."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,22 +10,16 @@ from typing import Any
 import numpy as np
 import ray
 
-from difffusr.pipeline.assemble.shards import ShardStream, ShardWork
-from difffusr.pipeline.chips.batch import LEFT, Batch
-from difffusr.pipeline.chips.resolver import PinnedResolver
-from difffusr.pipeline.chips.stream import chip_dataset, in_squares
-from difffusr.pipeline.engine.board import Watchdog, start_board
-from difffusr.pipeline.engine.nodes import await_node
-from difffusr.pipeline.engine.pool import gpus_per_actor
-from difffusr.pipeline.engine.session import resources
+from difffusr.pipeline.assemble import ShardStream, ShardWork
+from difffusr.pipeline.chips import LEFT, Batch, PinnedResolver, chip_dataset, in_squares
+from difffusr.pipeline.engine import Watchdog, await_node, gpus_per_actor, resources, start_board
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.failures import stop_at_too_many
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work
-from difffusr.pipeline.watch.metrics import Meters
-from difffusr.pipeline.watch.pulse import RunStatus
+from difffusr.pipeline.watch import Meters, RunStatus
 
 log = logging.getLogger("difffusr.run")
 

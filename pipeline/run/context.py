@@ -8,18 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.cube.store import store_of
-from difffusr.pipeline.geo.grid import Grid, grid_of
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import store_of
+from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.run.stop import Stop
-from difffusr.pipeline.storage.lease import Lease
-from difffusr.pipeline.storage.objects import Storage
-from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of
-from difffusr.pipeline.watch.progress import Progress
-from difffusr.pipeline.watch.pulse import Pulse, RunStatus
+from difffusr.pipeline.storage import Lease, Storage, cube_staging_of, staging_of, storage_of
+from difffusr.pipeline.watch import Progress, Pulse, RunStatus
 
 if TYPE_CHECKING:
-    from difffusr.pipeline.chips.resolver import PinnedResolver
+    from difffusr.pipeline.chips import PinnedResolver
 
 log = logging.getLogger("difffusr.run")
 

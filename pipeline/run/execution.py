@@ -6,23 +6,22 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.memory import KEEP_FREED
-from difffusr.pipeline.engine.session import cluster
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine import KEEP_FREED, cluster
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.plan.decision import plan_run
+from difffusr.pipeline.plan import plan_run
 from difffusr.pipeline.run.compute import compute
 from difffusr.pipeline.run.context import Run
-from difffusr.pipeline.run.cost.estimates import enforce_budget
+from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
 from difffusr.pipeline.run.publishing import publish
 from difffusr.pipeline.run.result import RunResult, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
-from difffusr.pipeline.watch.progress import Progress
+from difffusr.pipeline.watch import Progress
 
 if TYPE_CHECKING:
-    from difffusr.pipeline.chips.resolver import PinnedResolver
+    from difffusr.pipeline.chips import PinnedResolver
 
 
 def execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver] | None = None) -> RunResult:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from difffusr.pipeline.assemble.overviews import Overviews, write_overviews
-from difffusr.pipeline.chips.staging import delete_chip, done_chips
-from difffusr.pipeline.plan.files import copy_plan
+from difffusr.pipeline.assemble import Overviews, write_overviews
+from difffusr.pipeline.chips import delete_chip, done_chips
+from difffusr.pipeline.plan import copy_plan
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_overviews, places_of

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from difffusr.pipeline.ground.errors import EXIT_DONE, EXIT_INCOMPLETE
-from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.publish.publications import Publication
+from difffusr.pipeline.plan import Plan
+from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.run.context import Run
 
 

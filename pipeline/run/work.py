@@ -11,25 +11,17 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.assemble.ledger import Ledger, chips_needed, shard_digests
-from difffusr.pipeline.assemble.overviews import OverviewPlace, Overviews, plan_overviews
-from difffusr.pipeline.chips.staging import done_chips
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.drafting import draft_cube
-from difffusr.pipeline.geo.grid import ShardIndex, grid_of
-from difffusr.pipeline.geo.names import PlaceName
+from difffusr.pipeline.assemble import Ledger, OverviewPlace, Overviews, chips_needed, plan_overviews, shard_digests
+from difffusr.pipeline.chips import done_chips
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import CubeDraft, draft_cube
+from difffusr.pipeline.geo import PlaceName, ShardIndex, grid_of
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.plan.diff import compare
-from difffusr.pipeline.plan.files import read_plan
-from difffusr.pipeline.plan.networks import sampling_of
-from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.publish.door import finish_publishing, open_target, revision_to_come
-from difffusr.pipeline.publish.revisions import was_seen
-from difffusr.pipeline.publish.target import Target
+from difffusr.pipeline.plan import Plan, compare, read_plan, sampling_of
+from difffusr.pipeline.publish import Target, finish_publishing, open_target, revision_to_come, was_seen
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.result import RunResult
-from difffusr.pipeline.storage.places import storage_of
+from difffusr.pipeline.storage import storage_of
 
 log = logging.getLogger("difffusr.run")
 

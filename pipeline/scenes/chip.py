@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS, SCALE
-from difffusr.pipeline.geo.grid import LATTICE_M, LATTICE_PX, PixelWindow
+from difffusr.pipeline.geo import LATTICE_M, LATTICE_PX, PixelWindow
 from difffusr.pipeline.ground.pixels import Quality, is_clear
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.windows import read_window

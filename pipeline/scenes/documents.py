@@ -34,7 +34,7 @@ from difffusr.pipeline.scenes.item import Item
 from difffusr.pipeline.scenes.providers import resolve
 from difffusr.pipeline.scenes.question import Search
 from difffusr.pipeline.scenes.requests import DOCUMENT_S, SEARCH_S, PatientIO, no_answer
-from difffusr.pipeline.storage.objects import store_failures
+from difffusr.pipeline.storage import store_failures
 
 log = logging.getLogger("difffusr.catalog")
 

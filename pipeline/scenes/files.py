@@ -21,7 +21,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from difffusr.pipeline.geo.grid import LATTICE_M, origin_m
+from difffusr.pipeline.geo import LATTICE_M, origin_m
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
 from difffusr.pipeline.scenes.item import Asset, Scene

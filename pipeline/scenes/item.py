@@ -19,7 +19,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import BANDS, GSD_M
-from difffusr.pipeline.geo.globe import cut_at_180, tile_epsg
+from difffusr.pipeline.geo import cut_at_180, tile_epsg
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.scenes.providers import asset_names, offset_flags, provider_name, resolve

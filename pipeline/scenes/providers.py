@@ -91,8 +91,8 @@ class Provider:
 
 
 def _signed_by_planetary_computer(href: str) -> str:
-    """A URL with a token. Tokens end within the hour, so files are signed when they are opened; the package keeps a token
-    while it is valid."""
+    """A URL with a token. Tokens end within the hour, so files are signed when they are opened; the package keeps a
+    token while it is valid."""
     try:
         from planetary_computer.sas import get_token
     except ImportError:

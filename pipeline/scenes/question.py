@@ -11,9 +11,8 @@ from typing import Literal, NamedTuple
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.config.sections import RunConfig, SourceSection
-from difffusr.pipeline.geo.area import area_geometry
-from difffusr.pipeline.geo.globe import tile_footprint
+from difffusr.pipeline.config import RunConfig, SourceSection
+from difffusr.pipeline.geo import area_geometry, tile_footprint
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import bare_href, is_remote, one_line
 from difffusr.pipeline.scenes.item import (

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.scenes.documents import items_of

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from difffusr.kernels.bands import TARGET_GSD_M
-from difffusr.pipeline.geo.grid import PixelWindow, origin_m
+from difffusr.pipeline.geo import PixelWindow, origin_m
 from difffusr.pipeline.ground.pixels import Pixels
 from difffusr.pipeline.scenes.files import held_open, opened, patiently, unread
 from difffusr.pipeline.scenes.item import Asset, Scene

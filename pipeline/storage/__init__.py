@@ -1,1 +1,5 @@
 """Objects in any store, the folders of a run, the lease of its driver."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

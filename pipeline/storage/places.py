@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.storage.objects import Storage
 
 

@@ -31,7 +31,7 @@ from difffusr.kernels.networks.stage1 import PUBLISHED, Stage1
 from difffusr.kernels.sampling.diffusion import ddim_timesteps
 from difffusr.kernels.sampling.noise import ground_noise
 from difffusr.kernels.sampling.settings import SAMPLERS, Sampling
-from difffusr.kernels.weights.shipped import shipped_sampling
+from difffusr.kernels.weights.packaged import shipped_sampling
 
 Precision = Literal["float32", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

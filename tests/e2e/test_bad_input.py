@@ -22,7 +22,7 @@ import yaml
 import zarr
 from shapely.geometry import Point, box
 
-from difffusr.kernels.weights.shipped import shipped
+from difffusr.kernels.weights.packaged import shipped
 
 
 def said_once(ended, code: int, *fragments: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from beside import SHARED
 from PIL import Image
 
-from difffusr.kernels.weights.shipped import shipped
+from difffusr.kernels.weights.packaged import shipped
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from browser import Page, in_browser, needs_chromium
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, rgb
-from difffusr.pipeline.readers.report.collect import collect
+from difffusr.pipeline.readers.report.collect import collect_report
 from difffusr.pipeline.readers.report.map import COLOURINGS
 from difffusr.pipeline.readers.report.page import to_page
 from difffusr.pipeline.readers.report.survey import Survey
@@ -128,7 +128,7 @@ def test_thousands_of_shards_open_at_once_and_answer(finished_run, tmp_path):
     """A page that measures its cells one after another while it changes them takes minutes."""
     config = load_config(finished_run)
     cube = Cube(storage_of(config))
-    told = collect(cube, cube_staging_of(config), config, with_scenes=False)
+    told = collect_report(cube, cube_staging_of(config), config, with_scenes=False)
     (period,) = told.periods
     one = replace(period.survey.cells[0], flags=(0, 512 * 512, 0, 0, 0, 0, 0))
     cells = tuple(

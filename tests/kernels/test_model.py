@@ -20,7 +20,7 @@ from difffusr.kernels.networks.fusion.frame import FusionConfig
 from difffusr.kernels.networks.stage1 import SMALL, Stage1
 from difffusr.kernels.sampling.noise import ground_noise
 from difffusr.kernels.sampling.settings import Sampling
-from difffusr.kernels.weights.shipped import shipped_sampling
+from difffusr.kernels.weights.packaged import shipped_sampling
 
 
 def test_bfloat16_changes_a_chip_by_less_than_its_noise():

@@ -9,8 +9,7 @@ from difffusr.kernels.networks.fusion.folded import FusionFolded
 from difffusr.kernels.networks.fusion.frame import FusionConfig, FusionNetwork, Groups
 from difffusr.kernels.networks.fusion.mtf import FusionMTF
 from difffusr.kernels.networks.fusion.rrdb import FusionRRDB
-from difffusr.kernels.weights.checkpoints import Weights, load_into
-from difffusr.kernels.weights.errors import WeightsError
+from difffusr.kernels.weights import Weights, WeightsError, load_into
 
 
 def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork:

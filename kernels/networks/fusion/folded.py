@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, SCALE
-from difffusr.kernels.images.contrast import local_moments
+from difffusr.kernels.images import local_moments
 from difffusr.kernels.networks.fusion.frame import FusionNetwork, Groups, upscale_factor
 
 #: Standard deviation of an image's noise, about 0.002 reflectance, in standardised units (of about 0.15).

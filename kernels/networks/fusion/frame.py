@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import BANDS, GROUPS, RGB, TARGET_GSD_M, band_indices
-from difffusr.kernels.images.degradation import wald_downsample
+from difffusr.kernels.images import wald_downsample
 
 #: Bands of each native GSD in metres, in channel order.
 Groups = Mapping[int, tuple[str, ...]]

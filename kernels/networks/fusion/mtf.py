@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, MTF_NYQUIST
-from difffusr.kernels.measures.pansharpen import LUMA
+from difffusr.kernels.measures import LUMA
 from difffusr.kernels.networks.fusion.frame import FusionNetwork, Groups, upscale_factor
 from difffusr.kernels.networks.rrdb import RRDB
 

@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo.grid import GSD_10_M, Grid
-from difffusr.pipeline.geo.zones import territory
+from difffusr.pipeline.geo import GSD_10_M, Grid, territory
 from difffusr.pipeline.plan.pictures.colours import BARE, INK, OUTLINE, PAPER, SEA, SOFT_INK, STRIPE, Dates, paled
 from difffusr.pipeline.plan.pictures.frame import Frame, turned, zone_edge, zone_name
 from difffusr.pipeline.plan.pictures.layout import FINE, HEAD, MARGIN

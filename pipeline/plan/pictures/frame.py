@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo.grid import Grid
-from difffusr.pipeline.geo.zones import territory
+from difffusr.pipeline.geo import Grid, territory
 from difffusr.pipeline.plan.tables import Chips, iterate_zones
 
 #: Pixels between nodes at which the projection is computed; between them it is interpolated.

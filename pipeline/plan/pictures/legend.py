@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.geo import Grid
 from difffusr.pipeline.ground.words import counted, share_words
 from difffusr.pipeline.plan.pictures.chip_map import draw_outline, ground_pixels, paint_chips
 from difffusr.pipeline.plan.pictures.colours import (

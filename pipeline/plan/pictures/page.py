@@ -8,7 +8,7 @@ from typing import Final
 
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.geo import Grid
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.pictures.colours import Dates
 from difffusr.pipeline.plan.pictures.legend import facts_of, title_of

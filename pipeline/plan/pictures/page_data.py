@@ -14,8 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo.grid import Grid, origin_m
-from difffusr.pipeline.geo.zones import territory
+from difffusr.pipeline.geo import Grid, origin_m, territory
 from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, Dates, scene_days
 from difffusr.pipeline.plan.pictures.frame import Frame, unrolled, zone_edge, zone_name
 from difffusr.pipeline.plan.pictures.squares import Squares, squares_of_chips, squares_of_shards

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.geo import Grid
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.pictures.chip_map import draw_chip_map
 from difffusr.pipeline.plan.pictures.colours import PAPER, Dates

@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw
 from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo.grid import GSD_10_M, Grid, origin_m
-from difffusr.pipeline.geo.zones import territory
+from difffusr.pipeline.geo import GSD_10_M, Grid, origin_m, territory
 from difffusr.pipeline.plan.pictures.frame import NODE_PX, Frame, turned, zone_edge
 from difffusr.pipeline.plan.tables import Chips, iterate_zones
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import TARGET_GSD_M
-from difffusr.pipeline.geo.grid import GSD_10_M, Grid
+from difffusr.pipeline.geo import GSD_10_M, Grid
 from difffusr.pipeline.plan.pictures.colours import Dates
 from difffusr.pipeline.plan.tables import Plan, StoredPlan
 

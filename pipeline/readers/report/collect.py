@@ -9,14 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 from pyproj import CRS, Transformer
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.cube.store import store_of
-from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import Cube, store_of
+from difffusr.pipeline.geo import Grid
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import bare_href
-from difffusr.pipeline.plan.tables import StoredPlan
-from difffusr.pipeline.publish.publications import Publication
+from difffusr.pipeline.plan import StoredPlan
+from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.readers.report.crops import CROPS_EACH, choose_crops
 from difffusr.pipeline.readers.report.facts import CubeReport, PeriodReport, ZoneFacts
 from difffusr.pipeline.readers.report.reference import Reference
@@ -24,9 +23,8 @@ from difffusr.pipeline.readers.report.run_records import RunRecords, read_public
 from difffusr.pipeline.readers.report.seam_check import check_seams
 from difffusr.pipeline.readers.report.survey import survey_period
 from difffusr.pipeline.readers.report.windows import shard_side
-from difffusr.pipeline.scenes.item import Scene
-from difffusr.pipeline.scenes.search import find_scenes
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.scenes import Scene, find_scenes
+from difffusr.pipeline.storage import Storage
 
 #: Most periods, map cells and pictures on a page.
 MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
@@ -35,7 +33,7 @@ MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
 _MOST_LISTED = 20_000
 
 
-def collect(
+def collect_report(
     cube: Cube, staging: Storage, config: RunConfig | None, periods: Sequence[str] = (), *, with_scenes: bool = True
 ) -> CubeReport:
     """Collect a cube's report with bounded effort, however large the cube is.

@@ -7,15 +7,14 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from difffusr.kernels.bands import BANDS, SCALE
-from difffusr.pipeline.geo.grid import ChipIndex, PixelWindow
+from difffusr.pipeline.geo import ChipIndex, PixelWindow
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.readers.report.facts import SHOWN_BANDS, Crop
 from difffusr.pipeline.readers.report.reference import Reference
 from difffusr.pipeline.readers.report.survey import ClearChunk, Survey
 from difffusr.pipeline.readers.report.windows import PeriodPixels
-from difffusr.pipeline.scenes.chip import read_chip
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes import Scene, read_chip
 
 #: Side of a picture and step of its position in 2.5 m pixels: whole 60 m cells.
 _CROP_PX, _CELL_PX = 480, 24

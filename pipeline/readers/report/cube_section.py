@@ -10,7 +10,7 @@ import yaml
 
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.ground.words import counted, size_words
-from difffusr.pipeline.plan.pictures.frame import zone_name
+from difffusr.pipeline.plan.pictures import zone_name
 from difffusr.pipeline.readers.report.facts import CubeReport, ZoneFacts
 from difffusr.pipeline.readers.report.markup import DASH, MOST_ROWS, fact_list, html_table, rest_of_rows
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS
-from difffusr.pipeline.geo.grid import PixelWindow
-from difffusr.pipeline.publish.publications import Publication
+from difffusr.pipeline.geo import PixelWindow
+from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.readers.report.survey import Survey
 from difffusr.pipeline.readers.verdicts import BandReport, is_seamless
-from difffusr.pipeline.watch.pulse import RunStatus
+from difffusr.pipeline.watch import RunStatus
 
 #: Bands of the pictures: the native 10 m bands.
 SHOWN_BANDS = GROUPS[10]

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from difffusr.pipeline.geo.names import PlaceName
+from difffusr.pipeline.geo import PlaceName
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.ground.words import careful_share_words
-from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, date_colours, ramp
-from difffusr.pipeline.plan.pictures.frame import Frame, unrolled, zone_name
+from difffusr.pipeline.plan.pictures import CLEAR_RAMP, Frame, date_colours, ramp, unrolled, zone_name
 from difffusr.pipeline.readers.report.survey import Cell
 
 #: What the map can be coloured by besides the date: title, meaning, colours from 0 to 1.

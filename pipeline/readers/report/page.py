@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from difffusr.pipeline.plan.pictures.template import fill_template
+from difffusr.pipeline.plan.pictures import fill_template
 from difffusr.pipeline.readers.report.cube_section import cube_name, cube_section, page_head
 from difffusr.pipeline.readers.report.facts import CubeReport
 from difffusr.pipeline.readers.report.period_section import map_of, period_section

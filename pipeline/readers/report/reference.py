@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.geo.grid import Grid
-from difffusr.pipeline.plan.tables import StoredPlan
+from difffusr.pipeline.cube import Cube
+from difffusr.pipeline.geo import Grid
+from difffusr.pipeline.plan import StoredPlan
 from difffusr.pipeline.readers.report.windows import PeriodPixels
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes import Scene
 
 
 @dataclass(frozen=True, eq=False)

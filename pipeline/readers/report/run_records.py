@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeVar
 
-from difffusr.pipeline.geo.grid import ShardIndex
+from difffusr.pipeline.geo import ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import bare_href
-from difffusr.pipeline.plan.files import read_plan
-from difffusr.pipeline.plan.tables import StoredPlan
-from difffusr.pipeline.publish.publications import Publication, history
-from difffusr.pipeline.storage.objects import Storage
-from difffusr.pipeline.watch.pulse import RunStatus, read_status
+from difffusr.pipeline.plan import StoredPlan, read_plan
+from difffusr.pipeline.publish import Publication, history
+from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.watch import RunStatus, read_status
 
 T = TypeVar("T")
 

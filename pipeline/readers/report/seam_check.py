@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
+from difffusr.pipeline.cube import Cube
+from difffusr.pipeline.geo import ChipIndex, Grid, ShardIndex
 from difffusr.pipeline.ground.errors import DifffusrError, StoreError
-from difffusr.pipeline.plan.tables import ChipPlan
+from difffusr.pipeline.plan import ChipPlan
 from difffusr.pipeline.readers.report.facts import MOST_SHARDS, Seams
 from difffusr.pipeline.readers.report.reference import Reference
 from difffusr.pipeline.readers.report.survey import Survey
 from difffusr.pipeline.readers.report.windows import PeriodPixels, shard_side
 from difffusr.pipeline.readers.seams import sampled_chips, seam_ratios, steps_at_shard
 from difffusr.pipeline.readers.verdicts import BandReport
-from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes import Scene
 
 
 def check_seams(reference: Reference, survey: Survey) -> tuple[Seams, list[str]]:

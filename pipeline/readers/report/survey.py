@@ -14,12 +14,8 @@ import zarr
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, RGB, TARGET_GSD_M
-from difffusr.pipeline.cube.documents import metadata
-from difffusr.pipeline.cube.layout import BASE_LEVEL
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.cube.reading import read_window
-from difffusr.pipeline.cube.store import open_store
-from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
+from difffusr.pipeline.cube import BASE_LEVEL, Cube, metadata, open_store, read_window
+from difffusr.pipeline.geo import PixelWindow, ShardIndex
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.readers.report.statistics import VALUES, BandStatistics
 from difffusr.pipeline.readers.report.windows import PeriodPixels, shard_side

@@ -6,9 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.cube.reading import read_window
-from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.cube import Cube, read_window
+from difffusr.pipeline.geo import PixelWindow
 
 
 class PeriodPixels:

@@ -14,11 +14,11 @@ import xarray as xr
 import zarr
 from rasterio.warp import transform_bounds
 
-from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.view.layers import Layer, layers_of
-from difffusr.pipeline.storage.objects import store_failures
+from difffusr.pipeline.storage import store_failures
 
 #: A level may be at most this many times finer than the drawn pixels.
 MOST_RATIO: Final = 4

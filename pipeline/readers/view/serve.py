@@ -15,13 +15,13 @@ from pathlib import Path
 import uvicorn
 from rasterio.errors import NotGeoreferencedWarning
 
-from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.view.levels import map_cube
 from difffusr.pipeline.readers.view.maplibre import maplibre_files
 from difffusr.pipeline.readers.view.server import map_app
-from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage import Storage
 
 #: Seconds that answers in progress may take after a signal to stop.
 _GRACE_S = 2

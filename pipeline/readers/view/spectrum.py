@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.geo.grid import GSD_10_M
-from difffusr.pipeline.geo.zones import utm_epsg
+from difffusr.pipeline.geo import GSD_10_M, utm_epsg
 from difffusr.pipeline.readers.view.layers import normalised_difference
 from difffusr.pipeline.readers.view.levels import MappedCube, MappedZone, NothingThereError, reading
 

@@ -24,8 +24,7 @@ from rio_tiler.mosaic import mosaic_reader
 from rioxarray.exceptions import NoDataInBounds
 from titiler.xarray.io import Reader
 
-from difffusr.pipeline.geo.grid import GSD_10_M
-from difffusr.pipeline.geo.zones import utm_epsg
+from difffusr.pipeline.geo import GSD_10_M, utm_epsg
 from difffusr.pipeline.readers.view.layers import Layer, coloured, label_colours, numbers, rgb
 from difffusr.pipeline.readers.view.levels import (
     MOST_RATIO,

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href, first_line
-from difffusr.pipeline.plan.networks import sampling_of
-from difffusr.pipeline.storage.objects import store_failures
+from difffusr.pipeline.plan import sampling_of
+from difffusr.pipeline.storage import store_failures
 
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -10,11 +10,17 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.pool import READERS_PER_ACTOR, Resources, actors_that_fit, gpus_per_actor
-from difffusr.pipeline.engine.session import in_cluster, resources
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine import (
+    READERS_PER_ACTOR,
+    Resources,
+    actors_that_fit,
+    gpus_per_actor,
+    in_cluster,
+    resources,
+)
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
-from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.run.cost.calibration import Calibration, conditions_of, load_calibration
 from difffusr.pipeline.run.cost.figures import GIGABYTE, Cluster, CostLines, Estimate, Seconds
 from difffusr.pipeline.run.cost.words import money

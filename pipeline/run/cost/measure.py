@@ -11,22 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from difffusr.pipeline.chips.actor import device_facts
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.memory import KEEP_FREED
-from difffusr.pipeline.engine.session import cluster
+from difffusr.pipeline.chips import device_facts
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine import KEEP_FREED, cluster
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.plan.tables import Plan
+from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.run.cost.calibration import Calibration, StartUp, conditions_of
 from difffusr.pipeline.run.cost.estimates import cluster_of
 from difffusr.pipeline.run.cost.measure_model import measure_model
 from difffusr.pipeline.run.cost.measure_reading import measure_reading
 from difffusr.pipeline.run.cost.measure_shards import measure_shards, measure_staging
 from difffusr.pipeline.run.cost.sample import Sample, generated_plan
-from difffusr.pipeline.storage.objects import Storage, store_failures
-from difffusr.pipeline.storage.places import staging_of
-from difffusr.pipeline.watch.progress import Progress
+from difffusr.pipeline.storage import Storage, staging_of, store_failures
+from difffusr.pipeline.watch import Progress
 
 
 def calibrate(

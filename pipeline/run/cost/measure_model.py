@@ -11,19 +11,16 @@ from typing import Any
 import ray
 import torch
 
-from difffusr.pipeline.chips.actor import SuperResolver
-from difffusr.pipeline.chips.batch import Batch, stacked
-from difffusr.pipeline.chips.staging import StagedChip
-from difffusr.pipeline.chips.table import read_row
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.pool import READERS_PER_ACTOR
-from difffusr.pipeline.geo.grid import Grid
+from difffusr.pipeline.chips import Batch, StagedChip, SuperResolver, read_row, stacked
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine import READERS_PER_ACTOR
+from difffusr.pipeline.geo import Grid
 from difffusr.pipeline.ground.errors import DifffusrError
-from difffusr.pipeline.plan.tables import ChipPlan
+from difffusr.pipeline.plan import ChipPlan
 from difffusr.pipeline.run.cost.figures import Cluster
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
-from difffusr.pipeline.watch.progress import Progress
+from difffusr.pipeline.watch import Progress
 
 #: Calls of the model that count, in each actor.
 _CALLS = 2

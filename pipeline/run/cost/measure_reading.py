@@ -9,16 +9,14 @@ import fsspec
 from rasterio.io import DatasetReader
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.urls import is_remote
 from difffusr.pipeline.run.cost.calibration import Reading
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
-from difffusr.pipeline.scenes.chip import read_chip
-from difffusr.pipeline.scenes.files import opened
-from difffusr.pipeline.scenes.item import Scene
-from difffusr.pipeline.storage.objects import store_failures
+from difffusr.pipeline.scenes import Scene, opened, read_chip
+from difffusr.pipeline.storage import store_failures
 
 #: Bytes fetched to open a file over a network, as GDAL asks for them.
 _HEADER_BYTES = 16_384

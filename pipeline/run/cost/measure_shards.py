@@ -11,21 +11,18 @@ from statistics import fmean
 import numpy as np
 import ray
 
-from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
-from difffusr.pipeline.assemble.halving import halve_shards
-from difffusr.pipeline.chips.staging import StagedChip, write_chip
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.drafting import draft_cube
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, OverviewIndex, PixelWindow, ShardIndex
-from difffusr.pipeline.plan.tables import ChipPlan
-from difffusr.pipeline.publish.plain import PlainTarget
+from difffusr.pipeline.assemble import ChipSource, blend_shard, halve_shards
+from difffusr.pipeline.chips import StagedChip, write_chip
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import CubeDraft, draft_cube
+from difffusr.pipeline.geo import ChipIndex, Grid, OverviewIndex, PixelWindow, ShardIndex
+from difffusr.pipeline.plan import ChipPlan
+from difffusr.pipeline.publish import PlainTarget
 from difffusr.pipeline.run.cost.calibration import OverviewWriting, Publishing, ShardWriting, Staging
 from difffusr.pipeline.run.cost.figures import Cluster
 from difffusr.pipeline.run.cost.sample import SPREAD, Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
-from difffusr.pipeline.storage.objects import Storage
-from difffusr.pipeline.storage.places import staging_of, storage_of
+from difffusr.pipeline.storage import Storage, staging_of, storage_of
 
 #: Shards written at a time, at most.
 _SHARDS = 8

@@ -14,15 +14,11 @@ import numpy as np
 from rasterio.warp import transform_bounds
 
 from difffusr.kernels.bands import GSD_M
-from difffusr.pipeline.config.sections import AreaSection, PeriodSection, RunConfig, SourceSection
-from difffusr.pipeline.geo.grid import ChipIndex, Grid, grid_of
-from difffusr.pipeline.plan.decision import decide
-from difffusr.pipeline.plan.tables import ChipPlan, Plan
-from difffusr.pipeline.scenes.item import Scene
-from difffusr.pipeline.scenes.synthetic.archive import write_catalog
-from difffusr.pipeline.scenes.synthetic.palette import PERIOD
-from difffusr.pipeline.scenes.synthetic.sensor import RenderedScene, render_scenes
-from difffusr.pipeline.scenes.synthetic.world import generate_world
+from difffusr.pipeline.config import AreaSection, PeriodSection, RunConfig, SourceSection
+from difffusr.pipeline.geo import ChipIndex, Grid, grid_of
+from difffusr.pipeline.plan import ChipPlan, Plan, decide
+from difffusr.pipeline.scenes import Scene
+from difffusr.pipeline.scenes.synthetic import PERIOD, RenderedScene, generate_world, render_scenes, write_catalog
 
 #: Chips read: spread evenly over how much of a chip the scenes cover, which makes chips differ most. In this order any
 #: first few of them are spread too.

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import SCALE
-from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.cube.layout import overviews_over
-from difffusr.pipeline.geo.grid import grid_of
-from difffusr.pipeline.plan.tables import Plan, Shards
+from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import overviews_over
+from difffusr.pipeline.geo import grid_of
+from difffusr.pipeline.plan import Plan, Shards
 from difffusr.pipeline.run.cost.calibration import Calibration
 
 #: Objects of a run besides chips and shards: four of the plan, twice, report, progress, lease, claims, history.

@@ -1,1 +1,5 @@
 """How good weights are: measured on images and scenes, as tables and pages."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,20 +21,24 @@ import torch
 
 from difffusr.kernels.bands import BANDS
 from difffusr.kernels.model import load_model
-from difffusr.kernels.networks.fusion.build import fusion_from_weights
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.sampling.settings import Sampling
-from difffusr.kernels.weights.checkpoints import load_weights
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
+from difffusr.kernels.networks import Stage1
+from difffusr.kernels.networks.fusion import fusion_from_weights
+from difffusr.kernels.sampling import Sampling
+from difffusr.kernels.weights import load_weights, shipped, shipped_sampling
 from difffusr.pipeline.weights.evaluation.data import Degradation, Pair, image_pairs
 from difffusr.pipeline.weights.evaluation.flatness import evaluate_flatness
 from difffusr.pipeline.weights.evaluation.fusion import CONSISTENT, evaluate_fusion
 from difffusr.pipeline.weights.evaluation.report import Evaluation, to_markdown, write
 from difffusr.pipeline.weights.evaluation.super_resolution import CONTEXT, SAMPLE, evaluate_super_resolution
-from difffusr.pipeline.weights.training.imagery import find_all
-from difffusr.pipeline.weights.training.scenes import NativeScene, load_scenes
-from difffusr.pipeline.weights.training.settings import FusionSettings, SuperResolutionSettings, load_settings
-from difffusr.pipeline.weights.training.validation import evaluate_product
+from difffusr.pipeline.weights.training import (
+    FusionSettings,
+    NativeScene,
+    SuperResolutionSettings,
+    evaluate_product,
+    find_all,
+    load_scenes,
+    load_settings,
+)
 
 CARD: Final = Path(str(resources.files("difffusr.kernels.weights"))) / "README.md"
 

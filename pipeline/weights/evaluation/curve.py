@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import torch
 
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.sampling.settings import SAMPLERS, Sampling
-from difffusr.kernels.weights.checkpoints import load_weights
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
+from difffusr.kernels.networks import Stage1
+from difffusr.kernels.sampling import SAMPLERS, Sampling
+from difffusr.kernels.weights import load_weights, shipped, shipped_sampling
 from difffusr.pipeline.weights.evaluation.card import held_out_pairs
 from difffusr.pipeline.weights.evaluation.data import Pair
 from difffusr.pipeline.weights.evaluation.super_resolution import SAMPLE, evaluate_super_resolution

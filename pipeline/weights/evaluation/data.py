@@ -16,13 +16,18 @@ import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import MTF_NYQUIST, RGB, SCALE, TARGET_GSD_M
-from difffusr.kernels.images.degradation import bicubic_downsample, blur, isotropic_kernels
-from difffusr.kernels.images.harmonisation import GAMMA_RGB, power_law
+from difffusr.kernels.images import GAMMA_RGB, bicubic_downsample, blur, isotropic_kernels, power_law
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
-from difffusr.pipeline.weights.training.degrading import sensor_axis
-from difffusr.pipeline.weights.training.imagery import HRImage, read_image, resample
-from difffusr.pipeline.weights.training.layouts import SUFFIXES, ImageFile
-from difffusr.pipeline.weights.training.scenes import NativeScene, read_native
+from difffusr.pipeline.weights.training import (
+    SUFFIXES,
+    HRImage,
+    ImageFile,
+    NativeScene,
+    read_image,
+    read_native,
+    resample,
+    sensor_axis,
+)
 
 Degradation = Literal["sensor", "gaussian"]
 

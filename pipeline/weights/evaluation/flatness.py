@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from difffusr.kernels.bands import BANDS, GROUPS, band_indices
-from difffusr.kernels.measures.perceptual import texture_energy
+from difffusr.kernels.measures import texture_energy
 from difffusr.kernels.model import SuperResolution
 from difffusr.pipeline.ground.errors import ReadError
 

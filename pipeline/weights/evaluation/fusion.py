@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, MTF_NYQUIST, RGB
-from difffusr.kernels.images.consistency import back_project, sensor_for_group
+from difffusr.kernels.images import back_project, sensor_for_group
 from difffusr.kernels.learning import fuse
-from difffusr.kernels.measures.metrics import ergas, psnr, q2n, sam_degrees, ssim, uqi
-from difffusr.kernels.measures.pansharpen import METHODS
-from difffusr.kernels.networks.fusion.frame import FusionNetwork, upscale_factor
+from difffusr.kernels.measures import METHODS, ergas, psnr, q2n, sam_degrees, ssim, uqi
+from difffusr.kernels.networks.fusion import FusionNetwork, upscale_factor
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.weights.evaluation.report import (
     Crops,
@@ -25,8 +24,7 @@ from difffusr.pipeline.weights.evaluation.report import (
     rgb_picture,
     stretch_of,
 )
-from difffusr.pipeline.weights.training.scenes import NativeScene
-from difffusr.pipeline.weights.training.wald import WaldSample, squares, view_of
+from difffusr.pipeline.weights.training import NativeScene, WaldSample, squares, view_of
 
 FUSED: Final = "fusion network"
 

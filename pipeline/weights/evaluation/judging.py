@@ -10,13 +10,13 @@ from typing import Any, cast, get_args
 
 import torch
 
-from difffusr.kernels.networks.fusion.build import fusion_from_weights
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.sampling.settings import Sampling
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
+from difffusr.kernels.networks import Stage1
+from difffusr.kernels.networks.fusion import fusion_from_weights
+from difffusr.kernels.sampling import Sampling
+from difffusr.kernels.weights import shipped, shipped_sampling
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href
-from difffusr.pipeline.plan.networks import read_weights, weights_errors
+from difffusr.pipeline.plan import read_weights, weights_errors
 from difffusr.pipeline.weights.evaluation.data import Degradation, ImageOptions, find_images, find_scenes, image_pairs
 from difffusr.pipeline.weights.evaluation.fusion import evaluate_fusion
 from difffusr.pipeline.weights.evaluation.report import Evaluation

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from difffusr.kernels.bands import SCALE
-from difffusr.kernels.images.consistency import Sensor, back_project, observe, sensor_for_group
-from difffusr.kernels.measures.metrics import psnr, sam_degrees, ssim
-from difffusr.kernels.measures.perceptual import sliced_wasserstein, spectrum_error_db
+from difffusr.kernels.images import Sensor, back_project, observe, sensor_for_group
+from difffusr.kernels.measures import psnr, sam_degrees, sliced_wasserstein, spectrum_error_db, ssim
 from difffusr.kernels.model import super_resolve_rgb
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.sampling.settings import Sampling
+from difffusr.kernels.networks import Stage1
+from difffusr.kernels.sampling import Sampling
 from difffusr.pipeline.weights.evaluation.data import Pair
 from difffusr.pipeline.weights.evaluation.report import (
     Crops,

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import MTF_NYQUIST, RGB, SCALE
-from difffusr.kernels.images import degradation
-from difffusr.kernels.images.consistency import sensor_matrix
-from difffusr.kernels.images.degradation import (
+from difffusr.kernels.images import (
     SIGMA_RANGE,
     DegradationDraws,
     bicubic_downsample,
     blur,
     gaussian_kernels,
+    sensor_matrix,
+)
+from difffusr.kernels.images import (
+    degrade as degrade_as_published,
 )
 
 Degradation = Literal["mixed", "published"]
@@ -88,6 +90,6 @@ def published_degrade(hr: Tensor, rng: np.random.Generator, margin: int = 0) -> 
     """
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     draws = DegradationDraws.draw((*hr.shape[:-2], hr.shape[-2] // SCALE, hr.shape[-1] // SCALE), generator)
-    lr = degradation.degrade(hr * 255, draws, SCALE) / 255
+    lr = degrade_as_published(hr * 255, draws, SCALE) / 255
     inner = slice(margin, lr.shape[-1] - margin)
     return lr[..., inner, inner]

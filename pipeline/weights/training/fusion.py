@@ -18,8 +18,7 @@ from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS
 from difffusr.kernels.learning import fuse, fusion_loss, start_as_injection
-from difffusr.kernels.networks.fusion.build import build_fusion
-from difffusr.kernels.networks.fusion.frame import FusionNetwork
+from difffusr.kernels.networks.fusion import FusionNetwork, build_fusion
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.weights.training.samples import Sample
 from difffusr.pipeline.weights.training.scenes import load_scenes

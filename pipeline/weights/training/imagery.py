@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difffusr.kernels.bands import TARGET_GSD_M
-from difffusr.kernels.images.harmonisation import GAMMA_RGB, power_law
+from difffusr.kernels.images import GAMMA_RGB, power_law
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
 from difffusr.pipeline.weights.training.layouts import ImageFile, find_images
 from difffusr.pipeline.weights.training.settings import ImageSource

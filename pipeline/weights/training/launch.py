@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import ray
 import torch
 
-from difffusr.pipeline.config.sections import ComputeSection, RunConfig
-from difffusr.pipeline.engine.session import cluster
+from difffusr.pipeline.config import ComputeSection, RunConfig
+from difffusr.pipeline.engine import cluster
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.weights.training.checkpoint import sole_writer

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import BANDS, GROUPS
-from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.geo.grid import grid_of
+from difffusr.pipeline.config import load_config
+from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
 from difffusr.pipeline.ground.pixels import Quality
-from difffusr.pipeline.plan.planner import make_plan
-from difffusr.pipeline.scenes.chip import read_chip
-from difffusr.pipeline.scenes.search import find_scenes
+from difffusr.pipeline.plan import make_plan
+from difffusr.pipeline.scenes import find_scenes, read_chip
 from difffusr.pipeline.weights.training.settings import SceneSource
 
 #: Bands of the stacks of the DSen2 testing data, in their order, by GSD in metres.

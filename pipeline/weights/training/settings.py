@@ -9,12 +9,22 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from difffusr.kernels.learning import LOSS_WEIGHTS
-from difffusr.kernels.networks.fusion.frame import PUBLISHED_V2, FusionConfig
-from difffusr.kernels.networks.fusion.frame import SMALL as FUSION_SMALL
-from difffusr.kernels.networks.stage1 import PUBLISHED, SMALL, Stage1Config
-from difffusr.pipeline.config.reading import merge_overrides, read_mapping, validated
-from difffusr.pipeline.config.section import Section, reason_error, rule_error
-from difffusr.pipeline.config.values import Boolean, Integer, Number, PathOrUrl, Text
+from difffusr.kernels.networks import PUBLISHED, SMALL, Stage1Config
+from difffusr.kernels.networks.fusion import PUBLISHED_V2, FusionConfig
+from difffusr.kernels.networks.fusion import SMALL as FUSION_SMALL
+from difffusr.pipeline.config import (
+    Boolean,
+    Integer,
+    Number,
+    PathOrUrl,
+    Section,
+    Text,
+    merge_overrides,
+    read_mapping,
+    reason_error,
+    rule_error,
+    validated,
+)
 
 AnySettings = TypeVar("AnySettings", bound="Training")
 

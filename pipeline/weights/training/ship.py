@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from difffusr.kernels.networks.fusion.build import fusion_from_weights
-from difffusr.kernels.networks.stage1 import Stage1
-from difffusr.kernels.weights.checkpoints import load_weights
+from difffusr.kernels.networks import Stage1
+from difffusr.kernels.networks.fusion import fusion_from_weights
+from difffusr.kernels.weights import load_weights
 
 
 def ship(stage: str, weights: Path, folder: Path) -> Path:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from difffusr.kernels.bands import SCALE
 from difffusr.kernels.learning import bicubic, inference_weights, published_losses, stage1_losses, start_at_nothing
-from difffusr.kernels.networks.stage1 import Stage1
+from difffusr.kernels.networks import Stage1
 from difffusr.pipeline.ground.errors import WeightsError
-from difffusr.pipeline.plan.networks import read_weights, weights_errors
+from difffusr.pipeline.plan import read_weights, weights_errors
 from difffusr.pipeline.weights.training.degrading import degrade_patches
 from difffusr.pipeline.weights.training.imagery import HRImage, PatchSource, find_all, read_image, size_of
 from difffusr.pipeline.weights.training.samples import Sample

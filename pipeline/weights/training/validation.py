@@ -12,14 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, MTF_NYQUIST, RGB, SCALE, TARGET_GSD_M, band_indices
-from difffusr.kernels.images.consistency import Sensor, back_project, sensor_for_group
-from difffusr.kernels.images.degradation import bicubic_downsample, blur, gaussian_kernels
-from difffusr.kernels.images.harmonisation import GAMMA_RGB, power_law
+from difffusr.kernels.images import (
+    GAMMA_RGB,
+    Sensor,
+    back_project,
+    bicubic_downsample,
+    blur,
+    gaussian_kernels,
+    power_law,
+    sensor_for_group,
+)
 from difffusr.kernels.learning import bicubic, fuse
-from difffusr.kernels.measures.metrics import psnr
+from difffusr.kernels.measures import psnr
 from difffusr.kernels.model import SuperResolution
-from difffusr.kernels.networks.fusion.frame import FusionNetwork
-from difffusr.kernels.networks.stage1 import Stage1
+from difffusr.kernels.networks import Stage1
+from difffusr.kernels.networks.fusion import FusionNetwork
 from difffusr.pipeline.weights.training.degrading import sensor_axis
 from difffusr.pipeline.weights.training.imagery import HRImage, Images, resample
 from difffusr.pipeline.weights.training.scenes import NativeScene

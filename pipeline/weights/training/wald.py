@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, GSD_M, MTF_NYQUIST, RGB
-from difffusr.kernels.images.consistency import sensor_matrix
-from difffusr.kernels.networks.fusion.frame import upscale_factor
+from difffusr.kernels.images import sensor_matrix
+from difffusr.kernels.networks.fusion import upscale_factor
 from difffusr.pipeline.weights.training.imagery import random_turn
 from difffusr.pipeline.weights.training.scenes import NativeScene
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from difffusr.kernels.model import model_fingerprint, weights_sha256
 from difffusr.kernels.sampling.settings import SAMPLERS, Sampling
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
+from difffusr.kernels.weights.packaged import shipped, shipped_sampling
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import WeightsError
 from difffusr.pipeline.plan.keys import ContentKeys

@@ -10,7 +10,7 @@ from small_cubes import label
 
 from difffusr.pipeline.commands import cli
 from difffusr.pipeline.cube.published import Cube
-from difffusr.pipeline.readers.report.collect import collect
+from difffusr.pipeline.readers.report.collect import collect_report
 from difffusr.pipeline.readers.report.facts import CubeReport
 
 
@@ -23,7 +23,7 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> Cube:
 @pytest.fixture(scope="session")
 def told(cube: Cube) -> CubeReport:
     """The report of the first month."""
-    return collect(cube, staging_of(cube), None, [label(1)])
+    return collect_report(cube, staging_of(cube), None, [label(1)])
 
 
 @pytest.fixture

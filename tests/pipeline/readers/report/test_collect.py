@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from small_cubes import EPSG, label
 
-from difffusr.pipeline.readers.report.collect import collect
+from difffusr.pipeline.readers.report.collect import collect_report
 from difffusr.pipeline.readers.report.page import to_page
 from difffusr.pipeline.storage.objects import Storage
 
 
 def test_without_a_staging_folder_the_page_says_what_is_missing(cube, told, tmp_path):
-    page = to_page(collect(cube, Storage(str(tmp_path / "gone")), None, [label(1)]))
+    page = to_page(collect_report(cube, Storage(str(tmp_path / "gone")), None, [label(1)]))
     assert page.count("Missing from this report") == 2
     assert f"The history of publications is not at {tmp_path}/gone" in page
     assert f"The plan is not at {tmp_path}/gone/runs/2023-01" in page

@@ -13,7 +13,7 @@ from small_cubes import EPSG, label
 
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.readers.report import survey
-from difffusr.pipeline.readers.report.collect import collect
+from difffusr.pipeline.readers.report.collect import collect_report
 from difffusr.pipeline.readers.report.page import to_page
 from difffusr.pipeline.readers.report.survey import Cell
 
@@ -55,11 +55,11 @@ def test_the_page_attributes_the_data_and_says_what_it_was_made_with(told):
 
 
 def test_the_same_cube_gives_the_same_page(cube, told):
-    assert to_page(collect(cube, staging_of(cube), None, [label(1)])) == to_page(told)
+    assert to_page(collect_report(cube, staging_of(cube), None, [label(1)])) == to_page(told)
 
 
 def test_periods_are_chosen_between(cube):
-    page = to_page(collect(cube, staging_of(cube), None))
+    page = to_page(collect_report(cube, staging_of(cube), None))
     radios = [at for at in Elements(page).named("input") if at.get("name") == "period"]
     assert [("checked" in at, at["id"]) for at in radios] == [(False, "p0"), (True, "p1")]
     assert [at["class"] for at in Elements(page).named("section") if "class" in at] == ["period p0", "period p1"]

@@ -6,7 +6,7 @@ import numpy as np
 from reported_cubes import REFLECTANCE, WINDOW, publish, staging_of
 from small_cubes import label
 
-from difffusr.pipeline.readers.report.collect import collect
+from difffusr.pipeline.readers.report.collect import collect_report
 from difffusr.pipeline.readers.report.page import to_page
 
 
@@ -16,7 +16,7 @@ def test_a_step_along_the_borders_of_shards_or_chips_is_found_where_it_is(told, 
         cols = WINDOW.col + np.arange(WINDOW.width)
         raised = ((cols - offset) // step % 2 * 3000).astype(np.uint16)
         cube = publish(tmp_path / name, REFLECTANCE + raised)
-        seams[name] = collect(cube, staging_of(cube), None, [label(1)]).periods[0].seams
+        seams[name] = collect_report(cube, staging_of(cube), None, [label(1)]).periods[0].seams
     chips = {name: np.array([band.seam_ratio for band in found.bands]) for name, found in seams.items()}
     assert np.abs(chips["none"] - 1).max() < 0.1
     assert np.abs(seams["none"].shard_ratio - 1).max() < 0.2
@@ -26,10 +26,10 @@ def test_a_step_along_the_borders_of_shards_or_chips_is_found_where_it_is(told, 
 
 def test_without_its_grid_a_cube_still_has_seams_of_shards(tmp_path):
     cube = publish(tmp_path, REFLECTANCE, made="by a test")
-    seams = collect(cube, staging_of(cube), None).periods[0].seams
+    seams = collect_report(cube, staging_of(cube), None).periods[0].seams
     assert seams.bands == []
     assert seams.borders == 7
     assert np.isfinite(seams.shard_ratio).all()
-    page = to_page(collect(cube, staging_of(cube), None))
+    page = to_page(collect_report(cube, staging_of(cube), None))
     assert "The cube does not say where its chips are" in page
     assert "too few to judge" in page

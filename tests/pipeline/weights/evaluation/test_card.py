@@ -11,7 +11,7 @@ from difffusr.kernels.model import load_model
 from difffusr.kernels.networks.fusion.build import fusion_from_weights
 from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.weights.checkpoints import load_weights
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
+from difffusr.kernels.weights.packaged import shipped, shipped_sampling
 from difffusr.pipeline.weights.evaluation.card import CARD, filled, held_out_pairs, unseen_scenes
 from difffusr.pipeline.weights.evaluation.flatness import evaluate_flatness
 from difffusr.pipeline.weights.evaluation.fusion import evaluate_fusion

@@ -7,7 +7,7 @@ from beside import SHARED
 
 from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.weights.checkpoints import load_weights
-from difffusr.kernels.weights.shipped import shipped, shipped_sampling
+from difffusr.kernels.weights.packaged import shipped, shipped_sampling
 from difffusr.pipeline.weights.evaluation.card import held_out_pairs
 from difffusr.pipeline.weights.evaluation.curve import DISTANCES, MOST_DISTANCE, MOST_PSNR_DB, costs, point
 

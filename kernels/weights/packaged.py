@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from difffusr.kernels.sampling.settings import Sampling
+from difffusr.kernels.sampling import Sampling
 from difffusr.kernels.weights.errors import WeightsError
 
 #: "small": the weights that ship with the package. "published": checkpoints given by the caller.

@@ -1,0 +1,11 @@
+from .metrics import ergas as ergas
+from .metrics import psnr as psnr
+from .metrics import q2n as q2n
+from .metrics import sam_degrees as sam_degrees
+from .metrics import ssim as ssim
+from .metrics import uqi as uqi
+from .pansharpen import LUMA as LUMA
+from .pansharpen import METHODS as METHODS
+from .perceptual import sliced_wasserstein as sliced_wasserstein
+from .perceptual import spectrum_error_db as spectrum_error_db
+from .perceptual import texture_energy as texture_energy

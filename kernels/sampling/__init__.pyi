@@ -1,0 +1,11 @@
+from .diffusion import Schedule as Schedule
+from .diffusion import cosine_schedule as cosine_schedule
+from .diffusion import ddim_sample as ddim_sample
+from .diffusion import multistep_levels as multistep_levels
+from .diffusion import multistep_sample as multistep_sample
+from .diffusion import q_sample as q_sample
+from .noise import ground_noise as ground_noise
+from .settings import SAMPLERS as SAMPLERS
+from .settings import Sampling as Sampling
+from .settings import fingerprint as fingerprint
+from .uncertainty import sample_spread as sample_spread

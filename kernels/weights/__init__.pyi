@@ -1,0 +1,9 @@
+from .checkpoints import Weights as Weights
+from .checkpoints import load_into as load_into
+from .checkpoints import load_weights as load_weights
+from .errors import WeightsError as WeightsError
+from .packaged import Preset as Preset
+from .packaged import files_sha256 as files_sha256
+from .packaged import shipped as shipped
+from .packaged import shipped_sampling as shipped_sampling
+from .packaged import weight_files as weight_files

@@ -1,0 +1,15 @@
+from .blend import ChipSource as ChipSource
+from .blend import blend_shard as blend_shard
+from .halving import halve_shards as halve_shards
+from .ledger import OVERVIEWS as OVERVIEWS
+from .ledger import Ledger as Ledger
+from .ledger import chips_needed as chips_needed
+from .ledger import read_entry as read_entry
+from .ledger import shard_digests as shard_digests
+from .overviews import OverviewPlace as OverviewPlace
+from .overviews import Overviews as Overviews
+from .overviews import overview_name as overview_name
+from .overviews import plan_overviews as plan_overviews
+from .overviews import write_overviews as write_overviews
+from .shards import ShardStream as ShardStream
+from .shards import ShardWork as ShardWork

@@ -1,0 +1,14 @@
+from .actor import SuperResolver as SuperResolver
+from .actor import device_facts as device_facts
+from .batch import LEFT as LEFT
+from .batch import Batch as Batch
+from .batch import stacked as stacked
+from .resolver import PinnedResolver as PinnedResolver
+from .staging import StagedChip as StagedChip
+from .staging import delete_chip as delete_chip
+from .staging import done_chips as done_chips
+from .staging import read_chip as read_chip
+from .staging import write_chip as write_chip
+from .stream import chip_dataset as chip_dataset
+from .stream import in_squares as in_squares
+from .table import read_row as read_row

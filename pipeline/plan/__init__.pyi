@@ -1,0 +1,16 @@
+from .decision import decide as decide
+from .decision import plan_run as plan_run
+from .diff import compare as compare
+from .diff import difference_rows as difference_rows
+from .files import copy_plan as copy_plan
+from .files import read_plan as read_plan
+from .networks import read_both as read_both
+from .networks import read_weights as read_weights
+from .networks import sampling_of as sampling_of
+from .networks import weights_errors as weights_errors
+from .planner import make_plan as make_plan
+from .tables import ChipPlan as ChipPlan
+from .tables import Chips as Chips
+from .tables import Plan as Plan
+from .tables import Shards as Shards
+from .tables import StoredPlan as StoredPlan

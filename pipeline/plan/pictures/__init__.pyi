@@ -1,0 +1,9 @@
+from .colours import CLEAR_RAMP as CLEAR_RAMP
+from .colours import date_colours as date_colours
+from .colours import ramp as ramp
+from .frame import Frame as Frame
+from .frame import unrolled as unrolled
+from .frame import zone_name as zone_name
+from .page import write_page as write_page
+from .picture import draw_map as draw_map
+from .template import fill_template as fill_template

@@ -1,0 +1,9 @@
+from .export import USUAL as USUAL
+from .export import export_cogs as export_cogs
+from .export import exports_of as exports_of
+from .stac import write_records as write_records
+from .verdicts import RESIDUAL_LIMIT as RESIDUAL_LIMIT
+from .verdicts import SEAM_RANGE as SEAM_RANGE
+from .verdicts import BandReport as BandReport
+from .verify import Report as Report
+from .verify import verify_run as verify_run

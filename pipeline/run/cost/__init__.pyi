@@ -1,0 +1,9 @@
+from .calibration import Calibration as Calibration
+from .calibration import load_calibration as load_calibration
+from .estimates import cluster_of as cluster_of
+from .estimates import enforce_budget as enforce_budget
+from .estimates import estimate as estimate
+from .figures import Estimate as Estimate
+from .measure import calibrate as calibrate
+from .words import calibration_rows as calibration_rows
+from .words import estimate_rows as estimate_rows
