@@ -52,7 +52,7 @@ def bare_href(href: str) -> str:
 
 def shown_url(url: str) -> str:
     """A URL of the configuration as it may be shown and kept: as `bare_href`, but what stands before the @ stays where
-    it is no login, such as the container in abfs://container@account. Login: with a password, or of http(s)."""
+    it is not a login, such as the container in abfs://container@account. A login has a password, or is of http(s)."""
     if not is_url(url):
         return url
     parts = urlsplit(url)
@@ -83,7 +83,7 @@ def first_line(error: BaseException) -> str:
 
 def one_line(error: object, longest: int | None = 200) -> str:
     """The whole text of an error, or any text, in one line of at most `longest` characters, "" where there is none.
-    Logins of URLs are dropped, and whatever follows a ? up to a space, quote or bracket: it may be a URL's query."""
+    Logins of URLs are dropped, and what follows a ? up to a space, quote or bracket: it may be a URL's query."""
     text = _LOGIN.sub("", re.sub(r"\?[^\s'\")]+", "", " ".join(str(error).split())))
     return text if longest is None or len(text) <= longest else text[: longest - 3] + "..."
 

@@ -90,9 +90,9 @@ class Provider:
     requester_pays: bool = False
 
 
-def _planetary_computer_token(href: str) -> str:
-    """Its tokens end within the hour, so files are signed when they are opened; the package keeps a token while it is
-    good."""
+def _signed_by_planetary_computer(href: str) -> str:
+    """A URL with a token. Tokens end within the hour, so files are signed when they are opened; the package keeps a
+    token while it is valid."""
     try:
         from planetary_computer.sas import get_token
     except ImportError:
@@ -133,13 +133,14 @@ PROVIDERS: tuple[Provider, ...] = (
         buckets=("e84-earth-search-sentinel-data",),
         radiometry=(DnRule(r"sentinel-2-c1-l2a", "GTiff", "as produced", "checked"),),
     ),
+    # Planetary Computer (COGs) and CDSE (JP2) keep the products' DN.
     Provider(
         name="planetary-computer",
         buckets=("sentinel2l2a01",),
         radiometry=(DnRule(r"sentinel-2-l2a", "GTiff", "as produced", "checked"),),
         signing=Signing(
             package="planetary_computer",
-            sign=_planetary_computer_token,
+            sign=_signed_by_planetary_computer,
             advice="Planetary Computer wants signed requests: pip install 'difffusr[planetary-computer]'",
         ),
     ),

@@ -1,7 +1,7 @@
-"""HTTP requests for STAC documents, repeated while what fails may pass.
+"""HTTP requests for STAC documents, repeated while an error may be temporary.
 
-urllib3's own retries do not do: by the time a document breaks off or stalls, requests has taken the answer from them;
-they would not wait before the second try, and know no limit to the whole.
+urllib3's retries do not fit: they are over when requests reads the body, so a document that stalls or breaks off would
+not be asked for again. They also have no pause before the second try, and no time limit for all tries together.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ T = TypeVar("T")
 #: Seconds without a byte after which a request is given up: for a document, and for a search, which takes longer.
 DOCUMENT_S, SEARCH_S = 20.0, 45.0
 
-#: How often a request is tried while what fails may pass; the first pause (then twice as long each time, plus up to
-#: one more first pause at random); when no further try begins; the longest pause that a server may ask for.
+#: How often a request is tried while an error may be temporary; the first pause (then twice as long each time, plus up
+#: to one more first pause at random); when no further try begins; the longest pause that a server may ask for.
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S, _LONGEST_PAUSE_S = 4, 0.5, 60.0, 30.0
 
 
