@@ -111,13 +111,18 @@ def drawn(floor: str, rows: list[list[str]], top: int) -> tuple[list[str], int]:
                 at = y + 40 + LINE * (len(job) + k)
                 out.append(f'<text x="{x + 12}" y="{at}" fill="{SOFT}">{escape(line)}</text>')
         y += height + ROW_GAP
+
+    def middle(name: str) -> tuple[float, str]:
+        left, _, side, _ = places[name]
+        return left + side / 2, name
+
     lines = []
     found = sorted(arrows(floor, [name for row in rows for name in row]))
     for room, other in found:
         x0, y0, w0, h0 = places[room]
         x1, y1, w1, _ = places[other]
-        out_of = sorted({b for a, b in found if a == room}, key=lambda b: places[b][0] + places[b][2] / 2)
-        into = sorted({a for a, b in found if b == other}, key=lambda a: places[a][0] + places[a][2] / 2)
+        out_of = sorted({b for a, b in found if a == room}, key=middle)
+        into = sorted({a for a, b in found if b == other}, key=middle)
         sx = x0 + w0 * (out_of.index(other) + 1) / (len(out_of) + 1)
         ex = x1 + w1 * (into.index(room) + 1) / (len(into) + 1)
         sy, ey = y0 + h0, y1 - 7

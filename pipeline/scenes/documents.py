@@ -26,7 +26,6 @@ from pystac_client.exceptions import APIError
 from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import box, mapping
 from shapely.geometry.base import BaseGeometry
-from stac_geoparquet.arrow import stac_table_to_items
 
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
@@ -196,6 +195,8 @@ _NO_TABLE = (pa.ArrowException, LookupError, TypeError, ValueError, AttributeErr
 
 def _read_parquet(place: str) -> Iterator[Item]:
     """The items of a stac-geoparquet file, as they were before they became rows."""
+    from stac_geoparquet.arrow import stac_table_to_items  # imports geopandas
+
     named = f"items {bare_href(place)}"
     data = _fetch(PatientIO(DOCUMENT_S), place, named)
     try:

@@ -20,7 +20,7 @@ LIGHT = [
     ".sampling.settings",
     ".weights",
     ".weights.errors",
-    ".weights.shipped",
+    ".weights.packaged",
 ]
 
 

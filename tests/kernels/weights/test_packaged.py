@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from difffusr.kernels.model import weights_sha256
-from difffusr.kernels.weights import shipped as module
+from difffusr.kernels.weights import packaged as module
 from difffusr.kernels.weights.errors import WeightsError
 from difffusr.kernels.weights.packaged import files_sha256, shipped, shipped_sampling, weight_files
 

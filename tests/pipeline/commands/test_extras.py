@@ -106,4 +106,4 @@ def test_planning_needs_no_extra(tmp_path: Path) -> None:
     extras = ("torch", "ray", "dask", "safetensors", "icechunk", "s3fs", "gcsfs", "matplotlib", "planetary_computer")
     called = call(tmp_path, "plan", path, missing=extras)
     assert called.code == 0, called.err
-    assert (tmp_path / "cube.staging" / "runs" / "2023-06" / "plan" / "chips.parquet").exists()
+    assert len(list(tmp_path.glob("cube.staging/runs/*/plan/chips.parquet"))) == 1

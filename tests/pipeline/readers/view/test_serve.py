@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from difffusr.pipeline import readers
 from difffusr.pipeline.readers.view import maplibre
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio's and rioxarray's, of affine
@@ -35,6 +36,7 @@ def test_address_that_is_not_this_machine_s_is_said(view, storage):
 
 
 def test_missing_packages_are_named(view, storage, monkeypatch):
+    monkeypatch.delattr(readers.view, "serve_map", raising=False)
     monkeypatch.delitem(sys.modules, "difffusr.pipeline.readers.view.serve", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, error = view(storage.url)
