@@ -1,7 +1,7 @@
 # Everything a newcomer or a scheduler needs; `make help` lists it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help install demo check test test-slow lowest drills bench bench-guards start-up house model-card sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
@@ -27,8 +27,8 @@ demo: .venv/.installed ## generate a small world, super-resolve it, compare with
 check: lint typecheck ## ruff, import rules and mypy: what fails within a minute
 
 test: .venv/.installed-test ## the test suite: everything without Ray on all cores, then end to end
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --ignore tests/e2e
-	$(BIN)/python -m pytest tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/e2e
 
 test-slow: .venv/.installed-test ## what takes longer: the real archive, large networks
 	$(BIN)/python -m pytest -m slow
@@ -37,7 +37,7 @@ lowest: pyproject.toml ## install the lowest version allowed of every dependency
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[test]'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal -p no:cacheprovider tests/kernels tests/pipeline
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist loadgroup -p no:cacheprovider tests/kernels tests/pipeline
 
 drills: .venv/.installed-test ## kill parts of a run and compare what comes out
 	$(BIN)/python -m pytest -m drill tests/drills

@@ -26,6 +26,9 @@ class PinnedResolver(SuperResolver):
     other; the board hears of that batch. Everything around the models runs beside it, in the calls' own threads.
     """
 
+    #: So many actors may end or stall at a chip before it is given up.
+    attempts = ATTEMPTS
+
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
         self.prepare(board, staging)
         self._models.submit(SuperResolver.__init__, self, config).result()
@@ -38,7 +41,7 @@ class PinnedResolver(SuperResolver):
         self._models = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
 
     def __call__(self, batch: Batch) -> Batch:
-        """As `SuperResolver`; a chip that killed `ATTEMPTS` actors is given up, a staged one is not computed again.
+        """As `SuperResolver`; a chip that killed `attempts` actors is given up, a staged one is not computed again.
 
         Ray repeats a task whose worker or node is lost, also for chips that were staged before.
 
@@ -68,7 +71,7 @@ class PinnedResolver(SuperResolver):
         for i, attempt in zip(readable, attempts, strict=False):
             if attempt != 1 and is_staged(self._staging, str(batch["object"][i])):
                 fate[i] = STAGED
-            elif attempt > ATTEMPTS:
+            elif attempt > self.attempts:
                 errors[i] = _given_up(attempt)
         resolved = self.resolve({**batch, "error": np.where(fate == TO_STAGE, errors, "not to be computed")})
         self._pin.done([names[i] for i in readable] if attempts else ())

@@ -85,7 +85,7 @@ def write_config(world: DemoWorld, folder: Path, name: str = "run", **sections: 
         "period": {"start": world.period[0], "end": world.period[1]},
         "source": {"static_catalog": str(world.catalog)},
         "grid": {"chip_px": 96, "overlap_px": 24, "shard_px": 512, "chunk_px": 256},
-        "model": {"sampler_steps": 4},
+        "model": {"sampler_steps": 2},
         "store": {"url": f"{name}.zarr"},
     }
     for section, values in sections.items():

@@ -22,7 +22,7 @@ from ray import cloudpickle
 from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config.loading import load_config
-from difffusr.pipeline.engine.board import ATTEMPTS, Pin, start_board
+from difffusr.pipeline.engine.board import Pin, start_board
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.run.execution import execute
@@ -144,10 +144,10 @@ def soon(is_so: Callable[[], bool]) -> bool:
 def test_a_chip_that_no_worker_survives_is_given_up_flagged_and_made_by_the_next_run(configure, finished_run, tmp_path):
     path = configure()
     config = load_config(path)
-    result = execute(config, Silent(), fragile(tmp_path, times=ATTEMPTS))
+    result = execute(config, Silent(), fragile(tmp_path, times=2, attempts=2))
     assert result.exit_code == 3
     assert list(result.failed) == [Fragile.chip]
-    assert f"given up after {ATTEMPTS} workers" in result.failed[Fragile.chip]
+    assert "given up after 2 workers" in result.failed[Fragile.chip]
     gap, whole = pixels(path), pixels(finished_run)
     flagged = gap.quality == Quality.FAILED
     assert 0.01 < float(flagged.mean()) < 0.2

@@ -45,7 +45,7 @@ def test_seams_and_residual_are_those_that_verify_finds(difffusr, finished, repo
     for row, band in zip(rows, bands, strict=True):
         assert row[1] == f"{band['seam_ratio']:.3f} ± {band['seam_error']:.3f}"
         assert row[3] == f"{band['residual']:.5f}"
-    assert "from 12 chips" in reported.read_text()
+    assert "measured at 12 chips" in reported.read_text()
 
 
 def test_the_page_tells_what_the_run_took_and_shows_what_it_measured(finished_run, reported):

@@ -20,6 +20,7 @@ from difffusr.pipeline.weights.evaluation.super_resolution import CONTEXT, SAMPL
 DATA = SHARED / "data"
 
 pytestmark = [
+    pytest.mark.xdist_group("card"),  # the measurements of a module are made once
     pytest.mark.skipif(not DATA.exists(), reason=f"no real data: {DATA} is not there"),
     pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
 ]
