@@ -62,7 +62,8 @@ def test_the_shipped_weights_are_judged_on_a_folder_of_pictures(evaluate, pictur
 def test_weights_at_an_address_are_named_without_what_is_secret_in_it(evaluate, picture, tmp_path):
     shutil.copy(shipped("small", "stage1"), tmp_path / "stage1.safetensors?sig=s3cr3t")
     ended = evaluate(
-        "sr", picture, "--gsd", "2.5", "--size", "64", "--windows", "1", "--samples", "0", "--steps", "2", "--out", tmp_path / "out",
+        "sr", picture, "--gsd", "2.5", "--size", "64", "--windows", "1", "--samples", "0", "--steps", "2",
+        "--out", tmp_path / "out",
         "--weights", f"file://{tmp_path}/stage1.safetensors?sig=s3cr3t",
     )  # fmt: skip
     assert ended.code == 0, ended.err
