@@ -26,13 +26,10 @@ from difffusr.pipeline.storage import Storage
 
 SHARDS = "shards"
 
-
 OVERVIEWS = "overviews"
-
 
 #: Requests to the staging folder at a time.
 REQUESTS = 8
-
 
 #: The states that led to the current one, each with its position: shards not rewritten in a later state stay valid.
 Lineage = Mapping[str, int]

@@ -28,10 +28,8 @@ from difffusr.pipeline.storage import Storage
 #: Part of every digest: changing it makes all overviews again.
 _ALGORITHM = "mean of valid, half to even; mode: 1"
 
-
 #: Tasks submitted at a time, at least.
 _LEAST_AHEAD = 4
-
 
 #: A shard of a zone's overview.
 OverviewPlace = tuple[int, OverviewIndex]

@@ -20,14 +20,11 @@ if TYPE_CHECKING:
 
 console = Console()
 
-
 errors = Console(stderr=True)
-
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the run.", show_default=False)
 ]
-
 
 OfPeriod = Annotated[
     str | None,
@@ -38,7 +35,6 @@ OfPeriod = Annotated[
         show_default=False,
     ),
 ]
-
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print info messages.")]
 

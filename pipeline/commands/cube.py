@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 #: Columns that the history takes.
 _HISTORY_WIDTH = 120
 
-
 CubePath = Annotated[
     str,
     typer.Argument(

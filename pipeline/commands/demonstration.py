@@ -28,7 +28,6 @@ from difffusr.pipeline.watch import Progress
 
 Float = NDArray[np.float32]
 
-
 #: Side of the picture's crop in 10 m pixels.
 _CROP_PX = 96
 

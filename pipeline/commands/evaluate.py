@@ -20,12 +20,9 @@ evaluate_app = typer.Typer(
     help="Measure how good weights are on your own data: a table, JSON, and a page of crops.",
 )
 
-
 Weights = Annotated[str, typer.Option(help="Path or URL of weights; [bold]small[/] are those that ship.")]
 
-
 Out = Annotated[Path, typer.Option(help="Folder for evaluation.json and index.html.")]
-
 
 HeldOut = Annotated[
     list[str], typer.Option("--only", help="Glob of names to evaluate on; repeat for more. By default all.")

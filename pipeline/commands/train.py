@@ -20,19 +20,15 @@ train_app = typer.Typer(
     ),
 )
 
-
 SettingsPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the training.", show_default=False)
 ]
-
 
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="Folder that relative data paths start from; replaces root.")
 ]
 
-
 OutFolder = Annotated[Path | None, typer.Option("--out", help="Folder of the training; replaces out.")]
-
 
 Steps = Annotated[int | None, typer.Option("--steps", help="Number of steps in total; replaces steps.", min=1)]
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from difffusr.pipeline.config.section import Section, rule_error
 from difffusr.pipeline.config.values import (
     ICECHUNK,
+    SAMPLER_NAMES,
     Boolean,
     Date,
     HttpUrl,
@@ -19,6 +20,7 @@ from difffusr.pipeline.config.values import (
     Number,
     PathOrUrl,
     Policy,
+    SamplerName,
     Share,
     StorageUrl,
     Text,
@@ -158,9 +160,7 @@ class ModelSection(Section):
         default=None, description="the path or URL of the super-resolution weights, or null"
     )
     fusion: PathOrUrl | None = Field(default=None, description="the path or URL of the fusion weights, or null")
-    sampler: Literal["reference", "fast", "draft"] | None = Field(
-        default=None, description="'reference', 'fast' or 'draft', or null for the preset's own"
-    )
+    sampler: SamplerName | None = Field(default=None, description=f"{SAMPLER_NAMES}, or null for the preset's own")
     sampler_steps: Integer | None = Field(
         default=None,
         ge=2,

@@ -11,15 +11,17 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from difffusr.kernels.sampling import SAMPLERS
 from difffusr.pipeline.ground.urls import is_url
 
 #: What the URL of a store begins with if an Icechunk repository holds the cube.
 ICECHUNK = "icechunk+"
 
+#: The samplers, as a message lists them.
+SAMPLER_NAMES = " or ".join(", ".join(f"'{name}'" for name in SAMPLERS).rsplit(", ", 1))
 
 #: Letters of the columns of MGRS squares, by zone modulo 3.
 TILE_COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")
-
 
 _TILE = re.compile(r"T?(0?[1-9]|[1-5]\d|60)([C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])")
 
@@ -89,6 +91,13 @@ def _http(text: str) -> str:
     return text
 
 
+def _sampler(text: str) -> str:
+    """One of the samplers' names."""
+    if text not in SAMPLERS:
+        raise ValueError(text)
+    return text
+
+
 def _policy(text: str) -> str:
     """A policy's name, or `closest_to(2023-07-15)`."""
     name = "".join(text.split())
@@ -101,32 +110,24 @@ def _policy(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1)]
 
-
 PathOrUrl = Annotated[Text, AfterValidator(_resolve)]
-
 
 StorageUrl = Annotated[Text, AfterValidator(_storage_url)]
 
-
 HttpUrl = Annotated[Text, AfterValidator(_http)]
-
 
 Tile = Annotated[Text, AfterValidator(tile_id), Field(description="an MGRS tile id such as 48QUE")]
 
-
 Integer = Annotated[int, BeforeValidator(number_of)]
-
 
 Number = Annotated[float, BeforeValidator(number_of)]
 
-
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
-
 
 Share = Annotated[float, BeforeValidator(share_of)]
 
-
 Policy = Annotated[str, AfterValidator(_policy)]
 
+SamplerName = Annotated[str, AfterValidator(_sampler)]
 
 Date = Annotated[dt.date, Field(strict=False)]

@@ -11,10 +11,8 @@ from difffusr.pipeline.geo import Grid, OverviewIndex, PixelWindow, ShardIndex
 #: Path of the 2.5 m level inside a zone's group.
 BASE_LEVEL = "0"
 
-
 #: A zone is halved until its longer side has no more chunks than this.
 _SMALLEST_CHUNKS = 2
-
 
 #: A shard of the 2.5 m level or of an overview.
 AnyShard = ShardIndex | OverviewIndex

@@ -75,7 +75,7 @@ def store_of(storage: Storage) -> CubeStore:
     except ModuleNotFoundError as error:
         if error.name != "icechunk":
             raise
-        raise ConfigError(f"{storage.url}: needs the package icechunk; pip install 'difffusr[icechunk]'") from None
+        raise ConfigError(f"{storage.url}: needs the package icechunk: pip install 'difffusr[icechunk]'") from None
     return IcechunkStore(storage)
 
 

@@ -18,7 +18,6 @@ from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE, Quali
 #: Dimensions of a variable with bands, and of one without.
 SPECTRAL, FLAT = ("time", "band", "y", "x"), ("time", "y", "x")
 
-
 _CALENDAR = {"units": "days since 1970-01-01", "calendar": "standard"}
 _EPOCH = date(1970, 1, 1)
 

@@ -12,10 +12,8 @@ from difffusr.pipeline.engine.session import result_of
 
 Key = TypeVar("Key")
 
-
 #: Seconds between two checks for ended tasks.
 POLL_S = 0.2
-
 
 #: Times that a task is retried when its worker dies.
 _RETRIES = 5

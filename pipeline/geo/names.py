@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 #: Hexadecimal digits of a content key or digest that the name of an object holds, and the bytes that they stand for.
 NAME_DIGITS, NAME_BYTES = 20, 10
 
-
 _PLACE = "%d/%d_%d"
 _OVERVIEW = "%d/%d/%d_%d"
 _STAGED = "%s-%s.chip"
 _STAGED_PLACE = _STAGED % (_PLACE, "%s")
-
 
 _PARSED = re.compile(r"(\d+)/(?:(\d+)/)?(-?\d+)_(-?\d+)")
 _PARSED_STAGED = re.compile(rf"(.+)-([0-9a-f]{{{NAME_DIGITS}}})\.chip")

@@ -37,7 +37,6 @@ from difffusr.pipeline.storage import Storage, store_failures
 #: Requests to the store at a time.
 _REQUESTS = 16
 
-
 #: Object that says for which period a zone's keys were last claimed.
 _CLAIMS = "claims.json"
 

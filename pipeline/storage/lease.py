@@ -23,7 +23,6 @@ from difffusr.pipeline.storage.objects import Storage
 #: Seconds between two beats, and seconds without a beat after which a holder counts as dead.
 BEAT_S, TERM_S = 5.0, 30.0
 
-
 _FOLDER = "lease"
 
 

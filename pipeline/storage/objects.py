@@ -21,12 +21,10 @@ from difffusr.pipeline.ground.urls import first_line
 #: Errors of the object stores' clients that are neither OSErrors nor ValueErrors: module and class.
 _OF_CLIENTS = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
 
-
 #: By protocol, the package that reads and writes it, and the extra of this project that installs the package.
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
     **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
-    **dict.fromkeys(("http", "https"), ("aiohttp", "http")),
 }
 
 
@@ -200,7 +198,7 @@ def _missing_extra(url: str) -> str:
     package, extra = _PACKAGES.get(url.partition("://")[0].rpartition("::")[2], ("", ""))
     if not package or importlib.util.find_spec(package) is not None:
         return ""
-    return f"needs the package {package}; pip install 'difffusr[{extra}]'"
+    return f"needs the package {package}: pip install 'difffusr[{extra}]'"
 
 
 def _is_partial(path: str) -> bool:

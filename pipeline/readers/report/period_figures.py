@@ -25,7 +25,6 @@ _COLOURS: Final = {"true": ("B04", "B03", "B02"), "false": ("B08", "B04", "B03")
 #: Bins of a histogram, and its size in pixels.
 _BINS: Final = 60
 
-
 _PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_FOOT = 220, 84, 18
 
 _PERCENTILES: Final = (1, 5, 50, 95, 99)

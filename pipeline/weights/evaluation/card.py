@@ -42,10 +42,8 @@ from difffusr.pipeline.weights.training import (
 
 CARD: Final = Path(str(resources.files("difffusr.kernels.weights"))) / "README.md"
 
-
 #: Scenes that no training saw, in addition to those that the training configuration holds out.
 _MORE_SCENES: Final = "archive/items/S2B_48Q*"
-
 
 #: Sampler settings that the ablation compares: (steps, temperature, last estimate, consistency).
 _ABLATION: Final = (

@@ -22,19 +22,14 @@ from difffusr.pipeline.weights.evaluation.super_resolution import SAMPLE, evalua
 #: What `fast` may cost against `reference` at the same temperature and from the same noise.
 MOST_PSNR_DB: Final = 0.1
 
-
 MOST_DISTANCE: Final = 0.03
 
-
 DISTANCES: Final = ("swd", "swd_scaled")
-
 
 #: Steps of either solver on the curve.
 _DDIM: Final = (20, 10, 8, 5, 4)
 
-
 _MULTISTEP: Final = (3, 4, 5, 6, 8, 10)
-
 
 #: One point of the curve: its sampling and its scores by metric.
 Point = Mapping[str, Any]

@@ -31,7 +31,6 @@ from difffusr.pipeline.weights.training import (
 
 Degradation = Literal["sensor", "gaussian"]
 
-
 #: LR pixels cut off each side of a degraded window, where the degradation has no neighbours.
 _MARGIN: Final = 2
 

@@ -28,20 +28,15 @@ from difffusr.pipeline.weights.training import NativeScene, WaldSample, squares,
 
 FUSED: Final = "fusion network"
 
-
 CONSISTENT: Final = f"{FUSED} + bp"
-
 
 #: How the product compares with the best baselines: their names, relative ERGAS, difference of SAM in degrees.
 Margin = dict[str, Any]
 
-
 WITH_NIR: Final = ", also B08"
-
 
 #: Baselines that the near infrared at 10 m is given as well, enlarged, for the network sees it too.
 _WITH_NIR: Final = ("MTF-GLP-HS", "MTF-GLP-CBD-HS")
-
 
 METRICS: Final = {
     "ergas": Metric("ERGAS", "down", 3, "100 / ratio · root mean squared relative RMSE of the bands (Wald 2000)"),

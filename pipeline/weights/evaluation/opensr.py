@@ -24,39 +24,29 @@ from difffusr.pipeline.ground.errors import DifffusrError, WeightsError
 #: What decides whether a detail is right: pixels, patches as AlexNet sees them, patches as SigLIP sees them.
 Distance = Literal["nd", "lpips", "clip"]
 
-
 #: The columns of the published tables, in their order.
 KEYS: Final = ("reflectance", "spectral", "spatial", "synthesis", "hallucination", "omission", "improvement")
-
 
 #: Pixels of the finer image left out at each edge in the published evaluation; less in images that are smaller
 #: than 7 × 64, see `border_px`.
 BORDER_PX: Final = 64
 
-
 #: Side of the patches that a network compares, and by how much reflectance is brightened for it, in all three images.
 PATCH_PX: Final = 16
 
-
 BRIGHTNESS: Final = 3.0
 
-
 SCALE: Final = 4
-
 
 #: The smallest image, in pixels of the finer grid: what is left within the border is more than two patches wide.
 SMALLEST_PX: Final = 48
 
-
 #: AlexNet's strides need about this many pixels; smaller images are enlarged to it, as opensr-test does.
 ALEXNET_PX: Final = 64
 
-
 PACKAGES: Final = ("opensr_test", "lpips")
 
-
 ALEXNET: Final = "AlexNet (https://download.pytorch.org/models/alexnet-owt-7be5be79.pth)"
-
 
 SIGLIP: Final = "SigLIP (https://huggingface.co/timm/ViT-B-16-SigLIP-256)"
 

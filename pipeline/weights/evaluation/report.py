@@ -187,7 +187,6 @@ def to_page(evaluation: Evaluation) -> str:
 
 _ARROWS: Final = {"up": "↑", "down": "↓", "": ""}
 
-
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --good: #0a7d3233; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0; }

@@ -32,9 +32,7 @@ from difffusr.pipeline.weights.evaluation.report import (
 #: Another way to score one image: (lr, sr, hr), each (3, …), → values by name. See `opensr`.
 Scorer = Callable[[Tensor, Tensor, Tensor], Mapping[str, float]]
 
-
 SAMPLE, CONTEXT = "diffusion sample", "context encoder"
-
 
 METRICS: Final = {
     "psnr": Metric("PSNR", "up", 2, "decibels, range 1 reflectance"),
@@ -112,7 +110,6 @@ def evaluate_super_resolution(
 _BETTER: Final = dict.fromkeys(
     ("reflectance", "spectral", "spatial", "hallucination", "omission", "lpips"), "down"
 ) | dict.fromkeys(("synthesis", "improvement"), "up")
-
 
 _NOTE: Final = (
     "+ bp: after back-projection on the input, as in a run. The context encoder's own image is deterministic; a "

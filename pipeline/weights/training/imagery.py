@@ -26,9 +26,7 @@ from difffusr.pipeline.weights.training.settings import ImageSource
 
 Images = NDArray[np.float32]
 
-
 Radiometry = Literal["mixed", "published", "none"]
-
 
 #: By `resample`, the levels an image is drawn at: (GSD in metres, preference); 0 is its own GSD.
 _LEVELS = {

@@ -28,7 +28,6 @@ from difffusr.pipeline.weights.training.super_resolution import SuperResolutionT
 #: Seconds between two looks at the table of losses, and seconds that a training may take to stop in order.
 _LOOK_EVERY_S, _STOP_WITHIN_S = 0.2, 60.0
 
-
 #: Modules that only workers import; `pip install 'difffusr[train]'` brings them.
 _EXTRA = ("matplotlib", "tensorboard", "tensorboardX")
 

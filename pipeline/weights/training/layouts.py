@@ -154,7 +154,6 @@ _LAYOUTS: Final[dict[str, Callable[[ImageSource, Path, str], Iterator[ImageFile]
     "worldstrat": _worldstrat,
 }
 
-
 _EXPECTED: Final = {
     "images": f"no images there (files ending in {', '.join(SUFFIXES)})",
     "sen2naip": "no SEN2NAIP there (folders ROI_… with hr.tif, or with early/*.tif and late/*.tif)",

@@ -17,10 +17,8 @@ from difffusr.pipeline.weights.training.samples import Sample
 #: Columns of losses.csv that are not losses.
 _NOT_LOSSES: Final = ("step", "rate", "seconds")
 
-
 #: Measures of validation.csv that are drawn.
 _MEASURES: Final = ("bicubic", "sample+bp", "fused+bp")
-
 
 #: Most points of a curve; each is a mean.
 _POINTS: Final = 600

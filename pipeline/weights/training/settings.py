@@ -28,9 +28,7 @@ from difffusr.pipeline.config import (
 
 AnySettings = TypeVar("AnySettings", bound="Training")
 
-
 Bands = Annotated[tuple[Integer, Integer, Integer], Field(strict=False)]
-
 
 Globs = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
 

@@ -27,10 +27,8 @@ from difffusr.pipeline.weights.training.validation import Pair, evaluate_stage1,
 
 T = TypeVar("T")
 
-
 #: Bytes that a pixel takes in memory: three float32 and its validity, once and in a pyramid.
 _BYTES_PER_PIXEL: Final = 13 * 1.6
-
 
 #: (HR (B, 3, H, W), LR (B, 2, 3, h, w), what draws the noise), reflectance, on the CPU.
 Batch = tuple[Tensor, Tensor, torch.Generator]

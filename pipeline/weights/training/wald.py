@@ -22,7 +22,6 @@ from difffusr.pipeline.weights.training.scenes import NativeScene
 #: Fewest coarse pixels a side that a scene is usable with.
 LEAST_COARSE_PX: Final = 3
 
-
 #: What a group is trained on: GSD of the truth in metres, the bands that are it, and how often it is drawn. 24 ×
 #: coarser, few pixels are left of real 60 m bands, so neighbours in wavelength stand in for them as well.
 STAND_INS: Final[dict[int, tuple[tuple[int, tuple[str, ...], float], ...]]] = {

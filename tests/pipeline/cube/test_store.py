@@ -78,5 +78,5 @@ def test_without_icechunk_plain_stores_work_and_its_urls_name_the_extra(tmp_path
         "    try:\n        use(Storage('icechunk+s3://bucket/cube'))\n"
         "    except ConfigError as error:\n        print(error)\n"
     )
-    line = "icechunk+s3://bucket/cube: needs the package icechunk; pip install 'difffusr[icechunk]'"
+    line = "icechunk+s3://bucket/cube: needs the package icechunk: pip install 'difffusr[icechunk]'"
     assert run_python(code).splitlines() == ["None", line, line]
