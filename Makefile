@@ -14,8 +14,10 @@ help: ## show this list
 	$(PIP) --editable '.[run]'
 	@touch $@
 
-.venv/.installed-test: .venv/.installed
+.venv/.installed-test: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[test]'
+	@touch .venv/.installed
 	@mkdir -p .venv/names/difffusr && ln -sfn ../../../pipeline .venv/names/difffusr/pipeline && ln -sfn ../../../kernels .venv/names/difffusr/kernels
 	@touch $@
 

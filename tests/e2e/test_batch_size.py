@@ -36,6 +36,7 @@ class Limited(PinnedResolver):
         return {"dn": np.zeros((len(chosen), 12, 8, 8), np.uint16)}
 
 
+@pytest.mark.slow  # how a size is chosen and remembered is shown without Ray in tests/pipeline/chips
 @pytest.mark.usefixtures("_ray")
 def test_the_largest_batch_that_fits_is_found_once_and_remembered(loaded, tmp_path):
     config, staging, board = loaded(), Storage(str(tmp_path / "staging")), start_board()

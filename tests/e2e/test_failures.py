@@ -160,6 +160,7 @@ def test_a_chip_that_no_worker_survives_is_given_up_flagged_and_made_by_the_next
     assert pixels(path).equals(whole)
 
 
+@pytest.mark.slow  # a whole run; the rule itself is shown in tests/pipeline/run
 def test_a_cube_with_gaps_is_not_published_where_that_is_refused(configure, tmp_path):
     path = configure(failures={"on_failed": "refuse"})
     config = load_config(path)

@@ -67,6 +67,7 @@ def command(world, tmp_path) -> list[str]:
     return [str(Path(sys.executable).with_name("difffusr")), *words[1:]]
 
 
+@pytest.mark.slow  # two starts of the command; that nothing is done twice is shown in test_run.py
 def test_the_scheduled_command_run_again_finds_everything_done(command, tmp_path):
     def run() -> list[dict]:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
