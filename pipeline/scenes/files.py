@@ -18,7 +18,8 @@ from tenacity import (
     retry_if_exception_type,
     stop_after_attempt,
     stop_before_delay,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from difffusr.pipeline.geo import LATTICE_M, origin_m
@@ -220,7 +221,7 @@ def patiently(href: str, read: Callable[[bool], T]) -> T:
     attempts = Retrying(
         retry=retry_if_exception_type(PassingReadError),
         stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(_PATIENCE_S),
-        wait=wait_exponential_jitter(multiplier=_FIRST_PAUSE_S, max=30, jitter=_FIRST_PAUSE_S),
+        wait=wait_exponential(multiplier=_FIRST_PAUSE_S, max=30) + wait_random(0, _FIRST_PAUSE_S),
         before_sleep=before_sleep_log(log, logging.DEBUG),
         reraise=True,
     )

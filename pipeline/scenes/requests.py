@@ -21,7 +21,8 @@ from tenacity import (
     retry_if_exception,
     stop_after_attempt,
     stop_before_delay,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
@@ -68,7 +69,7 @@ class PatientIO(StacApiIO):
         attempts = Retrying(
             retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(_PATIENCE_S),
-            wait=wait_exponential_jitter(multiplier=_FIRST_PAUSE_S, max=8, jitter=_FIRST_PAUSE_S),
+            wait=wait_exponential(multiplier=_FIRST_PAUSE_S, max=8) + wait_random(0, _FIRST_PAUSE_S),
             before_sleep=before_sleep_log(log, logging.DEBUG),
             reraise=True,
         )
