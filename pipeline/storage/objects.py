@@ -88,17 +88,7 @@ class Storage:
         Raises:
             StoreError: the store refuses.
         """
-        fs, root = self.filesystem()
-        path = f"{root}/{name}"
-        try:
-            if isinstance(fs, LocalFileSystem):
-                _replace_file(Path(path), data)
-            else:
-                fs.pipe_file(path, data)
-        except store_failures() as error:
-            raise StoreError(
-                f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
-            ) from None
+        self._place(name, data)
 
     def put(self, name: str, file: Path) -> None:
         """Write one object atomically, from a file on this machine.
@@ -106,13 +96,18 @@ class Storage:
         Raises:
             StoreError: the store refuses.
         """
+        self._place(name, file)
+
+    def _place(self, name: str, content: bytes | Path) -> None:
         fs, root = self.filesystem()
         path = f"{root}/{name}"
         try:
             if isinstance(fs, LocalFileSystem):
-                _replace_file(Path(path), file)
+                _replace_file(Path(path), content)
+            elif isinstance(content, Path):
+                fs.put_file(str(content), path)
             else:
-                fs.put_file(str(file), path)
+                fs.pipe_file(path, content)
         except store_failures() as error:
             raise StoreError(
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
