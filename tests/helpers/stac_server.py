@@ -24,13 +24,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def stac_server(items_file: str) -> Iterator[str]:
-    """Serve a file of items on loopback until the block is left; its address. Skips where rustac is not installed."""
+def stac_server(file: str, *options: str, folder: Path | None = None) -> Iterator[str]:
+    """Serve a file on loopback until the block is left; its address. Skips where rustac is not installed."""
     if not PROGRAM.is_file():
         pytest.skip("rustac is not installed")
     address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [PROGRAM, "serve", "--addr", address, "--create-collections", items_file],
+        [PROGRAM, "serve", "--addr", address, *options, file],
+        cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

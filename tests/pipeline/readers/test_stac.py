@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import copy
-import http.server
 import json
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from pystac_client import Client
 from shapely.geometry import shape
 from small_cubes import GRID, finish, label, month, published, write
 from stac_geoparquet.arrow import stac_table_to_items
+from stac_server import stac_server
 
 from difffusr.kernels.bands import BANDS, GROUPS
 from difffusr.pipeline.commands import cli
@@ -31,8 +28,6 @@ from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.storage.objects import Storage
-
-PROGRAM = Path(sys.executable).with_name("rustac")
 
 #: Near 16° N 105° E, and in the next zone, south of the equator, near 16° S 111° E.
 ZONES = {
@@ -203,27 +198,10 @@ def test_a_footprint_at_180_degrees_stays_on_its_side():
 
 
 @pytest.fixture
-def server(folder: Path, tmp_path: Path) -> Iterator[str]:
-    if not PROGRAM.is_file():
-        pytest.skip("rustac is not installed")
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as free:
-        address = f"127.0.0.1:{free.server_port}"
+def server(folder: Path) -> Iterator[str]:
     # This server takes relative links from the folder that it runs in.
-    process = subprocess.Popen(
-        [PROGRAM, "serve", "--addr", address, "collection.json"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://{address}/", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with stac_server("collection.json", folder=folder) as url:
+        yield url
 
 
 def test_items_are_found_through_a_server(folder, server):

@@ -180,7 +180,7 @@ def stac_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         features[-1]["properties"]["datetime"] = f"2018-06-01T21:{k // 60:02d}:{k % 60:02d}Z"
         features[-1]["properties"]["s2:product_uri"] = None
         features[-1]["properties"]["eo:cloud_cover"] = k % 100
-    with stac_server(collection_file(tmp_path_factory.mktemp("api"), features)) as url:
+    with stac_server(collection_file(tmp_path_factory.mktemp("api"), features), "--create-collections") as url:
         yield url
 
 
@@ -256,7 +256,7 @@ def many() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def server(many: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with stac_server(collection_file(tmp_path_factory.mktemp("server"), many)) as url:
+    with stac_server(collection_file(tmp_path_factory.mktemp("server"), many), "--create-collections") as url:
         yield url
 
 
