@@ -79,13 +79,15 @@ def difffusr(_ray, command) -> Callable[..., Ended]:
 
 
 def write_config(world: DemoWorld, folder: Path, name: str = "run", **sections: Any) -> Path:
-    """A configuration for the generated world: small chips, few steps; sections can be replaced or extended."""
+    """A configuration for the generated world: small chips, few steps, one actor; sections can be replaced or
+    extended."""
     content: dict[str, Any] = {
         "area": {"bbox": [float(edge) for edge in world.bbox]},
         "period": {"start": world.period[0], "end": world.period[1]},
         "source": {"static_catalog": str(world.catalog)},
         "grid": {"chip_px": 96, "overlap_px": 24, "shard_px": 512, "chunk_px": 256},
         "model": {"sampler_steps": 2},
+        "compute": {"actors_max": 1},  # each actor of two cores loads torch and the models
         "store": {"url": f"{name}.zarr"},
     }
     for section, values in sections.items():
@@ -110,8 +112,8 @@ class _Silent:
 
 @pytest.fixture(scope="session")
 def finished_run(_ray, world: DemoWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The configuration of a run that has ended; nobody may change what it wrote."""
-    path = write_config(world, tmp_path_factory.mktemp("finished"))
+    """The configuration of a run that has ended, of two actors; nobody may change what it wrote."""
+    path = write_config(world, tmp_path_factory.mktemp("finished"), compute={"actors_max": 2})
     assert execute(load_config(path), _Silent()).exit_code == 0
     return path
 

@@ -16,6 +16,7 @@ def test_two_dates_without_scl_give_one_mosaic_with_the_right_radiometry(difffus
         period={"start": "2020-06-01", "end": "2020-08-31"},
         source={"static_catalog": str(archive)},
         grid={"chip_px": 192, "overlap_px": 24},
+        model={"sampler": "draft", "sampler_steps": None},
     )
     ended = difffusr("run", path)
     assert ended.code == 0, ended.err

@@ -122,6 +122,7 @@ def test_a_killed_training_goes_on_with_the_same_losses(difffusr, describe):
     assert (killed.with_suffix("") / "validation.csv").read_bytes() == (out / "validation.csv").read_bytes()
 
 
+@pytest.mark.slow  # what each worker does is tested with one; the slow tests below have two, also when one is lost
 def test_two_workers_train_together(difffusr, describe):
     config = describe("two", workers={"count": 2}, steps=3)
     ended = difffusr("train", "sr", config)
