@@ -15,7 +15,6 @@ from difffusr.pipeline.run.cost.measure import calibrate
 from difffusr.pipeline.run.execution import execute
 from difffusr.pipeline.storage.places import cube_staging_of, staging_of
 
-
 #: What is measured here holds for every sampler; this one is the fastest.
 DRAFT = {"sampler": "draft", "sampler_steps": None}
 
