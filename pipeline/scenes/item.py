@@ -54,7 +54,8 @@ class Scene:
     `datetime` is aware, UTC. `tile` has the form 05ABC. `epsg` is 326xx or 327xx. `cloud_cover` is in per cent, 100
     where the catalogue does not say. `footprint` is in EPSG:4326, cut at 180° where it crosses. `assets` maps band
     names ("B02") to files; a scene from `find_scenes` has all bands asked for. Reflectance is
-    (DN + asset.offset_dn) · `scale`.
+    (DN + asset.offset_dn) · `scale`. `datastrip` is when the part of the pass that it is from began, as ESA names it;
+    `nodata` the per cent of the tile without data. Both are None where the catalogue does not say.
     """
 
     id: str
@@ -74,6 +75,8 @@ class Scene:
     updated: str | None
     sequence: str | None
     scale: float = 1e-4
+    datastrip: str | None = None
+    nodata: float | None = None
 
     def version_key(self) -> str:
         """Identifies this version of the product: changes when it is reprocessed, updated, or gets other offsets. 64
@@ -154,6 +157,8 @@ def scene_from_item(item: Item, base: str, *, remote: bool = False, bands: Seque
         created=_timestamp(properties.get("created")),
         updated=_timestamp(properties.get("updated")),
         sequence=_text(properties.get("s2:sequence", properties.get("sentinel:sequence"))),
+        datastrip=_datastrip(item),
+        nodata=nodata_of(item),
     )
 
 
@@ -246,6 +251,12 @@ def _product_name(item: Item) -> str | None:
         if properties.get(key):
             return str(properties[key])
     return _id(item) if _PRODUCT.match(_id(item)) else None
+
+
+def _datastrip(item: Item) -> str | None:
+    """When the sensing of the product's datastrip began: one reprocessed is the same ground."""
+    found = re.search(r"_S(\d{8}T\d{6})(?:_|$)", str((item.get("properties") or {}).get("s2:datastrip_id") or ""))
+    return found[1] if found else None
 
 
 def tile_of(item: Item) -> str:
