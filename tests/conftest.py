@@ -1,7 +1,8 @@
-"""What tests of more than one kind stand on: a real S3 server on loopback."""
+"""What tests of more than one kind stand on: a log left as it was found, a real S3 server on loopback."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,16 @@ import pytest
 
 #: The secret of whoever may use the server. No message and no file may ever hold it.
 S3_SECRET = "secret-that-nobody-may-see"
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A command sets up the project's log for its process; the next test is to find it untouched."""
+    logger = logging.getLogger("difffusr")
+    before = logger.handlers, logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")
