@@ -26,8 +26,8 @@ def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str])
         run: name and period, for the meters.
 
     Returns:
-        `position`, `name`, `fate`, `skipped`, `read_s`, `resolve_s` of the batch, `error`, also of chips that could not
-        be written, and `stage_s`, the seconds that writing took.
+        `position`, `name`, `fate`, `skipped`, `unread`, `read_s`, `resolve_s` of the batch, `error`, also of chips that
+        could not be written, and `stage_s`, the seconds that writing took.
     """
     pin, meters = pin_to(board), meters_of(*run)
     errors = [str(error) for error in batch["error"]]
@@ -45,7 +45,7 @@ def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str])
             errors[i] = str(failure)
         seconds[i] = time.perf_counter() - begun
     pin.done()
-    kept = {name: batch[name] for name in ("position", "name", "fate", "skipped", "read_s", "resolve_s")}
+    kept = {name: batch[name] for name in ("position", "name", "fate", "skipped", "unread", "read_s", "resolve_s")}
     for i in np.flatnonzero((batch["fate"] == TO_STAGE) & (np.array(errors) == "")).tolist():
         meters.chip("read", batch["read_s"][i])
         meters.chip("super_resolve", batch["resolve_s"][i])

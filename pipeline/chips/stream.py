@@ -59,7 +59,8 @@ def chip_dataset(
     Returns:
         a lazy dataset of one row a chip: `position`, `name`, `error`, why it failed, else empty, `fate`, which is
         `LEFT` for a chip not started because the run was asked to stop, `skipped`, whether it skipped the networks,
-        and `read_s`, `resolve_s`, `stage_s`, the seconds of each step.
+        `unread`, the scenes that made it fail (`table.read_row`), and `read_s`, `resolve_s`, `stage_s`, the seconds of
+        each step.
     """
     there, staging = resources(), staging_of(config)
     gpus = gpus_per_actor(config, there.gpus)

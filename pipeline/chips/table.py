@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS
 from difffusr.pipeline.geo import NAME_BYTES, ChipIndex, Grid, PlaceName, grid_of
-from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.errors import DifffusrError, ReadError
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
 from difffusr.pipeline.ground.urls import one_line
-from difffusr.pipeline.scenes import Scene, read_chip
+from difffusr.pipeline.scenes import Scene, read_chip, unreadable
 
 if TYPE_CHECKING:  # only the driver makes a table: readers import neither plans nor what they are made with
     from difffusr.pipeline.config import RunConfig
@@ -93,13 +94,18 @@ def read_row(
 
     Returns:
         `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in `scenes.chip.Chip`; `error`:
-        empty, or why the chip could not be read (the arrays then are zero); and `skipped`: whether it skips the
-        networks, in which case `quality` says so.
+        empty, or why the chip could not be read (the arrays then are zero); `unread`: a JSON list of the scenes (id,
+        band, why) that trying again will not make readable, else empty; and `skipped`: whether it skips the networks,
+        in which case `quality` says so.
     """
     window = grid.chip_window(index)
-    error = ""
+    error = unread = ""
     try:
         chip = read_chip(window, scenes, allow_cloudy=allow_cloudy)
+    except ReadError as failure:
+        error = str(failure)
+        broken = unreadable(window, scenes)
+        unread = json.dumps(broken) if broken else ""
     except DifffusrError as failure:
         error = str(failure)
     except Exception as failure:  # the one place where any failure becomes a chip's recorded failure
@@ -110,7 +116,8 @@ def read_row(
     if skipped:
         of_data = np.where(quality == Quality.CLOUDY, Quality.INTERPOLATED_CLOUD, Quality.INTERPOLATED)
         quality = np.where(quality == Quality.NO_DATA, Quality.NO_DATA, of_data).astype(np.uint8)
-    out: dict[str, Any] = {"error": error, "quality": quality, "source": chip.source, "skipped": skipped}
+    out: dict[str, Any] = {"error": error, "unread": unread, "skipped": skipped}
+    out |= {"quality": quality, "source": chip.source}
     for gsd in GROUPS:
         out[f"dn{gsd}"] = chip.dn[gsd]
         out[f"valid{gsd}"] = chip.valid[gsd].astype(np.uint8)

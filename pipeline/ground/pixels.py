@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 #: DN or classes as a file stores them: uint16 or uint8.
 Pixels = NDArray[np.unsignedinteger[Any]]
 
+#: The DN that stands for no measurement, whatever else is known: ESA's "saturated", and what `scenes` reads outside a
+#: file and where a file has its own nodata value.
+UNMEASURED = 65_535
+
 #: Classes of the scene classification (Sen2Cor) that show the ground: dark features, vegetation, bare soil, water,
 #: unclassified, snow or ice. The rest are no data, saturated, cloud shadow and clouds.
 CLEAR_CLASSES = (2, 4, 5, 6, 7, 11)

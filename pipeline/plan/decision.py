@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -9,26 +10,32 @@ from difffusr.kernels.sampling import fingerprint
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine import cluster
 from difffusr.pipeline.geo import grid_of
+from difffusr.pipeline.plan.aside import Aside, report
 from difffusr.pipeline.plan.files import write_plan
 from difffusr.pipeline.plan.networks import sampling_of, weights_of
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.scenes import find_scenes
+from difffusr.pipeline.scenes import Unread, find_scenes
 from difffusr.pipeline.storage import staging_of
 
 #: With more scenes than this they are read on Ray instead of on this machine's threads.
 _SCENES_ON_THREADS = 32
 
 
-def plan_run(config: RunConfig) -> Plan:
+def plan_run(config: RunConfig, unread: Mapping[str, Sequence[Unread]] | None = None) -> Plan:
     """Search the catalogue, decide what to compute, and write the plan to the staging folder.
+
+    Args:
+        unread: by chip, scenes that cannot be read there; they are set aside, now and in later plans.
 
     Raises:
         DifffusrError: catalogue, weights or store cannot be used.
     """
     staging = staging_of(config)
     staging.check_writable()
-    plan = decide(config)
+    plan, aside = _decided(config, unread or {})
+    if aside != Aside.read(staging):
+        aside.write(staging)
     write_plan(plan, grid_of(config), staging)
     return plan
 
@@ -39,9 +46,17 @@ def decide(config: RunConfig) -> Plan:
     Raises:
         DifffusrError: catalogue or weights cannot be used.
     """
+    return _decided(config, {})[0]
+
+
+def _decided(config: RunConfig, unread: Mapping[str, Sequence[Unread]]) -> tuple[Plan, Aside]:
     weights = weights_of(config)
     scenes = find_scenes(config)
+    before = Aside.read(staging_of(config))
     # Starting Ray takes longer than a few reads.
     with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
-        plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights))
-    return replace(plan, manifest={**plan.manifest, "weights": weights})
+        aside = before if unread else before.still_unreadable(scenes, grid_of(config))
+        aside = aside.with_unread(unread, scenes)
+        plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights), aside)
+    report(aside, scenes)
+    return replace(plan, manifest={**plan.manifest, "weights": weights}), aside

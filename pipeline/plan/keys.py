@@ -16,7 +16,7 @@ from difffusr.pipeline.plan.tables import KEY_BYTES
 from difffusr.pipeline.scenes import Scene
 
 #: Changed whenever the same inputs give a chip with other pixels.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 
 @dataclass(frozen=True)

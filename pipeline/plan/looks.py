@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from difffusr.pipeline.engine import in_order
 from difffusr.pipeline.geo import GSD_10_M, LATTICE_M, Grid
 from difffusr.pipeline.ground.errors import ReadError
-from difffusr.pipeline.ground.pixels import is_clear
+from difffusr.pipeline.ground.pixels import UNMEASURED, is_clear
 from difffusr.pipeline.scenes import Scene, read_overview
 
 
@@ -94,7 +94,7 @@ def look_at(scene: Scene, grid: Grid) -> Look:
     else:
         coarsest = max(scene.assets, key=lambda band: (scene.assets[band].gsd_m, band))
         values, row, col = read_overview(scene, coarsest, cells.step_m)
-        valid = clear = values > 0
+        valid = clear = (values > 1) & (values < UNMEASURED)
     rows, cols, sets = _sets(valid, row, col, cells)
     clear_sets = sets if clear is valid else _sets(clear & valid, row, col, cells)[2]
     seen = sets.any(axis=1)

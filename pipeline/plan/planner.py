@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.geo import GSD_10_M, Grid, grid_of, origin_m, to_zone
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
+from difffusr.pipeline.plan.aside import Aside
 from difffusr.pipeline.plan.borders import count_borders
 from difffusr.pipeline.plan.coverage import chips_to_plan
 from difffusr.pipeline.plan.keys import ALGORITHM_VERSION, ContentKeys
@@ -32,7 +33,7 @@ _STRIP_ROWS = 64
 _LOOSE_FOOTPRINT_M = 20_000.0
 
 
-def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str) -> Plan:
+def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str, aside: Aside | None = None) -> Plan:
     """Decide what to compute.
 
     Goes zone by zone, from north to south, one strip of rows at a time: time and files read grow with the area, memory
@@ -41,17 +42,18 @@ def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str
     Args:
         scenes: candidates, as `find_scenes` returns them.
         model_fingerprint: identifies weights and sampler; part of every chip's key.
+        aside: scenes that are not to be used, or not in some chips.
 
     Raises:
         CatalogError: no scene has a readable pixel in the area, or no chip has enough usable pixels.
     """
     grid = grid_of(config)
     ordered = sorted(scenes, key=lambda scene: scene.id)
-    scene_log = _SceneLog()
+    scene_log, struck = _SceneLog(), aside.by_number(ordered) if aside is not None else {}
     parts = []
     for epsg, (rows, cols) in chips_to_plan(config, ordered, grid).items():
         numbers = [number for number, scene in enumerate(ordered) if scene.epsg == epsg]
-        parts += [(epsg, part) for part in _plan_zone(config, grid, rows, cols, ordered, numbers, scene_log)]
+        parts += [(epsg, part) for part in _plan_zone(config, grid, rows, cols, ordered, numbers, struck, scene_log)]
     scene_log.report(ordered)
     if not any(len(part.row) for _, part in parts):
         shares = ", ".join(f"{s.id} ({s.cloud_cover:.0f} % cloud)" for s in ordered[:3])
@@ -78,6 +80,7 @@ def _plan_zone(
     cols: NDArray[np.int64],
     scenes: Sequence[Scene],
     numbers: Sequence[int],
+    struck: Mapping[int, Collection[tuple[int, int]] | None],
     scene_log: _SceneLog,
 ) -> Iterator[Ranked]:
     """The chips of one zone with their ranked scenes, one strip of rows at a time."""
@@ -101,8 +104,8 @@ def _plan_zone(
         here = slice(*np.searchsorted(rows, [top, bottom]))
         if here.start < here.stop:
             strip = Strip.of(top, _STRIP_ROWS, rows[here], cols[here])
-            ranked = rank_strip(config.scenes, cells, candidates, strip, held, above)
-            above = strip.bottom_labels(ranked, candidates)
+            ranked = rank_strip(config.scenes, cells, candidates, strip, held, above, struck)
+            above = strip.bottom_labels(ranked)
             yield ranked
         else:
             above = None

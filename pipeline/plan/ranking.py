@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from difffusr.pipeline.config import ScenesSection
 from difffusr.pipeline.plan.borders import NEVER, choose_dates
 from difffusr.pipeline.plan.looks import Cells, Look, size_of
-from difffusr.pipeline.scenes import Scene
+from difffusr.pipeline.scenes import Scene, order_in_acquisition
 
 #: Cost of a chip with nothing clear (1000 steps of share, 64 apart), and the steps in between for breaking ties.
 _COST, _TIES = 64_000, 63
@@ -26,12 +26,14 @@ class Candidates:
     Attributes:
         label: (n,) int32 acquisition; all scenes of one pass of one satellite have the same label.
         rank: (n,) int64 preference among scenes that show the same; higher is better.
+        order: (n,) int32 place among the products of one acquisition and tile, 0 for the best.
         by_time: whether the policy ranks by time only (newest, closest to a date).
         labels: number of labels.
     """
 
     label: NDArray[np.int32]
     rank: NDArray[np.int64]
+    order: NDArray[np.int32]
     by_time: bool
     labels: int
 
@@ -45,7 +47,8 @@ class Candidates:
         order = sorted(range(len(scenes)), key=lambda number: _preference(scenes[number], policy))
         rank = np.empty(len(scenes), np.int64)
         rank[order] = np.arange(len(scenes))
-        return cls(np.array([labels[name] for name in names], np.int32), rank, by_time, len(labels))
+        place = np.array(order_in_acquisition(scenes), np.int32)
+        return cls(np.array([labels[name] for name in names], np.int32), rank, place, by_time, len(labels))
 
 
 def _preference(scene: Scene, policy: str) -> tuple[float, float, str]:
@@ -92,11 +95,10 @@ class Strip:
         chip = self.position[row[inside], col[inside]]
         return chip[chip >= 0], inside[chip >= 0]
 
-    def bottom_labels(self, ranked: Ranked, candidates: Candidates) -> dict[int, int]:
-        """The acquisition of each chip's first scene in the last row, by column."""
+    def bottom_labels(self, ranked: Ranked) -> dict[int, int]:
+        """The acquisition of each chip in the last row, by column."""
         last = ranked.row == self.top + self.position.shape[0] - 1
-        labels = candidates.label[ranked.scenes[last, 0]]
-        return dict(zip(ranked.col[last].tolist(), labels.tolist(), strict=True))
+        return dict(zip(ranked.col[last].tolist(), ranked.label[last].tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ class Ranked:
         row, col: (n,) int32.
         scenes: (n, max_scenes) int32 scene numbers, best first, −1 after the last.
         covered, clear: (n,) float32 share of cells that these scenes show, and show clear.
+        label: (n,) int32 acquisition of the first scene, if every scene could be read.
     """
 
     row: NDArray[np.int32]
@@ -114,6 +117,7 @@ class Ranked:
     scenes: NDArray[np.int32]
     covered: NDArray[np.float32]
     clear: NDArray[np.float32]
+    label: NDArray[np.int32]
 
 
 def rank_strip(
@@ -123,6 +127,7 @@ def rank_strip(
     strip: Strip,
     looks: Mapping[int, Look],
     above: Mapping[int, int] | None = None,
+    aside: Mapping[int, Collection[tuple[int, int]] | None] | None = None,
 ) -> Ranked:
     """Rank the scenes of every chip of a strip.
 
@@ -132,15 +137,42 @@ def rank_strip(
     Args:
         looks: what each scene shows, by its number.
         above: acquisition chosen for the row of chips above the strip, by column.
+        aside: numbers of scenes that cannot be read, with the row and column of the chips in which they are not to be
+            used, None for all. Other chips come out as without it; so does a chip that would have no scene left.
 
     Returns:
         the chips with enough usable pixels; the others are left out.
     """
     views = _gather(cells, candidates, strip, looks)
-    first = None
+    label = None
     if wishes.policy == "neighbours" and views.scene.size:
-        first = _agreed(wishes, cells, candidates, strip, views, above or {})
-    return _fill(wishes, cells, candidates, strip, views, first)
+        label = _agreed(wishes, cells, candidates, strip, views, above or {})
+    ranked = _fill(wishes, cells, candidates, strip, views, label)
+    if not aside or not set(aside).intersection(looks):
+        return ranked
+    readable = {number: _without(look, aside[number]) if number in aside else look for number, look in looks.items()}
+    left = _fill(wishes, cells, candidates, strip, _gather(cells, candidates, strip, readable), label)
+    return _instead(ranked, left)
+
+
+def _without(look: Look, chips: Collection[tuple[int, int]] | None) -> Look:
+    """A look without some chips, None for without any."""
+    places = zip(look.row.tolist(), look.col.tolist(), strict=True)
+    kept = np.array([chips is not None and place not in chips for place in places], bool)
+    return replace(look, row=look.row[kept], col=look.col[kept], valid=look.valid[kept], clear=look.clear[kept])
+
+
+def _instead(ranked: Ranked, other: Ranked) -> Ranked:
+    """Chips ranked, with the rows of another ranking where that has them."""
+    there = {place: i for i, place in enumerate(zip(other.row.tolist(), other.col.tolist(), strict=True))}
+    places = [there.get(place, -1) for place in zip(ranked.row.tolist(), ranked.col.tolist(), strict=True)]
+    source = np.array(places, np.int64)
+    found = source >= 0
+    columns = {}
+    for name in ("scenes", "covered", "clear"):
+        columns[name] = getattr(ranked, name).copy()
+        columns[name][found] = getattr(other, name)[source[found]]
+    return replace(ranked, **columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +202,9 @@ def _gather(cells: Cells, candidates: Candidates, strip: Strip, looks: Mapping[i
         return _Views(np.zeros((len(strip.row), 0), np.int32), empty, empty)
     chip, scene = np.concatenate(chip_parts), np.concatenate(scene_parts)
     valid, clear = np.concatenate(valid_parts), np.concatenate(clear_parts)
-    # Tiles of one pass show the same ground alike: those that add nothing to the fullest one are dropped.
-    order = np.lexsort((scene, -size_of(valid), candidates.label[scene], chip))
+    # Tiles of one pass show the same ground alike: those that add nothing to the fullest one are dropped. So are
+    # products of one acquisition that add nothing to a better one.
+    order = np.lexsort((scene, candidates.order[scene], -size_of(valid), candidates.label[scene], chip))
     chip, scene, valid, clear = chip[order], scene[order], valid[order], clear[order]
     label = candidates.label[scene]
     begins = np.ones(len(chip), bool)
@@ -189,7 +222,7 @@ def _gather(cells: Cells, candidates: Candidates, strip: Strip, looks: Mapping[i
 def _agreed(
     wishes: ScenesSection, cells: Cells, candidates: Candidates, strip: Strip, views: _Views, above: Mapping[int, int]
 ) -> NDArray[np.int64]:
-    """(n,) slot of each chip's first scene, chosen in agreement with its neighbours; −1 for none."""
+    """(n,) acquisition of each chip's first scene, chosen in agreement with its neighbours; −1 for none."""
     here = np.unique(candidates.label[views.scene[views.scene >= 0]])
     rank = np.zeros(candidates.labels, np.int64)
     np.maximum.at(rank, candidates.label, candidates.rank)
@@ -208,8 +241,12 @@ def _agreed(
     np.minimum.at(cost, place, price[chip, slot].astype(np.int32))
     dates = choose_dates(cost, border, _settled(here[useful], strip, above))
     chosen = dates[strip.row - strip.top, strip.col - strip.left]
-    label = np.where(chosen >= 0, useful[np.maximum(chosen, 0)], -1)
-    fits = known & (slot_label == label[:, None])
+    return np.where(chosen >= 0, here[useful[np.maximum(chosen, 0)]], -1)
+
+
+def _slot_of(label: NDArray[np.int64], candidates: Candidates, views: _Views) -> NDArray[np.int64]:
+    """(n,) slot of the fullest scene of an acquisition (n,) in each chip, −1 where it has none."""
+    fits = (views.scene >= 0) & (candidates.label[views.scene] == label[:, None])
     merit = np.where(fits, size_of(views.clear) * 4096 + size_of(views.valid), -1)
     return np.where(fits.any(axis=1), merit.argmax(axis=1), -1)
 
@@ -228,8 +265,10 @@ def _fill(
     candidates: Candidates,
     strip: Strip,
     views: _Views,
-    first: NDArray[np.int64] | None,
+    label: NDArray[np.int64] | None,
 ) -> Ranked:
+    """`label`: (n,) acquisition of each chip's first scene, −1 for any; None if the policy does not choose one."""
+    first = None if label is None or not views.scene.size else _slot_of(label, candidates, views)
     count, slots = views.scene.shape
     chosen = np.full((count, wishes.max_scenes), -1, np.int32)
     covered = np.zeros((count, cells.words), np.uint64)
@@ -257,6 +296,7 @@ def _fill(
         chosen[usable],
         (shown[usable] / cells.count).astype(np.float32),
         (shown_clear[usable] / cells.count).astype(np.float32),
+        candidates.label[chosen[usable, 0]],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import dataclass
@@ -13,28 +14,64 @@ import ray
 from difffusr.pipeline.assemble import ShardStream, ShardWork
 from difffusr.pipeline.chips import LEFT, Batch, PinnedResolver, chip_dataset, in_squares
 from difffusr.pipeline.engine import Watchdog, await_node, gpus_per_actor, resources, start_board
+from difffusr.pipeline.geo import place_names
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.plan import Plan, plan_run
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.failures import stop_at_too_many
 from difffusr.pipeline.run.result import RunResult
-from difffusr.pipeline.run.work import Work
+from difffusr.pipeline.run.work import Work, find_work
+from difffusr.pipeline.scenes import Unread
 from difffusr.pipeline.watch import Meters, RunStatus
 
 log = logging.getLogger("difffusr.run")
 
 
-def compute(run: Run, work: Work, result: RunResult) -> Meters:
-    """Compute the chips that are wanted and write the shards that are left; returns the driver's meters.
+def compute(run: Run, work: Work, result: RunResult) -> tuple[Work, Meters]:
+    """Compute the chips that are wanted and write the shards that are left.
+
+    Scenes that cannot be read are set aside, and the chips that would have shown them are planned anew: rounds end when
+    every chip is made or has no scene left.
+
+    Returns:
+        the work as planned last, and the driver's meters.
 
     Raises:
-        DifffusrError: the store or the cluster fails.
+        DifffusrError: the store, the cluster or the catalogue fails.
     """
-    work.target.begin()
-    meters, board = _meters_of(run, result), start_board()
-    watchdog = Watchdog(board, run.config.failures.stall_minutes * 60, lambda _: meters.actor_restarted("stall"))
+    meters = _meters_of(run, result)
     run.progress.start("chips", len(work.plan.chips), result.reused)
     run.progress.start("shards", len(work.plan.shards), result.kept)
+    while True:
+        _compute_round(run, work, result, meters)
+        if not result.unread or run.stop.requested:
+            return work, meters
+        work = _without_unreadable(run, work, result)
+
+
+def _without_unreadable(run: Run, work: Work, result: RunResult) -> Work:
+    """The work that is left once the scenes that could not be read are set aside. Chips whose scenes stay the same,
+    since there are no others, are given up."""
+    unread, before = result.unread, _keys(work.plan)
+    plan = plan_run(run.config, unread)
+    now = _keys(plan)
+    result.given_up.update(chip for chip in unread if now.get(chip) == before[chip])
+    result.unread = {}
+    result.plan = plan
+    return find_work(run, plan)
+
+
+def _keys(plan: Plan) -> dict[str, bytes]:
+    """Each chip's content key."""
+    c = plan.chips
+    return dict(zip(place_names(c.epsg, c.row, c.col), map(bytes, c.key), strict=True))
+
+
+def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> None:
+    work.target.begin()
+    board = start_board()
+    watchdog = Watchdog(board, run.config.failures.stall_minutes * 60, lambda _: meters.actor_restarted("stall"))
     shards = _shard_stream(run, work)
     run.stop.then(board.stop.remote)
     run.stop.then(shards.halt)
@@ -48,7 +85,6 @@ def compute(run: Run, work: Work, result: RunResult) -> Meters:
         ray.kill(board)  # workers that wait for other work would hold on to it
         with result.timed("shards"):
             _finish_shards(run, work, result, shards)
-    return meters
 
 
 def _compute_chips(run: Run, work: Work, board: Any, notes: _Notes) -> None:
@@ -86,7 +122,9 @@ class _Notes:
         run, result = self.run, self.result
         batch = {name: column[batch["fate"] != LEFT] for name, column in batch.items()}
         failed = np.array([bool(error) for error in batch["error"]], bool)
-        for name, error in zip(batch["name"][failed], batch["error"][failed], strict=True):
+        unread = zip(batch["name"], batch["unread"], strict=True)
+        waits = np.array([self._waits(str(name), str(scenes)) for name, scenes in unread], bool)
+        for name, error in zip(batch["name"][failed & ~waits], batch["error"][failed & ~waits], strict=True):
             self._failed(str(name), str(error))
         for step in ("read", "resolve", "stage"):
             result.work[step] = result.work.get(step, 0.0) + float(batch[f"{step}_s"].sum())
@@ -95,11 +133,18 @@ class _Notes:
         result.skipped += int(batch["skipped"][~failed].sum())
         run.pulse.chip_done(computed)
         self.shards.staged(batch["position"][~failed])
-        self.shards.failed(batch["position"][failed])
-        for _ in failed:
+        self.shards.failed(batch["position"][failed & ~waits])
+        for _ in failed[~waits]:
             run.progress.advance("chips")
         self.size.follow()
         stop_at_too_many(run, result)
+
+    def _waits(self, name: str, unread: str) -> bool:
+        """Whether a chip may be made without the scenes that could not be read, a JSON list."""
+        if not unread or name in self.result.given_up:
+            return False
+        self.result.unread[name] = [Unread(*one) for one in json.loads(unread)]
+        return True
 
     def _failed(self, name: str, error: str) -> None:
         self.result.failed[name] = error
@@ -175,9 +220,9 @@ def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream)
     if run.stop.requested:
         shards.halt()
     done = shards.finish()
-    result.written = done.written
+    result.written += done.written
     result.kept += len(done.same)
-    result.work["shard"] = done.seconds
+    result.work["shard"] = result.work.get("shard", 0.0) + done.seconds
     work.changed[done.same] = False
 
 

@@ -59,7 +59,7 @@ def _carry_out(run: Run) -> RunResult:
         meters = None
         if work.todo.any():
             enforce_budget(run.config, work.plan, result.reused)
-            meters = compute(run, work, result)
+            work, meters = compute(run, work, result)
         judge_failures(run, result)
         result.stopped = run.stop.requested or not publish(run, work, result)
         run.lease.check()

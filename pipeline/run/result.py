@@ -13,6 +13,7 @@ from difffusr.pipeline.ground.errors import EXIT_DONE, EXIT_INCOMPLETE
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.run.context import Run
+from difffusr.pipeline.scenes import Unread
 
 
 @dataclass
@@ -26,6 +27,8 @@ class RunResult:
         written, kept: shards written now, and found done.
         overviews: shards of overviews written now.
         failed: reason by chip name; these chips are missing from the cube.
+        unread: by name of a chip that is to be planned anew, its scenes that could not be read.
+        given_up: chips that have no other scenes than those that could not be read.
         reasons: why shards of a published period were written again: number of shards by reason.
         seconds: wall time by stage.
         work: total seconds of all workers by step: read, resolve, stage; of core: shard.
@@ -41,6 +44,8 @@ class RunResult:
     kept: int = 0
     overviews: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, list[Unread]] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     work: dict[str, float] = field(default_factory=dict)
@@ -57,7 +62,7 @@ class RunResult:
         """Note how long a stage takes."""
         started = time.monotonic()
         yield
-        self.seconds[stage] = time.monotonic() - started
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
 
 
 def write_report(run: Run, result: RunResult, rewritten: Mapping[str, str] | None = None) -> None:

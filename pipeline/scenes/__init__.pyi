@@ -1,6 +1,10 @@
+from .chip import Unread as Unread
 from .chip import read_chip as read_chip
+from .chip import unreadable as unreadable
+from .duplicates import order_in_acquisition as order_in_acquisition
 from .files import opened as opened
 from .item import Scene as Scene
 from .item import describe as describe
 from .search import find_scenes as find_scenes
 from .windows import read_overview as read_overview
+from .windows import read_window as read_window

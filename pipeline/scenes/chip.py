@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.pipeline.geo import LATTICE_M, LATTICE_PX, PixelWindow
-from difffusr.pipeline.ground.pixels import Quality, is_clear
+from difffusr.pipeline.ground.errors import ReadError
+from difffusr.pipeline.ground.pixels import UNMEASURED, Quality, is_clear
+from difffusr.pipeline.scenes.files import PassingReadError
 from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes.measurement import measured
 from difffusr.pipeline.scenes.windows import read_window
 
-#: The largest DN of a band after its offset is removed; DN 0 means "no data".
-_DN_MAX = 65535
+#: The largest DN of a band after its offset is removed.
+_DN_MAX = 65534
 
 #: Share of a 60 m cell's pixels that must show the ground: single misclassified pixels do not change the scene.
 _CLEAR_CELL = 0.75
@@ -52,8 +56,8 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: boo
     """Read a chip, each 60 m cell from the best scene that shows it.
 
     A cell is taken whole from one scene, so that its 10, 20 and 60 m pixels belong together. First come cells that are
-    clear and complete, scene by scene in their order; then clear ones at a swath's edge; then, if allowed, cells with
-    data under cloud.
+    clear and complete, scene by scene in their order; then clear ones at a swath's edge, from the scene that shows most
+    of them; then, if allowed, cells with data under cloud.
 
     Args:
         window: of the chip, in absolute 2.5 m pixels.
@@ -75,12 +79,38 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], *, allow_cloudy: boo
         missing &= ~_take(chip, look, missing & look.clear & look.whole, rank)
         if not missing.any():
             return chip
-    for rank, look in enumerate(looks):
-        missing &= ~_take(chip, look, missing & look.clear, rank)
+    if not looks:
+        return chip
+    missing &= ~_take_fullest(chip, looks, [missing & look.clear for look in looks])
     if allow_cloudy:
-        for rank, look in enumerate(looks):
-            missing &= ~_take(chip, look, missing & look.some, rank)
+        _take_fullest(chip, looks, [missing & (look.count > 0) for look in looks])
     return chip
+
+
+class Unread(NamedTuple):
+    """A scene with a file that cannot be read, and will not be read by trying again: its id, the band, why."""
+
+    scene: str
+    band: str
+    why: str
+
+
+def unreadable(window: PixelWindow, scenes: Sequence[Scene]) -> list[Unread]:
+    """Those of the scenes that cannot be read in a window, each by the first band that fails. A scene whose server may
+    answer later is not among them."""
+    found = (_unread_in(window, scene) for scene in scenes)
+    return [one for one in found if one is not None]
+
+
+def _unread_in(window: PixelWindow, scene: Scene) -> Unread | None:
+    for band in (*scene.assets, *(("SCL",) if scene.scl is not None else ())):
+        try:
+            read_window(scene, band, window)
+        except PassingReadError:
+            return None
+        except ReadError as error:
+            return Unread(scene.id, band, str(error))
+    return None
 
 
 @dataclass(frozen=True)
@@ -92,7 +122,8 @@ class _SceneWindow:
         data: (chip_px, chip_px) pixels with data in every band.
         ground: (chip_px, chip_px) pixels with data and without cloud or shadow.
         scl: as in `Chip`.
-        whole, clear, some: (cells, cells) all pixels have data; most of those with data show the ground; any has data.
+        count: (cells, cells) uint8 pixels of 36 that have data.
+        whole, clear: (cells, cells) bool: all pixels have data; most of those with data show the ground.
     """
 
     dn: Mapping[int, NDArray[np.uint16]]
@@ -100,9 +131,9 @@ class _SceneWindow:
     data: NDArray[np.bool_]
     ground: NDArray[np.bool_]
     scl: NDArray[np.uint8]
+    count: NDArray[np.uint8]
     whole: NDArray[np.bool_]
     clear: NDArray[np.bool_]
-    some: NDArray[np.bool_]
 
     def quality(self, rank: int) -> NDArray[np.uint8]:
         """(chip_px, chip_px) `Quality` of its pixels in a chip where it is the scene of this rank, 0 for the best."""
@@ -111,27 +142,36 @@ class _SceneWindow:
 
 
 def _read_scene(scene: Scene, window: PixelWindow) -> _SceneWindow:
-    dn: dict[int, NDArray[np.uint16]] = {}
-    valid: dict[int, NDArray[np.bool_]] = {}
+    raw = {gsd: np.stack([read_window(scene, band, window) for band in bands]) for gsd, bands in GROUPS.items()}
+    classes = None if scene.scl is None else read_window(scene, "SCL", window)
+    dn, valid = measured(raw, classes)
     for gsd, bands in GROUPS.items():
-        raw = np.stack([read_window(scene, band, window) for band in bands])
-        valid[gsd] = raw.min(axis=0) > 0
         offsets = [scene.assets[band].offset_dn for band in bands]
-        dn[gsd] = _without(raw, offsets) if any(offsets) else raw
+        dn[gsd] = _without(dn[gsd], offsets) if any(offsets) else dn[gsd]
     data = valid[10] & _spread(valid[20], 2) & _spread(valid[60], 6)
     ground, scl = data, np.zeros(valid[20].shape, np.uint8)
-    if scene.scl is not None:
-        scl = read_window(scene, "SCL", window).astype(np.uint8)
+    if classes is not None:
+        scl = np.where(classes == UNMEASURED, 0, classes).astype(np.uint8)
         ground = data & _spread(is_clear(scl), 2)
     with_data, with_ground = _count(data), _count(ground)
     clear = (with_data > 0) & (with_ground >= _CLEAR_CELL * with_data)
-    return _SceneWindow(dn, valid, data, ground, scl, with_data == LATTICE_PX**2, clear, with_data > 0)
+    return _SceneWindow(dn, valid, data, ground, scl, with_data, with_data == LATTICE_PX**2, clear)
 
 
 def _without(raw: NDArray[np.uint16], offsets: Sequence[int]) -> NDArray[np.uint16]:
     """(C, n, n) DN without each band's radiometric offset; 0 stays "no data"."""
     shifted = raw + np.array(offsets, np.int32)[:, None, None]
     return np.where(raw > 0, np.clip(shifted, 1, _DN_MAX), 0).astype(np.uint16)
+
+
+def _take_fullest(chip: Chip, looks: Sequence[_SceneWindow], cells: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """As `_take`, from several scenes that may each give some cells: the one that has most data there, of equal ones
+    the first; returns all cells taken."""
+    fullest = np.argmax([look.count * mask for look, mask in zip(looks, cells, strict=True)], axis=0)
+    for rank, (look, mask) in enumerate(zip(looks, cells, strict=True)):
+        _take(chip, look, mask & (fullest == rank), rank)
+    taken: NDArray[np.bool_] = np.any(cells, axis=0)
+    return taken
 
 
 def _take(chip: Chip, look: _SceneWindow, cells: NDArray[np.bool_], rank: int) -> NDArray[np.bool_]:

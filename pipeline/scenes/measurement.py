@@ -82,26 +82,30 @@ def _all_measured(raw: Mapping[int, NDArray[np.uint16]], scl: NDArray[np.uint16]
 
 def _any_of(raw: Mapping[int, NDArray[np.uint16]]) -> NDArray[np.bool_]:
     """(n, n) bool at 20 m: where any band holds more than DN 1."""
-    lit = {gsd: ((dn > 1) & (dn < UNMEASURED)).any(axis=0) for gsd, dn in raw.items()}
-    return _blocks(lit[10], 2).any(axis=2) | lit[20] | lit[60].repeat(3, axis=0).repeat(3, axis=1)
+    lit = {gsd: np.any((dn > 1) & (dn < UNMEASURED), axis=0) for gsd, dn in raw.items()}
+    return np.any(_blocks(lit[10], 2), axis=2) | lit[20] | lit[60].repeat(3, axis=0).repeat(3, axis=1)
 
 
 def _outside(raw: Mapping[int, NDArray[np.uint16]]) -> NDArray[np.bool_]:
     """(n, n) bool at 20 m: where no band of 20 m was measured."""
-    outside: NDArray[np.bool_] = (raw[20] == UNMEASURED).all(axis=0)
+    outside: NDArray[np.bool_] = np.all(raw[20] == UNMEASURED, axis=0)
     return outside
 
 
 def _most(mask: NDArray[np.bool_], gsd: int) -> NDArray[np.bool_]:
     """A mask of 20 m on another grid: at 60 m, where most of nine pixels are set."""
     if gsd == 60:
-        return _blocks(mask, 3).sum(axis=2) > 4
+        most: NDArray[np.bool_] = _blocks(mask, 3).sum(axis=2) > 4
+        return most
     return mask if gsd == 20 else mask.repeat(2, axis=0).repeat(2, axis=1)
 
 
 def _some(mask: NDArray[np.bool_], gsd: int) -> NDArray[np.bool_]:
     """As `_most`; at 60 m, where any of nine pixels is set."""
-    return _blocks(mask, 3).any(axis=2) if gsd == 60 else _most(mask, gsd)
+    if gsd == 60:
+        some: NDArray[np.bool_] = np.any(_blocks(mask, 3), axis=2)
+        return some
+    return _most(mask, gsd)
 
 
 def _grown(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
@@ -110,7 +114,7 @@ def _grown(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
         return mask
     for axis in (0, 1):
         padded = np.pad(mask, [(reach, reach) if axis == along else (0, 0) for along in (0, 1)])
-        mask = sliding_window_view(padded, 2 * reach + 1, axis=axis).any(axis=-1)
+        mask = np.any(sliding_window_view(padded, 2 * reach + 1, axis=axis), axis=-1)
     return mask
 
 

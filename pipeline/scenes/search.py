@@ -1,4 +1,4 @@
-"""STAC search → scenes: the products that cover the area in the period, one per acquisition."""
+"""STAC search → scenes: the products that cover the area in the period, without duplicates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.scenes.documents import items_of
-from difffusr.pipeline.scenes.duplicates import one_per_acquisition
+from difffusr.pipeline.scenes.duplicates import without_duplicates
 from difffusr.pipeline.scenes.item import MissingBandError, Scene, scene_from_item
 from difffusr.pipeline.scenes.question import Search
 
@@ -19,7 +19,7 @@ log = logging.getLogger("difffusr.catalog")
 
 
 def find_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> list[Scene]:
-    """The scenes of the configured source within area, period, collection and limits, one per acquisition, ordered by
+    """The scenes of the configured source within area, period, collection and limits, without duplicates, ordered by
     (datetime, tile, id).
 
     A scene without one of `bands` is left out with a warning. Raises CatalogError when the source cannot be read, when
@@ -49,7 +49,7 @@ def find_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> list[Scene]:
         log.warning("left out: %s", missing)
     if not scenes:
         raise CatalogError(search.nothing_found())
-    kept = one_per_acquisition(scenes)
+    kept = without_duplicates(scenes)
     log.info("%d scenes of %d items from %s", len(kept), search.seen, search.name)
     return sorted(kept, key=_order)
 

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo import PixelWindow, origin_m
-from difffusr.pipeline.ground.pixels import Pixels
+from difffusr.pipeline.ground.pixels import UNMEASURED, Pixels
 from difffusr.pipeline.scenes.files import held_open, opened, patiently, unread
 from difffusr.pipeline.scenes.item import Asset, Scene
 
@@ -27,7 +27,8 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
         window: in absolute 2.5 m pixels; its edges lie on the band's grid.
 
     Returns:
-        (h, w) uint16 raw DN as in the file; 0 outside the file and where it says nodata.
+        (h, w) uint16 raw DN as in the file; `UNMEASURED` outside the file, and where it has its own nodata value, if
+        that is not 0.
 
     Raises:
         ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server fails.
@@ -46,17 +47,17 @@ def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afr
         r0, r1 = max(row, 0), min(row + height, held.height)
         c0, c1 = max(col, 0), min(col + width, held.width)
         if r0 >= r1 or c0 >= c1:
-            return np.zeros((height, width), np.uint16)
+            return np.full((height, width), UNMEASURED, np.uint16)
         try:
             data = held.file.read(1, window=Window(c0, r0, c1 - c0, r1 - r0))
         except (RasterioError, ValueError) as error:
             raise unread(scene, band, asset, error) from None
     data = data.astype(np.uint16, copy=False)
     if held.nodata not in (None, 0):
-        data[data == held.nodata] = 0
+        data[data == held.nodata] = UNMEASURED
     if data.shape == (height, width):
         return data
-    out: NDArray[np.uint16] = np.zeros((height, width), np.uint16)
+    out: NDArray[np.uint16] = np.full((height, width), UNMEASURED, np.uint16)
     out[r0 - row : r1 - row, c0 - col : c1 - col] = data
     return out
 

@@ -15,6 +15,7 @@ from pyproj import Transformer
 
 from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.ground.errors import CatalogError
+from difffusr.pipeline.ground.pixels import UNMEASURED
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.scenes.item import Scene
@@ -128,7 +129,7 @@ def test_southern_tiles_are_read_where_they_lie(tmp_path):
         inside = (above - rows[:, None] < top) & (above - rows[:, None] > top - 12_000)
         inside = inside & (left + cols > 399_960) & (left + cols < 411_960)
         clouded = inside & (above - rows[:, None] > top - 1920) & (left + cols < 399_960 + 1920)
-        assert np.array_equal(shown, np.where(clouded, 9, np.where(inside, 4, 0)))
+        assert np.array_equal(shown, np.where(clouded, 9, np.where(inside, 4, UNMEASURED)))
 
 
 def scene_bounds(scene: Scene) -> tuple[float, float, float, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import shapely
 
 from difffusr.pipeline.config.sections import ScenesSection
@@ -45,10 +47,11 @@ def columns(*shares: float) -> np.ndarray:
     return np.stack([np.broadcast_to(np.arange(16) < 16 * share, (16, 16)) for share in shares])
 
 
-def ranked(scenes: list[Scene], looks: list[Look], count: int, **wishes):
+def ranked(scenes: list[Scene], looks: list[Look], count: int, aside=None, **wishes):
     wishes = ScenesSection(**wishes)
     strip = Strip.of(0, 1, np.zeros(count, np.int64), np.arange(count, dtype=np.int64))
-    return rank_strip(wishes, CELLS, Candidates.of(scenes, wishes.policy), strip, dict(enumerate(looks)))
+    candidates = Candidates.of(scenes, wishes.policy)
+    return rank_strip(wishes, CELLS, candidates, strip, dict(enumerate(looks)), aside=aside)
 
 
 def first(found) -> list[int]:
@@ -133,3 +136,54 @@ def test_chips_that_no_scene_shows_are_left_out():
     for policy in ("clearest", "neighbours"):
         assert len(ranked([scene(1)], [nothing], 3, policy=policy).row) == 0
         assert len(ranked([scene(1)], [look(columns(1.0))], 3, policy=policy).row) == 1
+
+
+def test_of_products_of_one_acquisition_the_better_comes_first_and_the_other_fills():
+    """Two datastrips of one tile, and a reprocessed third of it: a later baseline is better where it shows as much."""
+    both = [
+        replace(scene(1), id=name, datatake="S2A_1", baseline=baseline)
+        for name, baseline in (("a", "05.00"), ("b", "05.10"))
+    ]
+    west, east, third = columns(0.5), ~columns(0.5), columns(1 / 3)
+    ones = np.ones_like(west)
+    halves = ranked(both, [look(ones, west), look(ones, east)], 1)
+    assert sorted(halves.scenes[0, :2].tolist()) == [0, 1]
+    assert halves.covered[0] == 1
+    again = ranked(both, [look(ones), look(ones)], 1)
+    assert again.scenes[0].tolist() == [1, -1, -1]
+    part = ranked(both, [look(ones), look(ones, third)], 1)
+    assert part.scenes[0].tolist() == [0, -1, -1]
+    more = ranked(both, [look(ones, ~third), look(ones, columns(0.5))], 1)
+    assert sorted(more.scenes[0, :2].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("policy", ["neighbours", "clearest", "newest"])
+def test_a_scene_set_aside_is_replaced_in_its_chips_alone(policy: str):
+    scenes, looks = (
+        [scene(1), scene(2), scene(3)],
+        [look(columns(1, 1, 1, 1)), look(columns(0.5, 0.75, 0.5, 0.5)), look(columns(0.9, 1, 1, 0.9))],
+    )
+    plain = ranked(scenes, looks, 4, policy=policy)
+    number = first(plain)[1]
+    for chips, changed in ((None, [0, 1, 2, 3]), ({(0, 1), (0, 3)}, [1, 3]), ({(7, 7)}, [])):
+        found = ranked(scenes, looks, 4, {number: chips}, policy=policy)
+        for chip in range(4):
+            if chip in changed:
+                assert number not in found.scenes[chip]
+            else:
+                assert found.scenes[chip].tolist() == plain.scenes[chip].tolist()
+        assert found.label.tolist() == plain.label.tolist()
+
+
+def test_a_chip_without_another_scene_keeps_the_one_set_aside():
+    looks = [look(columns(1, 1)), look(columns(1, 1), columns(0, 1))]
+    assert first(ranked([scene(1), scene(2)], looks, 2, {0: None})) == [0, 1]
+    assert first(ranked([scene(1)], [look(columns(1, 0.5))], 2, {0: None})) == [0, 0]
+
+
+def test_another_tile_of_the_pass_takes_the_place_of_one_set_aside():
+    """It adds nothing to the first as long as that can be read."""
+    two = [scene(1, tile="32UNA"), scene(1, tile="32UPA"), scene(2)]
+    looks = [look(columns(1, 1)), look(columns(1, 0.75)), look(columns(0.9, 0.9))]
+    assert ranked(two, looks, 2).scenes[:, :2].tolist() == [[0, -1], [0, -1]]
+    assert first(ranked(two, looks, 2, {0: None})) == [1, 1]
