@@ -14,7 +14,7 @@ from difffusr.pipeline.engine import in_order
 from difffusr.pipeline.geo import GSD_10_M, LATTICE_M, Grid
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.pixels import UNMEASURED, is_clear
-from difffusr.pipeline.scenes import Scene, read_overview
+from difffusr.pipeline.scenes import Scene, doubt_of_offset, read_overview
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Look:
         row, col: (n,) int32 chips that it shows part of.
         valid, clear: (n, words) uint64 sets of cells: with data, and clear as well.
         judged: whether the scene has a classification, so that clouds are known.
+        doubt: what speaks against the radiometric offset that its item states, "" for nothing.
     """
 
     row: NDArray[np.int32]
@@ -65,6 +66,7 @@ class Look:
     valid: NDArray[np.uint64]
     clear: NDArray[np.uint64]
     judged: bool
+    doubt: str = ""
 
 
 def look_at_all(scenes: Sequence[Scene], grid: Grid) -> Iterator[Look | ReadError]:
@@ -80,7 +82,7 @@ def _try_look(scene: Scene, grid: Grid) -> Look | ReadError:
 
 
 def look_at(scene: Scene, grid: Grid) -> Look:
-    """Look at a scene in one read, of an overview of its classification.
+    """Look at a scene in one read, of an overview of its classification; and at a band where its offset is only stated.
 
     Without a classification, every pixel with data in the coarsest band counts as clear.
 
@@ -98,7 +100,8 @@ def look_at(scene: Scene, grid: Grid) -> Look:
     rows, cols, sets = _sets(valid, row, col, cells)
     clear_sets = sets if clear is valid else _sets(clear & valid, row, col, cells)[2]
     seen = sets.any(axis=1)
-    return Look(rows[seen], cols[seen], sets[seen], clear_sets[seen], judged=scene.scl is not None)
+    doubt = doubt_of_offset(scene, clear & valid, cells.step_m)
+    return Look(rows[seen], cols[seen], sets[seen], clear_sets[seen], scene.scl is not None, doubt)
 
 
 def _sets(

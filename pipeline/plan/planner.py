@@ -136,6 +136,7 @@ class _SceneLog:
         self.readable: list[Scene] = []
         self.unjudged: list[Scene] = []
         self.unreadable: list[ReadError] = []
+        self.doubted: list[str] = []
 
     def note(self, scene: Scene, look: Look | ReadError) -> None:
         if isinstance(look, ReadError):
@@ -144,6 +145,8 @@ class _SceneLog:
         self.readable.append(scene)
         if not look.judged:
             self.unjudged.append(scene)
+        if look.doubt:
+            self.doubted.append(f"{scene.id}: {look.doubt}")
         log.info("%s", describe(scene))
 
     def report(self, scenes: Sequence[Scene]) -> None:
@@ -151,6 +154,12 @@ class _SceneLog:
             raise CatalogError(f"none of the {len(scenes)} scenes found can be read; the first: {self.unreadable[0]}")
         for error in self.unreadable:
             log.warning("scene left out: %s", error)
+        if self.doubted:
+            log.warning(
+                "the pixels of %d of %d scenes contradict the offset flag of their items: %s%s; correct the items, or "
+                "leave the scenes out",
+                len(self.doubted), len(self.readable), "; ".join(self.doubted[:3]), " …" if self.doubted[3:] else "",
+            )  # fmt: skip
         if self.unjudged:
             log.warning(
                 "%d of %d scenes have no SCL asset (%s …): every pixel with data counts as clear, ranked by the "

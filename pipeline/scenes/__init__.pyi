@@ -1,6 +1,7 @@
 from .chip import Unread as Unread
 from .chip import read_chip as read_chip
 from .chip import unreadable as unreadable
+from .doubts import doubt_of_offset as doubt_of_offset
 from .duplicates import order_in_acquisition as order_in_acquisition
 from .files import opened as opened
 from .item import Scene as Scene

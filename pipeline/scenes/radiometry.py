@@ -50,6 +50,12 @@ def offset_dn(stored: Stored) -> int:
     return -1000
 
 
+def by_flag(collection: str, driver: str, href: str) -> bool:
+    """Whether an item's flag alone says if a file's offset is removed."""
+    rule = _rule(Stored("", href, driver, collection, "", None, None), provider_of(href))
+    return rule is not None and rule.pixels == "by flag"
+
+
 _TODO = "take the scene from a collection whose DN are known, or leave it out"
 
 
