@@ -29,7 +29,7 @@ demo: .venv/.installed ## generate a small world, super-resolve it, compare with
 check: lint typecheck ## ruff, import rules and mypy: what fails within a minute
 
 test: .venv/.installed-test ## the test suite: everything without Ray on all cores, then end to end
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --ignore tests/e2e
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/e2e
 
 test-slow: .venv/.installed-test ## what takes longer: the real archive, large networks
@@ -39,7 +39,7 @@ lowest: pyproject.toml ## install the lowest version allowed of every dependency
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[test]'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist loadgroup -p no:cacheprovider tests/kernels tests/pipeline
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist loadfile -p no:cacheprovider tests/kernels tests/pipeline
 
 drills: .venv/.installed-test ## kill parts of a run and compare what comes out
 	$(BIN)/python -m pytest -m drill tests/drills

@@ -11,8 +11,6 @@ import pytest
 from difffusr.pipeline.engine.memory import KEEP_FREED
 from difffusr.pipeline.engine.session import in_cluster
 
-pytestmark = pytest.mark.xdist_group("session")  # one Ray for the module
-
 SEEN = """
 import json, os, subprocess, sys
 from types import SimpleNamespace

@@ -14,8 +14,6 @@ import pytest
 
 from difffusr.pipeline.watch.metrics import METRICS
 
-pytestmark = pytest.mark.xdist_group("metrics")  # one Ray for the module
-
 
 def test_every_metric_is_named_by_the_rules_of_prometheus():
     for metric in METRICS:
