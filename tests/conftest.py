@@ -1,4 +1,4 @@
-"""What tests of more than one kind stand on: a log left as it was found, a real S3 server on loopback."""
+"""What tests of more than one kind stand on: a log that no command has set up, a real S3 server on loopback."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ S3_SECRET = "secret-that-nobody-may-see"
 
 
 @pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """A command sets up the project's log for its process; the next test is to find it untouched."""
+def _plain_log() -> None:
+    """A command sets up the project's log for its process: the next test is to find it as it is without."""
     logger = logging.getLogger("difffusr")
-    before = logger.handlers, logger.propagate, logger.level
-    yield
-    logger.handlers, logger.propagate = before[:2]
-    logger.setLevel(before[2])
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
