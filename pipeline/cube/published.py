@@ -9,7 +9,7 @@ import zarr
 
 from difffusr.pipeline.config import PeriodSection
 from difffusr.pipeline.cube.documents import metadata
-from difffusr.pipeline.cube.layout import BASE_LEVEL
+from difffusr.pipeline.cube.layout import BASE_LEVEL, periods_of
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
@@ -44,8 +44,8 @@ class Cube:
     def periods(self, epsg: int) -> dict[str, tuple[int, tuple[date, date]]]:
         """Position on the zone's time axis, first and last day of each period, by label."""
         found = {}
-        for step, (start, end) in enumerate(self._attribute(epsg, "difffusr:periods")):
-            period = PeriodSection(start=date.fromisoformat(start), end=date.fromisoformat(end))
+        for step, (start, end) in enumerate(periods_of(self.zones[epsg].attrs)):
+            period = PeriodSection(start=start, end=end)
             found[period.label] = step, (period.start, period.end)
         return found
 
