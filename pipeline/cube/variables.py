@@ -160,11 +160,12 @@ def _northings(zone: Zone, level: int) -> NDArray[np.floating[Any]]:
     return top - gsd_m(level) * (np.arange(height) + 0.5)
 
 
-def _crs(zone: Zone, level: int) -> dict[str, Any]:
-    crs, gsd = CRS.from_epsg(zone.epsg), gsd_m(level)
-    left, _, _, top = zone.window.bounds_m(zone.epsg)
+def _crs(zone: Zone, _: int) -> dict[str, Any]:
+    """CF's and GDAL's words for a zone's CRS. No GeoTransform: rioxarray would believe it, instead of x and y, of every
+    second pixel and of means of several."""
+    crs = CRS.from_epsg(zone.epsg)
     wkt = crs.to_wkt()
-    return {**crs.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt, "GeoTransform": f"{left} {gsd} 0 {top} 0 {-gsd}"}
+    return {**crs.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt}
 
 
 #: Those of every level.
