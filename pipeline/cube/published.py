@@ -53,9 +53,13 @@ class Cube:
         """The variables that have pixels."""
         return sorted(name for name, array in self.zones[epsg].arrays() if array.ndim > 2)
 
-    def array(self, epsg: int, name: str) -> zarr.Array[Any]:
+    def overviews(self, epsg: int) -> int:
+        """Number of a zone's levels above 2.5 m."""
+        return int(dict(self.zones[epsg].attrs).get("difffusr:overviews", 0))
+
+    def array(self, epsg: int, name: str, level: int = 0) -> zarr.Array[Any]:
         """A variable, (time, band, y, x) or (time, y, x)."""
-        array = self.zones[epsg][name]
+        array = self._root[f"{epsg}/{level}/{name}"]
         assert isinstance(array, zarr.Array)
         return array
 
