@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -55,7 +56,8 @@ class Cube:
 
     def overviews(self, epsg: int) -> int:
         """Number of a zone's levels above 2.5 m."""
-        return int(dict(self.zones[epsg].attrs).get("difffusr:overviews", 0))
+        attributes: Mapping[str, Any] = self.zones[epsg].attrs
+        return int(attributes.get("difffusr:overviews", 0))
 
     def array(self, epsg: int, name: str, level: int = 0) -> zarr.Array[Any]:
         """A variable, (time, band, y, x) or (time, y, x)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import odc.geo.xr  # noqa: F401  (it is the accessor)
 import pytest
 import rioxarray
+import small_cubes as plain
 import xarray as xr
 from small_cubes import EPSG, GRID, SHARDS, WINDOW, finish, label, month, pixels
 
@@ -25,6 +27,7 @@ from difffusr.pipeline.ground.pixels import STD_FILL
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.storage.objects import Storage
 
+README = Path(__file__).parents[3] / "notebooks" / "README.md"
 VARIABLES = ("reflectance", "reflectance_std", "quality", "source")
 LEVELS = (0, 1)
 LEFT, _, _, TOP = WINDOW.bounds_m(EPSG)
@@ -291,6 +294,21 @@ def test_every_attribute_of_levels_and_arrays_is_flat(cubes):
 @pytest.mark.parametrize("value", [{"a": 1}, [[1, 2]], ["y", "x"], [], None, True, [{"uuid": "a"}]])
 def test_what_netcdf_has_no_words_for_is_not_flat(value):
     assert not flat(value)
+
+
+def test_what_the_notebooks_readme_says_works(tmp_path, monkeypatch):
+    storage = Storage(str(tmp_path / "cube.zarr"))
+    plain.published(storage, Storage(str(tmp_path / "staging")), 1, 11)
+    snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:2]
+    code = "".join(snippets).replace("demo-output/cube.zarr", storage.url).replace("32632/0", f"{EPSG}/0")
+    assert storage.url in code
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    with xr.open_dataset("part.nc") as by_netcdf, xr.open_zarr("part.zarr") as by_zarr:
+        xr.testing.assert_equal(by_netcdf.load(), by_zarr.load())
+        assert transform_of(by_netcdf.reflectance) == transform_of(by_zarr.source) == (2.5, 0.0, LEFT, 0.0, -2.5, TOP)
+    with rioxarray.open_rasterio("quality.tif") as raster:
+        assert transform_of(raster) == (2.5, 0.0, LEFT, 0.0, -2.5, TOP)
 
 
 # A cube of an earlier version -----------------------------------------------------------------------------------------
