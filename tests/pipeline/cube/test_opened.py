@@ -102,6 +102,7 @@ def nothing_warns() -> Iterator[None]:
     with warnings.catch_warnings():
         for category in (UserWarning, RuntimeWarning, FutureWarning):
             warnings.simplefilter("error", category)
+        warnings.filterwarnings("ignore", ".* does not have a Zarr V3 specification", FutureWarning)
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
         warnings.filterwarnings(
             "ignore", "endian-ness of dtype", UserWarning
@@ -226,8 +227,8 @@ def test_a_crop_goes_to_zarr_and_comes_back(whole, tmp_path, name):
     crop = CROPS[name](whole)
     if "time" not in crop.dims:
         crop = crop.drop_encoding()  # which has shards of as many dimensions as there were
-    # xarray gives Dask the chunks within a shard, but writes whole shards alone.
-    crop.to_zarr(tmp_path / "crop.zarr", **({"align_chunks": True} if crop.chunks else {}))
+    # xarray gives Dask the chunks within a shard, of which two must not be written at once.
+    crop.load().to_zarr(tmp_path / "crop.zarr")
     with xr.open_zarr(tmp_path / "crop.zarr") as back:
         assert same(back, crop)
         if name == "a window":
