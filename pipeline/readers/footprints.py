@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 
 #: Greatest distance between corners of a footprint, and fewest corners on its longer side: edges that are straight in
 #: the zone are curved in degrees.
-_CORNER_EVERY_M, _CORNERS = 10_000.0, 8
+_CORNER_EVERY_M, _CORNERS = 5_000.0, 16
 
 #: Corners are multiples of this, a millimetre.
 _PRECISION_DEG = 1e-8
