@@ -23,10 +23,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from difffusr.pipeline.cube.conventions import multiscales, spatial
+from difffusr.pipeline.cube.conventions import multiscales
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over
+from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over, periods_of, periods_text
 from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.cube.variables import COORDINATES, variables
 from difffusr.pipeline.geo import Grid, PixelWindow
@@ -134,7 +134,7 @@ def _next_zone(
             f"{f'has a reflectance_std of {made_of} samples' if made_of else 'has no reflectance_std'}; set the key to "
             f"{made_of}, or choose another store.url"
         )
-    periods = [(date.fromisoformat(a), date.fromisoformat(b)) for a, b in attributes["difffusr:periods"]]
+    periods = periods_of(attributes)
     lineage = tuple(attributes.get("difffusr:lineage", [0]))
     seen = lineage if period in periods else ()
     if period not in periods:
@@ -153,7 +153,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
     own = {
         "difffusr:window": list(zone.window),
         "difffusr:grid": [grid.shard_px, grid.chunk_px],
-        "difffusr:periods": [[start.isoformat(), end.isoformat()] for start, end in zone.periods],
+        "difffusr:periods": periods_text(zone.periods),
         "difffusr:lineage": list(zone.lineage),
         "difffusr:overviews": zone.overviews,
         **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
@@ -166,12 +166,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
 
 
 def _draft_variables(group: zarr.Group, grid: Grid, zone: Zone, level: int) -> None:
-    """Create a level's arrays with pixels.
-
-    The spatial attributes are set on each array, not on the group: the group also holds time's bounds, and GDAL 3.13
-    looks for y and x in every array of a group with spatial attributes.
-    """
-    place = spatial(zone, level)
+    """Create a level's arrays with pixels."""
     for variable in variables(zone.uncertainty_samples):
         group.create_array(
             variable.name,
@@ -183,7 +178,7 @@ def _draft_variables(group: zarr.Group, grid: Grid, zone: Zone, level: int) -> N
             compressors=_CODEC,
             chunk_key_encoding=_encoding(zone.revision),
             dimension_names=variable.dims,
-            attributes={**variable.attributes, **(variable.of_overview if level else {}), **place},
+            attributes={**variable.attributes, **(variable.of_overview if level else {})},
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from difffusr.pipeline.geo import Grid, OverviewIndex, PixelWindow, ShardIndex
 
@@ -90,6 +92,19 @@ class Zone:
         return OverviewIndex(
             0, shard.row - self.window.row // grid.shard_px, shard.col - self.window.col // grid.shard_px
         )
+
+
+def periods_text(periods: Sequence[tuple[date, date]]) -> str:
+    """Periods as the attribute `difffusr:periods` of a zone's 2.5 m level: JSON text, as netCDF has no nested lists."""
+    return json.dumps([[start.isoformat(), end.isoformat()] for start, end in periods])
+
+
+def periods_of(attributes: Mapping[str, Any]) -> list[tuple[date, date]]:
+    """First and last day of each step of time, from the attributes of a zone's 2.5 m level."""
+    told = attributes["difffusr:periods"]
+    # Cubes of earlier versions have a list of lists.
+    pairs = json.loads(told) if isinstance(told, str) else told
+    return [(date.fromisoformat(start), date.fromisoformat(end)) for start, end in pairs]
 
 
 #: The chunk key encodings of the Zarr v3 core specification, in the order of revisions: name, separator.

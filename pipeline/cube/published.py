@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -9,7 +10,7 @@ import zarr
 
 from difffusr.pipeline.config import PeriodSection
 from difffusr.pipeline.cube.documents import metadata
-from difffusr.pipeline.cube.layout import BASE_LEVEL
+from difffusr.pipeline.cube.layout import BASE_LEVEL, periods_of
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
@@ -44,8 +45,8 @@ class Cube:
     def periods(self, epsg: int) -> dict[str, tuple[int, tuple[date, date]]]:
         """Position on the zone's time axis, first and last day of each period, by label."""
         found = {}
-        for step, (start, end) in enumerate(self._attribute(epsg, "difffusr:periods")):
-            period = PeriodSection(start=date.fromisoformat(start), end=date.fromisoformat(end))
+        for step, (start, end) in enumerate(periods_of(self.zones[epsg].attrs)):
+            period = PeriodSection(start=start, end=end)
             found[period.label] = step, (period.start, period.end)
         return found
 
@@ -53,9 +54,14 @@ class Cube:
         """The variables that have pixels."""
         return sorted(name for name, array in self.zones[epsg].arrays() if array.ndim > 2)
 
-    def array(self, epsg: int, name: str) -> zarr.Array[Any]:
+    def overviews(self, epsg: int) -> int:
+        """Number of a zone's levels above 2.5 m."""
+        attributes: Mapping[str, Any] = self.zones[epsg].attrs
+        return int(attributes.get("difffusr:overviews", 0))
+
+    def array(self, epsg: int, name: str, level: int = 0) -> zarr.Array[Any]:
         """A variable, (time, band, y, x) or (time, y, x)."""
-        array = self.zones[epsg][name]
+        array = self._root[f"{epsg}/{level}/{name}"]
         assert isinstance(array, zarr.Array)
         return array
 

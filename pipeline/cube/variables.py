@@ -52,9 +52,14 @@ def _reflectance(scale: int, fill: int, long_name: str) -> dict[str, Any]:
         "units": "1",
         "scale_factor": 1 / scale,
         "_FillValue": fill,
-        "grid_mapping": "spatial_ref",
-        "coordinates": "wavelength",
+        **_placed("wavelength"),
     }
+
+
+def _placed(*coordinates: str) -> dict[str, str]:
+    """How a variable names its CRS. xarray makes a coordinate only of what `coordinates` lists, and rioxarray and
+    odc-geo look for the CRS among a variable's coordinates."""
+    return {"grid_mapping": "spatial_ref", "coordinates": " ".join((*coordinates, "spatial_ref"))}
 
 
 def variables(samples: int) -> tuple[Variable, ...]:
@@ -98,7 +103,7 @@ def variables(samples: int) -> tuple[Variable, ...]:
                 "standard_name": "quality_flag",
                 "flag_values": [int(flag) for flag in Quality],
                 "flag_meanings": " ".join(flag.name.lower() for flag in Quality),
-                "grid_mapping": "spatial_ref",
+                **_placed(),
             },
             of_overview={"cell_methods": "area: mode"},
         ),
@@ -109,7 +114,7 @@ def variables(samples: int) -> tuple[Variable, ...]:
             fill=0,
             attributes={
                 "long_name": "number of the scene in the root group's attribute difffusr:scenes, 0 for none",
-                "grid_mapping": "spatial_ref",
+                **_placed(),
             },
             of_overview={"cell_methods": "area: mode"},
         ),
@@ -155,11 +160,12 @@ def _northings(zone: Zone, level: int) -> NDArray[np.floating[Any]]:
     return top - gsd_m(level) * (np.arange(height) + 0.5)
 
 
-def _crs(zone: Zone, level: int) -> dict[str, Any]:
-    crs, gsd = CRS.from_epsg(zone.epsg), gsd_m(level)
-    left, _, _, top = zone.window.bounds_m(zone.epsg)
+def _crs(zone: Zone, _: int) -> dict[str, Any]:
+    """CF's and GDAL's words for a zone's CRS. No GeoTransform: rioxarray would believe it, instead of x and y, of every
+    second pixel and of means of several."""
+    crs = CRS.from_epsg(zone.epsg)
     wkt = crs.to_wkt()
-    return {**crs.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt, "GeoTransform": f"{left} {gsd} 0 {top} 0 {-gsd}"}
+    return {**crs.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt}
 
 
 #: Those of every level.

@@ -11,16 +11,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import shapely
-from pyproj import CRS, Transformer
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import BANDS, GROUPS, GSD_M, SCALE, TARGET_GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.cube import BASE_LEVEL, Cube
-from difffusr.pipeline.geo import territory
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href
+from difffusr.pipeline.readers.footprints import box_around, box_of, footprint_of, ground_of, shape_of
 from difffusr.pipeline.storage import Storage
 
 STAC_VERSION = "1.1.0"
@@ -53,9 +51,6 @@ _COMMON_NAMES = {
     "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071", "B06": "rededge075",
     "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
 }  # fmt: skip
-
-#: Greatest distance between corners of a footprint: edges that are straight in the zone are curved in degrees.
-_CORNER_EVERY_M = 50_000.0
 
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -96,9 +91,9 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
         items: those of `items_of`.
     """
     boxes = [list(box) for box in dict.fromkeys(tuple(item["bbox"]) for item in items)]
+    whole = list(box_around(tuple(item["bbox"]) for item in items))
     starts = [item["properties"]["start_datetime"] for item in items]
     ends = [item["properties"]["end_datetime"] for item in items]
-    whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
@@ -150,8 +145,7 @@ def model_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dict[str
         items: those of `items_of`.
     """
     made = cube.attributes["difffusr:provenance"]
-    boxes = [item["bbox"] for item in items]
-    whole = [*(min(box[i] for box in boxes) for i in (0, 1)), *(max(box[i] for box in boxes) for i in (2, 3))]
+    whole = box_around(tuple(item["bbox"]) for item in items)
     chip, own = made["config"]["grid"]["chip_px"], made["config"]["model"]
     properties = {
         "title": f"DiffFuSR, weights {own['preset']}",
@@ -183,8 +177,8 @@ def model_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dict[str
         "stac_version": STAC_VERSION,
         "stac_extensions": _MODEL_EXTENSIONS,
         "id": f"{name}_model",
-        "geometry": mapping(shapely.box(*whole)),
-        "bbox": whole,
+        "geometry": mapping(shape_of(whole)),
+        "bbox": list(whole),
         "properties": properties,
         "assets": {stage: _weights_asset(made, stage, sha256) for stage, sha256 in _weights(cube).items()},
         "links": [{"rel": "about", "href": "https://arxiv.org/abs/2506.11764", "type": "text/html"}],
@@ -234,14 +228,15 @@ def items_of(cube: Cube, name: str) -> Iterator[dict[str, Any]]:
         name: the collection's id.
     """
     for epsg in cube.zones:
-        for label, (_, days) in sorted(cube.periods(epsg).items()):
-            yield _item(cube, name, epsg, label, days)
+        for label, (step, days) in sorted(cube.periods(epsg).items()):
+            yield _item(cube, name, epsg, label, days, footprint_of(ground_of(cube, epsg, step), epsg))
 
 
-def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date]) -> dict[str, Any]:
+def _item(
+    cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date], footprint: BaseGeometry
+) -> dict[str, Any]:
     window = cube.window(epsg)
     left, bottom, right, top = window.bounds_m(epsg)
-    footprint = footprint_of(window.box(epsg), epsg)
     made = cube.attributes.get("difffusr:provenance", {})
     scenes = _scenes(cube, epsg, days)
     dimensions = {
@@ -260,7 +255,7 @@ def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date])
         "id": f"{name}_{epsg}_{label}",
         "collection": name,
         "geometry": mapping(footprint),
-        "bbox": list(footprint.bounds),
+        "bbox": list(box_of(footprint)),
         "properties": {
             "title": f"{label}, EPSG:{epsg}",
             "datetime": None,
@@ -347,21 +342,6 @@ def _bands() -> list[dict[str, Any]]:
         }
         for band in BANDS
     ]
-
-
-def footprint_of(box: BaseGeometry, epsg: int) -> BaseGeometry:
-    """A window in EPSG:4326: its part in the zone's territory, or all of it if that is empty."""
-    to_degrees = Transformer.from_crs(CRS.from_epsg(epsg), "EPSG:4326", always_xy=True)
-    corners = shapely.transform(shapely.segmentize(box, _CORNER_EVERY_M), to_degrees.transform, interleaved=False)
-    middle = 6.0 * (epsg % 100) - 183.0
-
-    def near(lon: Any, lat: Any) -> tuple[Any, Any]:
-        """Longitudes within 180° of the zone's middle, so that no edge crosses the whole map."""
-        return (lon - middle + 180.0) % 360.0 - 180.0 + middle, lat
-
-    whole = shapely.transform(corners, near, interleaved=False)
-    own = whole.intersection(territory(epsg))
-    return shapely.orient_polygons(shapely.set_precision(whole if own.is_empty else own, 1e-7))
 
 
 def _address(cube: Cube) -> str:

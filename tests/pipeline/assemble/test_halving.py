@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401  (it is the accessor)
 import xarray as xr
 from small_cubes import EPSG, GRID, SHARDS, drafted, finish, label, month, write
 
@@ -114,9 +115,9 @@ def test_a_level_lies_where_the_one_below_lies(ragged, number):
         assert abs(step) == 2.5 * 2**number
         pairs = below[axis].values.reshape(-1, 2).mean(axis=1)
         assert np.array_equal(here[axis].values, pairs)
-    left, _, right, top = here.reflectance.attrs["spatial:bbox"]
+    left, _, right, top = here.reflectance.rio.bounds()
     assert float(here.x[0]) - left == right - float(here.x[-1]) == top - float(here.y[0]) == 1.25 * 2**number
-    assert here.quality.attrs["proj:code"] == f"EPSG:{EPSG}"
+    assert here.quality.rio.crs.to_epsg() == EPSG
     assert here.reflectance.attrs["cell_methods"] == "area: mean"
     assert {"time", "time_bnds", "wavelength", "spatial_ref", "band"} <= set(here.variables)
 

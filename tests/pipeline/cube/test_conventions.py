@@ -22,9 +22,9 @@ from difffusr.pipeline.storage.objects import Storage
 
 SCHEMAS = SHARED / "schemas" / "zarr-conventions"
 
-#: By schema, what names its convention: a zone's group, and every array with pixels.
-PLACED = (str(EPSG), *(f"{EPSG}/{level}/{name}" for level in (0, 1) for name in ("reflectance", "quality", "source")))
-NAMED = {"geo-proj": PLACED, "spatial": PLACED, "multiscales": (str(EPSG),)}
+#: What names the conventions: a zone's group.
+ZONE = str(EPSG)
+CONVENTIONS = ("geo-proj", "spatial", "multiscales")
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,17 @@ def check(schema: str, document: dict[str, Any]) -> None:
         draft(json.loads(file.read_text())).validate(document)
 
 
-@pytest.mark.parametrize(("schema", "path"), [(schema, path) for schema in NAMED for path in NAMED[schema]])
-def test_what_names_a_convention_follows_it(cube, schema, path):
-    check(schema, group(cube, path))
+@pytest.mark.parametrize("schema", CONVENTIONS)
+def test_a_zone_follows_the_conventions_it_names(cube, schema):
+    check(schema, group(cube, ZONE))
+
+
+def test_levels_and_arrays_name_none(cube):
+    """Their names are objects, which netCDF does not have, and a crop would go on telling the place of the whole."""
+    nested = {"zarr_conventions", "spatial:transform", "proj:code"}
+    below = [json.loads(file.read_text())["attributes"] for file in cube.glob(f"{ZONE}/*/**/zarr.json")]
+    assert len(below) > 20
+    assert not any(nested & attributes.keys() for attributes in below)
 
 
 def without(key: str) -> Callable[[dict[str, Any]], None]:
@@ -95,14 +103,14 @@ def without_layout(attributes: dict[str, Any]) -> None:
     ],
 )
 def test_a_group_that_breaks_a_convention_fails(cube, schema, breaks):
-    broken = copy.deepcopy(group(cube, str(EPSG)))
+    broken = copy.deepcopy(group(cube, ZONE))
     breaks(broken["attributes"])
     with pytest.raises(jsonschema.ValidationError):
         check(schema, broken)
 
 
 def test_every_convention_is_named_once(cube):
-    names = [convention["name"] for convention in group(cube, str(EPSG))["attributes"]["zarr_conventions"]]
+    names = [convention["name"] for convention in group(cube, ZONE)["attributes"]["zarr_conventions"]]
     assert sorted(names) == ["multiscales", "proj:", "spatial"]
 
 
@@ -150,18 +158,3 @@ def test_gdal_finds_pixels_place_and_overviews(cube, name):
     # It takes the levels for what they are, and grumbles at nothing: that would be told on standard error.
     levels = json.loads(gdal("gdalmdiminfo", str(cube)))["groups"][str(EPSG)]["groups"]
     assert [name in level["arrays"] for level in levels.values()] == [True, True]
-
-
-@pytest.mark.parametrize("level", [0, 1])
-def test_rioxarray_knows_where_a_level_lies(cube, level):
-    import rioxarray  # noqa: F401  (it is the accessor)
-
-    left, bottom, right, top = WINDOW.bounds_m(EPSG)
-    size = 2.5 * 2**level
-    with xr.open_zarr(cube, group=f"{EPSG}/{level}", decode_coords="all") as data:
-        band = data.reflectance.sel(band="B08").isel(time=0)
-        assert band.rio.crs.to_epsg() == EPSG
-        assert tuple(band.rio.transform())[:6] == (size, 0.0, left, 0.0, -size, top)
-        assert band.rio.bounds() == (left, bottom, right, top)
-        in_degrees = band.rio.reproject("EPSG:4326")
-        assert np.isfinite(in_degrees).any()

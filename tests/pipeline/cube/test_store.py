@@ -33,7 +33,7 @@ def place(request: pytest.FixtureRequest, tmp_path) -> Storage:
 def test_every_store_tells_the_same_of_a_cube(place):
     store = store_of(place)
     group = store.group(GROUP)
-    assert group["attributes"]["difffusr:periods"] == [["2023-01-01", "2023-01-31"]]
+    assert group["attributes"]["difffusr:periods"] == '[["2023-01-01", "2023-01-31"]]'
     assert store.group("32601/0") is None
     read = store.objects()
     assert read("nowhere/zarr.json") is None

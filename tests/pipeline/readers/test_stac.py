@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pyarrow.parquet as pq
 import pystac
 import pystac.validation
 import pytest
-import shapely
 import xarray as xr
+from pyproj import Transformer
 from pystac.extensions.mlm import MLMExtension, TaskType
 from pystac_client import Client
 from shapely.geometry import shape
@@ -52,13 +53,19 @@ PROVENANCE = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two zones, two months, described."""
     home = tmp_path_factory.mktemp("stac")
-    storage, staging = Storage(str(home / "laos.zarr")), Storage(str(home / "laos.staging"))
-    for number in (1, 2):
+    make(home, "laos", {epsg: window for epsg, (window, *_) in ZONES.items()}, months=(1, 2))
+    assert describe(home / "laos.zarr", home / "out") == 0
+    return home / "out"
+
+
+def make(home: Path, name: str, extents: Mapping[int, PixelWindow], months: Sequence[int]) -> None:
+    """Publish a cube in which every pixel has data."""
+    storage, staging = Storage(str(home / f"{name}.zarr")), Storage(str(home / f"{name}.staging"))
+    for number in months:
         scenes = [
             {"id": f"{name}{number}", "tile": tile, "collection": "l2a", "datetime": f"2023-{number:02d}-10T03:00:00Z"}
             for _, tile, name in ZONES.values()
         ]
-        extents = {epsg: window for epsg, (window, *_) in ZONES.items()}
         draft = draft_cube(storage, GRID, extents, month(number), scenes, PROVENANCE)
         target = open_target(storage, staging, draft, label(number))
         planned = set()
@@ -69,8 +76,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             planned |= {(epsg, shard) for shard in shards}
         finish(target, staging, planned, planned)
         target.publish(shards_written=len(planned), keep=1)
-    assert describe(home / "laos.zarr", home / "out") == 0
-    return home / "out"
 
 
 def describe(*words: object) -> int:
@@ -189,12 +194,53 @@ def test_a_cube_that_does_not_say_its_weights_has_no_model(tmp_path):
     assert "model" not in (tmp_path / "out" / "collection.json").read_text()
 
 
-def test_a_footprint_at_180_degrees_stays_on_its_side():
-    from difffusr.pipeline.readers.stac import footprint_of
+def around(lon: float, lat: float, epsg: int) -> PixelWindow:
+    """Four shards around a place."""
+    x, y = Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True).transform(lon, lat)
+    origin = PixelWindow(0, 0, 0, 0).bounds_m(epsg)[3]
+    return PixelWindow(round((origin - y) / 160) * 64 - 64, round(x / 160) * 64 - 64, 128, 128)
 
-    # 160 km to 180 km east of the middle of zone 60, at 60° S: 177° + 3° is 167 km from it.
-    west, _, east, _ = footprint_of(shapely.box(660_000, 3_300_000, 680_000, 3_340_000), 32760).bounds
-    assert 179.8 < west < east <= 180.0
+
+#: Zones of a cube, and which of their items cross 180°.
+AT_180 = {
+    "both zones, north": ({32660: 180.0, 32601: 180.0}, 66.0, {32660, 32601}),
+    "both zones, south": ({32760: 180.0, 32701: 180.0}, -17.0, {32760, 32701}),
+    "zone 1 alone, north": ({32601: 180.0}, 52.0, {32601}),
+    "zone 60 alone, south": ({32760: 180.0}, -44.0, {32760}),
+    "either side of it": ({32760: 178.5, 32701: -178.5}, -17.0, set()),
+    "on the other side": ({32601: 179.5}, 70.0, set()),
+    "near 84 degrees": ({32660: 180.0, 32601: 180.0}, 83.9, {32660, 32601}),
+    "near 80 degrees": ({32760: 180.0}, -79.9, {32760}),
+}
+
+
+@pytest.mark.parametrize("place", AT_180)
+def test_a_cube_at_180_degrees_is_where_it_is(tmp_path, place):
+    zones, lat, crossing = AT_180[place]
+    make(tmp_path, "date", {epsg: around(lon, lat, epsg) for epsg, lon in zones.items()}, months=[3])
+    assert describe(tmp_path / "date.zarr", tmp_path / "out") == 0
+    found = documents(tmp_path / "out")
+    assert all(valid(document) for document in found.values())
+    for epsg, lon in zones.items():
+        item = found[f"date_{epsg}_2023-03"]
+        ground, (west, south, east, north) = shape(item["geometry"]), item["bbox"]
+        assert ground.is_valid
+        assert (ground.geom_type == "MultiPolygon", west > east) == (epsg in crossing, epsg in crossing)
+        assert (east - west) % 360 < 0.1 / math.cos(math.radians(lat))
+        assert south < lat < north
+        assert (lon - west) % 360 < (east - west) % 360
+    # The collection and the model lie around what is there, not around the globe.
+    model, extent = found["date_model"], found["date"]["extent"]["spatial"]["bbox"]
+    west, _, east, _ = model["bbox"]
+    assert extent[0] == model["bbox"]
+    assert (west > east) == (bool(crossing) or len(zones) > 1)
+    assert (east - west) % 360 < 4
+    assert (shape(model["geometry"]).geom_type == "MultiPolygon") == (west > east)
+    assert all((lon - west) % 360 < (east - west) % 360 for lon in zones.values())
+    table = {item["id"]: item for item in stac_table_to_items(pq.read_table(tmp_path / "out" / "items.parquet"))}
+    for name, item in table.items():
+        assert item["bbox"] == found[name]["bbox"]
+        assert shape(item["geometry"]).equals(shape(found[name]["geometry"]))
 
 
 @pytest.fixture
