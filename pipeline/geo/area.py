@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,18 +18,18 @@ import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
+from shapely.geometry import Point, Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config import AreaSection, RunConfig
 from difffusr.pipeline.geo.drawn import Drawn, horizontal
+from difffusr.pipeline.geo.wrapping import WORLD, polygons_in, union_of, wrapped
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import one_line, shown_url
 
 log = logging.getLogger("difffusr.area")
 
 _DEGREES = pyproj.CRS.from_user_input("OGC:CRS84")
-_WORLD = box(-180, -90, 180, 90)
 
 #: How far an edge in degrees may lie from the straight edge of the map sheet: a tenth of a 10 m pixel.
 _TRUE_TO_M = 1.0
@@ -67,7 +66,7 @@ def geometry_of(area: AreaSection) -> BaseGeometry | list[str]:
         return list(area.tiles)
     if area.bbox is not None:
         west, south, east, north = area.bbox
-        return _wrap(box(west, south, east if west < east else east + 360, north))
+        return wrapped(box(west, south, east if west < east else east + 360, north))
     if area.geojson is not None:
         return _in_degrees(_read_geojson(area.geojson))
     from difffusr.pipeline.geo.vector import read_vector_file  # here, because geopandas takes a second to import
@@ -77,11 +76,11 @@ def geometry_of(area: AreaSection) -> BaseGeometry | list[str]:
 
 def _in_degrees(drawn: Drawn) -> BaseGeometry:
     """The union of all polygons drawn, in EPSG:4326."""
-    polygons = [polygon for geometry in drawn.geometries for polygon in _polygons(geometry)]
+    polygons = [polygon for geometry in drawn.geometries for polygon in polygons_in(geometry)]
     if not (np.abs(shapely.get_coordinates(polygons)) < _ANY_MAP).all():  # also true where they are not finite
         raise drawn.misfit()
     try:
-        whole = _union([shapely.make_valid(polygon) for polygon in polygons])
+        whole = union_of([shapely.make_valid(polygon) for polygon in polygons])
         if whole.is_empty:
             kinds = ", ".join(sorted({geometry.geom_type for geometry in drawn.geometries})) or "nothing"
             raise ConfigError(
@@ -97,37 +96,6 @@ def _in_degrees(drawn: Drawn) -> BaseGeometry:
     return area
 
 
-def _polygons(geometry: BaseGeometry) -> Iterator[Polygon]:
-    """The polygons in a geometry of any type, without heights."""
-    if hasattr(geometry, "geoms"):
-        for part in geometry.geoms:
-            yield from _polygons(part)
-    elif geometry.geom_type == "Polygon" and not geometry.is_empty:
-        yield shapely.force_2d(geometry)
-
-
-def _union(geometries: list[BaseGeometry]) -> BaseGeometry:
-    """The union as a valid polygon or multipolygon; lines and points are dropped."""
-    whole = shapely.union_all([polygon for geometry in geometries for polygon in _polygons(geometry)])
-    parts = [polygon for polygon in _polygons(shapely.make_valid(whole)) if polygon.area > 0]
-    return parts[0] if len(parts) == 1 else MultiPolygon(parts)
-
-
-def _wrap(geometry: BaseGeometry) -> BaseGeometry:
-    """A geometry with longitudes beyond ±180°, cut there and moved into that range."""
-    west, _, east, _ = geometry.bounds
-    pieces = []
-    for turn in range(math.floor((west + 180) / 360), math.ceil((east - 180) / 360) + 1):
-        piece = geometry.intersection(_turned(_WORLD, turn))
-        pieces.append(_turned(piece, -turn))
-    return _union(pieces)
-
-
-def _turned(geometry: BaseGeometry, turns: int) -> BaseGeometry:
-    """A geometry in degrees moved by whole turns of the globe."""
-    return shapely.transform(geometry, lambda lon, lat: (lon + 360 * turns, lat), interleaved=False)
-
-
 def _from_geographic(whole: BaseGeometry, drawn: Drawn) -> BaseGeometry:
     """An area from a geographic CRS. Edges stay straight in degrees and run as written (RFC 7946)."""
     if not drawn.crs.equals(_DEGREES, ignore_axis_order=True):
@@ -135,7 +103,7 @@ def _from_geographic(whole: BaseGeometry, drawn: Drawn) -> BaseGeometry:
     west, south, east, north = whole.bounds
     if not (west >= -360 and east <= 360 and south >= -90 and north <= 90):  # also true where they are not finite
         raise drawn.misfit()
-    return _wrap(shapely.make_valid(whole))
+    return wrapped(shapely.make_valid(whole))
 
 
 def _change_datum(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.float64]:
@@ -164,17 +132,17 @@ class _Sheet:
             if whole.boundary.distance(pole) < _POLE_M / self._unit_m:
                 whole = whole.difference(pole.buffer(_POLE_M / self._unit_m))
         parts = []
-        for polygon in _polygons(whole):
+        for polygon in polygons_in(whole):
             holes = [self._inside(ring) for ring in polygon.interiors]
-            parts.append(self._inside(polygon.exterior).difference(_union(holes)))
-        return _union(parts)
+            parts.append(self._inside(polygon.exterior).difference(union_of(holes)))
+        return union_of(parts)
 
     def _inside(self, ring: shapely.LinearRing) -> BaseGeometry:
         """The inside of a ring of the sheet, in EPSG:4326."""
         trace = self._trace(ring)
         turns = round((trace[-1, 0] - trace[0, 0]) / 360)
         if turns == 0:
-            return _wrap(shapely.make_valid(Polygon(trace)))
+            return wrapped(shapely.make_valid(Polygon(trace)))
         inside = [lat for lat, pole in self._poles.items() if Polygon(ring).contains(pole)]
         if abs(turns) > 1 or len(inside) != 1:
             raise self.drawn.misfit()
@@ -182,7 +150,7 @@ class _Sheet:
         # world that is cut out, and leave no seam.
         coast = np.concatenate([trace[:-1] + np.array([360 * turns * turn, 0]) for turn in (-2, -1, 0, 1)])
         corners = [(coast[-1, 0], inside[0]), (coast[0, 0], inside[0])]
-        return _union([shapely.make_valid(Polygon([*coast, *corners])).intersection(_WORLD)])
+        return union_of([shapely.make_valid(Polygon([*coast, *corners])).intersection(WORLD)])
 
     def _trace(self, ring: shapely.LinearRing) -> NDArray[np.float64]:
         """(n, 2) longitudes and latitudes along a ring, in degrees; longitudes continue past ±180."""

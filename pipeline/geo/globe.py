@@ -13,6 +13,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config import TILE_COLUMNS
+from difffusr.pipeline.geo.wrapping import polygons_in, union_of, unrolled, wrapped
 from difffusr.pipeline.ground.errors import CatalogError
 
 
@@ -45,17 +46,17 @@ def tile_epsg(tile: str) -> int:
 
 
 def cut_at_180(geometry: BaseGeometry) -> BaseGeometry:
-    """A polygon that runs over 180° (and so seems wider than half the globe) as a part on either side.
+    """Polygons with edges over 180°, or drawn beyond ±180, as valid parts on either side with longitudes within ±180.
 
-    Longitudes are within ±180. Anything else comes back as it is. The package antimeridian does the same for shapes
-    drawn well; of those that touch 180° or cross themselves, as footprints do, it makes invalid shapes or errors.
+    Every edge goes the short way round, so 179° to −179°, 179° to 181° and 539° to 541° are the same. Other geometries
+    come back as they are. The package antimeridian does the same for shapes drawn well; of those that touch 180° or
+    cross themselves, as footprints do, it makes invalid shapes or errors.
     """
-    west, _, east, _ = geometry.bounds
-    if east - west <= 180 or geometry.geom_type != "Polygon":
+    parts = list(polygons_in(geometry))
+    west, _, east, _ = shapely.bounds(parts).reshape(-1, 4).T
+    if ((west >= -180) & (east <= 180) & (east - west <= 180)).all():
         return geometry
-    unrolled = shapely.make_valid(shapely.transform(geometry, lambda x, y: (x % 360.0, y), interleaved=False))
-    here, beyond = (unrolled.intersection(box(x, -90, x + 180, 90)) for x in (0, 180))
-    return shapely.union(here, shapely.transform(beyond, lambda x, y: (x - 360, y), interleaved=False))
+    return union_of([wrapped(shapely.make_valid(unrolled(polygon))) for polygon in parts])
 
 
 def in_degrees(bounds_m: NDArray[np.float64], epsg: NDArray[np.int32]) -> NDArray[np.object_]:
