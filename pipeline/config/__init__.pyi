@@ -19,3 +19,4 @@ from .values import Integer as Integer
 from .values import Number as Number
 from .values import PathOrUrl as PathOrUrl
 from .values import Text as Text
+from .values import tile_id as tile_id

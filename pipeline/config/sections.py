@@ -131,6 +131,13 @@ class SourceSection(Section):
     max_nodata: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
     max_snow_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
     min_sun_elevation: Number = Field(default=-90.0, ge=-90, le=90, description="a number from -90 to 90 (degrees)")
+    max_left_out: Share | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="a share such as 10% (of the items of area and period that are not understood and so left out; "
+        "more than that stop), or null for 10%, but never fewer than ten items",
+    )
 
 
 class GridSection(Section):

@@ -13,9 +13,8 @@ from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config import RunConfig, SourceSection
 from difffusr.pipeline.geo import area_geometry, tile_footprint
-from difffusr.pipeline.ground.errors import CatalogError
-from difffusr.pipeline.ground.urls import bare_href, is_remote, one_line
-from difffusr.pipeline.scenes.item import (
+from difffusr.pipeline.ground.urls import bare_href, is_remote
+from difffusr.pipeline.scenes.fields import (
     Item,
     cloud_cover_of,
     datetime_of,
@@ -25,6 +24,8 @@ from difffusr.pipeline.scenes.item import (
     sun_elevation_of,
     tile_of,
 )
+from difffusr.pipeline.scenes.left_out import ItemError, LeftOut, shown_name
+from difffusr.pipeline.scenes.level import other_level
 
 
 class _Limit(NamedTuple):
@@ -67,6 +68,9 @@ class Search:
     area: BaseGeometry  # with tiles: generously around them, to narrow a server's search
     seen: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    _known: set[tuple[str, str]] = field(default_factory=set)
+    _odd: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
     def of(cls, config: RunConfig) -> Search:
@@ -103,25 +107,28 @@ class Search:
         return is_remote(self.href)
 
     def unique(self, items: Iterable[tuple[Item, str]]) -> Iterator[tuple[Item, str]]:
-        """Each item once, however many pages or catalogues list it. Raises CatalogError for malformed items."""
-        known: set[tuple[object, object]] = set()
+        """Each item once, however many pages or catalogues list it. One that is left out by `leave_out` comes again if
+        it is listed again: another copy may be whole."""
         for item, base in items:
-            _check_form(item, base)
-            key = (str(item.get("collection")), item["id"])
-            if key not in known:
-                known.add(key)
-                self.seen += 1
+            key = _key_of(item)
+            if key not in self._known:
+                self._known.add(key)
+                self.seen += key not in self._odd
                 yield item, base
 
+    def leave_out(self, item: Item, error: ItemError) -> None:
+        """Count an item with which something is wrong."""
+        key = _key_of(item)
+        self._known.discard(key)
+        if key not in self._odd:
+            self._odd.add(key)
+            self.left_out.add(item.get("id") if isinstance(item, dict) else None, error)
+
     def why_not(self, item: Item) -> str | None:
-        """Why an item is not wanted, None if it is."""
-        properties = item.get("properties") or {}
+        """Why an item is not wanted, None if it is. Raises ItemError where something is wrong with it."""
         collection = item.get("collection")
         if self.collection is not None and collection != self.collection:
-            return f"in collection {collection!r}"
-        level = properties.get("s2:product_type") or properties.get("product:type")
-        if level is not None and str(level) != "S2MSI2A":
-            return f"of type {level}"
+            return f"in collection {shown_name(collection)!r}"
         if not self.start <= datetime_of(item) < self.end:
             return "outside the period"
         if self.tiles is not None:
@@ -129,7 +136,8 @@ class Search:
                 return "of other tiles"
         elif not self.area.intersects(footprint_of(item)):
             return "outside the area"
-        return next((limit.reason for limit in self.limits if limit.passed(item)), None)
+        limit = next((limit.reason for limit in self.limits if limit.passed(item)), None)
+        return limit or other_level(item)
 
     def nothing_found(self) -> str:
         """The message for a search without results: what was searched, and why items were dropped."""
@@ -143,22 +151,13 @@ class Search:
         return (
             f"no scene found: {self.kind} {self.name}, collection {self.collection or 'any'}, period "
             f"{self.start.date()} to {last}, {where}: {self.seen} items seen{': ' if reasons else ''}{reasons}"
+            f"{'; ' + self.left_out.table() if self.left_out.count else ''}"
         )
 
 
-def _check_form(item: Item, base: str) -> None:
-    """Raise CatalogError unless an item has a usable id, and objects where STAC has objects."""
+def _key_of(item: Item) -> tuple[str, str]:
+    """What two copies of an item have in common."""
+    if not isinstance(item, dict):
+        return "", repr(item)
     name = item.get("id")
-    if not isinstance(name, str) or not name:
-        raise CatalogError(f"{bare_href(base)}: an item has no id (found {name!r}); correct it or leave it out")
-    if not name.isprintable() or {"/", "\\"} & set(name) or len(name) > 255:
-        raise CatalogError(
-            f"item {one_line(ascii(name))}: its id holds '/', '\\', a control character or more than 255 characters; "
-            "correct it or leave it out"
-        )
-    for part in ("properties", "assets"):
-        if not isinstance(item.get(part) or {}, dict):
-            raise CatalogError(f"item {name}: its {part} are a {type(item[part]).__name__}, expected an object")
-    for key, asset in (item.get("assets") or {}).items():
-        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-            raise CatalogError(f"item {name}: asset {key}: has no href, or is not an object; correct the item")
+    return repr(item.get("collection")), name if isinstance(name, str) and name else repr(item)

@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import bare_href, bucket_of
+from difffusr.pipeline.scenes.left_out import ItemError
 from difffusr.pipeline.scenes.providers import DnRule, Provider, provider_of
 
 
@@ -31,22 +31,30 @@ def offset_dn(stored: Stored) -> int:
     """What to add to a file's DN to get reflectance × 10 000: 0 or −1000.
 
     ESA adds 1000 to the DN of products from processing baseline 04.00 (25 January 2022) on, and of older acquisitions
-    reprocessed since; baselines from 06.00 on are not known yet. Raises CatalogError where the offset is not certain.
+    reprocessed since. Other baselines (06.00 and later, 99.99 of reprocessing campaigns) say nothing: there a declared
+    offset of −0.1 counts, where the provider's declarations are to be believed. Raises ItemError where the offset is
+    not certain.
     """
-    major = int(stored.baseline[:2])
-    if major < 4:
-        return 0
     rule = _rule(stored, provider_of(stored.href))
-    if major > 5 or rule is None:
-        raise CatalogError(f"{_looked_at(stored)}; {_TODO}")
+    believed = rule is not None and rule.pixels == "as produced" and rule.declared != "ignored"
+    declared = stored.declared is not None and abs(stored.declared + 0.1) <= 1e-6
+    major = int(stored.baseline[:2])
+    if 1 <= major < 4:
+        if believed and declared:
+            raise _unknown(stored, "; products of that baseline have no offset")
+        return 0
+    if major not in (4, 5):
+        if believed and declared:
+            return -1000
+        raise _unknown(stored)
+    if rule is None:
+        raise _unknown(stored)
     if rule.pixels == "by flag":
         if stored.flag is None:
-            raise CatalogError(f"{_looked_at(stored)}; {_TODO}")
+            raise _unknown(stored)
         return 0 if stored.flag else -1000
-    if rule.declared != "ignored" and (
-        rule.declared == "needed" if stored.declared is None else abs(float(stored.declared) + 0.1) > 1e-6
-    ):
-        raise CatalogError(f"{_looked_at(stored)}, expected a raster offset of -0.1; {_TODO}")
+    if (stored.declared is not None or rule.declared == "needed") and believed and not declared:
+        raise _unknown(stored, ", expected a raster offset of -0.1")
     return -1000
 
 
@@ -56,7 +64,9 @@ def by_flag(collection: str, driver: str, href: str) -> bool:
     return rule is not None and rule.pixels == "by flag"
 
 
-_TODO = "take the scene from a collection whose DN are known, or leave it out"
+def _unknown(stored: Stored, why: str = "") -> ItemError:
+    todo = "take the scene from a collection whose DN are known, or leave it out"
+    return ItemError(f"{_looked_at(stored)}{why}; {todo}", "radiometry unknown")
 
 
 def _looked_at(stored: Stored) -> str:

@@ -14,14 +14,8 @@ from difffusr.kernels.bands import BANDS, GSD_M
 from difffusr.pipeline.geo.globe import tile_footprint
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import bare_href
-from difffusr.pipeline.scenes.item import (
-    cloud_cover_of,
-    describe,
-    nodata_of,
-    scene_from_item,
-    snow_cover_of,
-    sun_elevation_of,
-)
+from difffusr.pipeline.scenes.fields import cloud_cover_of, nodata_of, snow_cover_of, sun_elevation_of
+from difffusr.pipeline.scenes.item import describe, scene_from_item
 
 pytestmark = needs_items
 

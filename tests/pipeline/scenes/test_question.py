@@ -76,12 +76,3 @@ def test_nothing_found_says_what_was_searched_and_why_items_were_dropped() -> No
         find_scenes(config({"tiles": ["01CAA"]}, static_catalog=str(ARCHIVE)))
     with pytest.raises(CatalogError, match=r"collection other, .*5 in collection 'sentinel-2-l2a'"):
         find_scenes(config(static_catalog=str(ARCHIVE), collection="other"))
-
-
-def test_level_1c_is_left_out(tmp_path: Path) -> None:
-    one = item(ES)
-    one["properties"]["s2:product_type"] = "S2MSI1C"
-    file = tmp_path / "item.json"
-    file.write_text(json.dumps(one))
-    with pytest.raises(CatalogError, match="1 items seen: 1 of type S2MSI1C"):
-        find_scenes(config(items=str(file)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,21 @@ def offsets(one: dict[str, Any]) -> set[int]:
     return {asset.offset_dn for asset in scene_from_item(one, "/data/item.json").assets.values()}
 
 
-def changed(name: str, *, bucket: tuple[str, str] | None = None, **properties: Any) -> dict[str, Any]:
+def changed(
+    name: str, *, bucket: tuple[str, str] | None = None, declared: float | None = None, **properties: Any
+) -> dict[str, Any]:
     one = item(name)
+    if declared is not None:
+        for asset in one["assets"].values():
+            asset["raster:offset"] = declared
     for key, value in properties.items():
         prefix, _, rest = key.partition("_")
         one["properties"][f"{prefix}:{rest}"] = value
     one["properties"] = {key: value for key, value in one["properties"].items() if value is not None}
+    baseline = properties.get("s2_processing_baseline") or properties.get("processing_version")
+    if baseline:  # the product's name says the same
+        for place, key in ((one, "id"), (one["properties"], "s2:product_uri")):
+            place[key] = re.sub(r"_N\d{4}_", f"_N{baseline.replace('.', '')}_", place.get(key, ""))
     if bucket:
         for asset in one["assets"].values():
             asset["href"] = asset["href"].replace(*bucket)
@@ -140,7 +150,7 @@ MIRROR = ("sentinel-cogs.s3.us-west-2.amazonaws.com", "mirror.example.org")
         (lambda: changed(PC, s2_processing_baseline="03.00"), 0),
         (lambda: changed(PC, s2_processing_baseline="04.00"), -1000),
         (lambda: changed(PC, s2_processing_baseline="05.11"), -1000),
-        (lambda: changed("cdse_v1_S2B_T36NYH", processing_version="02.14"), 0),
+        (lambda: changed("cdse_v1_S2B_T36NYH", declared=0, processing_version="02.14"), 0),
         # Taken from the product's name.
         (lambda: changed("cdse_v1_S2B_T36NYH", processing_version=None), -1000),
         # An old acquisition reprocessed for Collection 1: not the date decides.
@@ -197,5 +207,5 @@ def test_unknown_radiometry_is_an_error_that_names_the_item(one: Callable[[], di
 def test_a_raster_offset_that_contradicts_the_baseline_is_an_error() -> None:
     one = item("cdse_v1_S2C_T55WFR")
     one["assets"]["B04_10m"]["raster:offset"] = 0
-    with pytest.raises(CatalogError, match=r"B04_10m.*raster offset 0, expected a raster offset of -0\.1"):
+    with pytest.raises(CatalogError, match=r"B04_10m.*raster offset 0\.0, expected a raster offset of -0\.1"):
         offsets(one)
