@@ -59,6 +59,7 @@ def plan(
     made = decide(settings) if diff else plan_run(settings)
     told: dict[str, Any] = {"plan": {key: value for key, value in made.manifest.items() if key != "config"}}
     console.print(_plan_table(settings, made))
+    _show_left_out(made)
     if before is not None:
         told["diff"] = _show_difference(before, made)
     if calibration is not None:
@@ -129,6 +130,14 @@ def _plan_on_disk(config: RunConfig) -> StoredPlan:
     if not staging.exists("plan/manifest.json"):
         raise StoreError(f"{staging.url}: there is no plan to compare with; `difffusr plan` without --diff makes it")
     return read_plan(staging)
+
+
+def _show_left_out(made: Plan) -> None:
+    """Show the items that were not understood, by reason."""
+    reasons = made.manifest["items"]["left_out"]
+    rows = [(f"{one['items']:,}", f"{one['reason']}: {', '.join(one['named'])}") for one in reasons]
+    if rows:
+        console.print(table_of("left out by reason", _escaped(rows)))
 
 
 def _show_difference(before: StoredPlan, made: Plan) -> dict[str, Any]:

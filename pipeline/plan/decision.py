@@ -15,7 +15,7 @@ from difffusr.pipeline.plan.files import write_plan
 from difffusr.pipeline.plan.networks import sampling_of, weights_of
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.scenes import Unread, find_scenes
+from difffusr.pipeline.scenes import Unread, search_scenes
 from difffusr.pipeline.storage import staging_of
 
 #: With more scenes than this they are read on Ray instead of on this machine's threads.
@@ -51,7 +51,8 @@ def decide(config: RunConfig) -> Plan:
 
 def _decided(config: RunConfig, unread: Mapping[str, Sequence[Unread]]) -> tuple[Plan, Aside]:
     weights = weights_of(config)
-    scenes = find_scenes(config)
+    found = search_scenes(config)
+    scenes = found.scenes
     before = Aside.read(staging_of(config))
     # Starting Ray takes longer than a few reads.
     with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
@@ -59,4 +60,4 @@ def _decided(config: RunConfig, unread: Mapping[str, Sequence[Unread]]) -> tuple
         aside = aside.with_unread(unread, scenes)
         plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights), aside)
     report(aside, scenes)
-    return replace(plan, manifest={**plan.manifest, "weights": weights}), aside
+    return replace(plan, manifest={**plan.manifest, "weights": weights, "items": found.to_json()}), aside

@@ -7,5 +7,6 @@ from .files import opened as opened
 from .item import Scene as Scene
 from .item import describe as describe
 from .search import find_scenes as find_scenes
+from .search import search_scenes as search_scenes
 from .windows import read_overview as read_overview
 from .windows import read_window as read_window

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stac_items import ARCHIVE, ES, collection_file, config, every_item, item, needs_items
+from stac_items import ARCHIVE, collection_file, config, every_item, item, needs_items
 
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.scenes.search import find_scenes
