@@ -22,9 +22,9 @@ from tenacity import (
     wait_random,
 )
 
-from difffusr.pipeline.geo import LATTICE_M, origin_m
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
+from difffusr.pipeline.scenes.checks import Held, checked
 from difffusr.pipeline.scenes.item import Asset, Scene
 from difffusr.pipeline.scenes.providers import advice, gdal_options, readable
 
@@ -76,31 +76,15 @@ def opened(
         yield held.file
 
 
-class _Held(NamedTuple):
-    """An open file with the metadata that every read needs: rasterio would ask GDAL each time."""
-
-    file: rasterio.DatasetReader
-    left: float
-    top: float
-    height: int
-    width: int
-    nodata: float | None
-
-    @classmethod
-    def of(cls, file: rasterio.DatasetReader) -> _Held:
-        transform = file.transform
-        return cls(file, transform.c, transform.f, file.height, file.width, file.nodata)
-
-
 @contextmanager
-def held_open(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool) -> Iterator[_Held]:
+def held_open(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool) -> Iterator[Held]:
     """See `opened`."""
-    key = _Key(asset.href, asset.driver, scene.epsg, asset.gsd_m, band == "SCL", _stamp(asset.href))
+    key = _Key(asset.href, asset.driver, scene.epsg, asset.gsd_m, asset.scale, band, _stamp(asset.href))
     held = None if afresh else _kept.take(key)
     # Options count when a file is opened, and for reads over a network.
     with rasterio.Env(**_options(asset.href, afresh)) if held is None or is_url(asset.href) else nullcontext():
         if held is None:
-            held = _Held.of(_open(scene, band, asset))
+            held = _open(scene, band, asset)
         try:
             yield held
         except BaseException:
@@ -112,7 +96,7 @@ def held_open(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool
             held.file.close()
 
 
-def _open(scene: Scene, band: str, asset: Asset) -> rasterio.DatasetReader:
+def _open(scene: Scene, band: str, asset: Asset) -> Held:
     try:
         # GDAL would go by content, and a file of another format (VRT) may name files of this machine.
         file = rasterio.open(readable(asset.href), driver=asset.driver)
@@ -121,12 +105,10 @@ def _open(scene: Scene, band: str, asset: Asset) -> rasterio.DatasetReader:
     except (RasterioIOError, CRSError) as error:
         raise _unopened(scene, band, asset, error) from None
     try:
-        _check_position(scene, band, asset, file)
-        _check_content(scene, band, asset, file)
+        return checked(scene, band, asset, file)
     except BaseException:
         file.close()
         raise
-    return file
 
 
 class _Key(NamedTuple):
@@ -136,7 +118,8 @@ class _Key(NamedTuple):
     driver: str
     epsg: int
     gsd_m: float
-    scl: bool
+    scale: float | None
+    band: str
     stamp: tuple[int, ...]
 
 
@@ -157,13 +140,13 @@ class _Kept(threading.local):
     reading. Per thread, as GDAL's handles must not be shared. The least recently used are closed."""
 
     def __init__(self) -> None:
-        self._files: dict[_Key, _Held] = {}
+        self._files: dict[_Key, Held] = {}
 
-    def take(self, key: _Key) -> _Held | None:
+    def take(self, key: _Key) -> Held | None:
         """A kept file, which the caller now owns, or None."""
         return self._files.pop(key, None)
 
-    def put(self, key: _Key, held: _Held) -> None:
+    def put(self, key: _Key, held: Held) -> None:
         """Keep a file, and close those beyond the limit."""
         if (other := self._files.pop(key, None)) is not None:
             other.file.close()
@@ -179,31 +162,6 @@ def _options(href: str, afresh: bool) -> dict[str, str]:
     """GDAL's options for a file. Those set in the environment take precedence."""
     chosen = {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
     return {**chosen, **gdal_options(href), **({"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if afresh else {})}
-
-
-def _check_position(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader) -> None:
-    epsg = file.crs.to_epsg() if file.crs else None
-    if epsg != scene.epsg:
-        found = f"EPSG:{epsg}" if epsg else (one_line(file.crs.to_string()) if file.crs else "none")
-        raise ReadError(
-            f"scene {scene.id}, {band}: {bare_href(asset.href)} has CRS {found}, its item says EPSG:{scene.epsg}; "
-            "correct the item or leave the scene out"
-        )
-    t, step = file.transform, min(asset.gsd_m, LATTICE_M)
-    if (t.a, t.b, t.d, t.e) != (asset.gsd_m, 0, 0, -asset.gsd_m) or t.c % step or (t.f - origin_m(scene.epsg)) % step:
-        raise ReadError(
-            f"scene {scene.id}, {band}: {bare_href(asset.href)} has the transform {tuple(t)[:6]}, expected north-up "
-            f"pixels of {asset.gsd_m} m on the zone's lattice; only products on their native UTM grid can be used"
-        )
-
-
-def _check_content(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader) -> None:
-    allowed = ("uint8", "uint16") if band == "SCL" else ("uint16",)
-    if file.count != 1 or file.dtypes[0] not in allowed:
-        raise ReadError(
-            f"scene {scene.id}, {band}: {bare_href(asset.href)} holds {file.count} band(s) of {file.dtypes[0]}, "
-            f"expected one of {' or '.join(allowed)}; correct the item's href or leave the scene out"
-        )
 
 
 class PassingReadError(ReadError):

@@ -137,10 +137,11 @@ def scene_from_item(
     reader = _FileReader(item, base, remote, baseline_of(item), doubt)
     missing = [band for band in bands if band not in reader.keys]
     if missing:
-        there = list(item.get("assets") or {})
+        there = item.get("assets") or {}
+        names = [shown_name(key) + ("" if _has_href(asset) else " (without href)") for key, asset in there.items()]
         raise MissingBandError(
             f"item {item_id}: no file of {', '.join(missing)} at native resolution among the assets "
-            f"{one_line(', '.join(map(shown_name, there)), 1000) or 'none'}"
+            f"{one_line(', '.join(names), 1000) or 'none'}"
         )
     epsg = _epsg(item, tile, [reader.keys[band] for band in (*bands, "SCL") if band in reader.keys])
     footprint = placed_footprint(item, tile)
@@ -167,6 +168,10 @@ def scene_from_item(
         datastrip=datastrip_of(item),
         nodata=nodata_of(item),
     )
+
+
+def _has_href(asset: object) -> bool:
+    return isinstance(asset, dict) and isinstance(asset.get("href"), str) and bool(asset["href"])
 
 
 def _epsg(item: Item, tile: str, keys: Iterable[str]) -> int:

@@ -14,8 +14,10 @@ from rasterio.windows import Window
 
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo import PixelWindow, origin_m
+from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.pixels import UNMEASURED, Pixels
-from difffusr.pipeline.scenes.files import held_open, opened, patiently, unread
+from difffusr.pipeline.scenes.files import held_open, patiently, unread
+from difffusr.pipeline.scenes.hints import NATIVE_M
 from difffusr.pipeline.scenes.item import Asset, Scene
 
 
@@ -40,10 +42,13 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
 
 def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afresh: bool) -> NDArray[np.uint16]:
     left, _, _, top = window.bounds_m(scene.epsg)
-    height, width = (round(side * TARGET_GSD_M / asset.gsd_m) for side in (window.height, window.width))
+    gsd = NATIVE_M[band]
+    height, width = (round(side * TARGET_GSD_M / gsd) for side in (window.height, window.width))
     with held_open(scene, band, asset, afresh=afresh, keep=True) as held:
-        col = round((left - held.left) / asset.gsd_m)
-        row = round((held.top - top) / asset.gsd_m)
+        if held.gsd_m != gsd:
+            raise ReadError(f"{held.what} has pixels of {held.gsd_m:g} m, expected {gsd} m; leave the scene out")
+        col = round((left - held.left) / gsd)
+        row = round((held.top - top) / gsd)
         r0, r1 = max(row, 0), min(row + height, held.height)
         c0, c1 = max(col, 0), min(col + width, held.width)
         if r0 >= r1 or c0 >= c1:
@@ -52,9 +57,7 @@ def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afr
             data = held.file.read(1, window=Window(c0, r0, c1 - c0, r1 - r0))
         except (RasterioError, ValueError) as error:
             raise unread(scene, band, asset, error) from None
-    data = data.astype(np.uint16, copy=False)
-    if held.nodata not in (None, 0):
-        data[data == held.nodata] = UNMEASURED
+    data = held.dn(data, UNMEASURED).astype(np.uint16, copy=False)
     if data.shape == (height, width):
         return data
     out: NDArray[np.uint16] = np.full((height, width), UNMEASURED, np.uint16)
@@ -69,7 +72,7 @@ def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, in
     neighbour's pixel, so that no strip of ground is lost.
 
     Returns:
-        (h, w) raw DN of the file's dtype, 0 where it says nodata; then row and column of the first cell, in steps from
+        (h, w) raw DN, uint8 or uint16, 0 where it says nodata; then row and column of the first cell, in steps from
         the zone's origin, rows southwards.
 
     Raises:
@@ -81,16 +84,14 @@ def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, in
 
 
 def _read_overview(scene: Scene, band: str, asset: Asset, step_m: int, afresh: bool) -> tuple[Pixels, int, int]:
-    with opened(scene, band, asset, afresh=afresh) as file:
-        rows = _Axis.of(origin_m(scene.epsg) - file.transform.f, file.height, asset.gsd_m, step_m)
-        cols = _Axis.of(file.transform.c, file.width, asset.gsd_m, step_m)
+    with held_open(scene, band, asset, afresh=afresh, keep=False) as held:
+        rows = _Axis.of(origin_m(scene.epsg) - held.top, held.height, held.gsd_m, step_m)
+        cols = _Axis.of(held.left, held.width, held.gsd_m, step_m)
         try:
-            data = _sample(file, rows, cols)
+            data = _sample(held.file, rows, cols)
         except (RasterioError, ValueError) as error:
             raise unread(scene, band, asset, error) from None
-        if file.nodata not in (None, 0):
-            data[data == file.nodata] = 0
-        return data, rows.first, cols.first
+        return held.dn(data, 0), rows.first, cols.first
 
 
 class _Axis(NamedTuple):
