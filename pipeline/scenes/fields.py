@@ -36,7 +36,7 @@ def check_form(item: Item) -> None:
     """Raise ItemError unless an item has a usable id, and objects where STAC has objects."""
     name = item.get("id")
     if not isinstance(name, str) or not name:
-        raise ItemError(f"an item has no id (found {shown_name(name)}); correct it or leave it out", "without id")
+        raise ItemError(f"an item has no id (found {name!r:.60}); correct it or leave it out", "without id")
     if not name.isprintable() or {"/", "\\"} & set(name) or len(name) > 255:
         raise ItemError(
             f"item {one_line(ascii(name), 100)}: its id holds '/', '\\', a control character or more than 255 "

@@ -67,7 +67,7 @@ def driver_of(asset: object) -> Literal["GTiff", "JP2OpenJPEG"] | None:
         return "JP2OpenJPEG"
     if media.startswith(("image/tiff", "image/vnd.stac.geotiff")):
         return "GTiff"
-    end = "" if media else urlsplit(asset["href"]).path.lower().rpartition(".")[2]
+    end = "" if media else _path(asset["href"]).lower().rpartition(".")[2]
     return "JP2OpenJPEG" if end == "jp2" else "GTiff" if end in ("tif", "tiff") else None
 
 
@@ -75,8 +75,16 @@ def _named_m(key: str, href: str) -> int | None:
     """Metres of a pixel by an asset's key or the name of its file."""
     if (gsd := _parts(key)[1]) is not None:
         return gsd
-    found = _IN_FILE_NAME.search(urlsplit(href).path)
+    found = _IN_FILE_NAME.search(_path(href))
     return int(found[1]) if found else None
+
+
+def _path(href: str) -> str:
+    """The path of an address, "" where it is none."""
+    try:
+        return urlsplit(href).path
+    except ValueError:
+        return ""
 
 
 @lru_cache(maxsize=1024)  # catalogues of many thousand items use few keys

@@ -39,7 +39,7 @@ class MissingBandError(ItemError):
 
 def shown_name(value: object) -> str:
     """An item's id, or whatever stands in its place, as it may be shown."""
-    text = value if isinstance(value, str) else repr(value)[:200]
+    text = value if isinstance(value, str) else "" if value is None else repr(value)[:200]
     return one_line(text if text.isprintable() else ascii(text), 100) or "without id"
 
 
@@ -92,7 +92,10 @@ class LeftOut:
         ]
 
     def warn(self) -> None:
-        """Log each reason once."""
+        """Log each reason once, after all of them in short where there are several."""
+        if len(self.reasons) > 1:
+            told = ", ".join(f"{reason.count} {name}" for name, reason in self.ordered())
+            log.warning("%d items are left out by reason: %s", self.count, told)
         for name, reason in self.ordered():
             if reason.count == 1:
                 log.warning("left out: %s", reason.first)

@@ -131,8 +131,9 @@ class Search:
             return f"in collection {shown_name(collection)!r}"
         if not self.start <= datetime_of(item) < self.end:
             return "outside the period"
+        tile = tile_of(item)
         if self.tiles is not None:
-            if tile_of(item) not in self.tiles:
+            if tile not in self.tiles:
                 return "of other tiles"
         elif not self.area.intersects(footprint_of(item)):
             return "outside the area"

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from beside import SHARED
 
+from difffusr.kernels.bands import GSD_M
 from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.geo.globe import tile_epsg, tile_footprint
+from difffusr.pipeline.geo.zones import to_zone
 
 ITEMS = SHARED / "data" / "stac_items"
 ARCHIVE = SHARED / "data" / "archive"
@@ -55,3 +58,55 @@ def collection_file(folder: Path, items: list[dict[str, Any]]) -> str:
     file = folder / "items.json"
     file.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     return str(file)
+
+
+#: Asset keys of Earth Search, by band.
+KEYS = {
+    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge1", "B06": "rededge2",
+    "B07": "rededge3", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22",
+}  # fmt: skip
+
+
+def made_item(day: int = 1, tile: str = "32TNT", baseline: str = "05.09", **properties: Any) -> dict[str, Any]:
+    """An item as Earth Search has it, of a day in June 2023; its files do not exist."""
+    item_id = f"S2A_{tile}_202306{day:02d}_0_L2A"
+    west, south, east, north = tile_footprint(tile).bounds
+    zone = tile_epsg(tile)
+    left, _, _, top = to_zone(tile_footprint(tile), zone).bounds
+    corner = [round(left) + 60, round(top) - 60]
+
+    def asset(name: str, gsd: int) -> dict[str, Any]:
+        return {
+            "href": f"/data/{item_id}/{name}.tif",
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "gsd": gsd,
+            "proj:transform": [gsd, 0, corner[0], 0, -gsd, corner[1]],
+            "proj:shape": [109_800 // gsd] * 2,
+        }
+
+    time = f"202306{day:02d}T102031"
+    said = {
+        "datetime": f"2023-06-{day:02d}T10:20:31Z",
+        "eo:cloud_cover": 10.0,
+        "grid:code": f"MGRS-{tile}",
+        "proj:code": f"EPSG:{zone}",
+        "s2:processing_baseline": baseline,
+        "s2:product_uri": f"S2A_MSIL2A_{time}_N{baseline.replace('.', '')}_R065_T{tile}_{time}.SAFE",
+        "earthsearch:boa_offset_applied": True,
+        **properties,
+    }
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": item_id,
+        "collection": "sentinel-2-l2a",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {key: value for key, value in said.items() if value is not DROP},
+        "assets": {**{key: asset(band, GSD_M[band]) for band, key in KEYS.items()}, "scl": asset("SCL", 20)},
+        "links": [],
+    }
+
+
+#: A property of `made_item` that is to be absent.
+DROP = object()
