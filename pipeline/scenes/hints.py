@@ -22,8 +22,8 @@ from difffusr.pipeline.scenes.providers import asset_names
 #: Metres of a pixel of each band's native file.
 NATIVE_M = {**GSD_M, "SCL": 20}
 
-#: Side of a tile's square.
-_TILE_M = 109_800.0
+#: Side of a tile's square, and the largest pixels of an overview of one.
+_TILE_M, _COARSEST_M = 109_800.0, 1000.0
 
 Transform = tuple[float, float, float, float, float, float]
 
@@ -158,7 +158,7 @@ def place_of(asset: Mapping[str, Any], native_m: float, ground: tuple[float, flo
         return Place(native_m, None, None, bad)
     gsd = transform[0]
     sides = [side * gsd for side in size or ()]
-    whole = bool(sides) and all(abs(side - _TILE_M) <= 2 * gsd for side in sides)
+    whole = bool(sides) and gsd <= _COARSEST_M and all(abs(side - _TILE_M) <= 2 * gsd for side in sides)
     plausible = (gsd == native_m or whole) and all(side <= _TILE_M + 2 * gsd for side in sides)
     if not plausible or not _near(transform, ground):
         return Place(native_m, None, None, True)

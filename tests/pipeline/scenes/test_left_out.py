@@ -38,6 +38,11 @@ def searched(folder: Path, items: list[Any], **source: Any) -> Found:
     return search_scenes(config(items=collection_file(folder, items), **source))
 
 
+def no_such_zone(item: dict[str, Any]) -> None:
+    item["id"] = "x_L2A"
+    item["properties"]["grid:code"] = "MGRS-61TNT"
+
+
 NAN = math.nan
 NO_FOOTPRINT, ELSEWHERE = "without a footprint", "with a footprint outside its tile"
 
@@ -97,7 +102,7 @@ ODD: list[tuple[str, Change, str]] = [
     ("another zone's CRS", props(proj__code="EPSG:32633"), "with a CRS that is not its tile's"),
     ("a band in another CRS", red(proj__epsg=3857), "with a CRS that is not its tile's"),
     ("a list as CRS", red(proj__code=[32632]), "with a CRS that is not its tile's"),
-    ("a zone that is none", lambda item: item.update(id="x", properties={**item["properties"], "grid:code": "MGRS-61TNT"}), "without an MGRS tile"),
+    ("a zone that is none", no_such_zone, "without an MGRS tile"),
     ("two tiles", props(s2__mgrs_tile="33TWN"), "with contradicting tiles"),
     ("a slash in the id", top(id="S2A/32TNT"), "with an id that cannot be a name"),
     ("an id over two lines", top(id="S2A\n32TNT"), "with an id that cannot be a name"),
