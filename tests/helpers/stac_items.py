@@ -73,7 +73,7 @@ def made_item(day: int = 1, tile: str = "32TNT", baseline: str = "05.09", **prop
     west, south, east, north = tile_footprint(tile).bounds
     zone = tile_epsg(tile)
     left, _, _, top = to_zone(tile_footprint(tile), zone).bounds
-    corner = [round(left) + 60, round(top) - 60]
+    corner = [round(left) + 60, 20 * round(top / 20) - 60]
 
     def asset(name: str, gsd: int) -> dict[str, Any]:
         return {
