@@ -213,13 +213,19 @@ def baseline_of(item: Item) -> str:
             "product name with N…; add it to the item or leave the item out",
             "of unknown baseline",
         )
-    if len({value >= "04.00" for value in stated.values() if "01" <= value[:2] <= "05"}) > 1:
+    eras = [_era(value) for value in stated.values()]
+    if {"old", "new"} <= set(eras) or (eras[0] == "unknown" and "old" in eras):
         told = ", ".join(f"{key} {value}" for key, value in stated.items())
         raise ItemError(
             f"item {name_of(item)}: its processing baselines contradict each other: {told}; correct it",
             "with contradicting baselines",
         )
     return next(iter(stated.values()))
+
+
+def _era(baseline: str) -> str:
+    """Whether products of a baseline are of before or after DN got their offset; "unknown" for others."""
+    return "unknown" if not "01" <= baseline[:2] <= "05" else "new" if baseline >= "04.00" else "old"
 
 
 def _provider(hrefs: Iterable[str]) -> str:

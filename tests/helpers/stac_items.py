@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from beside import SHARED
+from shapely.geometry import mapping
 
 from difffusr.kernels.bands import GSD_M
 from difffusr.pipeline.config.sections import RunConfig
@@ -70,7 +71,6 @@ KEYS = {
 def made_item(day: int = 1, tile: str = "32TNT", baseline: str = "05.09", **properties: Any) -> dict[str, Any]:
     """An item as Earth Search has it, of a day in June 2023; its files do not exist."""
     item_id = f"S2A_{tile}_202306{day:02d}_0_L2A"
-    west, south, east, north = tile_footprint(tile).bounds
     zone = tile_epsg(tile)
     left, _, _, top = to_zone(tile_footprint(tile), zone).bounds
     corner = [round(left) + 60, 20 * round(top / 20) - 60]
@@ -95,13 +95,12 @@ def made_item(day: int = 1, tile: str = "32TNT", baseline: str = "05.09", **prop
         "earthsearch:boa_offset_applied": True,
         **properties,
     }
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "id": item_id,
         "collection": "sentinel-2-l2a",
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "geometry": json.loads(json.dumps(mapping(tile_footprint(tile)))),
         "properties": {key: value for key, value in said.items() if value is not DROP},
         "assets": {**{key: asset(band, GSD_M[band]) for band, key in KEYS.items()}, "scl": asset("SCL", 20)},
         "links": [],
