@@ -12,6 +12,7 @@ import rasterio
 from small_rasters import SQUARE, scene_of
 
 from difffusr.pipeline.ground.errors import ReadError
+from difffusr.pipeline.ground.pixels import UNMEASURED
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.windows import read_overview, read_window
 
@@ -39,11 +40,11 @@ def scene_with(path: Path, **asset: Any) -> Scene:
 
 
 def values(scene: Scene) -> tuple[int, int]:
-    """The first pixel and another, read as a window and from afar."""
+    """The first pixel and another, read as a window and from afar, where no data is 0."""
     window = read_window(scene, "B04", SQUARE)
     afar, _, _ = read_overview(scene, "B04", 60)
     assert window.dtype == afar.dtype == np.uint16
-    assert int(afar[5, 5]) == int(window[30, 30])
+    assert int(afar[5, 5]) == int(window[30, 30]) % UNMEASURED
     return int(window[0, 0]), int(window[30, 30])
 
 
@@ -53,14 +54,14 @@ def values(scene: Scene) -> tuple[int, int]:
         ("uint16", 3000, None, 0, None, 3000),
         ("uint16", 32767, 0.0001, 0, None, 32767),
         ("int16", 3000, None, None, None, 3000),
-        ("int16", -9999, None, -9999, None, 0),
+        ("int16", -9999, None, -9999, None, UNMEASURED),
         ("int32", 40000, None, None, None, 40000),
-        ("uint32", 65535, None, 0, None, 65535),
+        ("uint32", 65534, None, 0, None, 65534),
         ("float32", 3000.0, 0.0001, None, None, 3000),
         ("float32", 3000.0, None, None, 0.0001, 3000),
         ("float64", 12.0, 0.0001, None, 0.0001, 12),
-        ("float32", float("nan"), 0.0001, float("nan"), None, 0),
-        ("float32", -1.0, 0.0001, -1, None, 0),
+        ("float32", float("nan"), 0.0001, float("nan"), None, UNMEASURED),
+        ("float32", -1.0, 0.0001, -1, None, UNMEASURED),
     ],
 )
 def test_dn_are_read_from_any_type_that_holds_them(
