@@ -3,7 +3,7 @@ item."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -44,7 +44,7 @@ class Held(NamedTuple):
         DN: negative, above 65535, not a whole number.
         """
         plain = values.dtype.name in _PLAIN
-        numbers = values if plain else values.astype(np.float64)
+        numbers: NDArray[Any] = values if plain else values.astype(np.float64)
         if self.nodata in (None, 0):
             missing = None
         else:
