@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import geopandas as gpd
@@ -88,3 +89,23 @@ def test_a_budget_without_a_calibration_is_refused(command, configure):
     ended = command("run", configure("poor", budget=10))
     assert ended.code == 2
     assert "budget: found 10.0, expected null, or costs.calibration as well" in " ".join(ended.err.split())
+
+
+def test_what_is_left_out_is_shown_by_reason(command, configure):
+    path = configure("odd")
+    catalog = Path(load_config(path).source.static_catalog)
+    item = next(catalog.parent.glob("items/*/*.json"))
+    folder = path.parent / "archive"
+    shutil.copytree(catalog.parent, folder)
+    document = json.loads(item.read_text())
+    document["properties"]["s2:processing_baseline"] = "99.33"
+    document["properties"].pop("s2:product_uri", None)
+    (folder / item.relative_to(catalog.parent)).write_text(json.dumps(document))
+    path = configure("odd", source={"static_catalog": str(folder / catalog.name)})
+    ended = command("plan", path, "--json", path.parent / "told.json")
+    assert ended.code == 0
+    assert "left out by reason" in ended.out
+    assert "radiometry unknown" in ended.out
+    (reason,) = json.loads((path.parent / "told.json").read_text())["plan"]["items"]["left_out"]
+    assert (reason["reason"], reason["items"], reason["named"]) == ("radiometry unknown", 1, [document["id"]])
+    assert "baseline 99.33" in reason["first"]
