@@ -16,12 +16,13 @@ from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)", re.DOTALL)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*:")
 _WINDOWS = re.compile(r"[A-Za-z]:|\\\\")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 #: Characters that stay as they are in a URL of the web: those it is made of, and the codes of others.
 _OF_URLS = "!#$%&'()*+,/:;=?@[]~"
+_NOT_OF_URLS = re.compile(rf"[^\w.{re.escape(_OF_URLS)}-]|%(?![0-9A-Fa-f]{{2}})", re.ASCII)
 
 
 def located(text: str, base: str) -> str:
@@ -84,6 +85,8 @@ def _of_url(scheme: str, rest: str) -> str:
         usable = False
     if not usable:
         raise ValueError(f"has no valid host and port after {scheme}://; correct it")
+    if _NOT_OF_URLS.search(url) is None:
+        return url
     coded = quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", url[len(scheme) + 3 + len(parts.netloc) :]), safe=_OF_URLS)
     return f"{scheme}://{parts.netloc}{coded}"
 
@@ -120,10 +123,11 @@ def is_loopback(url: str) -> bool:
 
 def path_in(href: str) -> str:
     """The path of a URL without query and fragment; a path, and a key in a bucket, as it is."""
-    match = _URL.fullmatch(href)
-    if match is None:
+    if not is_url(href):
         return href
-    return "/" + match[2].partition("/")[2] if match[1].lower() in OBJECT_STORES else urlsplit(href).path
+    parts = _parts(href)
+    whole = parts.scheme in OBJECT_STORES and "=" not in parts.query
+    return urlunsplit(parts._replace(scheme="", netloc="")) if whole else parts.path
 
 
 @lru_cache(maxsize=4096)  # asked several times for every file
@@ -148,7 +152,7 @@ def bare_href(href: str) -> str:
     """
     if not is_url(href):
         return href
-    parts = urlsplit(href)
+    parts = _parts(href)
     return _without_query(parts, parts.netloc.rpartition("@")[2])
 
 
@@ -157,7 +161,7 @@ def shown_url(url: str) -> str:
     it is not a login, such as the container in abfs://container@account. A login has a password, or is of http(s)."""
     if not is_url(url):
         return url
-    parts = urlsplit(url)
+    parts = _parts(url)
     login = parts.password or parts.scheme in ("http", "https")
     return _without_query(parts, parts.netloc.rpartition("@")[2] if login else parts.netloc)
 
@@ -167,6 +171,14 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_secrets(item) for key, item in value.items()}
     return shown_url(value) if isinstance(value, str) else value
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL, or of what should be one."""
+    try:
+        return urlsplit(url)
+    except ValueError:  # a bracket in the host
+        return urlsplit(re.sub(r"[][]", "", url))
 
 
 def _without_query(parts: SplitResult, place: str) -> str:

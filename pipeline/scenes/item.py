@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import shapely
 from shapely.errors import ShapelyError
@@ -21,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from difffusr.kernels.bands import BANDS, GSD_M
 from difffusr.pipeline.geo import cut_at_180, tile_epsg
 from difffusr.pipeline.ground.errors import CatalogError
-from difffusr.pipeline.ground.urls import one_line
+from difffusr.pipeline.ground.urls import one_line, path_in
 from difffusr.pipeline.scenes.providers import asset_names, offset_flags, provider_name, resolve
 from difffusr.pipeline.scenes.radiometry import Stored, offset_dn
 
@@ -320,7 +319,7 @@ def _driver(asset: Mapping[str, Any]) -> Literal["GTiff", "JP2OpenJPEG"] | None:
         return "JP2OpenJPEG"
     if media.startswith(("image/tiff", "image/vnd.stac.geotiff")):
         return "GTiff"
-    end = "" if media else urlsplit(str(asset.get("href") or "")).path.lower().rpartition(".")[2]
+    end = "" if media else path_in(str(asset.get("href") or "")).lower().rpartition(".")[2]
     return "JP2OpenJPEG" if end == "jp2" else "GTiff" if end in ("tif", "tiff") else None
 
 
