@@ -121,6 +121,11 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def host_of(url: str) -> str:
+    """The host, and port if given, of a URL; the whole text where it has none."""
+    return _parts(url).netloc.rpartition("@")[2] or bare_href(url)
+
+
 def path_in(href: str) -> str:
     """The path of a URL without query and fragment; a path, and a key in a bucket, as it is."""
     if not is_url(href):
