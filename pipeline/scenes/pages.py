@@ -108,12 +108,13 @@ def pages_of(reader: PatientIO, first: PageRequest, name: str) -> Iterator[list[
     asked: set[str] = set()
     known: set[str] = set()
     request: PageRequest | None = first
-    limit, empty = first.limit, 0
+    limit, shrunk, empty = first.limit, False, 0
     while request is not None:
-        if limit is not None and request.limit != limit and (request.limit or limit) > limit:
+        if shrunk and limit and (request.limit is None or request.limit > limit):
             request = request.limited(limit)
         asked.add(request.same_as())
         page, got = _page(reader, request, limit, name)
+        shrunk = shrunk or got is not request
         if got is not request and request.numbered:
             first, limit = first.limited(got.limit or 1), got.limit
             asked, known, request = set(), set(), first
