@@ -53,8 +53,8 @@ class PageRequest:
     def limit(self) -> int | None:
         """How many items it asks for, None where it does not say."""
         found = _LIMIT.search(self.href)
-        stated = self.body.get("limit") if self.method == "POST" else found and found[0]
-        return int(stated) if isinstance(stated, int) or str(stated or "").isdecimal() else None
+        stated = str(self.body.get("limit")) if self.method == "POST" else found[0] if found else ""
+        return int(stated) if stated.isdecimal() else None
 
     @property
     def numbered(self) -> bool:

@@ -123,8 +123,9 @@ class PatientIO(StacApiIO):
 
             def enough(state: RetryCallState) -> bool:
                 error = state.outcome.exception() if state.outcome else None
-                shrink = may_shrink and isinstance(error, RequestFailedError) and error.too_much
-                tries = 2 if shrink and error.status_code else 1 if shrink else _ATTEMPTS
+                tries = _ATTEMPTS
+                if may_shrink and isinstance(error, RequestFailedError) and error.too_much:
+                    tries = 2 if error.status_code else 1
                 return state.attempt_number >= tries or stop_before_delay(_PATIENCE_S)(state)
 
             attempts = Retrying(
@@ -199,21 +200,21 @@ class PatientIO(StacApiIO):
         if first(urllib3.exceptions.NameResolutionError, socket.gaierror):
             found = first(socket.gaierror)
             return RequestFailedError(f"Failed to resolve {host}{_in_brackets(getattr(found, 'strerror', ''))}", host)
-        if first(requests.exceptions.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
+        if first(ConnectionRefusedError):
+            return RequestFailedError(f"{host}: Connection refused", host)
+        if first(requests.exceptions.ConnectTimeout):
             return RequestFailedError(f"{host}: Connection timed out after {_CONNECT_S:g} s", host)
         if first(requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
             why = f"{host}: Read timed out, no byte for {self._silence_s:g} s"
             return RequestFailedError(why, host, too_much=True)
         if tls := first(ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError):
-            said = re.sub(r"\[SSL[^]]*\] ?| ?\(_ssl\.c:\d+\)", "", str(tls))
+            said = re.sub(r"\[SSL[^]]*\] ?| ?\(_ssl\.c:\d+\)", "", str(first(ssl.SSLError) or tls))
             lasting = isinstance(first(ssl.SSLError), ssl.SSLCertVerificationError)
             return RequestFailedError(f"{host}: no secure connection: {one_line(said)}", host, passing=not lasting)
         if first(requests.exceptions.ProxyError):
             return RequestFailedError(f"{host}: the proxy is no help: {_said(causes[-1])}", host)
         if first(http.client.IncompleteRead, urllib3.exceptions.IncompleteRead, urllib3.exceptions.DecodeError):
             return RequestFailedError(f"{host}: the answer breaks off (IncompleteRead)", host, too_much=True)
-        if first(ConnectionRefusedError):
-            return RequestFailedError(f"{host}: Connection refused", host)
         if first(http.client.HTTPException, ConnectionError):
             return RequestFailedError(f"{host}: Connection aborted, {_said(causes[-1])}", host, too_much=True)
         lasting = isinstance(error, ValueError)  # no valid URL
