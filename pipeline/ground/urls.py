@@ -187,9 +187,9 @@ def _parts(url: str) -> SplitResult:
 
 
 def _without_query(parts: SplitResult, place: str) -> str:
-    if parts.scheme in OBJECT_STORES and "=" not in parts.query:
-        return urlunsplit(parts._replace(netloc=place))
-    return urlunsplit((parts.scheme, place, parts.path, "", ""))
+    whole = parts.scheme in OBJECT_STORES and "=" not in parts.query
+    path = urlunsplit(parts._replace(scheme="", netloc="")) if whole else parts.path
+    return f"{parts.scheme}://{place}{path}"
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
