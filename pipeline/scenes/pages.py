@@ -15,7 +15,7 @@ import requests
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import host_of, is_loopback, located, one_line
 from difffusr.pipeline.scenes.item import Item
-from difffusr.pipeline.scenes.requests import PatientIO, RequestFailedError
+from difffusr.pipeline.scenes.requests import PatientIO, RequestFailedError, Waiting
 
 log = logging.getLogger("difffusr.catalog")
 
@@ -152,17 +152,25 @@ def _say_end(name: str, page: Mapping[str, Any], known: set[str], why: str) -> N
 def _page(reader: PatientIO, request: PageRequest, limit: int | None, name: str) -> tuple[dict[str, Any], PageRequest]:
     """A page, and the request that it answers: the given one, or one for fewer items."""
     began = time.monotonic()
-    while True:
-        limit = request.limit or limit or 1
-        try:
-            data = reader.ask(request.href, request.method, request.headers, request.body or None, may_shrink=limit > 1)
-            return _content(data, request), request
-        except RequestFailedError as error:
-            if limit <= 1 or not error.too_much or time.monotonic() - began > _PAGE_PATIENCE_S:
-                raise
-            limit //= 2
-            log.info("%s: no page of %d items (%s): asked for %d", name, 2 * limit, one_line(error), limit)
-            request = request.limited(limit)
+    with Waiting() as waiting:
+        while True:
+            limit = request.limit or limit or 1
+            try:
+                data = reader.ask(
+                    request.href,
+                    request.method,
+                    request.headers,
+                    request.body or None,
+                    may_shrink=limit > 1,
+                    waiting=waiting,
+                )
+                return _content(data, request), request
+            except RequestFailedError as error:
+                if limit <= 1 or not error.too_much or time.monotonic() - began > _PAGE_PATIENCE_S:
+                    raise
+                limit //= 2
+                log.info("%s: no page of %d items (%s): asked for %d", name, 2 * limit, one_line(error), limit)
+                request = request.limited(limit)
 
 
 def _content(data: bytes, request: PageRequest) -> dict[str, Any]:

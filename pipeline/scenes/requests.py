@@ -16,6 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -108,18 +109,20 @@ class PatientIO(StacApiIO):
         parameters: Mapping[str, Any] | None = None,
         *,
         may_shrink: bool = False,
+        waiting: Waiting | None = None,
     ) -> bytes:
         """The body of an answer.
 
         Args:
             parameters: the query of a GET, the JSON of a POST.
             may_shrink: whether the caller can ask for less: then what may be too much is given up sooner.
+            waiting: of the caller, who asks several times for one thing.
 
         Raises:
             RequestFailedError: there is none, after several tries where that may help.
         """
         content = {"json": parameters} if method == "POST" else {"params": parameters}
-        with _Waiting(host_of(href)) as waiting:
+        with nullcontext(waiting) if waiting else Waiting() as told:
 
             def enough(state: RetryCallState) -> bool:
                 error = state.outcome.exception() if state.outcome else None
@@ -132,13 +135,13 @@ class PatientIO(StacApiIO):
                 retry=retry_if_exception(lambda error: isinstance(error, RequestFailedError) and error.passing),
                 stop=enough,
                 wait=_pause,
-                before_sleep=waiting.paused,
+                before_sleep=told.paused,
                 reraise=True,
             )
-            return attempts(self._once, method, href, headers or {}, content, waiting)
+            return attempts(self._once, method, href, headers or {}, content, told)
 
     def _once(
-        self, method: str, href: str, headers: Mapping[str, str], content: dict[str, Any], waiting: _Waiting
+        self, method: str, href: str, headers: Mapping[str, str], content: dict[str, Any], waiting: Waiting
     ) -> bytes:
         """One try, through redirects."""
         for _ in range(_REDIRECTS + 1):
@@ -164,7 +167,7 @@ class PatientIO(StacApiIO):
             f"{host_of(href)} redirects more than {_REDIRECTS} times", host_of(href), passing=False
         )
 
-    def _body(self, response: Response, waiting: _Waiting) -> bytes:
+    def _body(self, response: Response, waiting: Waiting) -> bytes:
         """The body of an answer; an error for a status that is one."""
         host, status = host_of(str(response.url)), response.status_code
         began, parts, size = time.monotonic(), [], 0
@@ -225,11 +228,11 @@ class PatientIO(StacApiIO):
 _NO_ANSWER = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError)
 
 
-class _Waiting:
-    """What is waited for, said as a warning once it has taken long."""
+class Waiting:
+    """What is waited for while the block lasts; said as a warning once it has taken long."""
 
-    def __init__(self, host: str) -> None:
-        self.host, self.why = host, "no answer yet"
+    def __init__(self) -> None:
+        self.host, self.why = "", "no answer yet"
         self._timer = threading.Timer(_SAY_AFTER_S, self._say)
         self._timer.daemon = True
 
@@ -248,7 +251,7 @@ class _Waiting:
 
     def _say(self) -> None:
         log.warning(
-            "waiting for %s for %.0f s (%s); it is given up when no try helps for %.0f s",
+            "waiting for %s for %.0f s (%s); a request is given up after about %.0f s",
             self.host,
             _SAY_AFTER_S,
             self.why,

@@ -150,6 +150,20 @@ def test_a_server_that_fails_at_every_size_is_one_line_soon() -> None:
     assert "127.0.0.1" in str(caught.value)
 
 
+def test_waiting_for_smaller_and_smaller_pages_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(requests, "_SAY_AFTER_S", 0.15)
+    monkeypatch.setattr(requests, "_FIRST_PAUSE_S", 0.05)
+    server = Over(20, FAILURES["502"], by_token)
+    with paged_api(server) as api, caplog.at_level(logging.WARNING, "difffusr.catalog"):
+        server.url = api.url
+        assert found_by(api) == EVERY
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(f"waiting for {api.url.removeprefix('http://')} for ")
+    assert "HTTP 502" in said or "no answer yet" in said
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 429])
 def test_what_smaller_pages_do_not_mend_is_not_asked_for_in_halves(status: int) -> None:
     with paged_api(lambda _: Answer(b"", status)) as api, pytest.raises(CatalogError, match=f"HTTP {status}"):

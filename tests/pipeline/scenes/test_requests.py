@@ -23,7 +23,7 @@ from pystac_client.exceptions import APIError
 from stac_server import free_port
 
 from difffusr.pipeline.scenes import requests
-from difffusr.pipeline.scenes.requests import PatientIO, RequestFailedError, _Waiting, pause_asked_for
+from difffusr.pipeline.scenes.requests import PatientIO, RequestFailedError, Waiting, pause_asked_for
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +141,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for_within_reason(
 def test_only_busy_servers_are_waited_upon(served: BadServer, status: int, waits: bool) -> None:
     served.misbehave("/a.json", Fault("status", status, retry_after=3))
     with pytest.raises(RequestFailedError) as caught:
-        PatientIO(1.0)._once("GET", f"{served.url}/a.json", {}, {}, _Waiting("host"))
+        PatientIO(1.0)._once("GET", f"{served.url}/a.json", {}, {}, Waiting())
     assert caught.value.pause_s == (3 if waits else 0)
 
 
@@ -262,6 +262,28 @@ def test_what_comes_soon_is_not_talked_about(served: BadServer, caplog: pytest.L
     with caplog.at_level(logging.INFO, "difffusr.catalog"):
         PatientIO(1.0).fetch(f"{served.url}/a.json")
     assert not caplog.records
+
+
+def test_documents_of_one_server_share_a_connection(tmp_path: Path) -> None:
+    met = set()
+
+    class Counting(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            met.add(self.client_address)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with serving(Counting) as host:
+        reader = PatientIO(1.0)
+        assert {reader.fetch(f"http://{host}/{k}.json") for k in range(5)} == {b"{}"}
+    assert len(met) == 1
 
 
 def test_an_answer_that_trickles_is_given_up(served: BadServer, monkeypatch: pytest.MonkeyPatch) -> None:
