@@ -122,7 +122,8 @@ def pages_of(reader: PatientIO, first: PageRequest, name: str) -> Iterator[list[
         request, limit = got, got.limit or limit
         asked.add(request.same_as())
         items = page["features"]
-        new = {repr((item.get("collection"), item.get("id"))) for item in items if isinstance(item, dict)} - known
+        names = ((one.get("collection"), one.get("id")) if isinstance(one, dict) else one for one in items)
+        new = {repr(name) for name in names} - known
         known |= new
         some = bool(items)
         empty = 0 if some else empty + 1

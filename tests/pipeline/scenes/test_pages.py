@@ -30,11 +30,14 @@ def items(first: int, end: int) -> list[dict[str, Any]]:
     return [{"type": "Feature", "id": f"i{k}", "collection": "c"} for k in range(first, min(end, MANY))]
 
 
+def search_of(api: PagedApi) -> Search:
+    day = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
+    return Search("stac_api", api.url, None, day, day, (), 100.0, None, box(10, 46, 11, 47))
+
+
 def found_by(api: PagedApi) -> list[str]:
     """The ids that a search gives, each once."""
-    day = dt.datetime(2023, 6, 1, tzinfo=dt.UTC)
-    search = Search("stac_api", api.url, None, day, day, (), 100.0, None, box(10, 46, 11, 47))
-    return list(dict.fromkeys(item["id"] for item, _ in items_of(search)))
+    return list(dict.fromkeys(item["id"] for item, _ in items_of(search_of(api))))
 
 
 EVERY = [f"i{k}" for k in range(MANY)]
@@ -257,7 +260,9 @@ def test_a_server_elsewhere_does_not_lead_into_this_machine() -> None:
 def test_what_is_no_item_on_a_page_is_left_out(features: list[Any]) -> None:
     good = [one for one in features if isinstance(one, dict)]
     with paged_api(lambda _: page_of(list(features))) as api:
-        assert found_by(api) == [one["id"] for one in good]
+        search = search_of(api)
+        assert [one for one, _ in items_of(search)] == good
+    assert sum(search.dropped.values()) == len(features) - len(good)
 
 
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", "utf-16", "utf-32"], ids=str)
