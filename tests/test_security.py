@@ -143,9 +143,6 @@ def test_whatever_a_scene_is_called_its_chips_are_named_by_numbers_and_hashes(tm
 @pytest.mark.parametrize(
     "href",
     [
-        "/etc/passwd",
-        "///etc/passwd",
-        "//other.example/x.tif",
         "file:///etc/passwd",
         "FILE:///etc/passwd",
         "File:///etc/passwd",
@@ -153,8 +150,6 @@ def test_whatever_a_scene_is_called_its_chips_are_named_by_numbers_and_hashes(tm
         "file://localhost/etc/passwd",
         "file:///%65tc/passwd",
         "local:///etc/passwd",
-        "/vsizip//tmp/a.zip/x.tif",
-        "/vsicurl/http://10.0.0.1/x.tif",
         "vrt:///etc/passwd",
         "zip+file:///tmp/a.zip!x.tif",
         "memory://x.tif",
@@ -172,7 +167,19 @@ def test_a_remote_item_names_no_file_of_this_machine(href):
     assert "B04" in one_line(caught.value)
 
 
-@pytest.mark.parametrize("href", ["../../../../etc/passwd", "..\\x.tif", "%2e%2e/%2e%2e/x.tif", "./B04.tif"])
+@pytest.mark.parametrize(
+    "href",
+    [
+        "../../../../etc/passwd",
+        "..\\x.tif",
+        "%2e%2e/%2e%2e/x.tif",
+        "./B04.tif",
+        "/etc/passwd",
+        "///etc/passwd",
+        "/vsizip//tmp/a.zip/x.tif",
+        "/vsicurl/http://10.0.0.1/x.tif",
+    ],
+)
 def test_a_relative_href_of_a_remote_item_stays_on_its_server(href):
     assert resolve(href, "https://archive.example/items/a.json", True, "item").startswith("https://archive.example/")
 
@@ -215,7 +222,8 @@ def test_a_remote_catalogue_does_not_lead_into_this_machine(served, tmp_path, hr
 
 def test_items_of_a_remote_file_name_no_local_rasters(served, tmp_path):
     folder, address = served
-    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item(place="/etc")]}))
+    local = item(place="file:///etc")
+    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [local]}))
     with pytest.raises(CatalogError) as caught:
         find_scenes(searching({"items": f"{address}/items.json"}, tmp_path))
     assert "local file" in one_line(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from difffusr.kernels.sampling import SAMPLERS
-from difffusr.pipeline.ground.urls import is_url
+from difffusr.pipeline.config.section import reason_error
+from difffusr.pipeline.ground.urls import OBJECT_STORES, is_url, located, shown_url
 
 #: What the URL of a store begins with if an Icechunk repository holds the cube.
 ICECHUNK = "icechunk+"
@@ -61,21 +63,25 @@ def _boolean(value: object) -> object:
 
 
 def _resolve(text: str, info: ValidationInfo) -> str:
-    """A plain path made absolute against the config file's folder; a URL unchanged."""
-    if is_url(text):
-        return text
+    """A path, or a file:// URL, made absolute against the config file's folder; another URL in its usual form."""
     folder = (info.context or {}).get("folder", Path.cwd())
-    return str((folder / Path(text).expanduser()).resolve())
+    try:
+        found = located(os.path.expanduser(text), f"{folder}/")
+    except ValueError as error:
+        shown = f"'{shown_url(text)}'" if text.isprintable() else ascii(text)
+        raise reason_error(f"{shown} {error}") from None
+    return found if is_url(found) else str(Path(found).resolve())
 
 
 def _storage_url(text: str, info: ValidationInfo) -> str:
     """A path or a URL that fsspec knows, without credentials and without a slash at its end."""
     if text.startswith(ICECHUNK):
         return ICECHUNK + _storage_url(text.removeprefix(ICECHUNK), info)
+    text = _resolve(text, info)
     if not is_url(text):
-        return _resolve(text, info)
+        return text
     parts = urlsplit(text)
-    if parts.password or parts.query:
+    if parts.password or "=" in parts.query or (parts.query and parts.scheme not in OBJECT_STORES):
         raise PydanticCustomError("secret", "no credentials in a URL: use the environment or store.storage_options")
     from fsspec import available_protocols  # takes longer to import than all the rest of the configuration
 
@@ -85,10 +91,10 @@ def _storage_url(text: str, info: ValidationInfo) -> str:
     return text.rstrip("/")
 
 
-def _http(text: str) -> str:
-    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
+def _http(text: str, info: ValidationInfo) -> str:
+    if not re.match("https?:", text, re.IGNORECASE):
         raise ValueError(text)
-    return text
+    return _resolve(text, info)
 
 
 def _sampler(text: str) -> str:

@@ -88,7 +88,8 @@ def open_repository(storage: Storage, *, create: bool = False) -> icechunk.Repos
         StoreError: it cannot be opened.
     """
     plain = Storage(storage.url.removeprefix(ICECHUNK), storage.options)
-    if not create and not is_url(plain.url.removeprefix("file://")) and not Path(plain.filesystem()[1]).is_dir():
+    here = not is_url(plain.url) or plain.url.startswith("file:")
+    if not create and here and not Path(plain.filesystem()[1]).is_dir():
         return None  # Icechunk would create the folder by checking for it
     place = _place(plain)
     with failures_of(storage):

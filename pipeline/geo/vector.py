@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +39,25 @@ def read_vector_file(area: AreaSection) -> Drawn:
 
 def _read_with_ogr(file: str, area: AreaSection, place: str) -> gpd.GeoDataFrame:
     """The features of a file that GDAL reads (GeoPackage, Shapefile, zipped or not, FlatGeobuf, GeoJSON, …)."""
-    try:
-        kinds = dict(gpd.list_layers(file).itertuples(index=False))
-    except (RuntimeError, OSError) as error:  # pyogrio's errors are RuntimeErrors
-        raise ConfigError(f"{place}: not a vector file that GDAL reads: {one_line(error, None)}") from None
-    return _select(file, _layer(kinds, area, place), area.where, place)
+    with _named_plainly(Path(file)) as plain:
+        try:
+            kinds = dict(gpd.list_layers(plain).itertuples(index=False))
+        except (RuntimeError, OSError) as error:  # pyogrio's errors are RuntimeErrors
+            raise ConfigError(f"{place}: not a vector file that GDAL reads: {one_line(error, None)}") from None
+        return _select(plain, _layer(kinds, area, place), area.where, place)
+
+
+@contextmanager
+def _named_plainly(file: Path) -> Iterator[str]:
+    """A path of a file by which pyogrio finds it and its companions: it takes what stands before a ! for an archive."""
+    if "!" not in str(file):
+        yield str(file)
+        return
+    with tempfile.TemporaryDirectory(prefix="area-") as folder:
+        for one in file.parent.iterdir():
+            if one.name.startswith(file.name.partition(".")[0]):
+                Path(folder, one.name.replace("!", "_")).symlink_to(one)
+        yield str(Path(folder, file.name.replace("!", "_")))
 
 
 def _layer(kinds: dict[str, str | None], area: AreaSection, place: str) -> str:

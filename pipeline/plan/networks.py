@@ -15,14 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from difffusr.kernels.sampling import Sampling
 from difffusr.kernels.weights import WeightsError as KernelWeightsError
 from difffusr.kernels.weights import files_sha256, shipped_sampling, weight_files
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import WeightsError
-from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
+from difffusr.pipeline.ground.urls import bare_href, one_line
+from difffusr.pipeline.storage import place_of
 
 if TYPE_CHECKING:
     from difffusr.kernels.weights import Weights
@@ -98,14 +99,11 @@ def local_weights(source: str) -> Iterator[Path]:
     Raises:
         WeightsError: the address cannot be read.
     """
-    if not is_url(source):
-        yield Path(source)
-        return
     try:
-        files, remote = fsspec.core.url_to_fs(source)
+        files, remote = place_of(source)
     except (ImportError, ValueError) as error:
         raise _unreadable(source, error) from error
-    if "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol):
+    if isinstance(files, LocalFileSystem):
         yield Path(remote)
         return
     with tempfile.TemporaryDirectory(prefix="weights-") as folder:

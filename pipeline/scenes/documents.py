@@ -11,29 +11,28 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 from pystac.errors import STACError, STACTypeError
-from pystac_client import Client, ItemSearch
+from pystac_client import Client
 from pystac_client.conformance import ConformanceClasses
 from pystac_client.errors import ClientTypeError
-from pystac_client.exceptions import APIError
 from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import box, mapping
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.ground.errors import CatalogError
-from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
+from difffusr.pipeline.ground.urls import bare_href, host_of, is_url, located, one_line, path_in
 from difffusr.pipeline.scenes.item import Item
+from difffusr.pipeline.scenes.pages import PageRequest, pages_of
 from difffusr.pipeline.scenes.providers import resolve
 from difffusr.pipeline.scenes.question import Search
-from difffusr.pipeline.scenes.requests import DOCUMENT_S, SEARCH_S, PatientIO, no_answer
-from difffusr.pipeline.storage import store_failures
+from difffusr.pipeline.scenes.requests import DOCUMENT_S, SEARCH_S, PatientIO, RequestFailedError
+from difffusr.pipeline.storage import place_of, store_failures
 
 log = logging.getLogger("difffusr.catalog")
 
@@ -51,16 +50,16 @@ def items_of(search: Search) -> Iterator[tuple[Item, str]]:
 def _from_api(search: Search) -> Iterator[tuple[Item, str]]:
     """The items of a STAC API, page by page."""
     try:
-        for answer in _ask(search):
-            for item in answer.items_as_dicts():
-                links = item.get("links") or []
-                own = [link.get("href") for link in links if link.get("rel") == "self"]
-                yield item, str(own[0]) if own else search.href
-    except APIError as error:
-        status = getattr(error, "status_code", None)
-        what = f"answers with HTTP {status}" if status else f"cannot be reached: {no_answer(error)}"
-        todo = "" if status else "; check source.stac_api, or try again later"
-        todo = _NO_API if status in (404, 405) else todo
+        reader = PatientIO(SEARCH_S)
+        for question in _ask(search, reader):
+            for items in pages_of(reader, question, search.name):
+                for item in _objects(items, search):
+                    yield item, _own_address(item, search.href)
+    except RequestFailedError as error:
+        status = error.status_code
+        elsewhere = f" ({error.host})" if error.host != host_of(search.href) else ""
+        what = f"answers with HTTP {status}{elsewhere}" if status else f"cannot be reached: {error}"
+        todo = _NO_API if status in (404, 405) else "" if status else "; check source.stac_api, or try again later"
         raise CatalogError(f"stac_api {search.name}: {what}{todo}") from None
     except (
         STACError,
@@ -79,15 +78,26 @@ def _from_api(search: Search) -> Iterator[tuple[Item, str]]:
         raise CatalogError(f"stac_api {search.name}: has no item search{_NO_API}") from None
 
 
+def _own_address(item: Item, asked: str) -> str:
+    """Where an item of an API says that it lies; the API's address where it says nothing of use."""
+    links = item.get("links")
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, dict) and link.get("rel") == "self":
+            with suppress(ValueError):
+                own = located(str(link.get("href") or ""), asked)
+                return own if own.startswith(("http://", "https://")) else asked
+    return asked
+
+
 _NO_API = "; a catalog.json goes under source.static_catalog, a file of items under source.items"
 
 
-def _ask(search: Search) -> list[ItemSearch]:
-    """The searches of a STAC API: one, or one on each side of 180°. Sent when iterated over."""
+def _ask(search: Search, reader: PatientIO) -> list[PageRequest]:
+    """The searches of a STAC API: one, or one on each side of 180°."""
     with warnings.catch_warnings():
         # What pystac-client warns about is handled here or by the caller's filter.
         warnings.simplefilter("ignore", PystacClientWarning)
-        client = Client.open(search.href, stac_io=PatientIO(SEARCH_S))
+        client = Client.open(search.href, stac_io=reader)
         methods = {link.extra_fields.get("method", "GET") for link in client.get_links("search")}
         if not methods:
             raise NotImplementedError
@@ -105,7 +115,10 @@ def _ask(search: Search) -> list[ItemSearch]:
                 question["query"] = {"eo:cloud_cover": {"lte": search.max_cloud}}
             else:
                 log.info("%s has no query extension: clouds are filtered here", search.name)
-        return [client.search(intersects=mapping(part), **question) for part in _search_shapes(search.area)]
+        searches = [client.search(intersects=mapping(part), **question) for part in _search_shapes(search.area)]
+    return [
+        PageRequest.of(str(one.method), located(str(one.url), search.href), one.get_parameters()) for one in searches
+    ]
 
 
 def _search_shapes(area: BaseGeometry) -> list[BaseGeometry]:
@@ -136,16 +149,13 @@ def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
             place, parent = queue.popleft()
             document = _read_json(reader, place, parent)
             if document.get("type") in ("Feature", "FeatureCollection"):
-                yield from _features(document, place)
+                yield from _features(document, place, search)
                 continue
             links = _links(document, place)
             wanted = search.collection in (None, document.get("id")) or document.get("type") != "Collection"
             targets = []
             for link in links:
-                href = link["href"]
-                if href.startswith("/") and is_url(place):  # from the root of its host
-                    href = urlunsplit((*urlsplit(place)[:2], href, "", ""))
-                target = resolve(href, place, search.remote, f"{bare_href(place)}: link")
+                target = resolve(link["href"], place, search.remote, f"{bare_href(place)}: link")
                 if link["rel"] == "child" and target not in visited:
                     visited.add(target)
                     queue.append((target, place))
@@ -176,7 +186,7 @@ def _links(document: Item, place: str) -> list[Item]:
 
 def _from_item_file(search: Search) -> Iterator[tuple[Item, str]]:
     """The items of a file: a FeatureCollection, a single item, or a table of items (stac-geoparquet)."""
-    if urlsplit(search.href).path.lower().endswith(".parquet"):
+    if path_in(search.href).lower().endswith(".parquet"):
         for item in _read_parquet(search.href):
             yield item, search.href
         return
@@ -186,7 +196,7 @@ def _from_item_file(search: Search) -> Iterator[tuple[Item, str]]:
             f"items {search.name}: found a {document.get('type', 'document without type')}, expected a STAC item "
             "collection (FeatureCollection); a catalog.json goes under source.static_catalog"
         )
-    yield from _features(document, search.href)
+    yield from _features(document, search.href, search)
 
 
 #: What pyarrow and stac-geoparquet raise where a file is not a table of items.
@@ -226,13 +236,24 @@ def _is_null(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _features(document: Item, place: str) -> Iterator[tuple[Item, str]]:
+def _features(document: Item, place: str, search: Search) -> Iterator[tuple[Item, str]]:
     items = document.get("features") if document["type"] == "FeatureCollection" else [document]
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+    if not isinstance(items, list) or (items and not any(isinstance(item, dict) for item in items)):
         raise CatalogError(f"{bare_href(place)}: its features are not a list of items")
+    for item in _objects(items, search):
+        yield item, place
+
+
+def _objects(items: list[Any], search: Search) -> Iterator[Item]:
+    """The items of a list, which is empty afterwards; what is no object is counted."""
     items.reverse()
     while items:  # free what has been used: large collections take gigabytes
-        yield items.pop(), place
+        item = items.pop()
+        if isinstance(item, dict):
+            yield item
+        else:
+            search.seen += 1
+            search.dropped["that are no objects"] += 1
 
 
 def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
@@ -240,7 +261,7 @@ def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
     named = f"{bare_href(place)} (linked from {bare_href(parent)})" if parent else bare_href(place)
     data = _fetch(reader, place, named)
     try:
-        document = json.loads(data.decode())
+        document = json.loads(data)  # with a byte order mark or without
     except (ValueError, RecursionError) as error:
         kind = "is a web page, not JSON" if data.lstrip()[:1] == b"<" else f"is not JSON: {one_line(error)}"
         raise CatalogError(f"{named}: {kind}; check the address") from None
@@ -252,13 +273,13 @@ def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
 def _fetch(reader: PatientIO, place: str, named: str) -> bytes:
     """The bytes at a path or URL. Raises CatalogError, whose text begins with `named`."""
     try:
-        if urlsplit(place).scheme in ("http", "https"):
+        if place.startswith(("http://", "https://")):
             return reader.fetch(place)
-        with fsspec.open(place, "rb") as file:
-            return bytes(file.read())
-    except APIError as error:
-        status = getattr(error, "status_code", None)
-        what = f"HTTP {status}" if status else no_answer(error)
+        fs, path = place_of(place)
+        return bytes(fs.cat_file(path))
+    except RequestFailedError as error:
+        elsewhere = f" ({error.host})" if error.host != host_of(place) else ""
+        what = f"HTTP {error.status_code}{elsewhere}" if error.status_code else str(error)
     except store_failures() as error:
         what = getattr(error, "strerror", None) or one_line(error)
     raise CatalogError(f"{named}: cannot be read: {what}; check the path or address, or try again later")

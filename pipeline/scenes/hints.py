@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import GSD_M
 from difffusr.pipeline.geo import to_zone
+from difffusr.pipeline.ground.urls import path_in
 from difffusr.pipeline.scenes.fields import number_in
 from difffusr.pipeline.scenes.left_out import ItemError
 from difffusr.pipeline.scenes.providers import asset_names
@@ -82,7 +82,7 @@ def _named_m(key: str, href: str) -> int | None:
 def _path(href: str) -> str:
     """The path of an address, "" where it is none."""
     try:
-        return urlsplit(href).path
+        return path_in(href)
     except ValueError:
         return ""
 

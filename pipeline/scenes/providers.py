@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
-from difffusr.pipeline.ground.urls import bare_href, bucket_of, is_url, one_line
+from difffusr.pipeline.ground.urls import bare_href, bucket_of, is_loopback, is_remote, is_url, located, one_line
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,11 @@ def readable(href: str) -> str:
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_hide_signatures)
     signing = provider_of(href).signing
-    return href if signing is None or urlsplit(href).query or not signing.possible else signing.sign(href)
+    if signing is not None and not urlsplit(href).query and signing.possible:
+        return signing.sign(href)
+    parts = urlsplit(href)
+    # rasterio takes what follows a # in a key for a fragment, and would open another object.
+    return f"/vsi{parts.scheme}/{href.partition('://')[2]}" if parts.scheme in ("s3", "gs") and parts.fragment else href
 
 
 #: rasterio's loggers that name the files it opens.
@@ -262,26 +266,38 @@ _SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
 def resolve(href: str, base: str, remote: bool, what: str) -> str:
     """An href of a document at `base` as a URL or an absolute path.
 
-    `what` begins errors. Raises CatalogError for a scheme other than those of storage, and for a local file where the
-    document is `remote`.
-    """
-    if base.startswith("file://"):
-        base = unquote(urlsplit(base).path)
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+._-]*:", href)
-    if href.startswith("/"):
-        pass
-    elif scheme is None:
-        from pystac.utils import make_absolute_href  # here, because workers that read chips need no STAC
+    An href from the root (`/a/b.tif`) lies on the document's server; a server of this machine may also name a file of
+    this machine so. Beside a document on disk, the file with the href's very name comes first, then the one that it
+    means as a URL (`a%20b.tif`) or as a path of Windows (`a\\b.tif`).
 
-        href = str(make_absolute_href(href, base, start_is_dir=False))
-    elif href.lower().startswith("file:///"):
-        href = unquote(urlsplit(href).path)
-    elif urlsplit(href).scheme not in _SCHEMES or not urlsplit(href).netloc:
+    `what` begins errors. Raises CatalogError for a scheme other than those of storage, and for a local file where the
+    document, or the catalogue that led to it (`remote`), is on another machine.
+    """
+    try:
+        base = located(base, f"{os.getcwd()}/")
+        remote = remote or is_remote(base)
+        found = _on_disk(href, base, remote) or located(href, base)
+    except ValueError as error:
+        raise CatalogError(f"{what}: href {one_line(repr(bare_href(href)))} {error}; correct the item") from None
+    if remote and not is_url(found):
+        raise CatalogError(f"{what}: href {href!r} is a local file, which a remote catalogue may not name")
+    if is_url(found) and urlsplit(found).scheme not in _SCHEMES:
         raise CatalogError(
             f"{what}: href {bare_href(href)!r}: expected a path or one of {', '.join(_SCHEMES)}://; correct the item"
         )
-    if remote and (href.startswith("/") or not is_url(href)):  # "/vsicurl/http://…" is local, too: GDAL opens it here
-        raise CatalogError(f"{what}: href {href!r} is a local file, which a remote catalogue may not name")
     # A signature in the item is not part of the scene: it is a secret, and it expires.
-    signing = provider_of(href).signing
-    return bare_href(href) if signing is not None and signing.possible else href
+    signing = provider_of(found).signing
+    return bare_href(found.partition("?")[0]) if signing is not None and signing.possible else found
+
+
+def _on_disk(href: str, base: str, remote: bool) -> str | None:
+    """A file of this machine that an href means but does not name letter by letter; None if there is none."""
+    if remote:
+        return None
+    if is_url(base):
+        return href if href.startswith("/") and is_loopback(base) and os.path.exists(href) else None
+    if not {"%", "\\"} & set(href) or is_url(href) or href[:5].lower() == "file:":
+        return None
+    folder, plain = os.path.dirname(base), href.replace("\\", "/")
+    names = [os.path.join(folder, name) for name in (href, unquote(href), plain, unquote(plain))]
+    return next((os.path.normpath(name) for name in names if "\0" not in name and os.path.exists(name)), None)

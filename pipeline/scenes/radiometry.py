@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from difffusr.pipeline.ground.urls import bare_href, bucket_of
+from difffusr.pipeline.ground.urls import bare_href, bucket_of, path_in
 from difffusr.pipeline.scenes.left_out import ItemError
 from difffusr.pipeline.scenes.providers import DnRule, Provider, provider_of
 
@@ -86,6 +85,6 @@ def _rule(stored: Stored, provider: Provider) -> DnRule | None:
         for rule in provider.radiometry
         if rule.driver == stored.driver
         and re.fullmatch(rule.collection, stored.collection)
-        and (rule.path is None or re.fullmatch(rule.path, urlsplit(stored.href).path))
+        and (rule.path is None or re.fullmatch(rule.path, path_in(stored.href)))
     )
     return next(fits, None)

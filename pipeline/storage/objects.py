@@ -16,7 +16,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.ground.urls import first_line, is_url, located
 
 #: Errors of the object stores' clients that are neither OSErrors nor ValueErrors: module and class.
 _OF_CLIENTS = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
@@ -38,6 +38,19 @@ def store_failures(*more: type[BaseException]) -> tuple[type[BaseException], ...
     """
     found = [getattr(sys.modules.get(module), name, None) for module, name in _OF_CLIENTS]
     return (OSError, ValueError, ImportError, *(error for error in found if error is not None), *more)
+
+
+def place_of(url: str, options: Mapping[str, Any] | None = None) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a path or URL, and the path on it. A path means this machine's file, whatever is in its name.
+
+    Raises:
+        ValueError, ImportError: it points nowhere (see `located`), its protocol is unknown, or its package is missing.
+    """
+    found = located(url, f"{os.getcwd()}/")
+    if is_url(found):
+        fs, path = fsspec.url_to_fs(found, **(options or {}))
+        return fs, path
+    return fsspec.filesystem("file", **(options or {})), found
 
 
 @dataclass(frozen=True)
@@ -66,14 +79,13 @@ class Storage:
             StoreError: the protocol is unknown or its package is missing.
         """
         try:
-            fs, path = fsspec.url_to_fs(self.url, **dict(self.options))
+            return place_of(self.url, self.options)
         except store_failures() as error:
             if missing := _missing_extra(self.url):
                 raise StoreError(f"{self.url}: {missing}") from None
             raise StoreError(
                 f"{self.url}: cannot be opened as a store ({first_line(error)}); check store.url"
             ) from None
-        return fs, path
 
     @property
     def is_local(self) -> bool:

@@ -293,7 +293,7 @@ def test_a_table_of_items_is_waited_for_as_well(
     assert "items.parquet: cannot be read: HTTP 503" in ended.err
 
 
-@pytest.mark.parametrize("href", ["file:///etc/hostname", "/etc/hostname", "FILE:///etc/hostname"])
+@pytest.mark.parametrize("href", ["file:///etc/hostname", "file://localhost/etc/hostname", "FILE:///etc/hostname"])
 def test_a_catalogue_of_another_machine_names_no_file_of_this_one(
     served: BadServer, command, configure, monkeypatch: pytest.MonkeyPatch, href: str
 ) -> None:

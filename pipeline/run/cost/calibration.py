@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import fsspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href, first_line
 from difffusr.pipeline.plan import sampling_of
-from difffusr.pipeline.storage import store_failures
+from difffusr.pipeline.storage import place_of, store_failures
 
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -151,8 +150,8 @@ def load_calibration(path_or_url: str) -> Calibration:
     """
     shown = bare_href(path_or_url)
     try:
-        with fsspec.open(path_or_url, "rb") as file:
-            data: bytes = file.read()
+        fs, path = place_of(path_or_url)
+        data = bytes(fs.cat_file(path))
     except store_failures() as error:
         raise ConfigError(
             f"{shown}: cannot be read as a calibration ({first_line(error)}); `difffusr calibrate` makes one"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-import fsspec
 from rasterio.io import DatasetReader
 
 from difffusr.kernels.bands import BANDS
@@ -16,7 +15,7 @@ from difffusr.pipeline.run.cost.calibration import Reading
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
 from difffusr.pipeline.scenes import Scene, opened, read_chip
-from difffusr.pipeline.storage import store_failures
+from difffusr.pipeline.storage import place_of, store_failures
 
 #: Bytes fetched to open a file over a network, as GDAL asks for them.
 _HEADER_BYTES = 16_384
@@ -84,7 +83,7 @@ def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) ->
         ]
         return float(sum(int(tile or 0) for tile in tiles))
     try:
-        fs, path = fsspec.url_to_fs(href)
+        fs, path = place_of(href)
         size = float(fs.size(path) or 0)
     except store_failures():
         size = file.width * file.height * 2.0  # unknown: as if it were not compressed

@@ -6,9 +6,11 @@ import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from configs import refused, written
+from odd_names import ODD_NAMES
 from pydantic import ValidationError
 
 from difffusr.pipeline.config.loading import load_config
@@ -183,3 +185,48 @@ def test_the_canonical_form_is_json_and_says_everything_else(tmp_path: Path) -> 
     assert set(data) == set(RunConfig.model_fields) - {"skip"}  # off: as before there was a choice
     assert "storage_options" not in data["store"]
     assert data["period"] == {"start": "2020-02-01", "end": "2020-02-29"}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_configuration_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    odd = tmp_path / name
+    odd.mkdir()
+    sections = {
+        "area": {"geojson": "area #1?.geojson"},
+        "source": {"items": "./items %20.json"},
+        "store": {"url": "cube ü?#.zarr"},
+        "model": {"preset": "published", "stage1": "a b.ckpt", "fusion": f"file://{quote(str(odd))}/b#.ckpt"},
+    }
+    config = load_config(written(odd, **sections))
+    assert config.area.geojson == str(odd / "area #1?.geojson")
+    assert config.source.items == str(odd / "items %20.json")
+    assert config.store.url == str(odd / "cube ü?#.zarr")
+    assert config.store.staging == str(odd / "cube ü?#.staging")
+    assert (config.model.stage1, config.model.fusion) == (str(odd / "a b.ckpt"), str(odd / "b#.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"store": {"url": "C:\\cubes\\a.zarr"}}, "store.url: 'C:\\cubes\\a.zarr' is a path of Windows; "),
+        ({"store": {"url": "s3:bucket/a.zarr"}}, "store.url: 's3:bucket/a.zarr' lacks // after its scheme; "),
+        ({"store": {"url": "s3://"}}, "store.url: 's3://' has no bucket after s3://; "),
+        ({"store": {"url": "icechunk+C:/a"}}, "store.url: 'C:/a' is a path of Windows; "),
+        ({"source": {"items": "data\\items.json"}}, "source.items: 'data\\items.json' has backslashes; "),
+        ({"source": {"items": "file://server/items.json"}}, "source.items: 'file://server/items.json' names another "),
+        ({"source": {"stac_api": "https://host:port/"}}, "source.stac_api: 'https://host:port/' has no valid host "),
+        ({"source": {"stac_api": "https:/host"}}, "source.stac_api: 'https:/host' lacks // after its scheme; "),
+        ({"area": {"geojson": "a\0.geojson"}}, "area.geojson: 'a\\x00.geojson' holds a control character; "),
+        ({"area": {"file": "\\\\server\\a.gpkg"}}, "area.file: '\\\\server\\a.gpkg' is a path of Windows; "),
+    ],
+)
+def test_what_points_nowhere_is_refused_with_a_word(tmp_path: Path, sections: dict[str, Any], expected: str) -> None:
+    assert expected in refused(tmp_path, **sections)
+
+
+def test_urls_are_kept_in_their_usual_form(tmp_path: Path) -> None:
+    source = {"stac_api": "HTTPS://host.example/läuft nicht"}
+    config = load_config(written(tmp_path, source=source, store={"url": "S3://bucket/nicht? #2/a.zarr/"}))
+    assert config.source.stac_api == "https://host.example/l%C3%A4uft%20nicht"
+    assert config.store.url == "s3://bucket/nicht? #2/a.zarr"
+    assert config.store.staging == "s3://bucket/nicht? #2/a.staging"

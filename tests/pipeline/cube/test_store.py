@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pkgutil
+from urllib.parse import quote
 
 import pytest
 from fresh_python import loaded_by, run_python
+from odd_names import ODD_NAMES
 from small_cubes import EPSG, GROUP, published
 
 import difffusr.pipeline.cube
@@ -45,6 +47,17 @@ def test_a_plain_store_is_listed_and_a_repository_of_many_snapshots_is_not(place
     size = store_of(place).stored_bytes()
     assert (size is None) == isinstance(store_of(place), IcechunkStore)
     assert size is None or size > 10_000
+
+
+@pytest.mark.parametrize("name", ODD_NAMES[:5])
+@pytest.mark.parametrize("prefix", ["", "icechunk+", "icechunk+file://"])
+def test_a_cube_may_lie_in_a_folder_of_any_name(tmp_path, prefix, name):
+    folder = f"{tmp_path}/{name}"
+    storage = Storage(prefix + (quote(folder) if "file" in prefix else folder) + "/cube")
+    published(storage, Storage(f"{folder}/staging"), 1, 11)
+    assert store_of(storage).group(GROUP)["attributes"]["difffusr:periods"] == [["2023-01-01", "2023-01-31"]]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["cube", "staging"]
 
 
 def test_where_nothing_was_published_there_is_nothing(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import geopandas as gpd
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import rasterio
 import shapely
 from drawn_areas import FIJI, area_of, refused, share_not_common
+from odd_names import ODD_NAMES
 from shapely.geometry import Point, box
 
 COUNTRIES = {"LUX": box(5.7, 49.4, 6.6, 50.2), "FJI": FIJI, "LIE": box(9.47, 47.05, 9.64, 47.27)}
@@ -109,3 +111,21 @@ def test_coordinates_without_a_crs_are_refused(tmp_path: Path, name: str) -> Non
     frame = gpd.GeoDataFrame({"n": [1]}, geometry=[box(1, 2, 3, 4)], crs=None)
     frame.to_parquet(tmp_path / name) if name == "a.parquet" else frame.to_file(tmp_path / name)
     assert refused(tmp_path, file=name).startswith("has no CRS; set the one that its coordinates are in")
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "shp", "fgb", "parquet", "geojson"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_vector_file_may_lie_in_a_folder_of_any_name(
+    tmp_path: Path, kind: str, name: str, countries: gpd.GeoDataFrame
+) -> None:
+    plain, odd = tmp_path / "plain", tmp_path / name
+    plain.mkdir()
+    if kind == "parquet":
+        countries.to_parquet(plain / "a.parquet")
+    else:
+        countries.to_file(plain / f"a.{kind}")
+    plain.rename(odd)
+    assert area_of(odd, file=f"a.{kind}", where="iso = 'LUX'").equals(COUNTRIES["LUX"])
+    assert area_of(odd, file=f"file://{quote(str(odd))}/a.{kind}", where="iso = 'LUX'").equals(COUNTRIES["LUX"])
+    if kind == "geojson":
+        assert share_not_common(area_of(odd, geojson="a.geojson"), area_of(odd, file="a.geojson")) < 1e-9

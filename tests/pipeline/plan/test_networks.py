@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import fsspec
 import numpy as np
 import pytest
 import torch
+from odd_names import ODD_NAMES
 from safetensors.torch import save_file
 
 from difffusr.kernels.model import model_fingerprint, weights_sha256
@@ -191,3 +193,14 @@ def test_every_number_of_samples_has_chips_of_its_own():
 
     assert key(0) == key(0)
     assert len({key(samples) for samples in (0, 2, 3)}) == 3
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_weights_may_lie_in_a_folder_of_any_name(checkpoint, tmp_path, name):
+    (tmp_path / name).mkdir()
+    odd = tmp_path / name / "last #2?.ckpt"
+    checkpoint.rename(odd)
+    for source in (str(odd), f"file://{quote(str(odd))}", f"FILE://localhost{quote(str(odd))}"):
+        with local_weights(source) as path:
+            assert path == odd
+    assert read_weights(str(odd)).source == str(odd)

@@ -26,9 +26,17 @@ from stac_server import free_port, stac_server
 
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import CatalogError
+from difffusr.pipeline.scenes import requests
+from difffusr.pipeline.scenes.documents import items_of
+from difffusr.pipeline.scenes.question import Search
 from difffusr.pipeline.scenes.search import find_scenes
 
 pytestmark = needs_items
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "_FIRST_PAUSE_S", 0.02)
 
 
 # ---- catalogues ------------------------------------------------------------------------------------------------------
@@ -341,3 +349,21 @@ def test_without_query_extension_clouds_are_filtered_here(
         scenes = find_scenes(config(stac_api=proxy[0], max_cloud_cover=9))
     assert len(scenes) == 30
     assert "has no query extension" in caplog.text
+
+
+# ---- documents on disk -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-8"])
+@pytest.mark.parametrize("kind", ["items", "static_catalog"])
+def test_a_document_may_be_coded_as_json_can_be(tmp_path: Path, coding: str, kind: str) -> None:
+    near = item("earthsearch_v1_sentinel-2-l2a_S2A_12RWT")
+    catalogue = {"type": "Catalog", "id": "c", "links": [{"rel": "item", "href": "läuft #2/item ?.json"}]}
+    (tmp_path / "läuft #2").mkdir()
+    for name, document in (("läuft #2/item ?.json", near), ("catalog.json", catalogue)):
+        (tmp_path / name).write_bytes(json.dumps(document, ensure_ascii=False).encode(coding))
+    first = "catalog.json" if kind == "static_catalog" else "läuft #2/item ?.json"
+    found = Search.of(config(days="2000-01-01/2030-12-31", **{kind: str(tmp_path / first)}))
+    assert [(one["id"], base) for one, base in items_of(found)] == [
+        (near["id"], str(tmp_path / "läuft #2/item ?.json"))
+    ]

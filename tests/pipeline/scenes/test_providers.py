@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 import rasterio
+import rasterio._path
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
@@ -324,3 +325,52 @@ def test_what_no_provider_is_known_for_is_opened_as_it_is() -> None:
     href = "https://mirror.example.org/a.tif?sig=mine"
     assert provider_of(href) is ELSEWHERE
     assert readable(href) == resolve(href, "/items.json", False, "item one") == href
+
+
+@pytest.mark.parametrize(
+    ("href", "file"),
+    [
+        ("B02.tif", "B02.tif"),
+        ("./a%20b.tif", "a b.tif"),
+        ("a%20b.tif", "a%20b.tif"),
+        ("l%C3%A4uft%20%232/B02.tif", "läuft #2/B02.tif"),
+        ("läuft #2/B02.tif", "läuft #2/B02.tif"),
+        (".\\a\\B02.tif", "a/B02.tif"),
+        ("a\\B02.tif", "a\\B02.tif"),
+        ("100%.tif", "100%.tif"),
+        ("B02.tif?x=1", "B02.tif?x=1"),
+        ("a%00b.tif", "a%00b.tif"),
+    ],
+)
+def test_beside_a_document_on_disk_an_href_means_the_file_that_is_there(tmp_path: Path, href: str, file: str) -> None:
+    found = tmp_path / "nicht? #1" / file
+    found.parent.mkdir(parents=True)
+    found.touch()
+    (tmp_path / "nicht").mkdir()
+    (tmp_path / "nicht" / "B02.tif").touch()  # what a URL's path would be
+    assert resolve(href, str(tmp_path / "nicht? #1" / "item.json"), False, "item i") == str(found)
+
+
+@pytest.mark.parametrize(
+    "href", ["C:\\B02.tif", "..\\none.tif", "http://[x/B02.tif", "s3:///B02.tif", "a\nb.tif", "", "x\0?"]
+)
+def test_an_href_that_points_nowhere_is_refused_in_one_line(href: str) -> None:
+    with pytest.raises(CatalogError, match="item i: asset red: href") as caught:
+        resolve(href, "/data/item.json", False, "item i: asset red")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("href", "opened"),
+    [
+        ("s3://mine/nicht? #2/B02.tif", "/vsis3/mine/nicht? #2/B02.tif"),
+        ("gs://mine/#/B02.tif", "/vsigs/mine/#/B02.tif"),
+        ("s3://mine/B02.tif", "s3://mine/B02.tif"),
+        ("/data/nicht? #2/B02.tif", "/data/nicht? #2/B02.tif"),
+        ("https://host/B02.tif?x=1", "https://host/B02.tif?x=1"),
+    ],
+)
+def test_a_file_is_opened_under_its_whole_name(href: str, opened: str) -> None:
+    assert readable(href) == opened
+    seen_by_gdal = rasterio._path._vsi_path(rasterio._path._parse_path(opened))
+    assert seen_by_gdal.endswith(href.partition("://")[2] or href)

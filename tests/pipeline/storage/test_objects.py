@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from fresh_python import loaded_by, run_python
+from odd_names import ODD_NAMES
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage.objects import Storage, store_failures
+from difffusr.pipeline.storage.objects import Storage, place_of, store_failures
 
 CLIENTS = ("aiohttp", "botocore", "s3fs", "gcsfs")
 
@@ -48,3 +51,29 @@ def test_a_missing_package_is_named_with_the_extra_that_installs_it(url, package
 def test_an_unknown_protocol_is_named():
     with pytest.raises(StoreError, match="gopher://a: cannot be opened as a store"):
         Storage("gopher://a").exists("b")
+
+
+@pytest.mark.parametrize("form", ["path", "file://", "file://localhost"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_folder_of_any_name_is_a_store(tmp_path, name, form):
+    url = f"{tmp_path}/{name}" if form == "path" else form + quote(f"{tmp_path}/{name}")
+    storage = Storage(url).child("b ?" if form == "path" else "b%20%3F")
+    storage.write("c/d#", b"1")
+    assert not storage.create("c/d#", b"2")
+    assert (tmp_path / name / "b ?" / "c" / "d#").read_bytes() == storage.read("c/d#") == b"1"
+    assert storage.names("") == {"c/d#"}
+    storage.delete("c/d#")
+    assert not storage.exists("c/d#")
+    assert storage.is_local
+
+
+@pytest.mark.parametrize("key", ["nicht? #2/a", "a%20b", "ä ö", "a?b=1"])
+def test_a_key_is_kept_letter_by_letter(key):
+    assert place_of(f"memory://bucket/{key}")[1] == f"/bucket/{key}"
+
+
+@pytest.mark.parametrize("url", ["C:\\cube.zarr", "file://server/cube.zarr", "s3:cube.zarr", "s3:///cube.zarr"])
+def test_a_store_that_is_nowhere_is_refused_in_one_line(url):
+    with pytest.raises(StoreError, match="cannot be opened as a store") as caught:
+        Storage(url).exists("a")
+    assert "\n" not in str(caught.value)
