@@ -85,6 +85,23 @@ def _storage_url(text: str, info: ValidationInfo) -> str:
     return text.rstrip("/")
 
 
+def date_of(value: object) -> object:
+    """A day written as year, month and day, such as 2023-06-01 or 2023-6-1, as a date; other texts unchanged.
+
+    Raises ValueError for a number, which is no date however many digits it has, and PydanticCustomError for a day that
+    no calendar has.
+    """
+    if isinstance(value, int | float):
+        raise ValueError(value)
+    match = re.fullmatch(r"(\d{4})-(\d\d?)-(\d\d?)", value.strip(), re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        return value
+    try:
+        return dt.date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        raise PydanticCustomError("no_such_day", "there is no such day") from None
+
+
 def _http(text: str) -> str:
     if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
         raise ValueError(text)
@@ -130,4 +147,4 @@ Policy = Annotated[str, AfterValidator(_policy)]
 
 SamplerName = Annotated[str, AfterValidator(_sampler)]
 
-Date = Annotated[dt.date, Field(strict=False)]
+Date = Annotated[dt.date, Field(strict=False), BeforeValidator(date_of)]
