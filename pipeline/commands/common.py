@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.unsigned import open_unsigned
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,6 +53,7 @@ def load(path: Path, verbose: bool, period: str | None = None) -> RunConfig:
     config = load_config(path, {} if period is None else {"period": period})
     for url in (config.store.url, config.store.staging):
         check_store(url)
+    open_unsigned(config.source.unsigned)
     return config
 
 

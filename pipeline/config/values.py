@@ -135,6 +135,10 @@ HttpUrl = Annotated[Text, AfterValidator(_http)]
 
 Tile = Annotated[Text, AfterValidator(tile_id), Field(description="an MGRS tile id such as 48QUE")]
 
+Bucket = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$", description="the name of a bucket such as sentinel-cogs")
+]
+
 Integer = Annotated[int, BeforeValidator(number_of)]
 
 Number = Annotated[float, BeforeValidator(number_of)]

@@ -18,6 +18,7 @@ from typing import Any
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine.pool import Resources
 from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.unsigned import unsigned_environment
 from difffusr.pipeline.ground.urls import first_line
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -30,7 +31,7 @@ def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Ite
     A process that is in a cluster already stays in it, and its workers keep their environment.
 
     Args:
-        environment: variables of the workers' processes.
+        environment: variables of the workers' processes, besides what they need to open files as this process does.
 
     Raises:
         DifffusrError: no cluster answers at `compute.address`.
@@ -43,7 +44,7 @@ def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Ite
     # Ray's core prints remarks on its inner workings as errors; what really fails reaches us as exceptions.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        _connect(config.compute.address, environment)
+        _connect(config.compute.address, {**environment, **unsigned_environment()})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise DifffusrError(
             f"compute.address: no Ray cluster answers at {config.compute.address or 'this machine'} "
