@@ -84,6 +84,13 @@ def resources() -> Resources:
     return Resources(float(found.get("GPU", 0)), float(found.get("CPU", 1)))
 
 
+def nodes_alive() -> int:
+    """How many nodes the cluster in use has now."""
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
 def result_of(task: Any) -> Any:
     """What a Ray task returned.
 
