@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 
 #: Results.
@@ -74,6 +75,7 @@ class StageBars:
     """
 
     def __init__(self) -> None:
+        from rich.constrain import Constrain
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -86,9 +88,18 @@ class StageBars:
         )
 
         on = errors if is_terminal(errors) else console
+
+        class Bars(Progress):
+            """Leaves room at the right edge for the ^C of whoever presses it: a full row would be broken by it, and
+            drawn again one row too low."""
+
+            def get_renderables(self) -> Iterable[RenderableType]:
+                for renderable in super().get_renderables():
+                    yield Constrain(renderable, max(on.width - 3, 20))
+
         narrow = on.width < _NARROW
         times = () if narrow else (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self._bars = Progress(
+        self._bars = Bars(
             *(() if narrow else (SpinnerColumn(),)),
             TextColumn("{task.description:9}"),
             BarColumn(bar_width=8 if narrow else min(40, on.width - 50)),
