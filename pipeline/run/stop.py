@@ -71,8 +71,12 @@ class Stop:
             again = "; interrupt again to stop at once" if number == signal.SIGINT else ""
             said = f"asked to stop: what is in flight is finished, nothing new is taken{again}"
             # By a thread: what the signal interrupts may hold the locks that a line on the terminal waits for.
-            threading.Thread(target=log.warning, args=("%s", said), name="asked to stop").start()
+            threading.Thread(target=_say, args=(said,), name="asked to stop").start()
             self.request()
 
         with hearing(hear, signal.SIGTERM, signal.SIGINT):
             yield
+
+
+def _say(text: str) -> None:
+    log.warning("%s", text, extra={"event": "asked_to_stop"})

@@ -69,7 +69,7 @@ def tell_planned(scenes: int, chips: int, chips_todo: int, shards: int, shards_t
     """What is planned, and how much of it is to do."""
     tell(
         "planned",
-        f"planned: {scenes:,} scenes; chips {chips:,}, to do {chips_todo:,}; shards {shards:,}, to do {shards_todo:,}",
+        f"planned: scenes {scenes:,}; chips {chips:,}, to do {chips_todo:,}; shards {shards:,}, to do {shards_todo:,}",
         scenes=scenes,
         chips=chips,
         chips_todo=chips_todo,

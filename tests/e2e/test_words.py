@@ -133,3 +133,15 @@ def test_a_result_that_cannot_be_written_is_known_before_any_work(command, confi
     assert ended.code == 1
     assert "no such folder" in ended.err
     assert not (tmp_path / "run.staging").exists()
+
+
+def test_an_error_on_a_terminal_is_whole_below_the_bars(configure, tmp_path):
+    missing = tmp_path / ("ein Ordner mit Überlänge " * 4).strip() / "items.json"
+    ended = show([COMMAND, "run", str(configure(source={"items": str(missing)}))], columns=40)
+    (line,) = [line for line in ended.screen.lines if line.startswith("error: ")]
+    assert ended.code == 1
+    assert str(missing) in line
+    assert line in ended.sent.replace("\x1b[1;31m", "").replace("\x1b[0m", "")
+    assert "Traceback" not in ended.sent
+    bar = next(number for number, row in enumerate(ended.screen.lines) if "plan  " in row)
+    assert ended.screen.lines.index(line) > bar
