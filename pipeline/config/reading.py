@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,11 +19,6 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 class UniqueKeyLoader(yaml.SafeLoader):
     """The safe loader of PyYAML, but a key given twice is refused, dates stay text, which the models judge with their
     key, and every value that cannot be what it is said to be is an error with a place."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node. Raises ConstructorError for a key given twice."""
@@ -44,6 +39,12 @@ class UniqueKeyLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"{str(node.value)[:100]!r} is no {kind}", node.start_mark
             ) from None
+
+
+UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_mapping(file: Path, expected: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -45,7 +45,8 @@ def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Ite
     # Ray's core prints remarks on its inner workings as errors; what really fails reaches us as exceptions.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = config.compute.address
-    with nullcontext({}) if address else room_for_sockets() as options:
+    room: AbstractContextManager[dict[str, Any]] = nullcontext({}) if address else room_for_sockets()
+    with room as options:
         try:
             _connect(address, {**environment, **unsigned_environment()}, options)
         except (OSError, RuntimeError, ValueError) as error:
