@@ -69,6 +69,9 @@ def _execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolve
         except (KeyboardInterrupt, Stopped):
             run.pulse.end("stopped")
             raise
+        except SystemExit:  # Ray's own answer to a SIGTERM while it starts
+            run.pulse.end("stopped")
+            raise Stopped from None
         except BaseException as error:
             run.pulse.end("failed", first_line(error))
             raise
@@ -82,7 +85,8 @@ def _carry_out(run: Run) -> RunResult:
         write_report(run, result)
         return result
     reasons = why_rewritten(run, work, result)
-    with cluster(run.config, KEEP_FREED), run.stop.on_signals():
+    # Twice: Ray, when it has started, hears SIGTERM itself.
+    with run.stop.on_signals(), cluster(run.config, KEEP_FREED), run.stop.on_signals():
         there = resources()
         tell_cluster(nodes_alive(), there.gpus, there.cpus)
         run.lease.on_lost(run.stop.request)
