@@ -34,9 +34,7 @@ def set_up_logging(verbose: bool, *, life: bool = False) -> None:
     """
     logger = logging.getLogger("difffusr")
     told = life and not is_terminal(errors)
-    lines = _Lines(with_time=told)
-    lines.setLevel(logging.INFO if verbose or told else logging.WARNING)
-    logger.handlers = [lines]
+    logger.handlers = [_Lines(verbose=verbose, life=told)]
     logger.propagate = False
     logger.setLevel(logging.INFO if verbose or life else logging.WARNING)
 
@@ -44,17 +42,24 @@ def set_up_logging(verbose: bool, *, life: bool = False) -> None:
 class _Lines(logging.Handler):
     """Log records as one line each on standard error, however narrow the terminal."""
 
-    def __init__(self, *, with_time: bool) -> None:
+    def __init__(self, *, verbose: bool, life: bool) -> None:
         super().__init__()
-        self._with_time = with_time
+        self._verbose, self._life = verbose, life
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Of info messages those of a run's life, where they are told, and where all are asked for the others; but no
+        sign of life where bars show it."""
+        event = getattr(record, "event", None)
+        wanted = self._life if event is not None else self._verbose
+        if record.levelno < logging.WARNING and not (wanted or (self._verbose and event != "alive")):
+            return False
+        return super().filter(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record. A standard error that is closed or full must not end a run."""
-        if getattr(record, "event", None) == "alive" and not self._with_time:
-            return  # bars show it
         level = record.levelname.lower()
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime(record.created)) if self._with_time else ""
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime(record.created)) if self._life else ""
         text = escape(" ".join(record.getMessage().splitlines()))
         try:
             errors.print(f"{when}[{style}]{level}:[/] {text}", soft_wrap=True, highlight=False)

@@ -58,7 +58,8 @@ def room_for_sockets() -> Iterator[dict[str, Any]]:
             f"{name} = {usual} has {length} bytes, more than the {LONGEST} that Ray's sockets leave it, and none of "
             f"{', '.join(_SHORT)} can be written; set RAY_TMPDIR to a shorter folder"
         )
-    log.info("%s is too long for Ray's sockets (%d bytes, at most %d): they are in %s", name, length, LONGEST, short)
+    said = f"{name} is too long for Ray's sockets ({length} bytes, at most {LONGEST}): they are in {short}"
+    log.info("%s", said, extra={"event": "sockets"})
     spill = {"object_spilling_directory": usual} if os.access(usual, os.W_OK) else {}
     try:
         yield {"_temp_dir": short, **spill}

@@ -27,7 +27,7 @@ RUN = """
 import json, logging, sys, threading, time, warnings
 from difffusr.pipeline.commands.terminal import StageBars, say, set_up_logging
 
-set_up_logging(False, life=True)
+set_up_logging("verbose" in sys.argv, life=True)
 log = logging.getLogger("difffusr.run")
 stranger = logging.getLogger("ray")
 messages = json.loads(sys.argv[1])
@@ -41,6 +41,7 @@ with StageBars() as bars:
         time.sleep(0.12)  # a redraw
     log.info("info is for files", extra={"event": "stage"})
     log.info("a sign of life", extra={"event": "alive"})
+    log.info("of no event")
     print("printed by somebody")
     print("(raylet) printed to standard error", file=sys.stderr)
     stranger.error("logged by somebody")
@@ -105,6 +106,14 @@ def test_a_terminal_is_spared_what_bars_show():
     sent = shown(80).sent
     assert "a sign of life" not in sent
     assert "info is for files" not in sent
+    assert "of no event" not in sent
+
+
+def test_whoever_asks_for_more_has_every_message_but_signs_of_life():
+    sent = show([sys.executable, "-c", RUN, "[]", "verbose"]).sent
+    assert "a sign of life" not in sent
+    assert "info is for files" in sent
+    assert "of no event" in sent
 
 
 def test_without_a_terminal_each_message_is_a_line_with_its_time_and_nothing_is_drawn():
