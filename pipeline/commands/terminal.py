@@ -46,14 +46,14 @@ class _Lines(logging.Handler):
         super().__init__()
         self._verbose, self._life = verbose, life
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Of info messages those of a run's life, where they are told, and where all are asked for the others; but no
         sign of life where bars show it."""
         event = getattr(record, "event", None)
         wanted = self._life if event is not None else self._verbose
         if record.levelno < logging.WARNING and not (wanted or (self._verbose and event != "alive")):
             return False
-        return super().filter(record)
+        return bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record. A standard error that is closed or full must not end a run."""

@@ -76,8 +76,8 @@ def test_without_a_terminal_a_run_tells_its_life(difffusr, lacking, tmp_path, mo
     assert (cluster["nodes"], cluster["cpus"]) == (1, 2)
     assert (planned["chips"], planned["chips_todo"]) == (12, 12)
     stages = ["plan", "chips", "shards", "overviews", "publish"]
-    assert [line["stage"] for line in by_event["stage_begun"]] == stages
-    assert [line["stage"] for line in by_event["stage_done"]] == stages
+    for event in ("stage_begun", "stage_done"):  # chips and shards again where a scene was set aside
+        assert list(dict.fromkeys(line["stage"] for line in by_event[event])) == stages
     assert all(line["seconds"] >= 0 for line in by_event["stage_done"])
     assert len(by_event["shard"]) == planned["shards"]
     assert len({line["shard"] for line in by_event["shard"]}) == planned["shards"]

@@ -126,7 +126,7 @@ def test_a_place_that_cannot_be_written_is_one_line(called, config, tmp_path, wo
 )
 def test_a_run_without_a_result_tells_why_and_how_far_it_came(config, end, state, code, why):
     outcome = Outcome(began=time.time() - 10, config=load_config(config))
-    tell(config, STATUS)
+    tell(config, replace(STATUS, began=time.time()))
     told = outcome.document(end)
     assert (told["state"], told["exit_code"], told["why"]) == (state, code, why)
     assert told["chips"] == {"planned": 100, "done": 25, "failed": 3}
