@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from difffusr.pipeline.geo import ChipIndex, Grid, PlaceName
 from difffusr.pipeline.plan import Plan, Shards
 from difffusr.pipeline.publish import Target
 from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.watch import tell_shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,7 @@ class ShardStream:
         self._error: BaseException | None = None
         self._halted = threading.Event()
         self._open_end = True
+        self._begun: dict[int, float] = {}
         self._cpus, self._limit = 0.1, 1
         self._thread = threading.Thread(target=self._run, name="shards", daemon=True)
         self._thread.start()
@@ -184,6 +187,7 @@ class ShardStream:
         memory = blend_memory(self._grid, with_std=self._with_std)
         task = ray.remote(write_shard).options(**task_options(self._cpus, memory))
         place = int(self._shards.epsg[i]), self._shards.place(i)
+        self._begun[i] = time.monotonic()
         return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std)
 
     def _sources(self, members: NDArray[np.int32]) -> tuple[list[ChipSource], list[ChipIndex]]:
@@ -206,6 +210,7 @@ class ShardStream:
         for i, written in ended:
             self.result.written += 1
             self.result.seconds += written.seconds
+            tell_shard(self._name(i), time.monotonic() - self._begun.pop(i))
             members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
             if not self._failed[members].any():  # else the shard will be written again with them
                 self._left[members] -= 1

@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 
 from difffusr.pipeline.commands import cube, demo, plan, run
-from difffusr.pipeline.commands.common import errors
 from difffusr.pipeline.commands.evaluate import evaluate_app
+from difffusr.pipeline.commands.terminal import errors
 from difffusr.pipeline.commands.train import train_app
 from difffusr.pipeline.ground.errors import DifffusrError
 

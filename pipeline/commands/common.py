@@ -1,26 +1,23 @@
-"""What the commands share: the terminal and the log on it, their options, the configuration that they are given."""
+"""What the commands share: their options, the configuration that they are given, the files that they write."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from difffusr.pipeline.commands.terminal import console, set_up_logging
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.unsigned import open_unsigned
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from difffusr.pipeline.config import RunConfig
-
-console = Console()
-
-errors = Console(stderr=True)
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the run.", show_default=False)
@@ -36,11 +33,18 @@ OfPeriod = Annotated[
     ),
 ]
 
+AsJson = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Also write it as JSON to this file; - prints JSON alone.", show_default=False
+    ),
+]
+
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print info messages.")]
 
 
-def load(path: Path, verbose: bool, period: str | None = None) -> RunConfig:
-    """Set up the log, and read the configuration that a command is given.
+def load(path: Path, verbose: bool, period: str | None = None, *, life: bool = False) -> RunConfig:
+    """Set up the log (see `set_up_logging`), and read the configuration that a command is given.
 
     Raises:
         ConfigError: it is not valid, or its store needs a package that is not installed.
@@ -48,34 +52,12 @@ def load(path: Path, verbose: bool, period: str | None = None) -> RunConfig:
     from difffusr.pipeline.commands.extras import check_store
     from difffusr.pipeline.config import load_config
 
-    set_up_logging(verbose)
+    set_up_logging(verbose, life=life)
     config = load_config(path, {} if period is None else {"period": period})
     for url in (config.store.url, config.store.staging):
         check_store(url)
+    open_unsigned(config.source.unsigned)
     return config
-
-
-def set_up_logging(verbose: bool) -> None:
-    """Print the project's log on standard error, warnings alone unless `verbose`."""
-    logger = logging.getLogger("difffusr")
-    logger.handlers = [_Lines()]
-    logger.propagate = False
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
-
-
-class _Lines(logging.Handler):
-    """Log records as one line each on standard error, however narrow the terminal."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
-        level = record.levelname.lower()
-        style = "yellow" if record.levelno >= logging.WARNING else "dim"
-        errors.print(f"[{style}]{level}:[/] {escape(record.getMessage())}", soft_wrap=True, highlight=False)
-
-
-def say(text: str) -> None:
-    """Print a line as it is: no markup, not broken at the terminal's width."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def table_of(title: str, rows: Iterable[tuple[str, str]]) -> Table:
@@ -102,44 +84,29 @@ def write_file(path: Path, content: str | bytes, option: str) -> None:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}); choose another {option}") from None
 
 
-class StageBars:
-    """The stages of a run as progress bars: a `watch.progress.Progress`."""
+@contextmanager
+def json_place(path: Path | None) -> Iterator[Callable[[Any], None]]:
+    """What writes a command's result where `--json` wants it: nowhere, to a file, or for `-` to standard output; then
+    everything else that the command prints goes to standard error.
 
-    def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TaskID,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+    Raises:
+        StoreError: the file cannot be written; before any work is done where its folder does not exist.
+    """
 
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description:9}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {}
+    def write(document: Any) -> None:
+        text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        if path == _STANDARD_OUTPUT:
+            typer.echo(text, nl=False)
+        elif path is not None:
+            write_file(path, text, "--json")
 
-    def __enter__(self) -> StageBars:
-        self._bars.start()
-        return self
+    if path is not None and path != _STANDARD_OUTPUT:
+        check_folder(path, "--json")
+    before, console.stderr = console.stderr, console.stderr or path == _STANDARD_OUTPUT
+    try:
+        yield write
+    finally:
+        console.stderr = before
 
-    def __exit__(self, *exc: object) -> None:
-        self._bars.stop()
 
-    def start(self, stage: str, total: int, done: int = 0) -> None:
-        """See `watch.progress.Progress`."""
-        self._tasks[stage] = self._bars.add_task(stage, total=total, completed=done)
-
-    def advance(self, stage: str) -> None:
-        """See `watch.progress.Progress`."""
-        self._bars.advance(self._tasks[stage])
+_STANDARD_OUTPUT = Path("-")

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from difffusr.pipeline.commands.common import (
+    AsJson,
     ConfigPath,
     OfPeriod,
     Verbose,
     check_folder,
-    console,
+    json_place,
     load,
-    say,
-    set_up_logging,
     write_file,
 )
+from difffusr.pipeline.commands.terminal import console, say, set_up_logging
 from difffusr.pipeline.ground.errors import EXIT_FAILED, ConfigError
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from difffusr.pipeline.config import RunConfig
+    from difffusr.pipeline.publish import Publication
     from difffusr.pipeline.readers import BandReport, Report
     from difffusr.pipeline.storage import Storage
 
@@ -39,20 +40,26 @@ CubePath = Annotated[
 ]
 
 
-def history(config: ConfigPath, verbose: Verbose = False) -> None:
+def history(config: ConfigPath, json_path: AsJson = None, verbose: Verbose = False) -> None:
     """List all publications of a cube, the newest first."""
     settings = load(config, verbose)
+    from difffusr.pipeline.publish import history
+    from difffusr.pipeline.storage import cube_staging_of
+
+    with json_place(json_path) as write:
+        seen = history(cube_staging_of(settings))
+        if seen:
+            _show_history(seen)
+        else:
+            console.print("nothing was published yet")
+        write({"publications": [record.facts() for record in seen]})
+
+
+def _show_history(seen: Sequence[Publication]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from difffusr.pipeline.publish import history
-    from difffusr.pipeline.storage import cube_staging_of
-
-    seen = history(cube_staging_of(settings))
-    if not seen:
-        console.print("nothing was published yet")
-        return
     title = "publications, the newest first; readers see ●"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "no.", "when (UTC)", "what", "period", "shards"):
@@ -65,7 +72,8 @@ def history(config: ConfigPath, verbose: Verbose = False) -> None:
         mark, written = "[green]●[/]" if record.current else "", f"{record.shards_written:,}"
         table.add_row(mark, str(record.number), when, what, record.period, written, where)
     # A snapshot's id must stay in one piece: a narrow terminal wraps whole lines.
-    Console(width=max(console.width, _HISTORY_WIDTH), soft_wrap=True).print(table)
+    wide = Console(width=max(console.width, _HISTORY_WIDTH), soft_wrap=True, stderr=console.stderr)
+    wide.print(table)
 
 
 def rollback(
@@ -91,9 +99,7 @@ def rollback(
 
 def verify(
     config: ConfigPath,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Also write the figures as JSON to this file.")
-    ] = None,
+    json_path: AsJson = None,
     period: OfPeriod = None,
     verbose: Verbose = False,
 ) -> None:
@@ -104,20 +110,22 @@ def verify(
     scenes. Exit code 1 when something is off.
     """
     settings = load(config, verbose, period)
-    if json_path is not None:
-        check_folder(json_path, "--json")
     from difffusr.pipeline.readers import verify_run
 
-    with console.status("verifying …"):
-        found = verify_run(settings)
-    if json_path is not None:
-        write_file(json_path, json.dumps(found.to_dict(), indent=1), "--json")
+    with json_place(json_path) as write:
+        with console.status("verifying …"):
+            found = verify_run(settings)
+        write(found.to_dict())
+        _show_verified(found)
+    if not found.clean:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_verified(found: Report) -> None:
     _show_shards(found)
     if found.bands:
         _show_bands(found.bands)
     console.print("[green]clean[/]" if found.clean else "[red]not clean[/]")
-    if not found.clean:
-        raise typer.Exit(EXIT_FAILED)
 
 
 def export(

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from difffusr.pipeline.commands.common import StageBars, Verbose, console, say, set_up_logging
+from difffusr.pipeline.commands.common import Verbose
 from difffusr.pipeline.commands.run import result_table
+from difffusr.pipeline.commands.terminal import StageBars, console, say, set_up_logging
 
 
 def demo(
@@ -22,7 +23,7 @@ def demo(
 
     Two overlapping tiles, two dates, one cloud; fields, roads, buildings, water. Takes some minutes on two cores.
     """
-    set_up_logging(verbose)
+    set_up_logging(verbose, life=True)
     from rich.table import Table
 
     from difffusr.pipeline.commands.demonstration import run_demo

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from difffusr.pipeline.commands.common import console, errors
+from difffusr.pipeline.commands.terminal import console, errors
 from difffusr.pipeline.ground.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from difffusr.pipeline.commands.common import ConfigPath, OfPeriod, Verbose, console, load, say, table_of, write_file
+from difffusr.pipeline.commands.common import (
+    AsJson,
+    ConfigPath,
+    OfPeriod,
+    Verbose,
+    json_place,
+    load,
+    table_of,
+    write_file,
+)
+from difffusr.pipeline.commands.terminal import console, say
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -40,9 +49,7 @@ def plan(
     map_path: Annotated[
         Path | None, typer.Option("--map", help="Draw the chips by date: a PNG and an HTML page of the same name.")
     ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Also write everything as JSON to this file.")
-    ] = None,
+    json_path: AsJson = None,
     period: OfPeriod = None,
     verbose: Verbose = False,
 ) -> None:
@@ -54,22 +61,22 @@ def plan(
     from difffusr.pipeline.plan import decide, plan_run
     from difffusr.pipeline.storage import staging_of
 
-    calibration = _calibration(settings) if estimate else None
-    before = _plan_on_disk(settings) if diff else None
-    made = decide(settings) if diff else plan_run(settings)
-    told: dict[str, Any] = {"plan": {key: value for key, value in made.manifest.items() if key != "config"}}
-    console.print(_plan_table(settings, made))
-    _show_left_out(made)
-    if before is not None:
-        told["diff"] = _show_difference(before, made)
-    if calibration is not None:
-        told["estimate"] = _show_estimate(settings, made, calibration, actors, gpus, cpus)
-    if map_path is not None:
-        _draw(settings, made, map_path)
-    if json_path is not None:
-        write_file(json_path, json.dumps(told, indent=1, sort_keys=True), "--json")
-    if before is None:
-        say(f"plan written to {staging_of(settings).url}/plan")
+    with json_place(json_path) as write:
+        calibration = _calibration(settings) if estimate else None
+        before = _plan_on_disk(settings) if diff else None
+        made = decide(settings) if diff else plan_run(settings)
+        told: dict[str, Any] = {"plan": {key: value for key, value in made.manifest.items() if key != "config"}}
+        console.print(_plan_table(settings, made))
+        _show_left_out(made)
+        if before is not None:
+            told["diff"] = _show_difference(before, made)
+        if calibration is not None:
+            told["estimate"] = _show_estimate(settings, made, calibration, actors, gpus, cpus)
+        if map_path is not None:
+            _draw(settings, made, map_path)
+        write(told)
+        if before is None:
+            say(f"plan written to {staging_of(settings).url}/plan")
 
 
 def calibrate(

@@ -5,24 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from difffusr.pipeline.commands.common import (
-    ConfigPath,
-    OfPeriod,
-    StageBars,
-    Verbose,
-    console,
-    errors,
-    load,
-    say,
-    table_of,
-)
-from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.commands.common import AsJson, ConfigPath, OfPeriod, Verbose, json_place, load, table_of
+from difffusr.pipeline.commands.terminal import StageBars, console, errors, say
+from difffusr.pipeline.ground.errors import EXIT_FAILED, DifffusrError
+from difffusr.pipeline.ground.urls import one_line, shown_url
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,15 +33,32 @@ def run(
     json_log: Annotated[
         Path | None, typer.Option("--json-log", help="Also log to this file, one JSON object a line.")
     ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write how the run ended as JSON to this file; - prints JSON alone."
+        ),
+    ] = None,
     period: OfPeriod = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a configuration from catalogue to published cube.
 
     Start it again after an interruption: it continues. On SIGTERM or Ctrl-C it finishes what is in flight and stops.
-    Readers see the new cube only once it is complete.
+    Readers see the new cube only once it is complete. A terminal shows bars; elsewhere the log tells, line by line, how
+    the run gets on.
     """
-    settings = load(config, verbose, period)
+    with json_place(json_path) as write:
+        outcome = Outcome()
+        try:
+            _run(outcome, config, json_log, period, verbose)
+        except BaseException as error:
+            write(outcome.document(error))
+            raise
+
+
+def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | None, verbose: bool) -> None:
+    outcome.config = settings = load(config, verbose, period, life=True)
     from difffusr.pipeline.run import Stopped, execute
     from difffusr.pipeline.watch import json_lines, secret_values
 
@@ -59,7 +69,7 @@ def run(
     again = _command(config, period)
     try:
         with StageBars() as progress:
-            result = execute(settings, progress)
+            outcome.result = result = execute(settings, progress, file=config)
     except Stopped:
         _show_stopped(again)
         raise typer.Exit from None
@@ -67,18 +77,92 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-def status(config: ConfigPath, period: OfPeriod = None, verbose: Verbose = False) -> None:
+def status(config: ConfigPath, json_path: AsJson = None, period: OfPeriod = None, verbose: Verbose = False) -> None:
     """Show how far a run is. Reads its staging folder only: works on any machine that can read the store."""
     settings = load(config, verbose, period)
     from difffusr.pipeline.storage import staging_of
     from difffusr.pipeline.watch import read_status
 
-    staging = staging_of(settings)
-    said = read_status(staging)
-    if said is None:
-        planned = "there is only a plan" if staging.exists("plan/manifest.json") else "there is no plan yet"
-        raise DifffusrError(f"{staging.url}: {planned}; `{_command(config, period)}` begins the run")
-    console.print(_status_table(said, _liveness(settings, said)))
+    with json_place(json_path) as write:
+        staging = staging_of(settings)
+        said = read_status(staging)
+        if said is None:
+            planned = "there is only a plan" if staging.exists("plan/manifest.json") else "there is no plan yet"
+            raise DifffusrError(f"{staging.url}: {planned}; `{_command(config, period)}` begins the run")
+        driver = Driver.of(settings, said)
+        console.print(_status_table(said, driver.words))
+        left = said.seconds_left if said.state == "running" else None
+        write({**asdict(said), "seconds_left": left, "driver": asdict(driver)})
+
+
+@dataclass
+class Outcome:
+    """What is known of a run, for `--json`.
+
+    Attributes:
+        began: seconds since 1970.
+        config: None until it is read.
+        result: None where the run did not come to one.
+    """
+
+    began: float = field(default_factory=time.time)
+    config: RunConfig | None = None
+    result: RunResult | None = None
+
+    def document(self, end: BaseException) -> dict[str, Any]:
+        """How the run ended: `state`, `exit_code`, `why`, and what it came to; without a result, as far as its last
+        status says.
+
+        Args:
+            end: what the command ends with, which may be its regular exit.
+        """
+        stopped = isinstance(end, KeyboardInterrupt)
+        code = 130 if stopped else getattr(end, "exit_code", EXIT_FAILED)
+        regular = isinstance(end, typer.Exit)
+        document: dict[str, Any] = {
+            "state": "stopped" if stopped or regular else "failed",
+            "exit_code": code,
+            "why": "" if regular else "interrupted" if stopped else one_line(end, None) or type(end).__name__,
+        }
+        if self.config is not None:
+            store, staging = shown_url(self.config.store.url), shown_url(self.config.store.staging)
+            named = {"name": self.config.name, "period": self.config.period.label}
+            document |= {**named, "store": store, "staging": staging}
+        return document | (self._progress() if self.result is None else _facts(self.result))
+
+    def _progress(self) -> dict[str, Any]:
+        """How far the run came, from its status: that of this attempt, not of an earlier one."""
+        from difffusr.pipeline.storage import staging_of
+        from difffusr.pipeline.watch import read_status
+
+        try:
+            said = read_status(staging_of(self.config)) if self.config is not None else None
+        except DifffusrError:
+            said = None
+        if said is None or said.began < self.began:
+            return {}
+        return {
+            "chips": {"planned": said.chips, "done": said.chips_done, "failed": said.chips_failed},
+            "shards": {"planned": said.shards, "done": said.shards_done},
+            "failed": dict(said.reasons),
+            "failures": dict(said.failures),
+        }
+
+
+def _facts(result: RunResult) -> dict[str, Any]:
+    """A result for JSON."""
+    from difffusr.pipeline.watch import failures_by_kind
+
+    counts = result.counts()
+    counts["chips"]["planned"], counts["shards"]["planned"] = len(result.plan.chips), len(result.plan.shards)
+    return {
+        **counts,
+        "state": result.state,
+        "failed": result.failed,
+        "failures": failures_by_kind(result.failed),
+        "rewritten": result.reasons,
+        "publication": None if result.publication is None else result.publication.facts(),
+    }
 
 
 def _command(config: Path, period: str | None) -> str:
@@ -161,15 +245,39 @@ def _share(done: int, all_of_them: int) -> str:
     return f" ({done / all_of_them:.1%})" if all_of_them else ""
 
 
-def _liveness(config: RunConfig, said: RunStatus) -> str:
-    from difffusr.pipeline.storage import cube_staging_of, holder_of
-    from difffusr.pipeline.watch import PULSE_S
+@dataclass(frozen=True)
+class Driver:
+    """Who works on a run.
 
-    holder = holder_of(cube_staging_of(config))
-    ago = f"{max(time.time() - said.updated, 0):,.0f} s ago"
-    if said.state != "running":
-        return f"none; the last one ended {ago}"
-    where = f", process {holder.pid} on {holder.host}" if holder is not None else ""
-    if time.time() - said.updated > 6 * PULSE_S:
-        return f"no sign of life: last {ago}{where}; `difffusr run` continues where it was"
-    return f"alive{where}, last sign {ago}"
+    Attributes:
+        state: `alive`, `silent` (no sign of life for a minute) or `ended`.
+        seconds: since its last sign of life.
+        host, process: where it is; empty and 0 if nobody holds the store.
+    """
+
+    state: str
+    seconds: float
+    host: str = ""
+    process: int = 0
+
+    @classmethod
+    def of(cls, config: RunConfig, said: RunStatus) -> Driver:
+        """The driver that wrote a status."""
+        from difffusr.pipeline.storage import cube_staging_of, holder_of
+        from difffusr.pipeline.watch import PULSE_S
+
+        seconds = max(time.time() - said.updated, 0)
+        state = "ended" if said.state != "running" else "silent" if seconds > 6 * PULSE_S else "alive"
+        holder = None if state == "ended" else holder_of(cube_staging_of(config))
+        return cls(state, seconds) if holder is None else cls(state, seconds, holder.host, holder.pid)
+
+    @property
+    def words(self) -> str:
+        """For the table."""
+        ago = f"{self.seconds:,.0f} s ago"
+        where = f", process {self.process} on {self.host}" if self.host else ""
+        if self.state == "ended":
+            return f"none; the last one ended {ago}"
+        if self.state == "silent":
+            return f"no sign of life: last {ago}{where}; `difffusr run` continues where it was"
+        return f"alive{where}, last sign {ago}"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from difffusr.pipeline.commands.common import Verbose, console, errors, say, set_up_logging
+from difffusr.pipeline.commands.common import Verbose
+from difffusr.pipeline.commands.terminal import console, errors, say, set_up_logging
 
 if TYPE_CHECKING:
     from difffusr.pipeline.weights.training import Training

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,15 +17,23 @@ from difffusr.pipeline.ground.urls import shown_url
 _MOST_CLAUSES = 8
 
 
-def explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """All errors of validating a model of this kind in one line, one clause a key.
+class LineOf(Protocol):
+    """Where in a file a value stands: its line from 1, None where that is not known."""
+
+    def __call__(self, steps: Sequence[int | str], found: object) -> int | None:
+        """The line of the value found by way of these keys and positions."""
+
+
+def explain(error: ValidationError, kind: type[BaseModel], line_of: LineOf) -> str:
+    """All errors of validating a model of this kind in one line, one clause a key, with the line of the value in its
+    file.
 
     The descriptions of the model's fields say what is allowed. Values of `storage_options` are never shown.
     """
     clauses: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         name, clause = _clause(kind, detail)
-        clauses.setdefault(name, clause)
+        clauses.setdefault(name, clause + _place(detail, line_of))
     if "store.url" in clauses:  # the default of store.staging is derived from it
         clauses.pop("store.staging", None)
     clauses = {name: clauses[name] for name in clauses if not any(other.startswith(f"{name}.") for other in clauses)}
@@ -49,6 +57,8 @@ def _clause(kind: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
         return name, f"missing, expected {expected}"
     if problem == "reason":
         return name, detail["msg"]
+    if problem == "no_such_day":
+        return name, f"found {_shown(detail['input'])}, expected {expected}: there is no such day"
     if problem == "secret":
         return name, f"found credentials, expected {detail['msg']}"
     if problem == "rule":
@@ -56,6 +66,19 @@ def _clause(kind: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
         return key, f"found {_shown(context['found'])}, expected {context['expected']}"
     found = "a value not shown" if "storage_options" in path else _shown(detail["input"])
     return name, f"found {found}, expected {expected}"
+
+
+def _place(detail: ErrorDetails, line_of: LineOf) -> str:
+    """The line of an error's value, in brackets; nothing for a key that is missing."""
+    if detail["type"] == "missing":
+        return ""
+    if detail["type"] == "rule":
+        # A rule names its key where several make one: those of model.stage1 and model.fusion have no line of their own.
+        context = detail["ctx"]
+        line = line_of((*detail["loc"], context["key"]), context["found"])
+    else:
+        line = line_of(detail["loc"], detail["input"])
+    return "" if line is None else f" (line {line})"
 
 
 def _shown(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,17 +17,34 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader of PyYAML, which also refuses a key given twice."""
+    """The safe loader of PyYAML, but a key given twice is refused, dates stay text, which the models judge with their
+    key, and every value that cannot be what it is said to be is an error with a place."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node. Raises ConstructorError for a key given twice."""
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             text = str(key.value)
             if text in seen and text != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"key '{text}' is given twice", key.start_mark)
             seen.add(text)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node. Raises ConstructorError, too, where PyYAML's own constructors lose the place."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{str(node.value)[:100]!r} is no {kind}", node.start_mark
+            ) from None
+
+
+UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_mapping(file: Path, expected: str) -> dict[str, Any]:
@@ -51,6 +68,12 @@ def read_mapping(file: Path, expected: str) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"{file.name}: {where}not valid YAML: {error.problem or error.context}") from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position].splitlines(keepends=True) or [""]
+        raise ConfigError(
+            f"{file.name}: line {len(before)}, column {len(before[-1]) + 1}: not valid YAML: the character "
+            f"{chr(error.character)!r} is not allowed"
+        ) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{file.name}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -102,4 +125,55 @@ def validated(kind: type[AnyModel], data: Mapping[str, Any], file: Path, **conte
     try:
         return kind.model_validate(filled, context={"folder": file.resolve().parent, **context})
     except ValidationError as error:
-        raise ConfigError(f"{file.name}: {explain(error, kind)}") from None
+        raise ConfigError(f"{file.name}: {explain(error, kind, _Lines.of(file))}") from None
+
+
+class _Lines:
+    """Where in a file each value stands."""
+
+    def __init__(self, root: yaml.Node | None) -> None:
+        self._root = root
+
+    @classmethod
+    def of(cls, file: Path) -> _Lines:
+        """The lines of a file; of one that cannot be read, or that holds no YAML, none."""
+        try:
+            return cls(yaml.compose(file.read_text(encoding="utf-8"), Loader=UniqueKeyLoader))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            return cls(None)
+
+    def __call__(self, steps: Iterable[int | str], found: object) -> int | None:
+        """The line of a value, from 1; None where the file has no such key, or another value there: an override's.
+
+        Args:
+            steps: keys and positions on the way to it; others (pydantic's own) are passed over.
+            found: what is there.
+        """
+        node, place = self._root, None
+        for step in steps:
+            for key, below in _children(node):
+                if key == step:
+                    node, place = below, below.start_mark.line + 1
+        return place if node is not None and _same(node, found) else None
+
+
+def _children(node: yaml.Node | None) -> Iterator[tuple[int | str, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        yield from ((str(key.value), value) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from enumerate(node.value)
+
+
+def _same(node: yaml.Node, found: object) -> bool:
+    """Whether a node holds a value. Groups always do: their keys say what is wrong."""
+    if not isinstance(node, yaml.ScalarNode) or isinstance(found, Mapping):
+        return True
+    loader = UniqueKeyLoader("")
+    try:
+        value = loader.construct_object(node)
+    except yaml.YAMLError:
+        return False
+    finally:
+        loader.dispose()
+    # A period's days may stand in its name: 2023-06-05_2023-07-04.
+    return bool(value == found) or str(found) in str(value)

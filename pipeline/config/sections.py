@@ -14,6 +14,7 @@ from difffusr.pipeline.config.values import (
     ICECHUNK,
     SAMPLER_NAMES,
     Boolean,
+    Bucket,
     Date,
     HttpUrl,
     Integer,
@@ -127,6 +128,9 @@ class SourceSection(Section):
         default=None, description="the path or URL of a STAC item collection (GeoJSON, or .parquet for stac-geoparquet)"
     )
     collection: Text | None = Field(default="sentinel-2-l2a", description="a collection id, or null for any collection")
+    unsigned: Annotated[tuple[Bucket, ...], Field(strict=False)] = Field(
+        default=(), description="a list of S3 buckets that everybody may read without keys"
+    )
     max_cloud_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
     max_nodata: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
     max_snow_cover: Number = Field(default=100.0, ge=0, le=100, description="a number from 0 to 100 (per cent)")
@@ -389,8 +393,9 @@ class RunConfig(Section):
 
     def canonical(self) -> dict[str, Any]:
         """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
-        or the query strings of URLs. Without `skip` if nothing is skipped: hashes are those of before that key."""
-        data = self.model_dump(mode="json", exclude={"store": {"storage_options"}})
+        or the query strings of URLs, and without what says how files are opened, not which. Without `skip` if nothing
+        is skipped: hashes are those of before that key."""
+        data = self.model_dump(mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}})
         if not any(data["skip"].values()):
             del data["skip"]
         return {key: without_secrets(value) for key, value in data.items()}

@@ -91,6 +91,23 @@ def _storage_url(text: str, info: ValidationInfo) -> str:
     return text.rstrip("/")
 
 
+def date_of(value: object) -> object:
+    """A day written as year, month and day, such as 2023-06-01 or 2023-6-1, as a date; other texts unchanged.
+
+    Raises ValueError for a number, which is no date however many digits it has, and PydanticCustomError for a day that
+    no calendar has.
+    """
+    if isinstance(value, int | float):
+        raise ValueError(value)
+    match = re.fullmatch(r"(\d{4})-(\d\d?)-(\d\d?)", value.strip(), re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        return value
+    try:
+        return dt.date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        raise PydanticCustomError("no_such_day", "there is no such day") from None
+
+
 def _http(text: str, info: ValidationInfo) -> str:
     if not re.match("https?:", text, re.IGNORECASE):
         raise ValueError(text)
@@ -124,6 +141,10 @@ HttpUrl = Annotated[Text, AfterValidator(_http)]
 
 Tile = Annotated[Text, AfterValidator(tile_id), Field(description="an MGRS tile id such as 48QUE")]
 
+Bucket = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$", description="the name of a bucket such as sentinel-cogs")
+]
+
 Integer = Annotated[int, BeforeValidator(number_of)]
 
 Number = Annotated[float, BeforeValidator(number_of)]
@@ -136,4 +157,4 @@ Policy = Annotated[str, AfterValidator(_policy)]
 
 SamplerName = Annotated[str, AfterValidator(_sampler)]
 
-Date = Annotated[dt.date, Field(strict=False)]
+Date = Annotated[dt.date, Field(strict=False), BeforeValidator(date_of)]

@@ -17,6 +17,7 @@ from .pool import actors_that_fit as actors_that_fit
 from .pool import gpus_per_actor as gpus_per_actor
 from .session import cluster as cluster
 from .session import in_cluster as in_cluster
+from .session import nodes_alive as nodes_alive
 from .session import resources as resources
 from .spread import in_order as in_order
 from .tasks import POLL_S as POLL_S

@@ -11,13 +11,15 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine.pool import Resources
+from difffusr.pipeline.engine.sockets import room_for_sockets, temporary_folder
 from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.unsigned import unsigned_environment
 from difffusr.pipeline.ground.urls import first_line
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -30,10 +32,10 @@ def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Ite
     A process that is in a cluster already stays in it, and its workers keep their environment.
 
     Args:
-        environment: variables of the workers' processes.
+        environment: variables of the workers' processes, besides what they need to open files as this process does.
 
     Raises:
-        DifffusrError: no cluster answers at `compute.address`.
+        DifffusrError: no cluster answers at `compute.address`, or none can be started on this machine.
     """
     if in_cluster():
         yield
@@ -42,19 +44,31 @@ def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Ite
 
     # Ray's core prints remarks on its inner workings as errors; what really fails reaches us as exceptions.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        _connect(config.compute.address, environment)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise DifffusrError(
-            f"compute.address: no Ray cluster answers at {config.compute.address or 'this machine'} "
-            f"({first_line(error)}); start one there, set RAY_AUTH_MODE=token where it asks for a token, or leave the "
-            "key out to run on this machine"
-        ) from None
-    _quieten_ray_data()
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    address = config.compute.address
+    room: AbstractContextManager[dict[str, Any]] = nullcontext({}) if address else room_for_sockets()
+    with room as options:
+        try:
+            _connect(address, {**environment, **unsigned_environment()}, options)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _refused(address, error) from None
+        _quieten_ray_data()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _refused(address: str | None, error: Exception) -> DifffusrError:
+    """What to do where there is no cluster."""
+    if address is None:
+        return DifffusrError(
+            f"Ray cannot be started on this machine ({first_line(error)}); check that {temporary_folder()} can be "
+            "written (RAY_TMPDIR or TMPDIR name another) and that memory, processes and disk suffice"
+        )
+    return DifffusrError(
+        f"compute.address: no Ray cluster answers at {address} ({first_line(error)}); start one there, set "
+        "RAY_AUTH_MODE=token where it asks for a token, or leave the key out to run on this machine"
+    )
 
 
 def in_cluster() -> bool:
@@ -71,6 +85,13 @@ def resources() -> Resources:
     return Resources(float(found.get("GPU", 0)), float(found.get("CPU", 1)))
 
 
+def nodes_alive() -> int:
+    """How many nodes the cluster in use has now."""
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
 def result_of(task: Any) -> Any:
     """What a Ray task returned.
 
@@ -85,8 +106,8 @@ def result_of(task: Any) -> Any:
         raise (error.cause if isinstance(error.cause, DifffusrError) else error) from None
 
 
-def _connect(address: str | None, environment: Mapping[str, str]) -> None:
-    """Join the cluster at an address, or start one on this machine.
+def _connect(address: str | None, environment: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    """Join the cluster at an address, or start one on this machine; `options` are more of Ray's own.
 
     Workers on this machine inherit the environment from the process that starts Ray. Those of a cluster that is there
     already get it by a runtime environment of the job, which costs a second or two until its first task.
@@ -102,6 +123,7 @@ def _connect(address: str | None, environment: Mapping[str, str]) -> None:
             runtime_env={"env_vars": dict(environment)} if address is not None and environment else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            **options,
         )
 
 

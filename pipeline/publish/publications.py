@@ -56,6 +56,12 @@ class Publication:
     gone: bool = False
     current: bool = False
 
+    def facts(self) -> dict[str, Any]:
+        """What there is to tell of it, as JSON-able values: all but the texts that a rollback needs."""
+        kept = {"documents", "steps_of_time"}
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in kept}
+        return {**told, "zones": dict(self.zones), "steps": dict(self.steps), "where": self.where}
+
     @property
     def where(self) -> str:
         """Snapshot or revisions, to be displayed."""

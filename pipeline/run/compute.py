@@ -104,7 +104,8 @@ def _compute_chips(run: Run, work: Work, board: Any, notes: _Notes) -> None:
             f"the cluster could not go on ({first_line(error)}); what is staged is kept: run again to continue"
         ) from None
     if notes.result.skipped:
-        log.info("%d of %d chips skipped the networks (skip)", notes.result.skipped, notes.result.computed)
+        skipped, computed = notes.result.skipped, notes.result.computed
+        log.info("%d of %d chips skipped the networks (skip)", skipped, computed, extra={"event": "skipped"})
 
 
 @dataclass(frozen=True)

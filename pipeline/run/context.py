@@ -13,7 +13,7 @@ from difffusr.pipeline.cube import store_of
 from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.run.stop import Stop
 from difffusr.pipeline.storage import Lease, Storage, cube_staging_of, staging_of, storage_of
-from difffusr.pipeline.watch import Progress, Pulse, RunStatus
+from difffusr.pipeline.watch import Progress, Pulse, RunStatus, heartbeat
 
 if TYPE_CHECKING:
     from difffusr.pipeline.chips import PinnedResolver
@@ -92,6 +92,7 @@ class Run:
         lease = Lease.acquire(places.cube_staging, name, lambda text: log.warning("%s", text))
         try:
             pulse = Pulse(places.staging, RunStatus(config.name, config.period.label))
-            yield cls(config, places, grid_of(config), progress, lease, pulse, Stop(), resolver)
+            with heartbeat(lambda: pulse.now):
+                yield cls(config, places, grid_of(config), progress, lease, pulse, Stop(), resolver)
         finally:
             lease.release()

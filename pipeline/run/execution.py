@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.engine import KEEP_FREED, cluster
+from difffusr.pipeline.engine import KEEP_FREED, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import plan_run
 from difffusr.pipeline.run.compute import compute
@@ -18,22 +19,49 @@ from difffusr.pipeline.run.publishing import publish
 from difffusr.pipeline.run.result import RunResult, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
-from difffusr.pipeline.watch import Progress
+from difffusr.pipeline.watch import Progress, stage_told, tell_cluster, tell_ended, tell_planned, tell_started
 
 if TYPE_CHECKING:
     from difffusr.pipeline.chips import PinnedResolver
 
 
-def execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver] | None = None) -> RunResult:
+def execute(
+    config: RunConfig,
+    progress: Progress,
+    resolver: type[PinnedResolver] | None = None,
+    file: Path | None = None,
+) -> RunResult:
     """Run a configuration from catalogue to published cube. What is already done is not done again.
 
     Args:
         resolver: the actor's class where it is not the usual one.
+        file: where the configuration is from, for the log.
 
     Raises:
         DifffusrError: the run cannot go on; everything staged so far stays for the next attempt.
         Stopped: SIGTERM came before the first chip was begun.
     """
+    began = time.monotonic()
+    tell_started(config, file)
+    try:
+        result = _execute(config, progress, resolver)
+    except (KeyboardInterrupt, Stopped):
+        tell_ended("stopped", time.monotonic() - began, "asked to")
+        raise
+    except BaseException as error:
+        tell_ended("failed", time.monotonic() - began, first_line(error))
+        raise
+    why = "asked to" if result.stopped else ""
+    counts = {name: count for name, count in result.counts().items() if name != "seconds"}
+    number = result.publication.number if result.publication else None
+    tell_ended(
+        result.state, time.monotonic() - began, why, result.failed,
+        exit_code=result.exit_code, publication=number, stages=result.seconds, **counts,
+    )  # fmt: skip
+    return result
+
+
+def _execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver] | None) -> RunResult:
     progress.start("plan", 1)
     with Run.begun(config, progress, resolver) as run:
         try:
@@ -41,6 +69,9 @@ def execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver
         except (KeyboardInterrupt, Stopped):
             run.pulse.end("stopped")
             raise
+        except SystemExit:  # Ray's own answer to a SIGTERM while it starts
+            run.pulse.end("stopped")
+            raise Stopped from None
         except BaseException as error:
             run.pulse.end("failed", first_line(error))
             raise
@@ -54,7 +85,10 @@ def _carry_out(run: Run) -> RunResult:
         write_report(run, result)
         return result
     reasons = why_rewritten(run, work, result)
-    with cluster(run.config, KEEP_FREED), run.stop.on_signals():
+    # Twice: Ray, when it has started, hears SIGTERM itself.
+    with run.stop.on_signals(), cluster(run.config, KEEP_FREED), run.stop.on_signals():
+        there = resources()
+        tell_cluster(nodes_alive(), there.gpus, there.cpus)
         run.lease.on_lost(run.stop.request)
         meters = None
         if work.todo.any():
@@ -73,11 +107,13 @@ def _carry_out(run: Run) -> RunResult:
 def _planned(run: Run) -> tuple[Work, RunResult]:
     """What there is to do, and a result that says what is done already."""
     started = time.monotonic()
-    with hearing(end_at_once, signal.SIGTERM):
+    with hearing(end_at_once, signal.SIGTERM), stage_told("plan"):
         plan = plan_run(run.config)
         work = find_work(run, plan)
     run.progress.advance("plan")
     result = RunResult(plan, reused=int((~work.wanted).sum()), kept=int((~work.todo).sum()))
     result.seconds["plan"] = time.monotonic() - started
     run.pulse.update(chips=len(plan.chips), chips_done=result.reused, shards=len(plan.shards), shards_done=result.kept)
+    wanted, todo = int(work.wanted.sum()), int(work.todo.sum())
+    tell_planned(len(plan.scenes), len(plan.chips), wanted, len(plan.shards), todo)
     return work, result

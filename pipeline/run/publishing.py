@@ -10,6 +10,7 @@ from difffusr.pipeline.plan import copy_plan
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_overviews, places_of
+from difffusr.pipeline.watch import tell_published
 
 
 def publish(run: Run, work: Work, result: RunResult) -> bool:
@@ -61,3 +62,5 @@ def _show_readers(run: Run, work: Work, result: RunResult) -> None:
     result.publication = work.target.publish(shards_written=written, keep=run.config.store.keep_revisions)
     copy_plan(run.staging, "published")
     run.progress.advance("publish")
+    new = result.publication
+    tell_published(new.number, new.kind, new.where, new.shards_written)

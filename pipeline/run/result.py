@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from difffusr.pipeline.ground.errors import EXIT_DONE, EXIT_INCOMPLETE
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.scenes import Unread
+from difffusr.pipeline.watch import stage_told
 
 
 @dataclass
@@ -57,12 +59,31 @@ class RunResult:
         """0 when the cube is complete or the run was asked to stop, 3 when chips are missing from it."""
         return EXIT_INCOMPLETE if self.failed and not self.stopped else EXIT_DONE
 
+    @property
+    def state(self) -> str:
+        """`stopped`, `published`, or `unchanged` where readers see all of it already."""
+        return "stopped" if self.stopped else "unchanged" if self.publication is None else "published"
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Note how long a stage takes."""
         started = time.monotonic()
-        yield
+        with stage_told(stage):
+            yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+    def counts(self) -> dict[str, Any]:
+        """Chips and shards by what became of them, and seconds by stage, for reports."""
+        return {
+            "chips": {
+                "computed": self.computed,
+                "skipped": self.skipped,
+                "reused": self.reused,
+                "failed": len(self.failed),
+            },
+            "shards": {"written": self.written, "kept": self.kept, "overviews": self.overviews},
+            "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
+        }
 
 
 def write_report(run: Run, result: RunResult, rewritten: Mapping[str, str] | None = None) -> None:
@@ -74,16 +95,9 @@ def write_report(run: Run, result: RunResult, rewritten: Mapping[str, str] | Non
     report = {
         "name": run.config.name,
         "period": run.config.period.label,
-        "chips": {
-            "computed": result.computed,
-            "skipped": result.skipped,
-            "reused": result.reused,
-            "failed": len(result.failed),
-        },
-        "shards": {"written": result.written, "kept": result.kept, "overviews": result.overviews},
+        **result.counts(),
         "rewritten": dict(rewritten or {}),
         "failed": result.failed,
-        "seconds": {stage: round(seconds, 2) for stage, seconds in result.seconds.items()},
         "cores": os.cpu_count(),
     }
     run.staging.write("report.json", json.dumps(report, indent=1, sort_keys=True).encode())

@@ -69,8 +69,14 @@ class Stop:
             if number == signal.SIGINT and self.requested:
                 raise KeyboardInterrupt
             again = "; interrupt again to stop at once" if number == signal.SIGINT else ""
-            log.warning("asked to stop: what is in flight is finished, nothing new is taken%s", again)
+            said = f"asked to stop: what is in flight is finished, nothing new is taken{again}"
+            # By a thread: what the signal interrupts may hold the locks that a line on the terminal waits for.
+            threading.Thread(target=_say, args=(said,), name="asked to stop").start()
             self.request()
 
         with hearing(hear, signal.SIGTERM, signal.SIGINT):
             yield
+
+
+def _say(text: str) -> None:
+    log.warning("%s", text, extra={"event": "asked_to_stop"})

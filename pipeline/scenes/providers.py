@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
+from difffusr.pipeline.ground.unsigned import opens_unsigned
 from difffusr.pipeline.ground.urls import bare_href, bucket_of, is_loopback, is_remote, is_url, located, one_line
 
 
@@ -76,6 +77,9 @@ class Provider:
         endpoint: host of its S3 service, with buckets in paths, where it is not AWS; AWS_S3_ENDPOINT overrides it.
         advice: what to do about an s3:// file that does not open; "" for the usual.
         requester_pays: whether readers pay for requests and transfer.
+        public: whether everybody may read its buckets without keys: requests are not signed then, for a signature by
+            keys that belong elsewhere is refused.
+        region: AWS's name for where its buckets are; None where GDAL finds it by itself.
     """
 
     name: str
@@ -88,6 +92,8 @@ class Provider:
     endpoint: str | None = None
     advice: str = ""
     requester_pays: bool = False
+    public: bool = False
+    region: str | None = None
 
 
 def _signed_by_planetary_computer(href: str) -> str:
@@ -121,6 +127,8 @@ PROVIDERS: tuple[Provider, ...] = (
             "rededge3": "B07", "nir": "B08", "nir08": "B8A", "nir09": "B09", "swir16": "B11", "swir22": "B12",
         },
         offset_flags=("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied"),
+        public=True,
+        region="us-west-2",
     ),
     Provider(
         name="earth-search",
@@ -132,6 +140,8 @@ PROVIDERS: tuple[Provider, ...] = (
         name="earth-search",
         buckets=("e84-earth-search-sentinel-data",),
         radiometry=(DnRule(r"sentinel-2-c1-l2a", "GTiff", "as produced", "checked"),),
+        public=True,
+        region="us-west-2",
     ),
     # Planetary Computer (COGs) and CDSE (JP2) keep the products' DN.
     Provider(
@@ -230,12 +240,19 @@ def _hide_signatures(record: logging.LogRecord) -> bool:
 
 
 def gdal_options(href: str) -> dict[str, str]:
-    """GDAL's options for a file beyond those for every file. An endpoint set in the environment stays."""
+    """GDAL's options for a file beyond those for every file. An endpoint set in the environment stays, and so does
+    AWS_NO_SIGN_REQUEST: NO signs requests to a mirror of a public bucket that wants keys."""
     provider, options = provider_of(href), {}
-    if provider.endpoint and urlsplit(href).scheme == "s3":
-        options["AWS_VIRTUAL_HOSTING"] = "FALSE"
-        if "AWS_S3_ENDPOINT" not in os.environ:
-            options["AWS_S3_ENDPOINT"] = provider.endpoint
+    if urlsplit(href).scheme == "s3":
+        if provider.endpoint:
+            options["AWS_VIRTUAL_HOSTING"] = "FALSE"
+            if "AWS_S3_ENDPOINT" not in os.environ:
+                options["AWS_S3_ENDPOINT"] = provider.endpoint
+        if provider.region:
+            options["AWS_REGION"] = provider.region
+        unsigned = provider.public or opens_unsigned(bucket_of(href))
+        if unsigned and "AWS_NO_SIGN_REQUEST" not in os.environ:
+            options["AWS_NO_SIGN_REQUEST"] = "YES"
     if provider.requester_pays:
         options["AWS_REQUEST_PAYER"] = "requester"
     return options
@@ -250,6 +267,11 @@ def advice(href: str, status: int | None = None) -> str:
         return provider.advice
     if provider.requester_pays:
         return "its bucket is requester pays: set AWS credentials that may be charged, or check the file"
+    if urlsplit(href).scheme == "s3" and not provider.public and status != 404:
+        return (
+            "check that the file exists; a private bucket wants AWS credentials, one that is open to everybody its "
+            "name in source.unsigned"
+        )
     if status in (401, 403):
         return "access is refused: set credentials, take a signed address that has not expired, or leave the scene out"
     return "check that the file exists and is whole, or leave the scene out"

@@ -1,3 +1,12 @@
+from .life import failures_by_kind as failures_by_kind
+from .life import heartbeat as heartbeat
+from .life import stage_told as stage_told
+from .life import tell_cluster as tell_cluster
+from .life import tell_ended as tell_ended
+from .life import tell_planned as tell_planned
+from .life import tell_published as tell_published
+from .life import tell_shard as tell_shard
+from .life import tell_started as tell_started
 from .log import json_lines as json_lines
 from .log import secret_values as secret_values
 from .metrics import Meters as Meters

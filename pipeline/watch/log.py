@@ -17,7 +17,10 @@ from urllib.parse import quote
 from difffusr.pipeline.ground.errors import DifffusrError, StoreError
 
 #: What a log call may add with `extra=`. No attribute of a LogRecord has such a name.
-FIELDS = ("chip", "scene", "stage", "shard", "actor", "node", "seconds", "reason")
+FIELDS = ("event", "chip", "scene", "stage", "shard", "actor", "node", "seconds", "reason")
+
+#: More fields of one line, in a mapping, with any names and values: see `life.tell`.
+FACTS = "facts"
 
 _HIDDEN = "…"
 
@@ -122,8 +125,8 @@ def json_lines(stream_or_path: TextIO | str | os.PathLike[str], run: str) -> Jso
     """A handler for the logger "difffusr" that writes one JSON object a line.
 
     Each has `time` (ISO 8601, UTC, milliseconds), `level`, `logger`, `message`, `run`; where the call gave them with
-    `extra=`, the `FIELDS`; `error` for an expected error (DifffusrError) logged with `exc_info`, and for any other
-    `trace`, its traceback. Secrets are removed.
+    `extra=`, the `FIELDS` and the `FACTS`; `error` for an expected error (DifffusrError) logged with `exc_info`, and
+    for any other `trace`, its traceback. Secrets are removed.
 
     Args:
         stream_or_path: an open text stream, or a local file that is appended to.
@@ -157,7 +160,9 @@ class _JsonFormatter(logging.Formatter):
             "message": _message(record),
             "run": self._run,
         }
-        line |= {name: self._plain(value) for name in FIELDS if (value := getattr(record, name, None)) is not None}
+        facts = {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
+        facts |= getattr(record, FACTS, {})
+        line |= {name: self._plain(value) for name, value in facts.items() if name not in line}
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, DifffusrError):
             line["error"] = self._secrets.clean(str(error))
@@ -166,11 +171,18 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
     def _plain(self, value: Any) -> Any:
-        """A value for JSON: NumPy numbers as numbers, everything but finite numbers and text as text."""
+        """A value for JSON: NumPy numbers as numbers; everything but finite numbers, groups of values and null as text,
+        without secrets."""
+        if isinstance(value, Mapping):
+            return {self._secrets.clean(str(name)): self._plain(inside) for name, inside in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._plain(inside) for inside in value]
         if hasattr(value, "item") and not isinstance(value, str):
             value = value.item()
-        if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
-            return round(value, 3) if isinstance(value, float) else value
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float) and math.isfinite(value):
+            return round(value, 3)
         return self._secrets.clean(str(value))
 
 

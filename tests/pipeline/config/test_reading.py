@@ -38,8 +38,14 @@ def test_overriding_a_source_replaces_it(tmp_path: Path) -> None:
         ("", "config.yaml: found nothing, expected the sections name, area, period"),
         ("- a\n", "config.yaml: found a list, expected the sections"),
         ("name: !!python/object/apply:os.getcwd []\n", "config.yaml: line 1"),
-        ("a: \x00", "config.yaml: not valid YAML"),
-        ("period: {start: 2023-02-30}\n", "config.yaml: not valid YAML: day"),
+        ("a: 1\nb: \x00", "config.yaml: line 2, column 4: not valid YAML: the character '\\x00' is not allowed"),
+        ("a: ä\nb: x\x07", "config.yaml: line 2, column 5: not valid YAML: the character '\\x07' is not allowed"),
+        ("a: !!timestamp 2023-02-30\n", "config.yaml: line 1, column 4: not valid YAML: '2023-02-30' is no timestamp"),
+        ("a: 1\nb: !!bool often\n", "config.yaml: line 2, column 4: not valid YAML: 'often' is no bool"),
+        ("a: 1\nb: !!int many\n", "config.yaml: line 2, column 4: not valid YAML: 'many' is no int"),
+        ("a: 1\nb: 0x_\n", "config.yaml: line 2, column 4: not valid YAML: '0x_' is no int"),
+        ("a: 1\nb: !!map often\n", "config.yaml: line 2, column 4: not valid YAML: expected a mapping"),
+        ("a: 1\nb: !!float ''\n", "config.yaml: line 2, column 4: not valid YAML: '' is no float"),
     ],
 )
 def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path: Path, text: str, expected: str) -> None:
@@ -78,7 +84,7 @@ def test_any_model_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         validated(Whole, {"part": {"frist": 1}, "parts": [{}, {"first": "x"}]}, file)
     assert str(caught.value) == (
-        "whole.yaml: part.frist: unknown key, did you mean 'first'? (allowed: first, options); "
+        "whole.yaml: part.frist: unknown key, did you mean 'first'? (allowed: first, options); "  # a file without lines
         "parts[1].first: found 'x', expected an integer"
     )
     with pytest.raises(ConfigError, match=r"^whole.yaml: found none, expected exactly one of path, url$"):

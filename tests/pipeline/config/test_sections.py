@@ -90,6 +90,15 @@ def test_a_period_has_a_name_that_sorts(tmp_path: Path, start: str, end: str, la
             {"source": {"items": "a", "max_cloud_cover": 120}},
             "source.max_cloud_cover: found 120, expected a number from 0 to",
         ),
+        (
+            {"source": {"items": "a", "unsigned": "my-bucket"}},
+            "source.unsigned: found 'my-bucket', expected a list of S3 buckets",
+        ),
+        (
+            {"source": {"items": "a", "unsigned": ["my-bucket", "s3://other"]}},
+            "source.unsigned.1: found 's3://other', expected the name of a bucket such as sentinel-cogs",
+        ),
+        ({"source": {"items": "a", "unsigned": ["a,b"]}}, "source.unsigned.0: found 'a,b', expected the name of a"),
         ({"area": {}}, "area: found none, expected exactly one of geojson, file, bbox, tiles"),
         (
             {"area": {"bbox": [10, 50, 5, 55]}},

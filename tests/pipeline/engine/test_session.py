@@ -15,12 +15,15 @@ SEEN = """
 import json, os, subprocess, sys
 from types import SimpleNamespace
 from difffusr.pipeline.engine.session import cluster
+from difffusr.pipeline.ground.unsigned import open_unsigned, opens_unsigned
 
 environment, address = json.loads(sys.argv[1]), sys.argv[2] or None
 
 def seen(_):
-    return {name: os.environ.get(name) for name in environment}
+    return {name: os.environ.get(name) for name in environment} | {"unsigned": opens_unsigned(bucket)}
 
+bucket = "theirs" if address else "mine"
+open_unsigned([bucket])
 with cluster(SimpleNamespace(compute=SimpleNamespace(address=address)), environment):
     import ray
     task = ray.remote(num_cpus=0)(seen)
@@ -42,11 +45,12 @@ def told(tmp_path_factory) -> list[dict[str, dict[str, str | None]]]:
 
 
 def test_workers_on_this_machine_keep_memory_that_they_freed_and_the_driver_is_as_before(told):
-    assert told[0] == {"worker": KEEP_FREED, "driver": dict.fromkeys(KEEP_FREED)}
+    worker, driver = told[0]["worker"], told[0]["driver"]
+    assert (worker, driver) == ({**KEEP_FREED, "unsigned": True}, {**dict.fromkeys(KEEP_FREED), "unsigned": True})
 
 
 def test_workers_of_a_cluster_that_is_there_already_get_the_environment_with_the_job(told):
-    assert told[1] == {"worker": {"JOINED": "yes"}, "driver": {"JOINED": None}}
+    assert told[1] == {"worker": {"JOINED": "yes", "unsigned": True}, "driver": {"JOINED": None, "unsigned": True}}
 
 
 def test_a_process_that_has_not_imported_ray_is_in_no_cluster(monkeypatch):

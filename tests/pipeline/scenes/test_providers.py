@@ -22,6 +22,7 @@ from shapely.geometry import box
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
+from difffusr.pipeline.ground.unsigned import open_unsigned, opens_unsigned, unsigned_environment
 from difffusr.pipeline.scenes import providers
 from difffusr.pipeline.scenes.item import Asset, Scene, scene_from_item
 from difffusr.pipeline.scenes.providers import (
@@ -211,6 +212,7 @@ def test_options_follow_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     cdse = {"AWS_VIRTUAL_HOSTING": "FALSE", "AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu"}
     assert gdal_options("s3://eodata/a.jp2") == cdse
     assert gdal_options("s3://sentinel-s2-l2a/a.jp2") == {"AWS_REQUEST_PAYER": "requester"}
+    assert gdal_options("s3://sentinel-cogs/a.tif") == {"AWS_REGION": "us-west-2", "AWS_NO_SIGN_REQUEST": "YES"}
     for free in ("/data/a.tif", "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a.tif", BLOB, "s3://mine/a.tif"):
         assert gdal_options(free) == {}
         assert not requester_pays(free)
@@ -223,6 +225,110 @@ def test_options_follow_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_signature_that_came_with_an_item_is_not_kept() -> None:
     href = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/B04.tif?st=2023&sig=SECRET"
     assert resolve(href, "/items.json", False, "item a") == href.partition("?")[0]
+
+
+# ---- buckets open to everybody --------------------------------------------------------------------------------------
+
+
+class Bucket(http.server.BaseHTTPRequestHandler):
+    """An S3 service of one file: whoever signs is refused like a stranger, or whoever does not."""
+
+    file: Path
+    wants_keys = False
+    asked: list[tuple[str, bool]]
+
+    def do_GET(self) -> None:
+        signed = "Authorization" in self.headers
+        self.asked.append((self.path, signed))
+        if signed != self.wants_keys:
+            body = b"<Error><Code>InvalidAccessKeyId</Code><Message>The key is not in our records.</Message></Error>"
+            self.send_response(403)
+        else:
+            body = self.file.read_bytes()
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def s3_service(tiff: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Bucket]]:
+    """The service that every s3:// address leads to; nobody's keys but those of the test are known."""
+    handler = type("OneBucket", (Bucket,), {"file": tiff, "asked": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    for name in ("AWS_PROFILE", "AWS_NO_SIGN_REQUEST", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_S3_ENDPOINT": f"127.0.0.1:{server.server_port}",
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "CPL_AWS_AUTODETECT_EC2": "NO",
+        "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",  # one test's refusal is not another's
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield handler
+    open_unsigned(())
+    server.shutdown()
+    server.server_close()
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAFOREIGN", "AWS_SECRET_ACCESS_KEY": "foreign"}
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, KEYS, {"AWS_REGION": "eu-central-1", **KEYS}], ids=["none", "keys", "region"]
+)
+@pytest.mark.parametrize("bucket", ["sentinel-cogs", "e84-earth-search-sentinel-data", "of-my-own", "with.dots-1"])
+def test_a_public_bucket_is_read_without_keys_whatever_keys_there_are(s3_service, monkeypatch, bucket, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    open_unsigned(["of-my-own", "with.dots-1"])
+    data, _, _ = read_overview(scene_at(f"s3://{bucket}/32/T/NT/SCL.tif"), "SCL", 60)
+    assert (data == 4).all()
+    assert s3_service.asked
+    assert {signed for _, signed in s3_service.asked} == {False}
+
+
+@pytest.mark.parametrize("bucket", ["private", "sentinel-s2-l2a", "of-my-own-2", "my-sentinel-cogs"])
+def test_any_other_bucket_is_read_with_keys(s3_service, monkeypatch, bucket):
+    s3_service.wants_keys = True
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    open_unsigned(["of-my-own"])
+    data, _, _ = read_overview(scene_at(f"s3://{bucket}/SCL.tif"), "SCL", 60)
+    assert (data == 4).all()
+    assert {signed for _, signed in s3_service.asked} == {True}
+
+
+def test_a_mirror_of_a_public_bucket_may_want_keys(s3_service, monkeypatch):
+    s3_service.wants_keys = True
+    for name, value in {"AWS_NO_SIGN_REQUEST": "NO", **KEYS}.items():
+        monkeypatch.setenv(name, value)
+    data, _, _ = read_overview(scene_at("s3://sentinel-cogs/SCL.tif"), "SCL", 60)
+    assert (data == 4).all()
+
+
+def test_without_keys_the_refusal_names_the_key_for_buckets_open_to_everybody(s3_service):
+    with pytest.raises(ReadError, match=r"one that is open to everybody its name in source\.unsigned") as caught:
+        read_overview(scene_at("s3://of-somebody/SCL.tif"), "SCL", 60)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_buckets_of_one_configuration_are_not_those_of_the_next():
+    open_unsigned(["one", "two"])
+    assert opens_unsigned("two")
+    assert unsigned_environment()
+    open_unsigned(())
+    assert not opens_unsigned("two")
+    assert not opens_unsigned(None)
+    assert unsigned_environment() == {}
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
