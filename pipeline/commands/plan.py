@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from difffusr.pipeline.config import RunConfig
     from difffusr.pipeline.plan import Plan, StoredPlan
     from difffusr.pipeline.run.cost import Calibration, Estimate
+    from difffusr.pipeline.scenes import Found
 
 #: Scenes that are listed; the plan's scenes.parquet has all.
 _LISTED = 8
@@ -58,16 +59,14 @@ def plan(
     Computes nothing. Open plan/chips.parquet in QGIS or geopandas to see the chips.
     """
     settings = load(config, verbose, period)
-    from difffusr.pipeline.plan import decide, plan_run
     from difffusr.pipeline.storage import staging_of
 
     with json_place(json_path) as write:
         calibration = _calibration(settings) if estimate else None
         before = _plan_on_disk(settings) if diff else None
-        made = decide(settings) if diff else plan_run(settings)
+        made = _planned(settings, write_it=not diff)
         told: dict[str, Any] = {"plan": {key: value for key, value in made.manifest.items() if key != "config"}}
         console.print(_plan_table(settings, made))
-        _show_left_out(made)
         if before is not None:
             told["diff"] = _show_difference(before, made)
         if calibration is not None:
@@ -139,9 +138,18 @@ def _plan_on_disk(config: RunConfig) -> StoredPlan:
     return read_plan(staging)
 
 
-def _show_left_out(made: Plan) -> None:
+def _planned(config: RunConfig, write_it: bool) -> Plan:
+    """The plan. What was left out of it is shown also where there is none."""
+    from difffusr.pipeline.plan import decide, plan_run
+
+    if write_it:
+        return plan_run(config, on_found=_show_left_out)
+    return decide(config, _show_left_out)
+
+
+def _show_left_out(found: Found) -> None:
     """Show the items that were not understood, by reason."""
-    reasons = made.manifest["items"]["left_out"]
+    reasons = found.left_out.to_json()
     rows = [(f"{one['items']:,}", f"{one['reason']}: {', '.join(one['named'])}") for one in reasons]
     if rows:
         console.print(table_of("left out by reason", _escaped(rows)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,43 +15,53 @@ from difffusr.pipeline.plan.files import write_plan
 from difffusr.pipeline.plan.networks import sampling_of, weights_of
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.scenes import Unread, search_scenes
+from difffusr.pipeline.scenes import Found, Unread, search_scenes
 from difffusr.pipeline.storage import staging_of
 
 #: With more scenes than this they are read on Ray instead of on this machine's threads.
 _SCENES_ON_THREADS = 32
 
 
-def plan_run(config: RunConfig, unread: Mapping[str, Sequence[Unread]] | None = None) -> Plan:
+def _nobody(found: Found) -> None:
+    """Who need not be told."""
+
+
+def plan_run(
+    config: RunConfig, unread: Mapping[str, Sequence[Unread]] | None = None, on_found: Callable[[Found], None] = _nobody
+) -> Plan:
     """Search the catalogue, decide what to compute, and write the plan to the staging folder.
 
     Args:
         unread: by chip, scenes that cannot be read there; they are set aside, now and in later plans.
+        on_found: is told what the search found, before anything is decided.
 
     Raises:
         DifffusrError: catalogue, weights or store cannot be used.
     """
     staging = staging_of(config)
     staging.check_writable()
-    plan, aside = _decided(config, unread or {})
+    plan, aside = _decided(config, unread or {}, on_found)
     if aside != Aside.read(staging):
         aside.write(staging)
     write_plan(plan, grid_of(config), staging)
     return plan
 
 
-def decide(config: RunConfig) -> Plan:
-    """Search the catalogue and decide what to compute; nothing is written.
+def decide(config: RunConfig, on_found: Callable[[Found], None] = _nobody) -> Plan:
+    """Search the catalogue and decide what to compute; nothing is written. `on_found` as in `plan_run`.
 
     Raises:
         DifffusrError: catalogue or weights cannot be used.
     """
-    return _decided(config, {})[0]
+    return _decided(config, {}, on_found)[0]
 
 
-def _decided(config: RunConfig, unread: Mapping[str, Sequence[Unread]]) -> tuple[Plan, Aside]:
+def _decided(
+    config: RunConfig, unread: Mapping[str, Sequence[Unread]], on_found: Callable[[Found], None]
+) -> tuple[Plan, Aside]:
     weights = weights_of(config)
     found = search_scenes(config)
+    on_found(found)
     scenes = found.scenes
     before = Aside.read(staging_of(config))
     # Starting Ray takes longer than a few reads.

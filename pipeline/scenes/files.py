@@ -96,7 +96,13 @@ def held_open(scene: Scene, band: str, asset: Asset, *, afresh: bool, keep: bool
             held.file.close()
 
 
+#: A proxy that is not there: GDAL follows redirects to ftp, which no option forbids.
+_NO_FTP = dict.fromkeys(("ftp_proxy", "ftps_proxy"), "http://127.0.0.1:1")
+
+
 def _open(scene: Scene, band: str, asset: Asset) -> Held:
+    for name, value in _NO_FTP.items():
+        os.environ.setdefault(name, value)
     try:
         # GDAL would go by content, and a file of another format (VRT) may name files of this machine.
         file = rasterio.open(readable(asset.href), driver=asset.driver)

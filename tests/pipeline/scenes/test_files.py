@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,38 @@ def test_two_threads_share_no_file(tmp_path, opens):
     thread.join()
     assert found == [7]
     assert opens == ["a.tif"] * 2
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "file", "gopher", "dict", "ftps"])
+def test_a_redirect_is_followed_to_http_alone(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0.2)
+        target = f"{scheme}://127.0.0.1:{other.getsockname()[1]}/B04.tif" if scheme != "file" else f"file://{__file__}"
+
+        class Elsewhere(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(302)
+                self.send_header("Location", target)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def log_message(self, *_: object) -> None: ...
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                with pytest.raises(ReadError, match="cannot be opened"):
+                    read_once(f"http://127.0.0.1:{server.server_port}/B04.tif")
+            finally:
+                server.shutdown()
+        with pytest.raises(TimeoutError):
+            other.accept()
+
+
+def read_once(href: str) -> None:
+    """Read a file without waiting for a better answer."""
+    with reading.opened(scene_of(href), "B04", scene_of(href).assets["B04"]):
+        pass
