@@ -37,7 +37,7 @@ def test_a_run_on_a_terminal_says_everything_whole_and_hears_ctrl_c(lacking, tmp
     pressed: list[object] = []
 
     def press(sent: str, keys: Callable[[bytes], object], _process: int) -> None:
-        if not pressed and re.search(r"chips .*[1-9]\d*/12", sent):
+        if not pressed and "B11.tif" in sent:
             pressed.append(keys(b"\x03"))
 
     log, result = tmp_path / "log.jsonl", tmp_path / "result.json"
@@ -79,7 +79,6 @@ def test_without_a_terminal_a_run_tells_its_life(difffusr, lacking, tmp_path, mo
     for event in ("stage_begun", "stage_done"):  # chips and shards again where a scene was set aside
         assert list(dict.fromkeys(line["stage"] for line in by_event[event])) == stages
     assert all(line["seconds"] >= 0 for line in by_event["stage_done"])
-    assert len(by_event["shard"]) == planned["shards"]
     assert len({line["shard"] for line in by_event["shard"]}) == planned["shards"]
     (published,), (over,) = by_event["published"], by_event["ended"]
     assert (published["publication"], published["kind"]) == (1, "period")
