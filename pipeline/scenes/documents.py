@@ -27,6 +27,7 @@ from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import bare_href, host_of, is_url, located, one_line, path_in
+from difffusr.pipeline.scenes.fields import UNREAD
 from difffusr.pipeline.scenes.item import Item
 from difffusr.pipeline.scenes.pages import PageRequest, pages_of
 from difffusr.pipeline.scenes.providers import resolve
@@ -137,7 +138,8 @@ def _search_shapes(area: BaseGeometry) -> list[BaseGeometry]:
 
 
 def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
-    """The items of a catalogue's tree of files. A broken link is an error that names both ends."""
+    """The items of a catalogue's tree of files. A broken link to a catalogue is an error that names both ends; what is
+    yielded for a broken link to an item says under `UNREAD` what is wrong."""
     start = search.href
     if not is_url(start) and os.path.isdir(start):
         start = os.path.join(start, "catalog.json")
@@ -166,11 +168,18 @@ def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
                     search.dropped[f"in collection {document.get('id')!r}"] += 1
             for k in range(0, len(targets), 64):
                 batch = targets[k : k + 64]
-                documents = pool.map(lambda target, place=place: _read_json(reader, target, place), batch)
+                documents = pool.map(lambda target, place=place: _read_item(reader, target, place), batch)
                 for target, item in zip(batch, documents, strict=True):
                     if document.get("type") == "Collection" and item.get("collection") is None:
                         item["collection"] = document.get("id")
                     yield item, target
+
+
+def _read_item(reader: PatientIO, place: str, parent: str) -> Item:
+    try:
+        return _read_json(reader, place, parent)
+    except CatalogError as error:
+        return {"id": path_in(place).rpartition("/")[2], UNREAD: str(error)}
 
 
 def _links(document: Item, place: str) -> list[Item]:

@@ -32,8 +32,14 @@ def name_of(item: Item) -> str:
     return shown_name(item.get("id"))
 
 
+#: Stands in an item whose document cannot be read, and says why.
+UNREAD = "difffusr:unread"
+
+
 def check_form(item: Item) -> None:
-    """Raise ItemError unless an item has a usable id, and objects where STAC has objects."""
+    """Raise ItemError unless an item was read, has a usable id, and objects where STAC has objects."""
+    if UNREAD in item:
+        raise ItemError(str(item[UNREAD]), "whose document cannot be read")
     name = item.get("id")
     if not isinstance(name, str) or not name:
         raise ItemError(f"an item has no id (found {name!r:.60}); correct it or leave it out", "without id")

@@ -116,13 +116,16 @@ class Search:
                 self.seen += key not in self._odd
                 yield item, base
 
-    def leave_out(self, item: Item, error: ItemError) -> None:
-        """Count an item with which something is wrong."""
+    def leave_out(self, item: Item, error: ItemError, base: str) -> None:
+        """Count an item with which something is wrong; one without id is named by its document's address."""
         key = _key_of(item)
         self._known.discard(key)
         if key not in self._odd:
             self._odd.add(key)
-            self.left_out.add(item.get("id") if isinstance(item, dict) else None, error)
+            name = item.get("id") if isinstance(item, dict) else None
+            if not isinstance(name, str) or not name:
+                error = ItemError(f"{bare_href(base)}: {error}", error.reason)
+            self.left_out.add(name, error)
 
     def why_not(self, item: Item) -> str | None:
         """Why an item is not wanted, None if it is. Raises ItemError where something is wrong with it."""

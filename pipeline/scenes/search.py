@@ -63,7 +63,7 @@ def search_scenes(config: RunConfig, bands: Sequence[str] = BANDS) -> Found:
         try:
             scene = _scene(search, item, base, bands, doubted)
         except ItemError as error:
-            search.leave_out(item, error)
+            search.leave_out(item, error, base)
         else:
             scenes += [] if scene is None else [scene]
     search.left_out.warn()

@@ -204,7 +204,7 @@ def rewritten(**profile: Any) -> Callable[[Path], None]:
         if callable(new["transform"]):
             new["transform"] = new["transform"](kept["transform"])
         if "value" in new:
-            data[:] = new.pop("value")
+            data = np.full_like(data, new.pop("value"), new["dtype"])
         with rasterio.open(path, "w", **new) as file:
             for band in range(1, new["count"] + 1):
                 file.write(data.astype(new["dtype"]), band)
@@ -409,8 +409,8 @@ SOURCES = [
     source("a link to nowhere", document("catalog.json", '{"links": [{"rel": "child"}]}'), "links has no href"),
     source("a link to a file that is gone", lambda place: (place.archive / "collection.json").unlink(),
            "collection.json (linked from", "catalog.json)", "No such file"),
-    source("an item that is gone", lambda place: place.items()[0].unlink(),
-           f"{FIRST}.json (linked from", "No such file"),
+    source("items that are gone", lambda place: [item.unlink() for item in place.items()],
+           f"{FIRST}.json (linked from", "No such file", "4 whose document cannot be read"),
     source("a catalogue for a file of items", lambda place: None, "found a Catalog", "source.static_catalog",
            change={"source": {"items": "archive/catalog.json"}}),
     source("items of no type", write("items.json", '{"features": []}'), "expected a STAC item",
@@ -434,12 +434,9 @@ SOURCES = [
     source("item's assets are a list", having("assets", [1]), FIRST, "assets are a list, expected an object"),
     source("item's properties are text", having("properties", "many"), FIRST, "properties are a str"),
     source("item without a band", without("assets/nir"), FIRST, "no file of B08", "coastal"),
-    source("asset without href", without("assets/blue/href"), FIRST, "asset blue: has no href"),
+    source("asset without href", without("assets/blue/href"), FIRST, "no file of B02", "blue (without href)"),
     source("asset by FTP", having("assets/blue/href", "ftp://host/B02.tif"), FIRST, "asset blue", "ftp://host/B02.tif"),
     source("asset by a command", having("assets/blue/href", "javascript:alert(1)"), FIRST, "asset blue"),
-    source("asset's transform", having("assets/blue/proj:transform", ["a"] * 6), FIRST, "not what STAC says"),
-    source("asset's shape", having("assets/blue/proj:shape", 7), FIRST, "not what STAC says"),
-    source("asset's bands", having("assets/blue/raster:bands", "B02"), FIRST, "not what STAC says"),
     source("asset's scale", having("assets/blue/raster:bands", [{"scale": 0.1}]), FIRST, "is 0.1, expected 0.0001"),
     source("item's CRS", having("properties/proj:epsg", 32633), FIRST, "CRS is EPSG:32633", "EPSG:32632"),
     source("no tile", lambda place: (without("properties/grid:code", "properties/mgrs:utm_zone")(place),
@@ -469,10 +466,9 @@ RASTERS = [
     raster("garbage", each_file("B05", garbled), "B05", "B05.tif", "not recognized"),
     raster("a web page", each_file("B08", lambda path: path.write_text(HTML)), "B08.tif", "not recognized"),
     raster("another CRS", each_file("B01", rewritten(crs="EPSG:32633")), "has CRS EPSG:32633", "EPSG:32632"),
-    raster("no CRS", each_file("B01", rewritten(crs=None)), "has CRS none", "EPSG:32632"),
     raster("off the lattice", each_file("B11", moved(7)), "B11.tif", "on the zone's lattice"),
     raster("coarser pixels", each_file("B12", scaled(2)), "B12.tif", "expected north-up pixels of 20"),
-    raster("numbers with a point", each_file("B03", rewritten(dtype="float32")), "B03.tif", "1 band(s) of float32"),
+    raster("numbers with a point", each_file("B03", rewritten(dtype="float32", value=0.25)), "B03.tif", "such as 0.25"),
     raster("a preview of 8 bits", each_file("B03", rewritten(dtype="uint8")), "B03.tif", "of uint8", "uint16"),
     raster("a picture", each_file("B03", rewritten(count=3)), "B03.tif", "holds 3 band(s)"),
 ]

@@ -29,7 +29,7 @@ from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.scenes import requests
 from difffusr.pipeline.scenes.documents import items_of
 from difffusr.pipeline.scenes.question import Search
-from difffusr.pipeline.scenes.search import find_scenes
+from difffusr.pipeline.scenes.search import find_scenes, search_scenes
 
 pytestmark = needs_items
 
@@ -50,9 +50,13 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_a_broken_link_is_named_with_both_ends(archive: Path) -> None:
+    whole = find_scenes(config(static_catalog=str(archive)))
     next(archive.glob("items/S2B_48QUE*/*.json")).unlink()
+    found = search_scenes(config(static_catalog=str(archive)))
+    assert [scene.id for scene in whole if "S2B_48QUE" not in scene.id] == [scene.id for scene in found.scenes]
+    assert found.left_out.to_json()[0]["reason"] == "whose document cannot be read"
     with pytest.raises(CatalogError) as caught:
-        find_scenes(config(static_catalog=str(archive)))
+        find_scenes(config(static_catalog=str(archive), max_left_out=0))
     assert "S2B_48QUE_20200223_0_L2A.json (linked from" in str(caught.value)
     assert "collection.json): cannot be read: No such file" in str(caught.value)
 
@@ -101,7 +105,7 @@ def test_a_static_catalogue_behind_http(served: BadServer) -> None:
 def test_a_link_that_stays_broken_is_named(served: BadServer) -> None:
     next(served.folder.glob("items/S2B_48QUE*/*.json")).unlink()
     with pytest.raises(CatalogError, match=r"48QUE.*\(linked from .*collection\.json\): cannot be read: HTTP 404"):
-        find_scenes(config(static_catalog=f"{served.url}/catalog.json"))
+        find_scenes(config(static_catalog=f"{served.url}/catalog.json", max_left_out=0))
 
 
 # ---- files of items --------------------------------------------------------------------------------------------------
