@@ -49,7 +49,7 @@ def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Ite
     with room as options:
         try:
             _connect(address, {**environment, **unsigned_environment()}, options)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray has no type of its own for a node that does not start in time
             raise _refused(address, error) from None
         _quieten_ray_data()
         try:

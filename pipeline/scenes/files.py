@@ -8,13 +8,14 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import rasterio
 from rasterio.errors import CRSError, RasterioIOError
 from tenacity import (
+    RetryCallState,
     Retrying,
-    before_sleep_log,
     retry_if_exception_type,
     stop_after_attempt,
     stop_before_delay,
@@ -23,7 +24,7 @@ from tenacity import (
 )
 
 from difffusr.pipeline.ground.errors import ReadError
-from difffusr.pipeline.ground.urls import bare_href, is_url, one_line
+from difffusr.pipeline.ground.urls import bare_href, host_of, is_url, one_line
 from difffusr.pipeline.scenes.checks import Held, checked
 from difffusr.pipeline.scenes.item import Asset, Scene
 from difffusr.pipeline.scenes.providers import advice, gdal_options, readable
@@ -51,6 +52,9 @@ GDAL_OPTIONS = {
 #: How often a file on a network is tried while errors may be temporary; the first pause (then twice as long each time,
 #: plus up to one more first pause at random); when no further try begins.
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
+
+#: Seconds of waiting after which it is said.
+_SAID_AFTER_S = 10.0
 
 #: Files that a thread keeps open: all bands of three scenes, as many as a chip has.
 _FILES_KEPT = 39
@@ -186,13 +190,21 @@ def patiently(href: str, read: Callable[[bool], T]) -> T:
         retry=retry_if_exception_type(PassingReadError),
         stop=stop_after_attempt(_ATTEMPTS) | stop_before_delay(_PATIENCE_S),
         wait=wait_exponential(multiplier=_FIRST_PAUSE_S, max=30) + wait_random(0, _FIRST_PAUSE_S),
-        before_sleep=before_sleep_log(log, logging.DEBUG),
+        before_sleep=partial(_say, href),
         reraise=True,
     )
     for attempt in attempts:
         with attempt:
             return read(True) if attempt.retry_state.attempt_number > 1 else _confirmed(read)
     raise AssertionError  # the last attempt raised
+
+
+def _say(href: str, state: RetryCallState) -> None:
+    """Say what is waited for, once waiting has taken `_SAID_AFTER_S`."""
+    waited = state.seconds_since_start or 0.0
+    level = logging.WARNING if waited >= _SAID_AFTER_S else logging.DEBUG
+    error = state.outcome.exception() if state.outcome else None
+    log.log(level, "waiting for %s since %.0f s, try %d: %s", host_of(href), waited, state.attempt_number, error)
 
 
 def _confirmed(read: Callable[[bool], T]) -> T:

@@ -604,7 +604,7 @@ def test_wrong_words_end_with_2_and_show_the_usage(command, words: str) -> None:
 def test_one_damaged_classification_costs_its_scene_alone(command, place: Place, world) -> None:
     shutil.copytree(world.catalog.parent, place.archive)
     garbled(place.files("SCL")[0])
-    place.config |= {"source": CATALOG, "store": {"url": "new.zarr"}, "compute": {"actors_max": 1}}
+    place.config.update(source=CATALOG, store={"url": "new.zarr"}, compute={"actors_max": 1})
     path = place.folder / "new.yaml"
     path.write_text(yaml.safe_dump(place.config))
     ended = command("plan", path)
@@ -621,7 +621,7 @@ def test_a_band_that_no_scene_has_whole_fails_every_chip_and_publishes_nothing(d
     west, south, east, north = world.bbox
     middle = [(west + east) / 2, (south + north) / 2]
     place.config["area"] = {"bbox": [*middle, middle[0] + 1e-4, middle[1] + 1e-4]}
-    place.config |= {"source": CATALOG, "store": {"url": "new.zarr"}, "compute": {"actors_max": 1}}
+    place.config.update(source=CATALOG, store={"url": "new.zarr"}, compute={"actors_max": 1})
     path = place.folder / "new.yaml"
     path.write_text(yaml.safe_dump(place.config))
     said_once(difffusr("run", path), 1, "chips failed", "B01.tif", "nothing was published")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from difffusr.pipeline.engine.memory import KEEP_FREED
-from difffusr.pipeline.engine.session import in_cluster
+from difffusr.pipeline.engine.session import cluster, in_cluster
+from difffusr.pipeline.ground.errors import DifffusrError
 
 SEEN = """
 import json, os, subprocess, sys
@@ -56,3 +58,20 @@ def test_workers_of_a_cluster_that_is_there_already_get_the_environment_with_the
 def test_a_process_that_has_not_imported_ray_is_in_no_cluster(monkeypatch):
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     assert not in_cluster()
+
+
+@pytest.mark.parametrize(
+    "error", [Exception("The current node timed out during startup."), OSError("No space left"), RuntimeError("no")]
+)
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch, error):
+    import ray
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    config = SimpleNamespace(compute=SimpleNamespace(address=None))
+    with pytest.raises(DifffusrError, match=r"^Ray cannot be started on this machine \(") as found, cluster(config):
+        pass
+    assert str(error) in str(found.value)

@@ -18,12 +18,12 @@ def noisy(seed: int, dates: int = 4, size: int = 30) -> np.ndarray:
 
 def test_the_best_of_all_choices_is_found_where_all_can_be_tried():
     found = 0
-    for seed in range(40):
+    for seed in range(12):
         cost = noisy(seed, 3, 3)
         choices = (np.array(c, np.int32).reshape(3, 3) for c in itertools.product(range(3), repeat=9))
         least = min(energy(cost, 150, choice) for choice in choices)
         found += energy(cost, 150, choose_dates(cost, 150)) == least
-    assert found >= 34
+    assert found >= 10
 
 
 def test_one_date_everywhere_where_all_show_the_same():

@@ -131,3 +131,21 @@ def read_once(href: str) -> None:
     """Read a file without waiting for a better answer."""
     with reading.opened(scene_of(href), "B04", scene_of(href).assets["B04"]):
         pass
+
+
+@pytest.mark.parametrize(("after_s", "level"), [(0.0, "WARNING"), (10.0, "DEBUG")])
+def test_what_is_waited_for_is_said_once_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, after_s: float, level: str
+) -> None:
+    for name, value in (("_SAID_AFTER_S", after_s), ("_FIRST_PAUSE_S", 0.001), ("_ATTEMPTS", 3)):
+        monkeypatch.setattr(reading, name, value)
+
+    def busy(_: bool) -> None:
+        raise reading.PassingReadError("HTTP response code: 503")
+
+    with caplog.at_level("DEBUG", "difffusr"), pytest.raises(reading.PassingReadError):
+        reading.patiently("https://data.example:8000/B04.tif?sig=secret", busy)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [one[0] for one in said] == [level] * 2
+    assert "waiting for data.example:8000 since 0 s, try 1: HTTP response code: 503" in said[0][1]
+    assert "secret" not in caplog.text
