@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
+# Bytecode is kept from first use on: without it every process of the tests would compile torch and Ray anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help install demo check test test-slow lowest drills bench bench-guards start-up house model-card sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 

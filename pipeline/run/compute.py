@@ -127,6 +127,8 @@ class _Notes:
         waits = np.array([self._waits(str(name), str(scenes)) for name, scenes in unread], bool)
         for name, error in zip(batch["name"][failed & ~waits], batch["error"][failed & ~waits], strict=True):
             self._failed(str(name), str(error))
+        for name in batch["name"][~failed]:
+            result.failed.pop(str(name), None)  # it failed in an earlier round
         for step in ("read", "resolve", "stage"):
             result.work[step] = result.work.get(step, 0.0) + float(batch[f"{step}_s"].sum())
         computed = int((~failed).sum())

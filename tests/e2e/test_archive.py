@@ -10,6 +10,7 @@ import rasterio
 import xarray as xr
 
 
+@pytest.mark.slow  # a minute; what it reads and where is tested by value in tests/pipeline/scenes and plan
 def test_two_dates_without_scl_give_one_mosaic_with_the_right_radiometry(difffusr, configure, archive, tmp_path):
     path = configure(
         area={"tiles": ["43RCP"]},

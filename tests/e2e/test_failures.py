@@ -72,6 +72,7 @@ def pixels(path: Path) -> xr.Dataset:
     return xr.open_zarr(path.with_suffix(".zarr"), group=GROUP, mask_and_scale=False).load()
 
 
+@pytest.mark.slow  # the chip that no worker survives, below, kills two actors; the drills kill many
 def test_an_actor_that_dies_is_started_anew_and_the_cube_is_the_same(configure, finished_run, tmp_path):
     path = configure()
     result = execute(load_config(path), Silent(), fragile(tmp_path))

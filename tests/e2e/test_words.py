@@ -33,6 +33,7 @@ def lacking(world: DemoWorld, configure, tmp_path) -> Path:
     return configure(source={"static_catalog": str(archive / world.catalog.name)})
 
 
+@pytest.mark.slow  # the terminal itself is tested in tests/pipeline/commands/test_terminal.py, a stop in test_failures
 def test_a_run_on_a_terminal_says_everything_whole_and_hears_ctrl_c(lacking, tmp_path):
     pressed: list[object] = []
 
