@@ -89,7 +89,7 @@ def bad_server(folder: Path) -> Iterator[BadServer]:
     """Serve a folder on loopback until the block is left."""
     told = BadServer(folder)
     handler = type("Handler", (_Handler,), {"told": told})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = QuietServer(("127.0.0.1", 0), handler)
     told.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
@@ -100,7 +100,9 @@ def bad_server(folder: Path) -> Iterator[BadServer]:
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
+    """Says nothing of clients that hang up, and waits for none."""
+
     daemon_threads = True
     block_on_close = False
 

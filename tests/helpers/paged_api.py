@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from bad_http import QuietServer
 
 
 @dataclass
@@ -74,7 +76,7 @@ def page_of(items: list[Any], next_link: dict[str, Any] | None = None, **more: A
 def paged_api(search: Callable[[Asked], Answer | None], method: str = "POST") -> Iterator[PagedApi]:
     """Serve on loopback until the block is left. An answer None is a connection that is hung up."""
     api = PagedApi("", search, method)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
+    server = QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
     api.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
@@ -82,14 +84,6 @@ def paged_api(search: Callable[[Asked], Answer | None], method: str = "POST") ->
     finally:
         server.shutdown()
         server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the test."""
 
 
 class _Handler(BaseHTTPRequestHandler):
