@@ -25,6 +25,7 @@ from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.plan.decision import plan_run
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.run.work import draft_of, numbers_of
+from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.scenes.chip import read_chip
 from difffusr.pipeline.scenes.synthetic import write_demo_world
 from difffusr.pipeline.storage import cube_staging_of, staging_of, storage_of
@@ -59,7 +60,7 @@ def follow(folder: Path) -> list[tuple[str, str, str]]:
     scenes = {scene.id: scene for scene in plan.scenes}
 
     window = grid.chip_window(chip.index)
-    read = step("read", read_chip)(window, [scenes[name] for name in chip.scenes], allow_cloudy=True)
+    read = step("read", read_chip)(window, [scenes[name] for name in chip.scenes], ChipRules())
 
     row = {"name": chip.name, "error": "", "epsg": chip.epsg, "pixel_row": window.row, "pixel_col": window.col}
     row |= {"quality": read.quality, "source": read.source}

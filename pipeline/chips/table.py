@@ -16,7 +16,7 @@ from difffusr.pipeline.geo import NAME_BYTES, ChipIndex, Grid, PlaceName, grid_o
 from difffusr.pipeline.ground.errors import DifffusrError, ReadError
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
 from difffusr.pipeline.ground.urls import one_line
-from difffusr.pipeline.scenes import Scene, read_chip, unreadable
+from difffusr.pipeline.scenes import ChipRules, Scene, read_chip, unreadable
 
 if TYPE_CHECKING:  # only the driver makes a table: readers import neither plans nor what they are made with
     from difffusr.pipeline.config import RunConfig
@@ -32,7 +32,7 @@ class ChipTable:
         scenes: (n, m) int32 positions in `every_scene`, best first, −1 after the last.
         key: (n, 10) uint8, the part of the content key that a staged object's name holds.
         every_scene: the plan's scenes.
-        grid, allow_cloudy: as the configuration says.
+        grid, rules: as the configuration says.
         skip: classes of the scene classification; a chip that shows only these skips the networks.
     """
 
@@ -43,7 +43,7 @@ class ChipTable:
     key: NDArray[np.uint8]
     every_scene: tuple[Scene, ...]
     grid: Grid
-    allow_cloudy: bool
+    rules: ChipRules
     skip: tuple[int, ...]
 
     @classmethod
@@ -51,8 +51,8 @@ class ChipTable:
         """The table of a plan."""
         c, key = plan.chips, plan.chips.key[:, :NAME_BYTES]
         skip = WATER_CLASSES * config.skip.water + CLOUD_CLASSES * config.skip.cloud
-        allow_cloudy = config.scenes.allow_cloudy
-        return cls(c.epsg, c.row, c.col, c.scenes, key, plan.scenes, grid_of(config), allow_cloudy, skip)
+        rules = ChipRules.of(config.canonical()["scenes"])
+        return cls(c.epsg, c.row, c.col, c.scenes, key, plan.scenes, grid_of(config), rules, skip)
 
     def name(self, position: int) -> str:
         """As `ChipPlan.name`."""
@@ -79,12 +79,12 @@ class ChipTable:
         begun = time.perf_counter()
         index = ChipIndex(int(self.row[position]), int(self.col[position]))
         scenes = [self.every_scene[number] for number in self.scenes[position] if number >= 0]
-        row = {**self.facts(position), **read_row(self.grid, index, scenes, self.allow_cloudy, self.skip)}
+        row = {**self.facts(position), **read_row(self.grid, index, scenes, self.rules, self.skip)}
         return {**row, "read_s": time.perf_counter() - begun}
 
 
 def read_row(
-    grid: Grid, index: ChipIndex, scenes: Sequence[Scene], allow_cloudy: bool, skip: Sequence[int] = ()
+    grid: Grid, index: ChipIndex, scenes: Sequence[Scene], rules: ChipRules, skip: Sequence[int] = ()
 ) -> dict[str, Any]:
     """Read one chip.
 
@@ -101,7 +101,7 @@ def read_row(
     window = grid.chip_window(index)
     error = unread = ""
     try:
-        chip = read_chip(window, scenes, allow_cloudy=allow_cloudy)
+        chip = read_chip(window, scenes, rules)
     except ReadError as failure:
         error = str(failure)
         broken = unreadable(window, scenes)
@@ -111,7 +111,7 @@ def read_row(
     except Exception as failure:  # the one place where any failure becomes a chip's recorded failure
         error = f"{type(failure).__name__}: {one_line(failure)}"
     if error:
-        chip = read_chip(window, [], allow_cloudy=False)
+        chip = read_chip(window, [], rules)
     skipped, quality = chip.shows_only(skip), chip.quality
     if skipped:
         of_data = np.where(quality == Quality.CLOUDY, Quality.INTERPOLATED_CLOUD, Quality.INTERPOLATED)

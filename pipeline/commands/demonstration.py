@@ -21,7 +21,7 @@ from difffusr.pipeline.geo import PixelWindow, grid_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import DN_SCALE, Quality
 from difffusr.pipeline.run import RunResult, draft_of, execute
-from difffusr.pipeline.scenes import read_chip
+from difffusr.pipeline.scenes import ChipRules, read_chip
 from difffusr.pipeline.scenes.synthetic import DemoWorld, before_after_picture, write_demo_world
 from difffusr.pipeline.storage import storage_of
 from difffusr.pipeline.watch import Progress
@@ -139,7 +139,7 @@ def _gather(config: RunConfig, result: RunResult, world: DemoWorld) -> _Mosaic:
         for number in np.unique(source[source > 0]):
             part = source == number
             truth[(slice(None), *there)][:, part] = _read_truth(world, dates[int(number)], core)[:, part]
-        measured = read_chip(outer, [scenes[s] for s in chip.scenes], allow_cloudy=True)
+        measured = read_chip(outer, [scenes[s] for s in chip.scenes], ChipRules())
         enlarged, coarse = _enlarge(measured.dn, grid.chip_px)
         inner = slice(edge, edge + step)
         inner_fine = slice(edge * SCALE, (edge + step) * SCALE)

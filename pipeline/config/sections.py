@@ -232,6 +232,51 @@ class ScenesSection(Section):
         description="a number from 0 to 1 (clear share of a chip)",
     )
     allow_cloudy: Boolean = Field(default=True, description="true or false")
+    masks: Literal["scl", "csmask", "asset"] = Field(
+        default="scl",
+        description="'scl' (the scene classification), 'csmask' (a network, ukis-csmask) or 'asset' (the item's own "
+        "cloud probability)",
+    )
+    max_cloud_probability: Number = Field(
+        default=40.0, ge=0, le=100, description="a number from 0 to 100 (per cent; more counts as cloud, with 'asset')"
+    )
+    dilate_cloud_m: Number = Field(default=0.0, ge=0, le=2000, description="a number from 0 to 2000 (metres)")
+    dilate_shadow_m: Number = Field(default=0.0, ge=0, le=2000, description="a number from 0 to 2000 (metres)")
+    balance: Literal["none", "nbar", "full"] = Field(
+        default="none",
+        description="'none', 'nbar' (view angles) or 'full' (gain and offset of each granule and band as well)",
+    )
+    sun: Literal["scene", "noon"] = Field(
+        default="scene", description="'scene' or 'noon' (sun that 'nbar' and 'full' normalise to)"
+    )
+    max_offset: Number = Field(
+        default=0.04,
+        gt=0,
+        le=1,
+        description="a number from 0 to 1 (reflectance; a scene that 'full' would move by more counts as hazy)",
+    )
+    composite: Literal["none", "medoid", "geomedian"] = Field(
+        default="none", description="'none', 'medoid' or 'geomedian'"
+    )
+    looks: Integer = Field(default=8, ge=2, le=16, description="an integer from 2 to 16 (looks of a composite)")
+    blend: Literal["hard", "two-band"] = Field(
+        default="hard", description="'hard' or 'two-band' (how two scenes meet inside a chip)"
+    )
+
+
+#: Settings that `scenes` got after the first cubes were made.
+_LATER_SCENES = (
+    "masks",
+    "max_cloud_probability",
+    "dilate_cloud_m",
+    "dilate_shadow_m",
+    "balance",
+    "sun",
+    "max_offset",
+    "composite",
+    "looks",
+    "blend",
+)
 
 
 class SkipSection(Section):
@@ -393,9 +438,12 @@ class RunConfig(Section):
 
     def canonical(self) -> dict[str, Any]:
         """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
-        or the query strings of URLs, and without what says how files are opened, not which. Without `skip` if nothing
-        is skipped: hashes are those of before that key."""
+        or the query strings of URLs, and without what says how files are opened, not which. Without what came later
+        where it is not used: hashes are those of before these keys."""
         data = self.model_dump(mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}})
         if not any(data["skip"].values()):
             del data["skip"]
+        for key in _LATER_SCENES:
+            if data["scenes"][key] == ScenesSection.model_fields[key].default:
+                del data["scenes"][key]
         return {key: without_secrets(value) for key, value in data.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.plan.tables import KEY_BYTES
-from difffusr.pipeline.scenes import Scene
+from difffusr.pipeline.scenes import ChipRules, Scene
 
 #: Changed whenever the same inputs give a chip with other pixels.
 ALGORITHM_VERSION = 2
+
+_PLAIN = ChipRules()
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class ContentKeys:
             "cloudy": config.scenes.allow_cloudy,
             "uncertainty": config.model.uncertainty_samples,
         }
+        # What all chips depend on; masks and balance are part of each scene's own version.
+        rules = asdict(ChipRules.of(config.canonical()["scenes"])).items()
+        later = {name: value for name, value in rules if value != getattr(_PLAIN, name) and name != "allow_cloudy"}
+        if later:
+            content["rules"] = later
         if "skip" in config.canonical():
             content["skip"] = config.canonical()["skip"]
         return cls(bytes.fromhex(digest(content)), tuple(bytes.fromhex(scene.version_key()) for scene in scenes))

@@ -17,7 +17,7 @@ from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.plan import ChipPlan, Chips
 from difffusr.pipeline.readers.seams import Read, networks_pixels, sampled_chips, seam_ratios, steps_at_chip
 from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, BandReport, is_seamless
-from difffusr.pipeline.scenes import Scene, read_chip
+from difffusr.pipeline.scenes import ChipRules, Scene, read_chip
 
 
 def measure_bands(
@@ -26,8 +26,7 @@ def measure_bands(
     grid: Grid,
     scenes: Mapping[str, Scene],
     numbers: Mapping[str, int],
-    *,
-    allow_cloudy: bool,
+    rules: ChipRules,
 ) -> list[BandReport]:
     """Seams of chips and residual against their scenes, by band; measured at `sampled_chips`.
 
@@ -36,7 +35,7 @@ def measure_bands(
         read: reads the cube's pixels.
         scenes: by id; a chip with a scene that is missing here has no residual.
         numbers: the cube's number of each scene, by id.
-        allow_cloudy: whether the run filled gaps with cloudy pixels.
+        rules: how the run took pixels from scenes.
 
     Raises:
         ReadError: a scene cannot be read.
@@ -48,7 +47,7 @@ def measure_bands(
         if not chip.scenes or not all(scene in scenes for scene in chip.scenes):
             return steps, np.zeros((len(BANDS), 2))
         window = grid.chip_window(chip.index)
-        measured = read_chip(window, [scenes[s] for s in chip.scenes], allow_cloudy=allow_cloudy)
+        measured = read_chip(window, [scenes[s] for s in chip.scenes], rules)
         lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
         pixels, source = networks_pixels(read, chip.epsg, window)
         return steps, _residual(pixels, source, measured.dn, lookup[measured.source], grid)

@@ -22,6 +22,7 @@ from difffusr.pipeline.readers.fidelity import measure_bands
 from difffusr.pipeline.readers.seams import sampled_chips
 from difffusr.pipeline.readers.verdicts import BandReport
 from difffusr.pipeline.run import draft_of, numbers_of, places_of
+from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.storage import cube_staging_of, staging_of, storage_of
 
 
@@ -77,8 +78,8 @@ def verify_run(config: RunConfig) -> Report:
     valid = 1.0 - flags["no_data"]
     scenes = {scene.id: scene for scene in plan.scenes}
     numbers = {str(facts["id"]): number for number, facts in draft.scenes.items()}
-    cloudy = config.scenes.allow_cloudy
-    bands = [] if damaged else measure_bands(plan.chips, cube.read, grid, scenes, numbers, allow_cloudy=cloudy)
+    rules = ChipRules.of(config.canonical()["scenes"])
+    bands = [] if damaged else measure_bands(plan.chips, cube.read, grid, scenes, numbers, rules)
     missing, damaged = missing + faulty[0], damaged + faulty[1]
     return Report(len(plan.shards), overviews, missing, damaged, incomplete, round(valid, 4), flags, bands)
 

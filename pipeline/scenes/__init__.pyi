@@ -6,6 +6,7 @@ from .duplicates import order_in_acquisition as order_in_acquisition
 from .files import opened as opened
 from .item import Scene as Scene
 from .item import describe as describe
+from .rules import ChipRules as ChipRules
 from .search import Found as Found
 from .search import find_scenes as find_scenes
 from .search import search_scenes as search_scenes

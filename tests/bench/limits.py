@@ -51,6 +51,7 @@ from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.engine.memory import KEEP_FREED
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, PixelWindow, ShardIndex
 from difffusr.pipeline.plan.decision import decide
+from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.scenes.chip import read_chip
 from difffusr.pipeline.scenes.item import Asset, Scene
 from difffusr.pipeline.scenes.synthetic.world import write_demo_world
@@ -183,7 +184,7 @@ def reading(what: str, folder: Path, table: ChipTable, *, scenes: int) -> dict[s
 
     def work() -> None:
         for window in windows:
-            read_chip(window, found, allow_cloudy=True)
+            read_chip(window, found, ChipRules())
 
     megabytes = sum(window.width * window.height * 2 for _, window in reads) / 1e6
     return against(what, megabytes, _in_a_thread(limit), _in_a_thread(work))

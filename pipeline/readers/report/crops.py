@@ -82,7 +82,7 @@ def _crop(
     before, notes = None, []
     if scenes:
         try:
-            measured = read_chip(window, scenes, allow_cloudy=reference.allow_cloudy)
+            measured = read_chip(window, scenes, reference.rules)
             before = (measured.dn[10] * scale).astype(np.float32)
         except DifffusrError as error:
             notes.append(f"A scene cannot be read, so its picture shows the averaged result: {error}")

@@ -9,7 +9,7 @@ from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.geo import Grid
 from difffusr.pipeline.plan import StoredPlan
 from difffusr.pipeline.readers.report.windows import PeriodPixels
-from difffusr.pipeline.scenes import Scene
+from difffusr.pipeline.scenes import ChipRules, Scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Reference:
         return {str(facts["id"]): int(number) for number, facts in scenes.items()}
 
     @property
-    def allow_cloudy(self) -> bool:
-        """Whether the run filled gaps with cloudy pixels."""
+    def rules(self) -> ChipRules:
+        """How the run took pixels from scenes."""
         config = {} if self.plan is None else self.plan.manifest["config"]
-        return bool(config.get("scenes", {}).get("allow_cloudy", True))
+        return ChipRules.of(config.get("scenes", {}))

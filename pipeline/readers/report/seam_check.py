@@ -48,14 +48,13 @@ def _band_reports(
     # Measuring needs torch and scipy.
     from difffusr.pipeline.readers.fidelity import measure_bands
 
-    cloudy = reference.allow_cloudy
     try:
-        return measure_bands(chips, read, grid, scenes, reference.numbers, allow_cloudy=cloudy), []
+        return measure_bands(chips, read, grid, scenes, reference.numbers, reference.rules), []
     except StoreError:
         raise
     except DifffusrError as error:
         why = [f"A scene cannot be read, so nothing is compared with the scenes: {error}"]
-        return measure_bands(chips, read, grid, {}, reference.numbers, allow_cloudy=cloudy), why
+        return measure_bands(chips, read, grid, {}, reference.numbers, reference.rules), why
 
 
 def _chips(grid: Grid, survey: Survey) -> list[ChipPlan]:

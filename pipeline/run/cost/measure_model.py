@@ -20,6 +20,7 @@ from difffusr.pipeline.plan import ChipPlan
 from difffusr.pipeline.run.cost.figures import Cluster
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
+from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.watch import Progress
 
 #: Calls of the model that count, in each actor.
@@ -81,9 +82,9 @@ def measure_model(
     Raises:
         DifffusrError: a chip cannot be read.
     """
-    allow_cloudy = config.scenes.allow_cloudy
+    rules = ChipRules.of(config.canonical()["scenes"])
     rows = [
-        {**_row(sample.grid, chip), **read_row(sample.grid, chip.index, sample.scenes_of(chip), allow_cloudy)}
+        {**_row(sample.grid, chip), **read_row(sample.grid, chip.index, sample.scenes_of(chip), rules)}
         for chip in sample.chips
     ]
     for row in rows:

@@ -14,7 +14,7 @@ from difffusr.pipeline.ground.urls import is_remote
 from difffusr.pipeline.run.cost.calibration import Reading
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
-from difffusr.pipeline.scenes import Scene, opened, read_chip
+from difffusr.pipeline.scenes import ChipRules, Scene, opened, read_chip
 from difffusr.pipeline.storage import place_of, store_failures
 
 #: Bytes fetched to open a file over a network, as GDAL asks for them.
@@ -31,7 +31,7 @@ def measure_reading(config: RunConfig, sample: Sample) -> Reading:
     for chip in sample.chips:
         window, scenes = sample.grid.chip_window(chip.index), _Counted(sample.scenes_of(chip))
         with Stopwatch() as reading:
-            read_chip(window, scenes, allow_cloudy=config.scenes.allow_cloudy)
+            read_chip(window, scenes, ChipRules.of(config.canonical()["scenes"]))
         looks, taken, cpu = looks + scenes.looks, taken + reading.seconds, cpu + reading.cpu_seconds
     first = [(sample.scenes_of(chip)[0], sample.grid.chip_window(chip.index)) for chip in sample.chips]
     further = sum(len(chip.scenes) - 1 for chip in sample.chips)

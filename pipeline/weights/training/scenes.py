@@ -19,7 +19,7 @@ from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import make_plan
-from difffusr.pipeline.scenes import find_scenes, read_chip
+from difffusr.pipeline.scenes import ChipRules, find_scenes, read_chip
 from difffusr.pipeline.weights.training.settings import SceneSource
 
 #: Bands of the stacks of the DSen2 testing data, in their order, by GSD in metres.
@@ -84,7 +84,9 @@ def _from_run(source: SceneSource) -> Iterator[NativeScene]:
     by_id, grid = {scene.id: scene for scene in scenes}, grid_of(config)
     whole = [chip for chip in plan.chips if chip.clear >= 0.999]
     for chip in whole[:: max(1, len(whole) // source.chips)][: source.chips]:
-        read = read_chip(grid.chip_window(chip.index), [by_id[name] for name in chip.scenes[:1]], allow_cloudy=False)
+        read = read_chip(
+            grid.chip_window(chip.index), [by_id[name] for name in chip.scenes[:1]], ChipRules(allow_cloudy=False)
+        )
         if (read.quality == Quality.CLEAR).all():
             dn = {band: read.dn[gsd][i] for gsd, names in GROUPS.items() for i, band in enumerate(names)}
             yield NativeScene(

@@ -14,6 +14,7 @@ from small_rasters import scene_of
 from difffusr.kernels.bands import GROUPS, GSD_M
 from difffusr.pipeline.geo.grid import PixelWindow, origin_m
 from difffusr.pipeline.ground.pixels import UNMEASURED, Quality
+from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.scenes.chip import Chip, read_chip
 from difffusr.pipeline.scenes.item import Asset, Scene
 from difffusr.pipeline.scenes.measurement import measured
@@ -158,7 +159,7 @@ def written(folder: Path, offset_dn: int = 0, nodata: dict[str, int] | None = No
 
 def chip_of(*scenes: Scene) -> Chip:
     window = PixelWindow(round((origin_m(32648) - TOP) / 2.5), round(LEFT / 2.5), 480, 480)
-    return read_chip(window, scenes, allow_cloudy=True)
+    return read_chip(window, scenes, ChipRules())
 
 
 def half(gsd: int, west: int, rest: int) -> NDArray[np.uint16]:
