@@ -32,6 +32,54 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
+class FactorField:
+    """A factor that varies smoothly over a tile, known at the nodes of a grid.
+
+    Attributes:
+        left, top: of the first node, in metres of the tile's CRS.
+        step_m: from node to node, southwards and eastwards.
+        values: (rows, columns) at the nodes, finite; one by one for a factor that is the same everywhere.
+    """
+
+    left: float
+    top: float
+    step_m: float
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or not self.values.size or not np.isfinite(self.values).all() or not self.step_m > 0:
+            raise ValueError(f"a factor field needs finite (rows, columns) of values {self.step_m} m apart")
+
+    def on(self, bounds: tuple[float, float, float, float], gsd_m: float) -> NDArray[np.float32]:
+        """The factor at the centres of a window's pixels: bilinear between nodes, constant beyond the outermost.
+
+        Args:
+            bounds: west, south, east, north in metres of the tile's CRS (`PixelWindow.bounds_m`).
+            gsd_m: side of a pixel.
+
+        Returns:
+            (h, w) float32, as many pixels as fit; exact where a centre is a node.
+        """
+        west, south, east, north = bounds
+        height, width = round((north - south) / gsd_m), round((east - west) / gsd_m)
+        above, below, down = self._between(self.top - north, height, gsd_m, self.values.shape[0])
+        before, after, across = self._between(west - self.left, width, gsd_m, self.values.shape[1])
+        nodes = self.values.astype(np.float64)
+        rows = nodes[above] * (1 - down)[:, None] + nodes[below] * down[:, None]
+        out: NDArray[np.float64] = rows[:, before] * (1 - across) + rows[:, after] * across
+        return out.astype(np.float32)
+
+    def _between(
+        self, start_m: float, count: int, gsd_m: float, nodes: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+        """For each pixel along an axis the nodes on either side, and how far it is on the way to the second, 0 – 1."""
+        place = (start_m + (np.arange(count) + 0.5) * gsd_m) / self.step_m
+        place = np.clip(place, 0, nodes - 1)
+        first = np.floor(place).astype(np.intp)
+        return first, np.minimum(first + 1, nodes - 1), place - first
+
+
+@dataclass(frozen=True, eq=False)
 class Granule:
     """Angles over one granule.
 
@@ -67,6 +115,10 @@ class Granule:
         if not count.any():
             return np.ones(total.shape)
         return _filled(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+
+    def field(self, band: str, nadir_sun: float | None = None) -> FactorField:
+        """`factors` as a field that can be had on any pixels."""
+        return FactorField(self.left, self.top, self.step_m, self.factors(band, nadir_sun).astype(np.float32))
 
 
 def _filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
