@@ -11,6 +11,7 @@ from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine import cluster
 from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.plan.aside import Aside, report
+from difffusr.pipeline.plan.balance import balance
 from difffusr.pipeline.plan.files import write_plan
 from difffusr.pipeline.plan.networks import sampling_of, weights_of
 from difffusr.pipeline.plan.planner import make_plan
@@ -68,6 +69,9 @@ def _decided(
     with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
         aside = before if unread else before.still_unreadable(scenes, grid_of(config))
         aside = aside.with_unread(unread, scenes)
+        made = balance(config, scenes, staging_of(config).child("plan"))
+        scenes = made.applied_to(scenes) if made is not None else scenes
         plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights), aside)
     report(aside, scenes)
-    return replace(plan, manifest={**plan.manifest, "weights": weights, "items": found.to_json()}), aside
+    manifest = {**plan.manifest, "weights": weights, "items": found.to_json()}
+    return replace(plan, manifest=manifest, balance=made), aside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo import Grid, in_degrees, origin_m
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.plan.balance import read_balance, write_balance
 from difffusr.pipeline.plan.tables import KEY_BYTES, Chips, Plan, Shards, StoredPlan
+from difffusr.pipeline.scenes import Scene
 from difffusr.pipeline.storage import Storage
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ _SHARD_FIELDS = pa.schema(
 
 
 def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
-    """Write the plan below ``plan/``: GeoParquet tables `scenes`, `chips`, `shards` and `manifest.json`.
+    """Write the plan below ``plan/``: GeoParquet tables `scenes`, `chips`, `shards`, `manifest.json`, and `balance`
+    where scenes are balanced.
 
     A chip's geometry is its core; its window reaches half the overlap further on every side.
     The same plan gives the same bytes.
@@ -60,6 +63,7 @@ def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
     scenes = BytesIO()
     _scene_table(plan).to_parquet(scenes, index=False)
     folder.write("scenes.parquet", scenes.getvalue())
+    write_balance(plan.balance, folder)
     folder.write("chips.parquet", _chip_file(plan, grid))
     folder.write("shards.parquet", _shard_file(plan, grid))
     folder.write("manifest.json", json.dumps(plan.manifest, indent=1, sort_keys=True).encode())
@@ -93,6 +97,7 @@ def copy_plan(staging: Storage, folder: str) -> None:
     source, kept = staging.child("plan"), staging.child(folder)
     for name in _FILES:
         kept.write(name, source.read(name))
+    write_balance(read_balance(source), kept)
 
 
 def _scene_table(plan: Plan) -> gpd.GeoDataFrame:
@@ -111,10 +116,26 @@ def _scene_table(plan: Plan) -> gpd.GeoDataFrame:
             "provider": scene.provider,
             "version": scene.version_key(),
             "chips": int(used),
+            **(_correction(plan, scene) if plan.balance is not None else {}),
         }
         for scene, used in zip(plan.scenes, uses, strict=True)
     ]
     return gpd.GeoDataFrame(pd.DataFrame(rows), geometry=[s.footprint for s in plan.scenes], crs="EPSG:4326")
+
+
+def _correction(plan: Plan, scene: Scene) -> dict[str, Any]:
+    """What is done to a scene, for its row; nothing where it could not be balanced."""
+    done, made = scene.correction, plan.balance
+    if done is None or made is None:
+        return {"correction": "", "hazy": False}
+    figures = {"shift": made.shift, "before": made.before, "after": made.after}
+    return {
+        "correction": done.key(),
+        "gain": done.gain.tolist(),
+        "offset": done.offset.ravel().tolist(),
+        **{name: values[scene.id].tolist() for name, values in figures.items()},
+        "hazy": done.hazy,
+    }
 
 
 def _chip_file(plan: Plan, grid: Grid) -> bytes:

@@ -45,7 +45,7 @@ class ContentKeys:
             content["rules"] = later
         if "skip" in config.canonical():
             content["skip"] = config.canonical()["skip"]
-        return cls(bytes.fromhex(digest(content)), tuple(bytes.fromhex(scene.version_key()) for scene in scenes))
+        return cls(bytes.fromhex(digest(content)), tuple(bytes.fromhex(scene.pixels_key()) for scene in scenes))
 
     def table(self, places: NDArray[np.int32], scenes: NDArray[np.int32]) -> NDArray[np.uint8]:
         """(n, 32) uint8 keys of chips at (n, 3) zone, row, column with (n, m) scenes, −1 after the last."""

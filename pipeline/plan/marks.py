@@ -18,6 +18,21 @@ _SETTINGS: Final = {
     Reason.SEED: ("model.seed",),
     Reason.UNCERTAINTY: ("model.uncertainty_samples",),
     Reason.CLOUDY: ("scenes.allow_cloudy",),
+    Reason.RULES: tuple(
+        f"scenes.{key}"
+        for key in (
+            "balance",
+            "sun",
+            "max_offset",
+            "masks",
+            "max_cloud_probability",
+            "dilate_cloud_m",
+            "dilate_shadow_m",
+            "composite",
+            "looks",
+            "blend",
+        )
+    ),
     Reason.SKIPPED: ("skip.water", "skip.cloud"),
 }
 
@@ -88,7 +103,14 @@ def scene_marks(old: StoredPlan, new: Plan | StoredPlan, chips: Match) -> list[M
         Mark(Reason.NEW_SCENE, *_about(here, (now >= 0) & ~kept, now, after.ids)),
         Mark(Reason.LOST_SCENE, *_about(here, lost, was, before.ids)),
         Mark(Reason.ORDER, *_about(here, turned, now, after.ids)),
+        Mark(Reason.BALANCE, *_about(here, kept & _balanced_anew(before, after, code)[now], now, after.ids)),
     ]
+
+
+def _balanced_anew(before: _SceneFacts, after: _SceneFacts, code: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(scenes,) whether another correction is applied to a scene than before."""
+    pairs = zip(code.tolist(), after.corrections, strict=True)
+    return np.array([i < len(before.ids) and before.corrections[i] != now for i, now in pairs], bool)
 
 
 def unexplained(chips: Match, marks: Sequence[Mark]) -> NDArray[np.int64]:
@@ -151,26 +173,30 @@ def _positions(values: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np
 
 @dataclass(frozen=True)
 class _SceneFacts:
-    """Id, acquisition (tile and minute), processing baseline and version of every scene of a plan."""
+    """Id, acquisition (tile and minute), processing baseline, version and correction of every scene of a plan."""
 
     ids: tuple[str, ...]
     acquisitions: tuple[tuple[str, str], ...]
     baselines: tuple[str, ...]
     versions: tuple[str, ...]
+    corrections: tuple[str, ...]
 
     @classmethod
     def of(cls, plan: Plan | StoredPlan) -> _SceneFacts:
         if isinstance(plan, StoredPlan):
             names = ("tile", "datetime", "baseline", "version")
             tiles, times, baselines, versions = (plan.scenes[name].astype(str).tolist() for name in names)
+            there = "correction" in plan.scenes
+            corrections = plan.scenes["correction"].astype(str).tolist() if there else [""] * len(tiles)
         else:
             tiles = [scene.tile for scene in plan.scenes]
             times = [scene.datetime.isoformat() for scene in plan.scenes]
             baselines = [scene.baseline for scene in plan.scenes]
             versions = [scene.version_key() for scene in plan.scenes]
+            corrections = ["" if scene.correction is None else scene.correction.key() for scene in plan.scenes]
         minutes = [time[: len("2024-06-01T10:30")] for time in times]
         acquisitions = tuple(zip(tiles, minutes, strict=True))
-        return cls(plan.chips.scene_ids, acquisitions, tuple(baselines), tuple(versions))
+        return cls(plan.chips.scene_ids, acquisitions, tuple(baselines), tuple(versions), tuple(corrections))
 
 
 def _matched_scenes(before: _SceneFacts, after: _SceneFacts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -99,7 +100,7 @@ def _plan_zone(
             number, look = next(looks)
             scene_log.note(scenes[number], look)
             if isinstance(look, Look):
-                held[number] = look
+                held[number] = _without_haze(scenes[number], look)
             waiting = next(upcoming, None)
         here = slice(*np.searchsorted(rows, [top, bottom]))
         if here.start < here.stop:
@@ -110,6 +111,12 @@ def _plan_zone(
         else:
             above = None
         held = {number: look for number, look in held.items() if reach[number][1] >= bottom}
+
+
+def _without_haze(scene: Scene, look: Look) -> Look:
+    """A look of which nothing is clear if the scene counts as hazy: others are used first."""
+    hazy = scene.correction is not None and scene.correction.hazy
+    return replace(look, clear=np.zeros_like(look.clear)) if hazy else look
 
 
 def _strip_of(row: int) -> int:

@@ -22,17 +22,19 @@ class Reason(IntEnum):
     SEED = 3
     UNCERTAINTY = 4
     CLOUDY = 5
-    SKIPPED = 6
-    BASELINE = 7
-    VERSION = 8
-    NEW_SCENE = 9
-    LOST_SCENE = 10
-    ORDER = 11
-    OTHER = 12
-    AREA = 13
-    COVERED = 14
-    OUTSIDE = 15
-    UNCOVERED = 16
+    RULES = 6
+    SKIPPED = 7
+    BASELINE = 8
+    VERSION = 9
+    NEW_SCENE = 10
+    LOST_SCENE = 11
+    ORDER = 12
+    BALANCE = 13
+    OTHER = 14
+    AREA = 15
+    COVERED = 16
+    OUTSIDE = 17
+    UNCOVERED = 18
 
     @property
     def words(self) -> str:
@@ -47,12 +49,14 @@ _WORDS: Final[Mapping[Reason, str]] = {
     Reason.SEED: "another seed",
     Reason.UNCERTAINTY: "another number of uncertainty samples",
     Reason.CLOUDY: "other setting for clouds",
+    Reason.RULES: "other settings for masks, balance or composites",
     Reason.SKIPPED: "other chips skip the networks",
     Reason.BASELINE: "scene has a new processing baseline",
     Reason.VERSION: "scene has a new version",
     Reason.NEW_SCENE: "new scene used",
     Reason.LOST_SCENE: "scene no longer used (withdrawn or outranked)",
     Reason.ORDER: "scenes in another order",
+    Reason.BALANCE: "scene is balanced otherwise",
     Reason.OTHER: "unknown cause",
     Reason.AREA: "new in the area",
     Reason.COVERED: "newly covered",

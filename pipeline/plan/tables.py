@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.geo import ChipIndex, Grid, PixelWindow, PlaceName, ShardIndex, place_names, staged_names
+from difffusr.pipeline.plan.balance import Balanced
 from difffusr.pipeline.scenes import Scene
 
 if TYPE_CHECKING:
@@ -204,12 +205,14 @@ class Plan:
         scenes: every scene that some chip uses, in order of id.
         chips, shards: in lattice order, by zone.
         manifest: JSON-able description: config, versions, content keys, shares.
+        balance: what is done to the scenes, those that no chip uses included; None for nothing.
     """
 
     scenes: tuple[Scene, ...]
     chips: Chips
     shards: Shards
     manifest: Mapping[str, Any]
+    balance: Balanced | None = None
 
     def zones(self) -> list[int]:
         """EPSG codes of the zones the plan touches, ascending."""
@@ -227,7 +230,10 @@ class StoredPlan:
 
     Attributes:
         manifest: as in `Plan`.
-        scenes: one row each: id, datetime, tile, epsg, baseline, cloud_cover, provider, version, chips, geometry.
+        scenes: one row each: id, datetime, tile, epsg, baseline, cloud_cover, provider, version, chips, geometry; of
+            scenes that are balanced `correction`, which identifies what is done to them, `gain` (12), `offset` (48: by
+            band the four corners) and `shift` (12) in DN, `before` and `after` (12): median absolute difference to
+            the scenes that they overlap, DN; `hazy`.
         chips, shards: as in `Plan`.
     """
 

@@ -156,6 +156,7 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
             "baseline": scene.baseline,
             "collection": scene.collection,
             "product": scene.product_uri,
+            **({} if scene.correction is None else {"balance": scene.correction.to_json()}),
         }
         for scene in plan.scenes
     ]

@@ -1,11 +1,14 @@
 from .chip import Unread as Unread
 from .chip import read_chip as read_chip
 from .chip import unreadable as unreadable
+from .correction import Correction as Correction
 from .doubts import doubt_of_offset as doubt_of_offset
 from .duplicates import order_in_acquisition as order_in_acquisition
 from .files import opened as opened
 from .item import Scene as Scene
 from .item import describe as describe
+from .nadir import Nadir as Nadir
+from .nadir import nadir_of as nadir_of
 from .rules import ChipRules as ChipRules
 from .search import Found as Found
 from .search import find_scenes as find_scenes

@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -217,7 +217,7 @@ def _read_parquet(place: str) -> Iterator[Item]:
     from stac_geoparquet.arrow import stac_table_to_items  # imports geopandas
 
     named = f"items {bare_href(place)}"
-    data = _fetch(PatientIO(DOCUMENT_S), place, named)
+    data = fetched(PatientIO(DOCUMENT_S), place, named)
     try:
         table = pq.read_table(io.BytesIO(data))
     except (OSError, *_NO_TABLE) as error:
@@ -268,7 +268,7 @@ def _objects(items: list[Any], search: Search) -> Iterator[Item]:
 def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
     """The JSON document at a path or URL; `parent` is the document that links to it, "" for the first."""
     named = f"{bare_href(place)} (linked from {bare_href(parent)})" if parent else bare_href(place)
-    data = _fetch(reader, place, named)
+    data = fetched(reader, place, named)
     try:
         document = json.loads(data)  # with a byte order mark or without
     except (ValueError, RecursionError) as error:
@@ -279,12 +279,12 @@ def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
     return document
 
 
-def _fetch(reader: PatientIO, place: str, named: str) -> bytes:
-    """The bytes at a path or URL. Raises CatalogError, whose text begins with `named`."""
+def fetched(reader: PatientIO, place: str, named: str, options: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes at a path or URL. Raises CatalogError, whose text begins with `named`. `options` are fsspec's."""
     try:
         if place.startswith(("http://", "https://")):
             return reader.fetch(place)
-        fs, path = place_of(place)
+        fs, path = place_of(place, options)
         return bytes(fs.cat_file(path))
     except RequestFailedError as error:
         elsewhere = f" ({error.host})" if error.host != host_of(place) else ""

@@ -17,6 +17,8 @@ from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.geo import tile_epsg
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import one_line
+from difffusr.pipeline.scenes.angles import MeanAngles, granule_metadata, mean_angles
+from difffusr.pipeline.scenes.correction import Correction
 from difffusr.pipeline.scenes.fields import (
     PRODUCT,
     cloud_cover_of,
@@ -77,7 +79,9 @@ class Scene:
     where the catalogue does not say. `footprint` is in EPSG:4326, cut at 180° where it crosses. `assets` maps band
     names ("B02") to files; a scene from `find_scenes` has all bands asked for. Reflectance is
     (DN + asset.offset_dn) · `scale`. `datastrip` is when the part of the pass that it is from began, as ESA names it;
-    `nodata` the per cent of the tile without data. Both are None where the catalogue does not say.
+    `nodata` the per cent of the tile without data. `granule` is the address of the granule's metadata (MTD_TL.xml),
+    `angles` are the mean ones that the item states. All four are None where the catalogue does not say. `correction` is
+    what is done to the DN so that the scenes of a run agree, None for nothing.
     """
 
     id: str
@@ -99,6 +103,9 @@ class Scene:
     scale: float = 1e-4
     datastrip: str | None = None
     nodata: float | None = None
+    granule: str | None = None
+    angles: MeanAngles | None = None
+    correction: Correction | None = field(default=None, hash=False)
 
     def version_key(self) -> str:
         """Identifies this version of the product: changes when it is reprocessed, updated, or gets other offsets. 64
@@ -114,6 +121,12 @@ class Scene:
             self.sequence,
         ]
         return hashlib.sha256(json.dumps([identity, offsets, self.scale]).encode()).hexdigest()
+
+    def pixels_key(self) -> str:
+        """As `version_key`, but changes with the correction as well: identifies the DN that a chip is made of."""
+        if self.correction is None:
+            return self.version_key()
+        return hashlib.sha256(f"{self.version_key()} {self.correction.key()}".encode()).hexdigest()
 
 
 def scene_from_item(
@@ -167,6 +180,8 @@ def scene_from_item(
         sequence=text_of(properties.get("s2:sequence", properties.get("sentinel:sequence"))),
         datastrip=datastrip_of(item),
         nodata=nodata_of(item),
+        granule=reader.granule(),
+        angles=mean_angles(properties),
     )
 
 
@@ -262,6 +277,20 @@ class _FileReader:
             driver=driver,
             scale=scale,
         )
+
+    def granule(self) -> str | None:
+        """The address of the granule's metadata; None where none is known that can be used."""
+        key = granule_metadata(self.item.get("assets") or {})
+        if key is not None:
+            try:
+                return self._href(
+                    self.item["assets"][key]["href"], f"item {name_of(self.item)}: asset {shown_name(key)}"
+                )
+            except ItemError:
+                return None
+        # In a product's folder the metadata lie beside its pixels.
+        folder, inside, _ = self._href(self.item["assets"][self.keys["B02"]]["href"], "").partition("/IMG_DATA/")
+        return f"{folder}/MTD_TL.xml" if inside else None
 
     def _href(self, href: str, what: str) -> str:
         try:

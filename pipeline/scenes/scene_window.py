@@ -57,11 +57,15 @@ def read_scene(scene: Scene, window: PixelWindow) -> SceneWindow:
     for gsd, bands in GROUPS.items():
         offsets = [scene.assets[band].offset_dn for band in bands]
         dn[gsd] = _without(dn[gsd], offsets) if any(offsets) else dn[gsd]
+    if scene.correction is not None:
+        dn = scene.correction.corrected(dn, window.bounds_m(scene.epsg))
     data = valid[10] & spread(valid[20], 2) & spread(valid[60], 6)
     ground, scl = data, np.zeros(valid[20].shape, np.uint8)
     if classes is not None:
         scl = np.where(classes == UNMEASURED, 0, classes).astype(np.uint8)
         ground = data & spread(is_clear(scl), 2)
+    if scene.correction is not None and scene.correction.hazy:
+        ground = np.zeros_like(data)
     with_data, with_ground = _count(data), _count(ground)
     clear = (with_data > 0) & (with_ground >= _CLEAR_CELL * with_data)
     return SceneWindow(dn, valid, data, ground, scl, with_data, with_data == LATTICE_PX**2, clear)
