@@ -15,7 +15,10 @@ from rasterio.warp import transform as transform_points
 
 from difffusr.kernels.bands import GSD_M
 from difffusr.pipeline.scenes.synthetic.palette import ASSETS, BASELINE, SUN_AZIMUTH_DEG, SUN_ELEVATION_DEG
-from difffusr.pipeline.scenes.synthetic.sensor import RenderedScene
+from difffusr.pipeline.scenes.synthetic.sensor import Look, RenderedScene
+
+#: Name of the file with a granule's metadata.
+_METADATA = "granule_metadata.xml"
 
 
 def write_catalog(scenes: list[RenderedScene], folder: Path | str) -> Path:
@@ -34,6 +37,8 @@ def write_catalog(scenes: list[RenderedScene], folder: Path | str) -> Path:
             gsd = GSD_M.get(name, 20)
             grid = Affine(gsd, 0, scene.left_m, 0, -gsd, scene.top_m)
             write_tiff(home / f"{name}.tif", pixels[None], grid, scene.epsg, "COG", nodata=0)
+        if scene.look:
+            (home / _METADATA).write_bytes(scene.look.metadata)
         items.append(_item(scene))
         _write_json(home / f"{scene.id}.json", items[-1])
     _write_json(folder / "collection.json", _collection(items))
@@ -70,9 +75,12 @@ def _item(scene: RenderedScene) -> dict[str, Any]:
     """The STAC item of a scene; its geometry is the outline of its valid pixels."""
     outline = _outline(scene)
     longitudes, latitudes = zip(*outline, strict=True)
-    time = f"{scene.date}T10:36:29Z"
+    look = scene.look
+    time = f"{scene.date}T{look.time if look else '10:36:29'}Z"
     day = scene.date.replace("-", "")
-    uri = f"S2{scene.platform}_MSIL2A_{day}T103031_N{BASELINE.replace('.', '')}_R108_T{scene.tile}_{day}T164512.SAFE"
+    began = "103031" if look is None else look.time.replace(":", "")
+    names = (f"N{BASELINE.replace('.', '')}", f"R{look.orbit if look else 108:03d}", f"T{scene.tile}")
+    uri = f"S2{scene.platform}_MSIL2A_{day}T{began}_{'_'.join(names)}_{day}T164512.SAFE"
     extensions = ("grid/v1.0.0", "mgrs/v1.0.0", "raster/v1.1.0", "eo/v1.0.0", "projection/v1.0.0", "view/v1.0.0")
     up = [("collection", "../../collection.json"), ("root", "../../catalog.json"), ("parent", "../../collection.json")]
     return {
@@ -96,16 +104,33 @@ def _item(scene: RenderedScene) -> dict[str, Any]:
             "mgrs:utm_zone": int(scene.tile[:2]),
             "mgrs:latitude_band": scene.tile[2],
             "mgrs:grid_square": scene.tile[3:],
-            "view:sun_azimuth": SUN_AZIMUTH_DEG,
-            "view:sun_elevation": SUN_ELEVATION_DEG,
+            **_angles(look),
             "s2:processing_baseline": BASELINE,
             "s2:product_uri": uri,
             "s2:sequence": "0",
             "s2:nodata_pixel_percentage": round(float(100 * (scene.scl == 0).mean()), 2),
             "earthsearch:boa_offset_applied": scene.offset_dn == 0,
         },
-        "assets": {ASSETS.get(name, "scl"): _asset(scene, name) for name in (*scene.bands, "SCL")},
+        "assets": {
+            **{ASSETS.get(name, "scl"): _asset(scene, name) for name in (*scene.bands, "SCL")},
+            **({"granule_metadata": _METADATA_ASSET} if look else {}),
+        },
         "links": [{"rel": rel, "href": href, "type": "application/json"} for rel, href in up],
+    }
+
+
+_METADATA_ASSET = {"href": f"./{_METADATA}", "type": "application/xml", "roles": ["metadata"]}
+
+
+def _angles(look: Look | None) -> dict[str, float]:
+    """Properties of the view extension."""
+    if look is None:
+        return {"view:sun_azimuth": SUN_AZIMUTH_DEG, "view:sun_elevation": SUN_ELEVATION_DEG}
+    return {
+        "view:sun_azimuth": look.sun_deg[1],
+        "view:sun_elevation": 90 - look.sun_deg[0],
+        "view:incidence_angle": look.view_deg[0],
+        "view:azimuth": look.view_deg[1],
     }
 
 

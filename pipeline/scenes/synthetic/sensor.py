@@ -16,12 +16,24 @@ from difffusr.pipeline.scenes.synthetic.truth import World
 
 
 @dataclass(frozen=True)
+class Look:
+    """From where a scene was seen: relative orbit, time of day, mean zenith and azimuth of sun and view in degrees, and
+    the granule's metadata (MTD_TL.xml)."""
+
+    orbit: int
+    time: str
+    sun_deg: tuple[float, float]
+    view_deg: tuple[float, float]
+    metadata: bytes
+
+
+@dataclass(frozen=True)
 class RenderedScene:
     """One tile on one date as the sensor delivers it.
 
     bands: DN uint16 by band on its native grid, 0 = no data. scl: (H, W) uint8 at 20 m. left_m, top_m: upper left
     corner, UTM metres. offset_dn: what was added to reflectance × 10000. corner_m: legs (x, y) of the no-data
-    triangle in the upper left corner, or None.
+    triangle in the upper left corner, or None. look: where its angles are known.
     """
 
     tile: str
@@ -34,6 +46,7 @@ class RenderedScene:
     top_m: float
     epsg: int
     corner_m: tuple[float, float] | None
+    look: Look | None = None
 
     @property
     def id(self) -> str:
@@ -55,8 +68,8 @@ def psf_sigma_px(band: str) -> float:
 
 
 def observe(image: Float, band: str) -> Float:
-    """One band (H, W) at 2.5 m as the sensor samples it, (H/R, W/R): Gaussian point spread, then R × R box mean."""
-    down, right = (_sampling(side, native_factor(band), psf_sigma_px(band)) for side in image.shape)
+    """One band (..., H, W) at 2.5 m as the sensor samples it, (..., H/R, W/R): Gaussian point spread, then box mean."""
+    down, right = (_sampling(side, native_factor(band), psf_sigma_px(band)) for side in image.shape[-2:])
     return (down @ image @ right.T).astype(np.float32)
 
 
@@ -118,19 +131,26 @@ def _acquire(
             seen = seen * (1 - shade * (0.62 + 0.02 * number)) * (1 - opacity) + cloud * opacity
         sampled = observe(seen, band)
         if band in ("B04", "B8A"):
-            at_20m[band] = _block_mean(sampled, 20 // GSD_M[band])
-        sampled += rng.standard_normal(sampled.shape, np.float32) * np.sqrt(0.1 * sampled) / 150
-        bands[band] = (np.clip(np.rint(sampled * 10_000), 1, 10_000 * 2) + offset).astype(np.uint16)
+            at_20m[band] = block_mean(sampled, 20 // GSD_M[band])
+        bands[band] = with_noise(sampled, rng.standard_normal(sampled.shape, np.float32), offset)
+    factor = round(20 / TARGET_GSD_M)
+    water = block_mean((world.landcover == CODE["water"]).astype(np.float32), factor)
+    return bands, classify(at_20m, water, block_mean(opacity, factor), block_mean(shade, factor))
+
+
+def with_noise(sampled: Float, noise: Float, offset: int) -> NDArray[np.uint16]:
+    """DN of reflectance with the sensor's noise, given with unit variance, and an offset."""
+    noisy = sampled + noise * np.sqrt(0.1 * sampled) / 150
+    return (np.clip(np.rint(noisy * 10_000), 1, 10_000 * 2) + offset).astype(np.uint16)
+
+
+def classify(at_20m: Mapping[str, Float], water: Float, opacity: Float, shade: Float) -> NDArray[np.uint8]:
+    """The scene classification from B04 and B8A, shares of water, and clouds, (H, W) at 20 m each."""
     ndvi = (at_20m["B8A"] - at_20m["B04"]) / (at_20m["B8A"] + at_20m["B04"])
     scl = np.where(ndvi > 0.4, 4, 5).astype(np.uint8)
-    factor = round(20 / TARGET_GSD_M)
-    scl[_block_mean((world.landcover == CODE["water"]).astype(np.float32), factor) > 0.5] = 6
-    cover = _block_mean(opacity, factor)
-    for code, where in (
-        (3, _block_mean(shade, factor) > 0.3), (8, cover > 0.06), (9, cover > 0.5),
-    ):  # fmt: skip
+    for code, where in ((6, water > 0.5), (3, shade > 0.3), (8, opacity > 0.06), (9, opacity > 0.5)):
         scl[where] = code
-    return bands, scl
+    return scl
 
 
 def _cloud(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Float, Float]:
@@ -154,7 +174,8 @@ def _beyond_swath(shape: tuple[int, ...], gsd_m: float, corner_m: tuple[float, f
     return beyond
 
 
-def _block_mean(values: Float, factor: int) -> Float:
+def block_mean(values: Float, factor: int) -> Float:
+    """Means of factor × factor pixels."""
     height, width = values.shape
     mean: Float = values.reshape(height // factor, factor, width // factor, factor).mean((1, 3))
     return mean

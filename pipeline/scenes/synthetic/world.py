@@ -59,9 +59,14 @@ def generate_world(seed: int = SEED, size_m: tuple[int, int] = SIZE_M) -> World:
 
     size_m: (height, width), multiples of 60 m, at least 600. The same seed and size give the same arrays.
     """
-    if any(side % 60 or side < 600 for side in size_m):
-        raise ValueError(f"size_m must be multiples of 60 m and at least 600 m, not {size_m}")
+    check_size(size_m)
     layout = lay_out(np.random.default_rng(seed), size_m)
     first, later = paint_world(layout, 0), paint_world(layout, 1)
     transform = Affine(TARGET_GSD_M, 0, LEFT_M, 0, -TARGET_GSD_M, TOP_M)
     return World(first, later, layout.landcover, transform, EPSG, seed)
+
+
+def check_size(size_m: tuple[int, int]) -> None:
+    """Raise ValueError for a world off the lattice or too small."""
+    if any(side % 60 or side < 600 for side in size_m):
+        raise ValueError(f"size_m must be multiples of 60 m and at least 600 m, not {size_m}")
