@@ -20,7 +20,7 @@ from difffusr.pipeline.plan.balance.pairs import Pairs
 
 #: Standard deviations of what is known without looking: of gains; of offsets, DN; of an offset's change from corner to
 #: corner, DN.
-_GAIN, _OFFSET, _SLOPE = 0.01, 200.0, 30.0
+_GAIN, _OFFSET, _SLOPE = 0.005, 200.0, 45.0
 
 #: DN by which gains are scaled, so that all unknowns are of a size.
 _SCALE = 1000.0
@@ -75,7 +75,8 @@ def fit(pairs: Pairs, mean: Array, centre: Array) -> Fit:
         solution = problem.solve(weight * robust, solution)
         off = np.abs(problem.residual(solution)) / pairs.error
         scale = np.maximum(1.4826 * np.median(off, axis=0), 1.0)
-        robust = np.minimum(1.0, _HUBER * scale / np.maximum(off, 1e-9))
+        # Where differences scatter more than their errors say, all of them say less.
+        robust = np.minimum(1.0, _HUBER * scale / np.maximum(off, 1e-9)) / scale**2
     gain = 1 + solution[:scenes] / _SCALE
     offset = solution[scenes:].reshape(scenes, 4, bands)
     moved = (gain - 1) * mean + np.einsum("sc,scb->sb", centre, offset)

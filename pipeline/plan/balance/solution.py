@@ -32,9 +32,9 @@ _VERSION = 1
 #: Gains and offsets (DN) are kept to these, factors to theirs: rounding does not depend on the machine.
 _GAIN_STEP, _OFFSET_STEP, _FACTOR_STEP = 1e-4, 0.1, 2e-5
 
-#: A scene keeps its former gain and offset while no band would come out different by more DN: a further scene in the
-#: catalogue is no reason to compute all others again.
-_SAME_DN = 5.0
+#: A scene keeps its former gain and offset while no band would come out different by more DN in the mean, and at a
+#: corner: a further scene in the catalogue is no reason to compute all others again.
+_SAME_DN, _SAME_CORNER_DN = 5.0, 20.0
 
 #: DN at which gains are compared with offsets.
 _TYPICAL_DN = 2000.0
@@ -55,6 +55,7 @@ class Balanced:
         angles, why: by scene id, where the angles are from, and why not from the granule's metadata.
         shift: by scene id, (12,) DN by which gain and offset move the scene's mean; zeros without `full`.
         before, after: by scene id, (12,) median absolute difference to overlapping scenes; NaN without any.
+        group: by scene id; scenes of one number are linked by overlaps.
     """
 
     fingerprint: str
@@ -65,6 +66,7 @@ class Balanced:
     shift: Mapping[str, Array]
     before: Mapping[str, Array]
     after: Mapping[str, Array]
+    group: Mapping[str, int]
 
     def applied_to(self, scenes: Sequence[Scene]) -> list[Scene]:
         """The scenes with their corrections."""
@@ -91,6 +93,7 @@ class Balanced:
             "before": self.before[scene].tolist(),
             "after": self.after[scene].tolist(),
             "hazy": one.hazy,
+            "group": self.group[scene],
             "angles": self.angles[scene],
             "why": self.why[scene],
             "left": one.left,
@@ -120,7 +123,7 @@ class Balanced:
 
         corrections = {scene: _correction_of(row) for scene, row in by_id.items()}
         words = column("version"), corrections, column("angles"), column("why")
-        return cls(fingerprint, *words, arrays("shift"), arrays("before"), arrays("after"))
+        return cls(fingerprint, *words, arrays("shift"), arrays("before"), arrays("after"), column("group"))
 
 
 def _correction_of(row: Mapping[str, Any]) -> Correction:
@@ -279,22 +282,44 @@ def _collected(
         by_id(shift),
         by_id(solved.before),
         by_id(solved.after),
+        {name: int(solved.group[number]) for number, name in ids.items()},
     )
 
 
 def _settled(before: Balanced, made: Balanced) -> Balanced:
-    """The new corrections, but the former one of each scene that would hardly change."""
-    kept = {}
-    for scene, now in made.correction.items():
-        was = before.correction.get(scene)
-        if was is None or before.version[scene] != made.version[scene] or was.hazy != now.hazy:
-            continue
-        same_place = (was.left, was.top, was.side_m) == (now.left, now.top, now.side_m)
-        if same_place and was.factor.shape == now.factor.shape and np.array_equal(was.factor, now.factor):
-            off = np.abs(now.gain - was.gain)[:, None, None] * _TYPICAL_DN + np.abs(now.offset - was.offset)
-            if off.max() <= _SAME_DN:
-                kept[scene] = was
-    return replace(made, correction={**made.correction, **kept})
+    """The new corrections, on the level of the former ones, and the former one of each scene that would hardly change.
+
+    A further scene moves the mean of all, and would move every scene by the same few DN: those that were there before
+    stay, and it joins them.
+    """
+    known = [scene for scene in made.correction if _comparable(before, made, scene)]
+    level = dict.fromkeys(made.group.values(), np.zeros(len(BANDS)))
+    for group in level:
+        linked = [scene for scene in made.group if made.group[scene] == group]
+        common = [scene for scene in linked if scene in known]
+        if 2 * len(common) >= len(linked):
+            moved = [before.shift[scene] - made.shift[scene] for scene in common]
+            level[group] = np.round(np.median(moved, axis=0), 1)
+    corrections, shift = dict(made.correction), dict(made.shift)
+    for scene, one in made.correction.items():
+        up = level[made.group[scene]]
+        now = replace(one, offset=np.round(one.offset + up[:, None, None], 3))
+        corrections[scene], shift[scene] = now, np.round(made.shift[scene] + up, 1)
+        if scene in known:
+            was = before.correction[scene]
+            off = (now.gain - was.gain)[:, None, None] * _TYPICAL_DN + now.offset - was.offset
+            if np.abs(off.mean(axis=(1, 2))).max() <= _SAME_DN and np.abs(off).max() <= _SAME_CORNER_DN:
+                corrections[scene], shift[scene] = was, before.shift[scene]
+    return replace(made, correction=corrections, shift=shift)
+
+
+def _comparable(before: Balanced, made: Balanced, scene: str) -> bool:
+    """Whether a scene was corrected before, in this version, with the same angles, and hazy or not as now."""
+    was, now = before.correction.get(scene), made.correction[scene]
+    if was is None or before.version[scene] != made.version[scene] or was.hazy != now.hazy:
+        return False
+    same_place = (was.left, was.top, was.side_m) == (now.left, now.top, now.side_m)
+    return same_place and was.factor.shape == now.factor.shape and bool(np.array_equal(was.factor, now.factor))
 
 
 def _report(scenes: Sequence[Scene], made: Balanced, wishes: ScenesSection) -> None:

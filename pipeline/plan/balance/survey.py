@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -132,11 +133,12 @@ def spacing_of(reach: Sequence[_Reach]) -> float:
         reach: from north to south.
     """
     most = area = 0.0
-    held: list[_Reach] = []
+    held: list[tuple[float, float]] = []  # a heap, the northernmost end first
     for one in reach:
-        passed = [other for other in held if other.south > one.north]
-        held = [other for other in held if other.south <= one.north] + [one]
-        area += one.area_m2 - sum(other.area_m2 for other in passed)
+        while held and -held[0][0] > one.north:
+            area -= heapq.heappop(held)[1]
+        heapq.heappush(held, (-one.south, one.area_m2))
+        area += one.area_m2
         most = max(most, area)
     wanted = math.sqrt(max(most, 1.0) * _POINT_BYTES / _HELD_BYTES)
     return float(_CLOSEST_M * math.sqrt(2) ** max(0, math.ceil(2 * math.log2(wanted / _CLOSEST_M))))
