@@ -17,6 +17,7 @@ from difffusr.pipeline.ground.errors import DifffusrError, ReadError
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, WATER_CLASSES, Quality
 from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.scenes import ChipRules, Scene, read_chip, unreadable
+from difffusr.pipeline.storage import staging_of
 
 if TYPE_CHECKING:  # only the driver makes a table: readers import neither plans nor what they are made with
     from difffusr.pipeline.config import RunConfig
@@ -51,7 +52,7 @@ class ChipTable:
         """The table of a plan."""
         c, key = plan.chips, plan.chips.key[:, :NAME_BYTES]
         skip = WATER_CLASSES * config.skip.water + CLOUD_CLASSES * config.skip.cloud
-        rules = ChipRules.of(config.canonical()["scenes"])
+        rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
         return cls(c.epsg, c.row, c.col, c.scenes, key, plan.scenes, grid_of(config), rules, skip)
 
     def name(self, position: int) -> str:
@@ -104,7 +105,7 @@ def read_row(
         chip = read_chip(window, scenes, rules)
     except ReadError as failure:
         error = str(failure)
-        broken = unreadable(window, scenes)
+        broken = unreadable(window, scenes, rules)
         unread = json.dumps(broken) if broken else ""
     except DifffusrError as failure:
         error = str(failure)

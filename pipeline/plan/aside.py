@@ -15,7 +15,7 @@ from typing import Final
 from difffusr.pipeline.engine import in_order
 from difffusr.pipeline.geo import ChipIndex, Grid, PlaceName
 from difffusr.pipeline.ground.errors import ReadError, StoreError
-from difffusr.pipeline.scenes import Scene, Unread, read_window
+from difffusr.pipeline.scenes import MASK, Scene, Unread, read_window
 from difffusr.pipeline.storage import Storage
 
 log = logging.getLogger("difffusr.planner")
@@ -128,6 +128,8 @@ def _can_be_read(asked: tuple[Scene, str, str, Grid]) -> bool:
     """Whether a scene's band can be read in a chip's window."""
     scene, band, chip, grid = asked
     place = PlaceName.parse(chip)
+    if band == MASK:  # making it says whether it can be made
+        return True
     try:
         read_window(scene, band, grid.chip_window(ChipIndex(place.row, place.col)))
     except (ReadError, KeyError, AssertionError):

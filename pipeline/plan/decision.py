@@ -16,7 +16,7 @@ from difffusr.pipeline.plan.files import write_plan
 from difffusr.pipeline.plan.networks import sampling_of, weights_of
 from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
-from difffusr.pipeline.scenes import Found, Unread, search_scenes
+from difffusr.pipeline.scenes import ChipRules, Found, Unread, maker_of, search_scenes
 from difffusr.pipeline.storage import staging_of
 
 #: With more scenes than this they are read on Ray instead of on this machine's threads.
@@ -60,6 +60,7 @@ def decide(config: RunConfig, on_found: Callable[[Found], None] = _nobody) -> Pl
 def _decided(
     config: RunConfig, unread: Mapping[str, Sequence[Unread]], on_found: Callable[[Found], None]
 ) -> tuple[Plan, Aside]:
+    maker_of(ChipRules.of(config.canonical()["scenes"])).check()
     weights = weights_of(config)
     found = search_scenes(config)
     on_found(found)

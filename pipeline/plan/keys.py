@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.plan.tables import KEY_BYTES
-from difffusr.pipeline.scenes import ChipRules, Scene
+from difffusr.pipeline.scenes import ChipRules, Scene, maker_of
 
 #: Changed whenever the same inputs give a chip with other pixels.
 ALGORITHM_VERSION = 2
-
-_PLAIN = ChipRules()
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,12 @@ class ContentKeys:
             "uncertainty": config.model.uncertainty_samples,
         }
         # What all chips depend on; masks and balance are part of each scene's own version.
-        rules = asdict(ChipRules.of(config.canonical()["scenes"])).items()
-        later = {name: value for name, value in rules if value != getattr(_PLAIN, name) and name != "allow_cloudy"}
-        if later:
+        rules = ChipRules.of(config.canonical()["scenes"])
+        if later := rules.shared():
             content["rules"] = later
         if "skip" in config.canonical():
             content["skip"] = config.canonical()["skip"]
-        return cls(bytes.fromhex(digest(content)), tuple(bytes.fromhex(scene.pixels_key()) for scene in scenes))
+        return cls(bytes.fromhex(digest(content)), tuple(_version(scene, rules) for scene in scenes))
 
     def table(self, places: NDArray[np.int32], scenes: NDArray[np.int32]) -> NDArray[np.uint8]:
         """(n, 32) uint8 keys of chips at (n, 3) zone, row, column with (n, m) scenes, −1 after the last."""
@@ -54,6 +51,13 @@ class ContentKeys:
             content = b"".join(self.versions[number] for number in chosen if number >= 0)
             keys += hashlib.sha256(self.common + place.tobytes() + content).digest()
         return np.frombuffer(bytes(keys), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _version(scene: Scene, rules: ChipRules) -> bytes:
+    """What a chip depends on of a scene: its version, and who says what in it is cloud. A scene that has no mask of its
+    own, because its SCL decides, keeps its version whatever the configuration asks for."""
+    version, mask = scene.pixels_key(), maker_of(rules).identity(scene, rules)
+    return bytes.fromhex(digest([version, mask]) if mask else version)
 
 
 def digest(content: Any) -> str:

@@ -1,4 +1,4 @@
-"""Which cells of each chip a scene shows, and shows clear, by its scene classification."""
+"""Which cells of each chip a scene shows, and shows clear, by its mask."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from difffusr.pipeline.engine import in_order
 from difffusr.pipeline.geo import GSD_10_M, LATTICE_M, Grid
 from difffusr.pipeline.ground.errors import ReadError
-from difffusr.pipeline.ground.pixels import UNMEASURED, is_clear
-from difffusr.pipeline.scenes import Scene, doubt_of_offset, read_overview
+from difffusr.pipeline.scenes import ChipRules, MaskClass, Scene, doubt_of_offset, maker_of, mask_overview
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells that chips are judged by: a square per chip, one sample of the classification per cell.
+    """The cells that chips are judged by: a square per chip, one sample of the mask per cell.
 
     Attributes:
         step_m: side of a cell in metres, 60 or, for chips of a kilometre or more, 120.
@@ -57,7 +56,7 @@ class Look:
     Attributes:
         row, col: (n,) int32 chips that it shows part of.
         valid, clear: (n, words) uint64 sets of cells: with data, and clear as well.
-        judged: whether the scene has a classification, so that clouds are known.
+        judged: whether clouds are known.
         doubt: what speaks against the radiometric offset that its item states, "" for nothing.
     """
 
@@ -69,39 +68,33 @@ class Look:
     doubt: str = ""
 
 
-def look_at_all(scenes: Sequence[Scene], grid: Grid) -> Iterator[Look | ReadError]:
+def look_at_all(scenes: Sequence[Scene], grid: Grid, rules: ChipRules) -> Iterator[Look | ReadError]:
     """Each scene's look, or why it cannot be read, in the scenes' order; read in parallel."""
-    return in_order(partial(_try_look, grid=grid), scenes)
+    return in_order(partial(_try_look, grid=grid, rules=rules), scenes)
 
 
-def _try_look(scene: Scene, grid: Grid) -> Look | ReadError:
+def _try_look(scene: Scene, grid: Grid, rules: ChipRules) -> Look | ReadError:
     try:
-        return look_at(scene, grid)
+        return look_at(scene, grid, rules)
     except ReadError as error:
         return error
 
 
-def look_at(scene: Scene, grid: Grid) -> Look:
-    """Look at a scene in one read, of an overview of its classification; and at a band where its offset is only stated.
-
-    Without a classification, every pixel with data in the coarsest band counts as clear.
+def look_at(scene: Scene, grid: Grid, rules: ChipRules) -> Look:
+    """Look at a scene: at its mask, in one read of an overview where that is its classification; and at a band where
+    its offset is only stated.
 
     Raises:
         ReadError: the file cannot be read.
     """
     cells = Cells.of(grid)
-    if scene.scl is not None:
-        classes, row, col = read_overview(scene, "SCL", cells.step_m)
-        valid, clear = classes > 0, is_clear(classes)
-    else:
-        coarsest = max(scene.assets, key=lambda band: (scene.assets[band].gsd_m, band))
-        values, row, col = read_overview(scene, coarsest, cells.step_m)
-        valid = clear = (values > 1) & (values < UNMEASURED)
-    rows, cols, sets = _sets(valid, row, col, cells)
-    clear_sets = sets if clear is valid else _sets(clear & valid, row, col, cells)[2]
+    mask, judged = mask_overview(scene, cells.step_m, rules), maker_of(rules).judges(scene)
+    clear = mask.classes == MaskClass.CLEAR
+    rows, cols, sets = _sets(mask.classes != MaskClass.NO_DATA, mask.row, mask.col, cells)
+    clear_sets = _sets(clear, mask.row, mask.col, cells)[2] if judged else sets
     seen = sets.any(axis=1)
-    doubt = doubt_of_offset(scene, clear & valid, cells.step_m)
-    return Look(rows[seen], cols[seen], sets[seen], clear_sets[seen], scene.scl is not None, doubt)
+    doubt = doubt_of_offset(scene, clear, cells.step_m)
+    return Look(rows[seen], cols[seen], sets[seen], clear_sets[seen], judged, doubt)
 
 
 def _sets(

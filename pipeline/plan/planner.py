@@ -23,7 +23,8 @@ from difffusr.pipeline.plan.keys import ALGORITHM_VERSION, ContentKeys
 from difffusr.pipeline.plan.looks import Cells, Look, look_at_all
 from difffusr.pipeline.plan.ranking import Candidates, Ranked, Strip, rank_strip
 from difffusr.pipeline.plan.tables import Chips, Plan, Shards, iterate_zones
-from difffusr.pipeline.scenes import Scene, describe
+from difffusr.pipeline.scenes import ChipRules, Scene, describe
+from difffusr.pipeline.storage import staging_of
 
 log = logging.getLogger("difffusr.planner")
 
@@ -50,11 +51,13 @@ def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str
     """
     grid = grid_of(config)
     ordered = sorted(scenes, key=lambda scene: scene.id)
-    scene_log, struck = _SceneLog(), aside.by_number(ordered) if aside is not None else {}
+    rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
+    scene_log, struck = _SceneLog(rules), aside.by_number(ordered) if aside is not None else {}
     parts = []
     for epsg, (rows, cols) in chips_to_plan(config, ordered, grid).items():
         numbers = [number for number, scene in enumerate(ordered) if scene.epsg == epsg]
-        parts += [(epsg, part) for part in _plan_zone(config, grid, rows, cols, ordered, numbers, struck, scene_log)]
+        ranked = _plan_zone(config, rules, grid, rows, cols, ordered, numbers, struck, scene_log)
+        parts += [(epsg, part) for part in ranked]
     scene_log.report(ordered)
     if not any(len(part.row) for _, part in parts):
         shares = ", ".join(f"{s.id} ({s.cloud_cover:.0f} % cloud)" for s in ordered[:3])
@@ -76,6 +79,7 @@ def make_plan(config: RunConfig, scenes: Sequence[Scene], model_fingerprint: str
 
 def _plan_zone(
     config: RunConfig,
+    rules: ChipRules,
     grid: Grid,
     rows: NDArray[np.int64],
     cols: NDArray[np.int64],
@@ -89,7 +93,7 @@ def _plan_zone(
     candidates = Candidates.of(scenes, config.scenes.policy)
     reach = {number: _rows_of(scenes[number], grid) for number in numbers}
     order = sorted(numbers, key=lambda number: (reach[number], number))
-    looks = zip(order, look_at_all([scenes[number] for number in order], grid), strict=True)
+    looks = zip(order, look_at_all([scenes[number] for number in order], grid, rules), strict=True)
     held: dict[int, Look] = {}
     upcoming = iter(order)
     waiting = next(upcoming, None)
@@ -139,7 +143,8 @@ def _rows_of(scene: Scene, grid: Grid) -> tuple[int, int]:
 class _SceneLog:
     """Collects which scenes can be read and judged, and logs each finding once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: ChipRules) -> None:
+        self.rules = rules
         self.readable: list[Scene] = []
         self.unjudged: list[Scene] = []
         self.unreadable: list[ReadError] = []
@@ -166,6 +171,12 @@ class _SceneLog:
                 "the pixels of %d of %d scenes contradict the offset flag of their items: %s%s; correct the items, or "
                 "leave the scenes out",
                 len(self.doubted), len(self.readable), "; ".join(self.doubted[:3]), " …" if self.doubted[3:] else "",
+            )  # fmt: skip
+        lacking = [scene for scene in self.readable if self.rules.masks == "asset" and scene.cloud is None]
+        if lacking:
+            log.warning(
+                "%d of %d scenes have no cloud probability among their assets (%s …): their SCL decides what is cloud",
+                len(lacking), len(self.readable), lacking[0].id,
             )  # fmt: skip
         if self.unjudged:
             log.warning(

@@ -78,7 +78,7 @@ def verify_run(config: RunConfig) -> Report:
     valid = 1.0 - flags["no_data"]
     scenes = {scene.id: scene for scene in plan.scenes}
     numbers = {str(facts["id"]): number for number, facts in draft.scenes.items()}
-    rules = ChipRules.of(config.canonical()["scenes"])
+    rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
     bands = [] if damaged else measure_bands(plan.chips, cube.read, grid, scenes, numbers, rules)
     missing, damaged = missing + faulty[0], damaged + faulty[1]
     return Report(len(plan.shards), overviews, missing, damaged, incomplete, round(valid, 4), flags, bands)

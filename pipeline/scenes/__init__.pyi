@@ -7,6 +7,10 @@ from .duplicates import order_in_acquisition as order_in_acquisition
 from .files import opened as opened
 from .item import Scene as Scene
 from .item import describe as describe
+from .mask_classes import MaskClass as MaskClass
+from .masks import MASK as MASK
+from .masks import maker_of as maker_of
+from .masks import mask_overview as mask_overview
 from .nadir import Nadir as Nadir
 from .nadir import nadir_of as nadir_of
 from .rules import ChipRules as ChipRules

@@ -13,7 +13,7 @@ from difffusr.pipeline.geo import LATTICE_M, origin_m
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.pixels import Pixels
 from difffusr.pipeline.ground.urls import bare_href, one_line
-from difffusr.pipeline.scenes.hints import NATIVE_M
+from difffusr.pipeline.scenes.hints import CLOUD_M, NATIVE_M
 from difffusr.pipeline.scenes.item import Asset, Scene
 
 #: Types of values that hold DN as they are, and those from which they are taken if every value is a DN.
@@ -74,7 +74,7 @@ def checked(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader)
     transform = _transform(what, scene, asset, file)
     gsd, step = transform.a, min(transform.a, LATTICE_M)
     straight = (transform.b, transform.d, transform.e) == (0, 0, -gsd)
-    sizes = {float(NATIVE_M[band]), float(asset.gsd_m)}
+    sizes = {float(NATIVE_M[band]), float(asset.gsd_m), *(CLOUD_M if band == "CLD" else ())}
     if not straight or gsd not in sizes or transform.c % step or (transform.f - origin_m(scene.epsg)) % step:
         expected = " or ".join(f"{size:g}" for size in sorted(sizes))
         raise ReadError(
@@ -107,17 +107,18 @@ def _transform(what: str, scene: Scene, asset: Asset, file: rasterio.DatasetRead
 
 
 def _check_content(what: str, band: str, asset: Asset, file: rasterio.DatasetReader) -> None:
-    """Raise ReadError unless a file has one band of DN: of 16 bits without sign (or 8, of a classification), or of a
-    type that can hold the same numbers. Floating-point numbers need a declared scale of 0.0001, else they could be
-    reflectance."""
+    """Raise ReadError unless a file has one band of DN: of 16 bits without sign (or 8, of a classification
+    or probability), or of a type that can hold the same numbers. Floating-point numbers need a declared scale of
+    0.0001, else they could be reflectance."""
     kind, scale = file.dtypes[0], file.scales[0]
-    expected = "uint8 or uint16" if band == "SCL" else "uint16"
-    if file.count != 1 or kind not in (*_PLAIN, *_OTHER) or (kind == "uint8" and band != "SCL"):
+    reflectance = band not in ("SCL", "CLD")
+    expected = "uint16" if reflectance else "uint8 or uint16"
+    if file.count != 1 or kind not in (*_PLAIN, *_OTHER) or (kind == "uint8" and reflectance):
         raise ReadError(
             f"{what} holds {file.count} band(s) of {kind}, expected one of {expected}; correct the item's href or "
             "leave the scene out"
         )
-    if band == "SCL":
+    if not reflectance:
         return
     if scale != 1 and abs(scale - _SCALE) > 1e-9:
         raise ReadError(f"{what} has values of scale {scale:g}, expected 0.0001; leave the scene out")

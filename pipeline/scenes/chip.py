@@ -14,6 +14,7 @@ from difffusr.pipeline.geo import LATTICE_M, LATTICE_PX, PixelWindow
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.scenes.files import PassingReadError
 from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes.masks import MASK, maker_of
 from difffusr.pipeline.scenes.rules import ChipRules
 from difffusr.pipeline.scenes.scene_window import SceneWindow, read_scene, spread
 from difffusr.pipeline.scenes.windows import read_window
@@ -65,7 +66,7 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], rules: ChipRules) ->
     missing = np.ones((cells, cells), bool)
     looks = []
     for rank, scene in enumerate(scenes):
-        look = read_scene(scene, window)
+        look = read_scene(scene, window, rules)
         if rank == 0 and (look.clear & look.whole).all():  # the usual case: no choice, no copy
             return Chip(look.dn, look.valid, look.quality(rank), np.ones(look.data.shape, np.uint16), look.scl)
         looks.append(look)
@@ -88,17 +89,21 @@ class Unread(NamedTuple):
     why: str
 
 
-def unreadable(window: PixelWindow, scenes: Sequence[Scene]) -> list[Unread]:
+def unreadable(window: PixelWindow, scenes: Sequence[Scene], rules: ChipRules) -> list[Unread]:
     """Those of the scenes that cannot be read in a window, each by the first band that fails. A scene whose server may
     answer later is not among them."""
-    found = (_unread_in(window, scene) for scene in scenes)
+    found = (_unread_in(window, scene, rules) for scene in scenes)
     return [one for one in found if one is not None]
 
 
-def _unread_in(window: PixelWindow, scene: Scene) -> Unread | None:
-    for band in (*scene.assets, *(("SCL",) if scene.scl is not None else ())):
+def _unread_in(window: PixelWindow, scene: Scene, rules: ChipRules) -> Unread | None:
+    maker = maker_of(rules)
+    for band in (*scene.assets, *(("SCL",) if scene.scl is not None else ()), *maker.files(scene), MASK):
         try:
-            read_window(scene, band, window)
+            if band == MASK:
+                maker.prepare(scene, rules)
+            else:
+                read_window(scene, band, window)
         except PassingReadError:
             return None
         except ReadError as error:

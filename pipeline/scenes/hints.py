@@ -19,8 +19,11 @@ from difffusr.pipeline.scenes.fields import number_in
 from difffusr.pipeline.scenes.left_out import ItemError
 from difffusr.pipeline.scenes.providers import asset_names
 
-#: Metres of a pixel of each band's native file.
-NATIVE_M = {**GSD_M, "SCL": 20}
+#: Metres of a pixel of each band's native file; "CLD" is the product's own cloud probability.
+NATIVE_M = {**GSD_M, "SCL": 20, "CLD": 20}
+
+#: Metres of a pixel that files of cloud probability have; the first are taken where there is a choice.
+CLOUD_M = (20.0, 60.0)
 
 #: Side of a tile's square, and the largest pixels of an overview of one.
 _TILE_M, _COARSEST_M = 109_800.0, 1000.0
@@ -30,19 +33,23 @@ Transform = tuple[float, float, float, float, float, float]
 # ---- which file is which band ---------------------------------------------------------------------------------------
 
 #: Asset keys: `B02`, `blue`, `scl`, with an optional resolution (`B02_10m`) and Earth Search's mark of originals.
-_KEY = re.compile(r"(?P<name>[a-z0-9]+)(?:_(?P<gsd>[0-9]{2})m)?(?P<original>-jp2)?", re.IGNORECASE)
+_KEY = re.compile(r"(?P<name>(?:msk_)?[a-z0-9]+)(?:_(?P<gsd>[0-9]{2})m)?(?P<original>-jp2)?", re.IGNORECASE)
 
 #: The resolution in the name of a product's file.
-_IN_FILE_NAME = re.compile(r"_(?:B[0-9][0-9A]|SCL)_([0-9]{2})m\.[a-z0-9]+$", re.IGNORECASE)
+_IN_FILE_NAME = re.compile(r"(?:_(?:B[0-9][0-9A]|SCL)|CLD|CLDPRB)_([0-9]{2})m\.[a-z0-9]+$", re.IGNORECASE)
+
+#: What products call their cloud probability, beside `CLD`; catalogues' own names are in `PROVIDERS`.
+_CLOUD_NAMES = dict.fromkeys(("cldprb", "msk_cldprb"), "CLD")
 
 
 def native_files(assets: Mapping[str, Any]) -> dict[str, str]:
-    """By band, and SCL, the key of its asset at native resolution, a COG rather than a JP2.
+    """By band, SCL and CLD, the key of its asset at native resolution, a COG rather than a JP2. CLD may have 60 m where
+    there is none of 20 m.
 
     A resolution in the key or the file's name decides. One in another field may be wrong: an asset that seems to have
     another is taken where there is no better one, and its file decides.
     """
-    names = asset_names()
+    names = {**asset_names(), **_CLOUD_NAMES}
     found: dict[str, list[tuple[bool, bool, str]]] = {}
     for key, asset in assets.items():
         name = _parts(key)[0]
@@ -51,9 +58,9 @@ def native_files(assets: Mapping[str, Any]) -> dict[str, str]:
         if kind is None:
             continue
         named = _named_m(key, asset["href"])
-        if named in (None, NATIVE_M[band]):
+        if named in (None, NATIVE_M[band]) or (band == "CLD" and named in CLOUD_M):
             said = list(_resolutions(asset)) if named is None else []
-            doubtful = bool(said) and NATIVE_M[band] not in said
+            doubtful = (bool(said) and NATIVE_M[band] not in said) or named not in (None, NATIVE_M[band])
             found.setdefault(band, []).append((doubtful, kind != "GTiff", key))
     return {band: min(keys)[2] for band, keys in found.items()}
 

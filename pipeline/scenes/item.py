@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,7 +82,8 @@ class Scene:
     (DN + asset.offset_dn) · `scale`. `datastrip` is when the part of the pass that it is from began, as ESA names it;
     `nodata` the per cent of the tile without data. `granule` is the address of the granule's metadata (MTD_TL.xml),
     `angles` are the mean ones that the item states. All four are None where the catalogue does not say. `correction` is
-    what is done to the DN so that the scenes of a run agree, None for nothing.
+    what is done to the DN so that the scenes of a run agree, None for nothing. `cloud` is the product's own cloud
+    probability in per cent, None where there is none.
     """
 
     id: str
@@ -106,6 +108,15 @@ class Scene:
     granule: str | None = None
     angles: MeanAngles | None = None
     correction: Correction | None = field(default=None, hash=False)
+    cloud: Asset | None = None
+
+    def file(self, band: str) -> Asset:
+        """The file of a band, of the scene classification ("SCL") or of the cloud probability ("CLD"). Raises KeyError
+        where the scene has none."""
+        found = {"SCL": self.scl, "CLD": self.cloud}.get(band) or self.assets.get(band)
+        if found is None:
+            raise KeyError(f"{self.id} has no {band}")
+        return found
 
     def version_key(self) -> str:
         """Identifies this version of the product: changes when it is reprocessed, updated, or gets other offsets. 64
@@ -161,6 +172,10 @@ def scene_from_item(
     ground = bounds_in_zone(footprint, epsg)
     assets = {band: reader.asset(band, ground) for band in bands}
     scl = reader.asset("SCL", ground) if "SCL" in reader.keys else None
+    probability = None
+    if "CLD" in reader.keys:
+        with suppress(ItemError):  # what few ask for must not cost a scene
+            probability = reader.asset("CLD", ground)
     return Scene(
         id=item_id,
         collection=text_of(item.get("collection")) or "",
@@ -182,6 +197,7 @@ def scene_from_item(
         nodata=nodata_of(item),
         granule=reader.granule(),
         angles=mean_angles(properties),
+        cloud=probability,
     )
 
 
@@ -257,13 +273,13 @@ class _FileReader:
         self.keys = native_files(item.get("assets") or {})
 
     def asset(self, band: str, ground: tuple[float, float, float, float]) -> Asset:
-        """The file of a band, or of the SCL; `ground` as in `place_of`. Raises ItemError."""
+        """The file of a band, "SCL" or "CLD"; `ground` as in `place_of`. Raises ItemError."""
         key = self.keys[band]
         what, said = f"item {name_of(self.item)}: asset {shown_name(key)}", self.item["assets"][key]
         href = self._href(said["href"], what)
-        offset, scale = (0, None) if band == "SCL" else self._values(key, what, href)
+        offset, scale = (0, None) if band in ("SCL", "CLD") else self._values(key, what, href)
         place = place_of(said, NATIVE_M[band], ground)
-        if place.implausible:
+        if place.implausible and band != "CLD":
             self.doubt(what)
         driver, nodata = driver_of(said), [number_in(value, 0, 65535) for value in raster_values(said, "nodata")[:1]]
         assert driver is not None

@@ -125,6 +125,7 @@ PROVIDERS: tuple[Provider, ...] = (
         asset_names={
             "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06",
             "rededge3": "B07", "nir": "B08", "nir08": "B8A", "nir09": "B09", "swir16": "B11", "swir22": "B12",
+            "cloud": "CLD",
         },
         offset_flags=("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied"),
         public=True,

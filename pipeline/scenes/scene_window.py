@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS
 from difffusr.pipeline.geo import LATTICE_PX, PixelWindow
-from difffusr.pipeline.ground.pixels import UNMEASURED, Quality, is_clear
+from difffusr.pipeline.ground.pixels import UNMEASURED, Quality
 from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes.masks import mask_window
 from difffusr.pipeline.scenes.measurement import measured
+from difffusr.pipeline.scenes.rules import ChipRules
 from difffusr.pipeline.scenes.windows import read_window
 
 #: The largest DN of a band after its offset is removed.
@@ -29,7 +31,7 @@ class SceneWindow:
     Attributes:
         dn, valid: as in `Chip`.
         data: (chip_px, chip_px) pixels with data in every band.
-        ground: (chip_px, chip_px) pixels with data and without cloud or shadow.
+        ground: (chip_px, chip_px) pixels with data and without cloud or shadow, by the mask.
         scl: as in `Chip`.
         count: (cells, cells) uint8 pixels of 36 that have data.
         whole, clear: (cells, cells) bool: all pixels have data; most of those with data show the ground.
@@ -50,9 +52,9 @@ class SceneWindow:
         return np.where(self.ground, np.uint8(shown), np.uint8(Quality.CLOUDY))
 
 
-def read_scene(scene: Scene, window: PixelWindow) -> SceneWindow:
+def read_scene(scene: Scene, window: PixelWindow, rules: ChipRules) -> SceneWindow:
     raw = {gsd: np.stack([read_window(scene, band, window) for band in bands]) for gsd, bands in GROUPS.items()}
-    classes = None if scene.scl is None else read_window(scene, "SCL", window)
+    classes, clear_px = mask_window(scene, window, rules)
     dn, valid = measured(raw, classes)
     for gsd, bands in GROUPS.items():
         offsets = [scene.assets[band].offset_dn for band in bands]
@@ -63,7 +65,8 @@ def read_scene(scene: Scene, window: PixelWindow) -> SceneWindow:
     ground, scl = data, np.zeros(valid[20].shape, np.uint8)
     if classes is not None:
         scl = np.where(classes == UNMEASURED, 0, classes).astype(np.uint8)
-        ground = data & spread(is_clear(scl), 2)
+    if clear_px is not None:
+        ground = data & spread(clear_px, 2)
     if scene.correction is not None and scene.correction.hazy:
         ground = np.zeros_like(data)
     with_data, with_ground = _count(data), _count(ground)

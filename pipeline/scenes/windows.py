@@ -17,7 +17,7 @@ from difffusr.pipeline.geo import PixelWindow, origin_m
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.pixels import UNMEASURED, Pixels
 from difffusr.pipeline.scenes.files import held_open, patiently, unread
-from difffusr.pipeline.scenes.hints import NATIVE_M
+from difffusr.pipeline.scenes.hints import CLOUD_M, NATIVE_M
 from difffusr.pipeline.scenes.item import Asset, Scene
 
 
@@ -25,7 +25,7 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
     """The pixels of a band in a window of its zone, on the band's native grid.
 
     Args:
-        band: a band name, or "SCL".
+        band: a band name, "SCL" or "CLD" (cloud probability, at 20 m whatever its file has).
         window: in absolute 2.5 m pixels; its edges lie on the band's grid.
 
     Returns:
@@ -35,34 +35,35 @@ def read_window(scene: Scene, band: str, window: PixelWindow) -> NDArray[np.uint
     Raises:
         ReadError: the file is missing, damaged, in another CRS or off the lattice, or its server fails.
     """
-    asset = scene.scl if band == "SCL" else scene.assets[band]
-    assert asset is not None, f"{scene.id} has no {band}"
+    asset = scene.file(band)
     return patiently(asset.href, lambda afresh: _read_window(scene, band, asset, window, afresh))
 
 
 def _read_window(scene: Scene, band: str, asset: Asset, window: PixelWindow, afresh: bool) -> NDArray[np.uint16]:
     left, _, _, top = window.bounds_m(scene.epsg)
-    gsd = NATIVE_M[band]
-    height, width = (round(side * TARGET_GSD_M / gsd) for side in (window.height, window.width))
+    native = gsd = NATIVE_M[band]
     with held_open(scene, band, asset, afresh=afresh, keep=True) as held:
+        if band == "CLD" and held.gsd_m in CLOUD_M:
+            gsd = int(held.gsd_m)
         if held.gsd_m != gsd:
             raise ReadError(f"{held.what} has pixels of {held.gsd_m:g} m, expected {gsd} m; leave the scene out")
+        height, width = (round(side * TARGET_GSD_M / gsd) for side in (window.height, window.width))
         col = round((left - held.left) / gsd)
         row = round((held.top - top) / gsd)
         r0, r1 = max(row, 0), min(row + height, held.height)
         c0, c1 = max(col, 0), min(col + width, held.width)
         if r0 >= r1 or c0 >= c1:
-            return np.full((height, width), UNMEASURED, np.uint16)
+            return np.full((height * gsd // native, width * gsd // native), UNMEASURED, np.uint16)
         try:
             data = held.file.read(1, window=Window(c0, r0, c1 - c0, r1 - r0))
         except (RasterioError, ValueError) as error:
             raise unread(scene, band, asset, error) from None
     data = held.dn(data, UNMEASURED).astype(np.uint16, copy=False)
-    if data.shape == (height, width):
-        return data
-    out: NDArray[np.uint16] = np.full((height, width), UNMEASURED, np.uint16)
-    out[r0 - row : r1 - row, c0 - col : c1 - col] = data
-    return out
+    out: NDArray[np.uint16] = data
+    if data.shape != (height, width):
+        out = np.full((height, width), UNMEASURED, np.uint16)
+        out[r0 - row : r1 - row, c0 - col : c1 - col] = data
+    return out if gsd == native else out.repeat(gsd // native, axis=0).repeat(gsd // native, axis=1)
 
 
 def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, int]:
@@ -72,14 +73,13 @@ def read_overview(scene: Scene, band: str, step_m: int) -> tuple[Pixels, int, in
     neighbour's pixel, so that no strip of ground is lost.
 
     Returns:
-        (h, w) raw DN, uint8 or uint16, 0 where it says nodata; then row and column of the first cell, in steps from
-        the zone's origin, rows southwards.
+        (h, w) raw DN, uint8 or uint16, 0 where it says nodata (`UNMEASURED` for "CLD"); then row and column of the
+        first cell, in steps from the zone's origin, rows southwards.
 
     Raises:
         ReadError: as `read_window`.
     """
-    asset = scene.scl if band == "SCL" else scene.assets[band]
-    assert asset is not None, f"{scene.id} has no {band}"
+    asset = scene.file(band)
     return patiently(asset.href, lambda afresh: _read_overview(scene, band, asset, step_m, afresh))
 
 
@@ -91,7 +91,7 @@ def _read_overview(scene: Scene, band: str, asset: Asset, step_m: int, afresh: b
             data = _sample(held.file, rows, cols)
         except (RasterioError, ValueError) as error:
             raise unread(scene, band, asset, error) from None
-        return held.dn(data, 0), rows.first, cols.first
+        return held.dn(data, UNMEASURED if band == "CLD" else 0), rows.first, cols.first
 
 
 class _Axis(NamedTuple):

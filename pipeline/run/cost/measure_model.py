@@ -21,6 +21,7 @@ from difffusr.pipeline.run.cost.figures import Cluster
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
 from difffusr.pipeline.scenes import ChipRules
+from difffusr.pipeline.storage import staging_of
 from difffusr.pipeline.watch import Progress
 
 #: Calls of the model that count, in each actor.
@@ -82,7 +83,7 @@ def measure_model(
     Raises:
         DifffusrError: a chip cannot be read.
     """
-    rules = ChipRules.of(config.canonical()["scenes"])
+    rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
     rows = [
         {**_row(sample.grid, chip), **read_row(sample.grid, chip.index, sample.scenes_of(chip), rules)}
         for chip in sample.chips

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from rasterio.io import DatasetReader
@@ -14,8 +14,8 @@ from difffusr.pipeline.ground.urls import is_remote
 from difffusr.pipeline.run.cost.calibration import Reading
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
-from difffusr.pipeline.scenes import ChipRules, Scene, opened, read_chip
-from difffusr.pipeline.storage import place_of, store_failures
+from difffusr.pipeline.scenes import ChipRules, Scene, maker_of, opened, read_chip
+from difffusr.pipeline.storage import place_of, staging_of, store_failures
 
 #: Bytes fetched to open a file over a network, as GDAL asks for them.
 _HEADER_BYTES = 16_384
@@ -27,18 +27,21 @@ def measure_reading(config: RunConfig, sample: Sample) -> Reading:
     Raises:
         DifffusrError: a scene cannot be read.
     """
+    rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
+    for scene in {scene.id: scene for chip in sample.chips for scene in sample.scenes_of(chip)}.values():
+        maker_of(rules).prepare(scene, rules)  # a plan's part, not reading's
     looks, taken, cpu = 0, 0.0, 0.0
     for chip in sample.chips:
         window, scenes = sample.grid.chip_window(chip.index), _Counted(sample.scenes_of(chip))
         with Stopwatch() as reading:
-            read_chip(window, scenes, ChipRules.of(config.canonical()["scenes"]))
+            read_chip(window, scenes, rules)
         looks, taken, cpu = looks + scenes.looks, taken + reading.seconds, cpu + reading.cpu_seconds
     first = [(sample.scenes_of(chip)[0], sample.grid.chip_window(chip.index)) for chip in sample.chips]
     further = sum(len(chip.scenes) - 1 for chip in sample.chips)
     return Reading(
         seconds=taken / looks,
         cpu_seconds=cpu / looks,
-        bytes=fmean(_bytes_fetched(scene, window) for scene, window in first),
+        bytes=fmean(_bytes_fetched(scene, window, maker_of(rules).files(scene)) for scene, window in first),
         further_share=(looks - len(sample.chips)) / further if further else 1.0,
     )
 
@@ -54,12 +57,11 @@ class _Counted(list[Scene]):
             yield scene
 
 
-def _bytes_fetched(scene: Scene, window: PixelWindow) -> float:
+def _bytes_fetched(scene: Scene, window: PixelWindow, more: Sequence[str]) -> float:
     """Bytes fetched to read a scene over a window: the tiles that it touches, and each file's header."""
     total = 0.0
-    for band in (*BANDS, *(("SCL",) if scene.scl else ())):
-        asset = scene.scl if band == "SCL" else scene.assets[band]
-        assert asset is not None
+    for band in (*BANDS, *(("SCL",) if scene.scl else ()), *more):
+        asset = scene.file(band)
         with opened(scene, band, asset) as file:
             left, bottom, right, top = window.bounds_m(scene.epsg)
             col, row = ~file.transform @ (left, top)

@@ -13,6 +13,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.aside import Aside
 from difffusr.pipeline.scenes.chip import Unread, unreadable
 from difffusr.pipeline.scenes.item import Scene
+from difffusr.pipeline.scenes.rules import ChipRules
 from difffusr.pipeline.storage.objects import Storage
 
 GRID = Grid(chip_px=48, overlap_px=12)
@@ -31,7 +32,7 @@ def chip_in_the_square() -> str:
 def damaged(scene: Scene) -> Aside:
     """As a run notes it after the scene's file was taken away."""
     Path(scene.assets["B04"].href).unlink()
-    found = unreadable(SQUARE, [scene])
+    found = unreadable(SQUARE, [scene], ChipRules())
     assert [(one.scene, one.band) for one in found] == [(scene.id, "B04")]
     return Aside({}).with_unread({chip_in_the_square(): found}, [scene])
 
