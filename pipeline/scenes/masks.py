@@ -164,7 +164,7 @@ def _widened(window: PixelWindow, cells: int) -> PixelWindow:
 # ---- by the scene classification ------------------------------------------------------------------------------------
 
 
-def _classes_of(scl: Pixels) -> NDArray[np.uint8]:
+def classes_of_scl(scl: Pixels) -> NDArray[np.uint8]:
     """Classes by a scene classification; what is outside the file is no data."""
     table = np.full(257, MaskClass.DEFECTIVE, np.uint8)
     table[[0, 256]] = MaskClass.NO_DATA
@@ -180,7 +180,7 @@ def _overview_of_scl(scene: Scene, step_m: int, rules: ChipRules) -> Mask:
     """Without a classification, every pixel with data in the coarsest band is clear."""
     if scene.scl is not None:
         classes, row, col = read_overview(scene, "SCL", step_m)
-        return Mask(_classes_of(classes), row, col, step_m)
+        return Mask(classes_of_scl(classes), row, col, step_m)
     coarsest = max(scene.assets, key=lambda band: (scene.assets[band].gsd_m, band))
     values, row, col = read_overview(scene, coarsest, step_m)
     data = (values > 1) & (values < UNMEASURED)
@@ -190,7 +190,7 @@ def _overview_of_scl(scene: Scene, step_m: int, rules: ChipRules) -> Mask:
 def _window_of_scl(
     scene: Scene, window: PixelWindow, scl: NDArray[np.uint16] | None, rules: ChipRules
 ) -> NDArray[np.uint8] | None:
-    return None if scl is None else _classes_of(scl)
+    return None if scl is None else classes_of_scl(scl)
 
 
 # ---- by the item's own cloud probability ----------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def _overview_of_asset(scene: Scene, step_m: int, rules: ChipRules) -> Mask:
         return mask
     values, row, col = read_overview(scene, "CLD", step_m)
     percent = Mask(values.astype(np.uint16), row, col, step_m).placed(mask, outside=UNMEASURED)
-    return mask._replace(classes=_with_probability(mask.classes, percent, rules))
+    return mask._replace(classes=with_probability(mask.classes, percent, rules))
 
 
 def _window_of_asset(
@@ -214,10 +214,10 @@ def _window_of_asset(
     percent = read_window(scene, "CLD", window)
     if classes is None:
         classes = np.full(percent.shape, MaskClass.CLEAR, np.uint8)
-    return _with_probability(classes, percent, rules)
+    return with_probability(classes, percent, rules)
 
 
-def _with_probability(classes: NDArray[np.uint8], percent: Pixels, rules: ChipRules) -> NDArray[np.uint8]:
+def with_probability(classes: NDArray[np.uint8], percent: Pixels, rules: ChipRules) -> NDArray[np.uint8]:
     """Classes in which the probability decides what is cloud, where there is one, whatever they said before."""
     open_to = (classes == MaskClass.CLEAR) | (classes == MaskClass.CLOUD) | (classes == MaskClass.SHADOW)
     known = open_to & (percent <= _MOST_PERCENT)

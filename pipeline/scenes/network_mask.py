@@ -107,8 +107,8 @@ def _unpacked(data: bytes) -> Mask | None:
     return Mask(classes, row, col, step) if sound and step == STEP_M else None
 
 
-def made_mask(scene: Scene) -> Mask:
-    """Read a scene's bands at 60 m, and ask the network.
+def made_mask(scene: Scene, step_m: int = STEP_M) -> Mask:
+    """Read a scene's bands at a step in metres, and ask the network.
 
     Raises:
         ReadError: a band cannot be read, or lacks.
@@ -119,7 +119,7 @@ def made_mask(scene: Scene) -> Mask:
         bands = dict(list(_BANDS.items())[:_NEEDED])
     if lacking := [band for band in bands.values() if band not in scene.assets]:
         raise ReadError(f"scene {scene.id}: csmask needs {', '.join(lacking)}, which it lacks; leave the scene out")
-    seen = {name: Mask(*read_overview(scene, band, STEP_M), STEP_M) for name, band in bands.items()}
+    seen = {name: Mask(*read_overview(scene, band, step_m), step_m) for name, band in bands.items()}
     frame = max(seen.values(), key=lambda one: one.classes.size)
     dn = {name: one.placed(frame, outside=0) for name, one in seen.items()}
     data: NDArray[np.bool_] = np.all([values > 0 for values in dn.values()], axis=0)
@@ -131,7 +131,7 @@ def made_mask(scene: Scene) -> Mask:
         image = {name: _reflectance(values[here], offsets[name], scene.scale) for name, values in dn.items()}
         # At a swath's edge what is at 60 m no data may be data at 10 m.
         classes[here] = np.where(_touched(data[here]), _CLASSES[run_network(image)], MaskClass.NO_DATA)
-    return Mask(classes, frame.row, frame.col, STEP_M)
+    return Mask(classes, frame.row, frame.col, step_m)
 
 
 def _reflectance(dn: NDArray[np.unsignedinteger], offset: int, scale: float) -> NDArray[np.float32]:
