@@ -16,6 +16,8 @@ from difffusr.pipeline.ground.urls import is_url
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+    from difffusr.pipeline.config import RunConfig
+
 
 def missing_extra(error: ModuleNotFoundError, command: str) -> ConfigError | None:
     """What to tell the user of a command that failed to import a module.
@@ -50,6 +52,13 @@ def check_store(url: str) -> None:
             raise _needs(f"{protocol}://", module.partition(".")[0], _extra_with(module, "")) from None
         except ValueError:
             return  # unknown to fsspec: opening the store says so
+
+
+def check_masks(config: RunConfig) -> None:
+    """Raise ConfigError if a configuration's masks need a package that is not installed."""
+    from difffusr.pipeline.scenes import ChipRules, maker_of
+
+    maker_of(ChipRules(masks=config.scenes.masks)).check()
 
 
 def _needs(what: str, module: str, extra: str | None) -> ConfigError:

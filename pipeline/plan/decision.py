@@ -60,7 +60,7 @@ def decide(config: RunConfig, on_found: Callable[[Found], None] = _nobody) -> Pl
 def _decided(
     config: RunConfig, unread: Mapping[str, Sequence[Unread]], on_found: Callable[[Found], None]
 ) -> tuple[Plan, Aside]:
-    maker_of(ChipRules.of(config.canonical()["scenes"])).check()
+    maker_of(ChipRules(masks=config.scenes.masks)).check()
     weights = weights_of(config)
     found = search_scenes(config)
     on_found(found)

@@ -47,11 +47,9 @@ class Mask(NamedTuple):
 
     def window(self, window: PixelWindow, gsd_m: int) -> NDArray[np.uint8]:
         """The classes of a window's pixels of a size that divides the step; `NO_DATA` beyond the mask."""
-        return self._cut(
-            *_cells(window.row, window.height, gsd_m, self.step_m, self.row),
-            *_cells(window.col, window.width, gsd_m, self.step_m, self.col),
-            outside=MaskClass.NO_DATA,
-        )
+        rows = _cells(window.row, window.height, gsd_m, self.step_m, self.row)
+        cols = _cells(window.col, window.width, gsd_m, self.step_m, self.col)
+        return self._cut(rows, cols, outside=MaskClass.NO_DATA)
 
     def placed(self, frame: Mask, outside: int) -> NDArray[Any]:
         """This where another of the same step lies, `outside` where it does not reach."""

@@ -1,8 +1,8 @@
 """How good masks are and what they cost: `make masks-f1`, or `python tests/bench/masks_f1.py`.
 
 F1 of shadow against shadows that people have drawn, of cloud against labels where there are some; seconds of a scene
-and of a whole plan. Leaves masks-f1.json beside this file. Data: `tests/helpers/labelled_masks.py`. Without ukis-csmask the
-network's rows are left out.
+and of a whole plan. Leaves masks-f1.json beside this file. Data: `tests/helpers/labelled_masks.py`. Without ukis-csmask
+the network's rows are left out.
 """
 
 from __future__ import annotations

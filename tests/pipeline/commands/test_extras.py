@@ -69,6 +69,14 @@ def test_the_staging_folder_of_a_repository_needs_its_own_extra(tmp_path: Path) 
     assert said(tmp_path, "status config.yaml", "s3fs") == line
 
 
+@pytest.mark.parametrize("missing", ["ukis_csmask", "onnxruntime"])
+def test_the_extra_that_a_mask_lacks_is_named_by_what_plans(tmp_path: Path, missing: str) -> None:
+    written(tmp_path, scenes={"masks": "csmask"})
+    line = "error: scenes.masks: csmask needs the package ukis-csmask: pip install 'difffusr[csmask]'"
+    assert said(tmp_path, "plan config.yaml", missing) == line
+    assert said(tmp_path, "run config.yaml", missing) == line
+
+
 def test_a_broken_installation_keeps_its_traceback(tmp_path: Path) -> None:
     called = call(tmp_path, "status", written(tmp_path), missing=["fsspec"])
     assert called.code == 1
