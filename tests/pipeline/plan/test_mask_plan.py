@@ -234,8 +234,8 @@ def test_a_difference_names_the_setting(tmp_path: Path, change: dict[str, Any]) 
     old, new = (make_plan(config(tmp_path, area=area, scenes=wishes), [scene], "m") for wishes in ({}, change))
     stored = StoredPlan(old.manifest, _table_of(old), old.chips, old.shards)
     causes = compare(stored, new).causes
-    assert set(causes) == {Reason.CLOUDY}
-    (setting,) = causes[Reason.CLOUDY].settings
+    assert set(causes) == {Reason.RULES}
+    (setting,) = causes[Reason.RULES].settings
     assert setting.startswith(f"scenes.{next(iter(change))}: not set → ")
 
 
