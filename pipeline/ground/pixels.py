@@ -23,13 +23,6 @@ CLEAR_CLASSES = (2, 4, 5, 6, 7, 11)
 WATER_CLASSES, CLOUD_CLASSES = (6,), (8, 9, 10)
 
 
-def is_clear(classes: Pixels) -> NDArray[np.bool_]:
-    """True where a scene classification shows the ground: bool, same shape."""
-    clear = np.zeros(256, bool)
-    clear[list(CLEAR_CLASSES)] = True
-    return clear.take(classes, mode="clip")  # ten times as fast as np.isin; 255 is not a class
-
-
 class Quality(IntEnum):
     """Where a pixel of the cube comes from (`quality` variable, CF flag values).
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +19,9 @@ _PACKAGE: Final = "ukis_csmask"
 
 #: Side in pixels of what the network sees at a time.
 _TILE_PX: Final = 256
+
+#: Images that the threads of a process have in work at a time: a whole tile at 60 m takes 1.1 GB.
+_IN_WORK: Final = threading.BoundedSemaphore(max(1, min(4, os.cpu_count() or 1)))
 
 
 def check_package() -> None:
@@ -62,13 +67,14 @@ def run_network(image: Mapping[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     rest = [(0, max(_TILE_PX - side, 0)) for side in (height, width)]
     pixels = np.pad(pixels, [*rest, (0, 0)], mode="symmetric")
-    found = CSmask(
-        pixels,
-        band_order=list(image),
-        product_level="l2a",
-        intra_op_num_threads=1,
-        inter_op_num_threads=1,
-        providers=["CPUExecutionProvider"],
-    )
+    with _IN_WORK:
+        found = CSmask(
+            pixels,
+            band_order=list(image),
+            product_level="l2a",
+            intra_op_num_threads=1,
+            inter_op_num_threads=1,
+            providers=["CPUExecutionProvider"],
+        )
     classes: NDArray[np.uint8] = found.csm[:height, :width, 0]
     return classes

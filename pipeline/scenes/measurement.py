@@ -17,7 +17,7 @@ its file names (unless that is 0)
 DN 0 is ESA's "no data", but it is also what processors write for dark water and shadow: Sen2Cor before baseline 04.00,
 and converters that take the offset out of the DN. A pixel of 60 m has the class of most of its nine pixels of 20 m.
 Saturated pixels (ESA's 65535) have no known reflectance, and neither have pixels of 1 at a swath's edge, where only
-some of the bands look. Whether a measurement shows the ground is another question: `ground.pixels.is_clear`.
+some of the bands look. Whether a measurement shows the ground is another question: `scenes.masks`.
 """
 
 from __future__ import annotations

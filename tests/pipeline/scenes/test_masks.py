@@ -15,7 +15,7 @@ from stac_items import ES, ES_C1, PC, item, made_item, needs_items
 
 from difffusr.pipeline.config.sections import ScenesSection
 from difffusr.pipeline.ground.errors import ReadError
-from difffusr.pipeline.ground.pixels import UNMEASURED, Quality, is_clear
+from difffusr.pipeline.ground.pixels import CLEAR_CLASSES, UNMEASURED, Quality
 from difffusr.pipeline.scenes import masks, network_mask
 from difffusr.pipeline.scenes.chip import read_chip, unreadable
 from difffusr.pipeline.scenes.item import scene_from_item
@@ -29,6 +29,11 @@ CLEAR, CLOUD, SHADOW = MaskClass.CLEAR, MaskClass.CLOUD, MaskClass.SHADOW
 
 def test_the_configuration_offers_every_maker() -> None:
     assert set(get_args(ScenesSection.model_fields["masks"].annotation)) == set(MAKERS)
+
+
+def shown(scl: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a classification shows the ground."""
+    return np.isin(scl, CLEAR_CLASSES)
 
 
 # ---- growing --------------------------------------------------------------------------------------------------------
@@ -81,7 +86,7 @@ def test_nothing_grows_by_nothing() -> None:
 def test_every_class_shows_the_ground_or_not_as_ever(dtype: Any) -> None:
     scl = np.arange(256, dtype=dtype).reshape(16, 16)
     found = classes_of_scl(scl)
-    assert np.array_equal(found == CLEAR, is_clear(scl))
+    assert np.array_equal(found == CLEAR, shown(scl))
     assert np.array_equal(found != MaskClass.NO_DATA, scl > 0)
 
 
@@ -117,7 +122,7 @@ def test_without_growth_chips_are_as_before_and_nothing_more_is_read(
     chip = read_chip(here, [scene], ChipRules())
     assert asked == [("SCL", here)]
     part = scl[48:144, 24:120]
-    assert np.array_equal(chip.quality[::2, ::2], np.where(is_clear(part), Quality.CLEAR, Quality.CLOUDY))
+    assert np.array_equal(chip.quality[::2, ::2], np.where(shown(part), Quality.CLEAR, Quality.CLOUDY))
     assert np.array_equal(chip.scl, part)
 
 
@@ -264,7 +269,7 @@ def test_what_a_scene_lacks_is_done_without(tmp_path: Path, scl: bool, cld: bool
         assert clear is None
         assert (chip.quality == Quality.CLEAR).all()
         return
-    expected = is_clear(classes) if not cld else (classes != 9) if not scl else ~np.isin(classes, (3, 9))
+    expected = shown(classes) if not cld else (classes != 9) if not scl else ~np.isin(classes, (3, 9))
     assert np.array_equal(clear, expected)
     assert np.array_equal(chip.quality[::2, ::2] == Quality.CLEAR, expected)
     assert chip.scl.any() == scl
