@@ -70,7 +70,7 @@ def _decided(
     with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
         aside = before if unread else before.still_unreadable(scenes, grid_of(config))
         aside = aside.with_unread(unread, scenes)
-        made = balance(config, scenes, staging_of(config).child("plan"))
+        made = balance(config, scenes, staging_of(config))
         scenes = made.applied_to(scenes) if made is not None else scenes
         plan = make_plan(config, scenes, fingerprint(sampling_of(config), weights), aside)
     report(aside, scenes)

@@ -15,7 +15,7 @@ from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.geo import LATTICE_M, origin_m
 from difffusr.pipeline.ground.pixels import CLOUD_CLASSES, UNMEASURED
 from difffusr.pipeline.plan.balance.points import points_within
-from difffusr.pipeline.scenes import Nadir, Scene, nadir_of, read_overview
+from difffusr.pipeline.scenes import ChipRules, MaskClass, Nadir, Scene, mask_overview, nadir_of, read_overview
 
 #: Metres from cloud and its shadow within which nothing is compared, and pixels by which edges of the data are.
 _FROM_CLOUD_M, _FROM_EDGE_PX = 600.0, 2
@@ -56,7 +56,7 @@ class Sampled:
     square: tuple[float, float, float]
 
 
-def sample(scene: Scene, spacing_m: float, sun: str, bands: Sequence[str] = BANDS) -> Sampled:
+def sample(scene: Scene, spacing_m: float, sun: str, rules: ChipRules, bands: Sequence[str] = BANDS) -> Sampled:
     """Read a scene at points `spacing_m` apart, on overviews of its files.
 
     Raises:
@@ -68,7 +68,7 @@ def sample(scene: Scene, spacing_m: float, sun: str, bands: Sequence[str] = BAND
     west, south, east, north = first.bounds
     side = max(east - west, north - south)
     points = points_within(first.bounds, scene.epsg, spacing_m)
-    usable = _clear(scene, points.x, points.y)
+    usable = _clear(scene, points.x, points.y, rules)
     dn = np.zeros((len(bands), len(points.x)), np.uint16)
     for i, band in enumerate(bands):
         raw = (first if i == 0 else _Raster.of(scene, band, step)).at(points.x, points.y)
@@ -89,19 +89,34 @@ def nadir_on(nadir: Nadir, band: int, x: NDArray[np.float64], y: NDArray[np.floa
     return out
 
 
-def _clear(scene: Scene, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether places show the ground, far enough from cloud; all of them for a scene without classification."""
-    if scene.scl is None:
-        return np.ones(x.shape, bool)
-    raster = _Raster.of(scene, "SCL", _CLASSES_M)
-    classes = raster.cells
-    veiled = np.isin(classes, (3, *CLOUD_CLASSES))
+def _clear(scene: Scene, x: NDArray[np.float64], y: NDArray[np.float64], rules: ChipRules) -> NDArray[np.bool_]:
+    """Whether places show the ground, far enough from cloud by the classification and by the mask that the rules name;
+    all of them for a scene of which neither is known."""
+    clear = np.ones(x.shape, bool) if scene.scl is None else _classified(scene, x, y)
+    if rules.masks != "scl":
+        mask = mask_overview(scene, _CLASSES_M, rules)
+        raster = _Raster(mask.classes, mask.row, mask.col, _CLASSES_M, scene.epsg)
+        far = _far_from(np.isin(mask.classes, (MaskClass.CLOUD, MaskClass.SHADOW)))
+        clear &= replace(raster, cells=far & (mask.classes == MaskClass.CLEAR)).at(x, y).astype(bool)
+    return clear
+
+
+def _far_from(veiled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where cloud and shadow are far enough away; spots of them do not count."""
     spots, count = ndimage.label(veiled, np.ones((3, 3)))
     small = np.flatnonzero(np.bincount(spots.ravel(), minlength=count + 1) <= _SPOT)
-    veiled &= ~np.isin(spots, small[small > 0])
-    clear = np.isin(classes, _COMPARED)
-    if veiled.any():
-        clear &= ndimage.distance_transform_edt(~veiled) * _CLASSES_M > _FROM_CLOUD_M
+    veiled = veiled & ~np.isin(spots, small[small > 0])
+    if not veiled.any():
+        return np.ones(veiled.shape, bool)
+    far: NDArray[np.bool_] = ndimage.distance_transform_edt(~veiled) * _CLASSES_M > _FROM_CLOUD_M
+    return far
+
+
+def _classified(scene: Scene, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether places show the ground by the scene classification."""
+    raster = _Raster.of(scene, "SCL", _CLASSES_M)
+    classes = raster.cells
+    clear = np.isin(classes, _COMPARED) & _far_from(np.isin(classes, (3, *CLOUD_CLASSES)))
     clear &= ndimage.binary_erosion(classes > 0, iterations=_FROM_EDGE_PX, border_value=1)
     return replace(raster, cells=clear).at(x, y).astype(bool)
 

@@ -21,7 +21,7 @@ from difffusr.pipeline.engine import in_order
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan.balance.fit import Fit, fit
 from difffusr.pipeline.plan.balance.survey import Surveyed, survey
-from difffusr.pipeline.scenes import Correction, Nadir, Scene, nadir_of
+from difffusr.pipeline.scenes import ChipRules, Correction, Nadir, Scene, nadir_of
 from difffusr.pipeline.storage import Storage
 
 log = logging.getLogger("difffusr.planner")
@@ -142,22 +142,23 @@ def _correction_of(row: Mapping[str, Any]) -> Correction:
     )
 
 
-def balance(config: RunConfig, scenes: Sequence[Scene], plan: Storage) -> Balanced | None:
+def balance(config: RunConfig, scenes: Sequence[Scene], staging: Storage) -> Balanced | None:
     """What is to be done to each scene; None if the configuration wants nothing done.
 
     What an earlier plan found is used where scenes and settings are the same, and where it hardly differs.
 
     Args:
-        plan: the folder of the run's plan; it need not exist.
+        staging: the run's own folder; it need not exist.
     """
     wishes = config.scenes
     if wishes.balance == "none":
         return None
-    mark = _fingerprint(wishes, scenes)
-    before = _earlier(plan)
+    rules = ChipRules.of(config.canonical()["scenes"], staging)
+    mark = _fingerprint(wishes, rules, scenes)
+    before = _earlier(staging.child("plan"))
     if before is not None and before.fingerprint == mark:
         return before
-    made = _nbar(scenes, wishes, mark) if wishes.balance == "nbar" else _full(scenes, wishes, mark)
+    made = _nbar(scenes, wishes, mark) if wishes.balance == "nbar" else _full(scenes, wishes, rules, mark)
     _report(scenes, made, wishes)
     return made if before is None else _settled(before, made)
 
@@ -193,8 +194,11 @@ def _earlier(plan: Storage) -> Balanced | None:
         return None
 
 
-def _fingerprint(wishes: ScenesSection, scenes: Sequence[Scene]) -> str:
-    settings = [_VERSION, wishes.balance, wishes.sun, wishes.max_offset if wishes.balance == "full" else None]
+def _fingerprint(wishes: ScenesSection, rules: ChipRules, scenes: Sequence[Scene]) -> str:
+    settings: list[Any] = [_VERSION, wishes.balance, wishes.sun]
+    if wishes.balance == "full":
+        settings += [wishes.max_offset, rules.masks, rules.mask_version]
+        settings += [rules.max_cloud_probability] if rules.masks == "asset" else []
     content = [settings, sorted((scene.id, scene.version_key()) for scene in scenes)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -218,9 +222,9 @@ class _NadirOf:
         return nadir_of(scene, self.sun)
 
 
-def _full(scenes: Sequence[Scene], wishes: ScenesSection, mark: str) -> Balanced:
+def _full(scenes: Sequence[Scene], wishes: ScenesSection, rules: ChipRules, mark: str) -> Balanced:
     """Factors, gains and offsets."""
-    found = survey(scenes, wishes.sun)
+    found = survey(scenes, wishes.sun, rules)
     for number, error in sorted(found.unread.items()):
         log.warning("scene %s is not balanced: %s", scenes[number].id, error)
     solved = fit(found.pairs, found.mean, found.centre)

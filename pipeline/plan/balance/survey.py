@@ -18,7 +18,7 @@ from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.plan.balance.fit import corners
 from difffusr.pipeline.plan.balance.pairs import Pairs, compare
 from difffusr.pipeline.plan.balance.samples import Sampled, sample
-from difffusr.pipeline.scenes import Nadir, Scene
+from difffusr.pipeline.scenes import ChipRules, Nadir, Scene
 
 log = logging.getLogger("difffusr.planner")
 
@@ -87,7 +87,7 @@ class _Reach:
         return width * (self.north - self.south) * _DEGREE_M**2
 
 
-def survey(scenes: Sequence[Scene], sun: str) -> Surveyed:
+def survey(scenes: Sequence[Scene], sun: str, rules: ChipRules) -> Surveyed:
     """Sample the scenes, on Ray in a cluster, and compare those that overlap.
 
     Only the samples of scenes that the sweep has not passed are in memory; the points are as far apart as that needs.
@@ -99,7 +99,7 @@ def survey(scenes: Sequence[Scene], sun: str) -> Surveyed:
     rows: list[Pairs] = []
     nadir, square, unread = {}, {}, {}
     mean, centre = np.zeros((len(scenes), len(BANDS))), np.full((len(scenes), 4), 0.25)
-    read = in_order(partial(_try_sample, spacing_m=spacing, sun=sun), [scenes[number] for number in order])
+    read = in_order(partial(_try_sample, spacing_m=spacing, sun=sun, rules=rules), [scenes[number] for number in order])
     for number, found in zip(order, read, strict=True):
         if isinstance(found, ReadError):
             unread[number] = found
@@ -118,9 +118,9 @@ def survey(scenes: Sequence[Scene], sun: str) -> Surveyed:
     return Surveyed(Pairs.of(rows, len(BANDS)), nadir, square, mean, centre, unread, spacing)
 
 
-def _try_sample(scene: Scene, spacing_m: float, sun: str) -> Sampled | ReadError:
+def _try_sample(scene: Scene, spacing_m: float, sun: str, rules: ChipRules) -> Sampled | ReadError:
     try:
-        return sample(scene, spacing_m, sun)
+        return sample(scene, spacing_m, sun, rules)
     except ReadError as error:
         return error
 

@@ -63,4 +63,4 @@ def resampled(field: Float, shape: tuple[int, ...]) -> Float:
     """A field of 20 m on a coarser or finer grid of the same extent, linearly between pixels."""
     if field.shape == shape:
         return field
-    return np.asarray(Image.fromarray(field).resize(shape[::-1], Image.Resampling.BILINEAR), np.float32)
+    return np.asarray(Image.fromarray(field).resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float32)

@@ -106,8 +106,8 @@ def test_what_is_kept_and_damaged_is_one_line(made, tmp_path: Path, spoil: bytes
 
 def test_the_same_scenes_are_not_read_twice(world: TwoOrbits, made, tmp_path: Path, monkeypatch) -> None:
     scenes, found = made
-    plan, config = Storage(str(tmp_path / "plan")), configured(world, tmp_path)
-    write_balance(found, plan)
+    plan, config = Storage(str(tmp_path / "run")), configured(world, tmp_path)
+    write_balance(found, plan.child("plan"))
     monkeypatch.setattr(solution, "survey", lambda *_: pytest.fail("scenes were read again"))
     again = balance(config, scenes, plan)
     assert again is not None
@@ -121,7 +121,7 @@ def test_the_same_scenes_are_not_read_twice(world: TwoOrbits, made, tmp_path: Pa
 def test_other_settings_are_another_balance(world: TwoOrbits, made, tmp_path: Path, changes: dict[str, Any]) -> None:
     scenes, found = made
     plan = Storage(str(tmp_path / "plan"))
-    write_balance(found, plan)
+    write_balance(found, plan.child("plan"))
     other = balance(configured(world, tmp_path, **changes), scenes, plan)
     assert other is not None
     assert other.fingerprint != found.fingerprint
@@ -136,7 +136,7 @@ def test_a_scene_more_does_not_change_the_others_keys(world: TwoOrbits, tmp_path
     fewer = scenes[:-1]
     first = balance(config, fewer, plan)
     assert first is not None
-    write_balance(first, plan)
+    write_balance(first, plan.child("plan"))
     then = balance(config, scenes, plan)
     assert then is not None
     same = [one.id for one in fewer if then.correction[one.id].key() == first.correction[one.id].key()]

@@ -14,7 +14,7 @@ from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.plan.balance import survey as module
 from difffusr.pipeline.plan.balance.samples import Sampled, Samples
 from difffusr.pipeline.plan.balance.survey import _Reach, spacing_of, survey
-from difffusr.pipeline.scenes import Nadir, Scene
+from difffusr.pipeline.scenes import ChipRules, Nadir, Scene
 
 FIRST = dt.datetime(2024, 6, 1, 10, tzinfo=dt.UTC)
 
@@ -28,7 +28,7 @@ def scene(name: str, west: float, south: float, day: int = 1, tile: str = "33TWM
     )  # fmt: skip
 
 
-def read(one: Scene, spacing_m: float, sun: str) -> Sampled:
+def read(one: Scene, *_: Any) -> Sampled:
     """Points every 0.05°: DN of one scene are 10 higher than another's for each day."""
     west, south, east, north = one.footprint.bounds
     row, col = np.meshgrid(
@@ -50,7 +50,7 @@ def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compared(scenes: list[Scene]) -> set[tuple[str, str]]:
-    found = survey(scenes, "scene")
+    found = survey(scenes, "scene", ChipRules())
     return {
         tuple(sorted((scenes[a].id, scenes[b].id))) for a, b in zip(found.pairs.one, found.pairs.other, strict=True)
     }
@@ -70,7 +70,7 @@ def test_scenes_that_overlap_are_compared_once() -> None:
 
 def test_differences_have_the_sign_of_other_less_one() -> None:
     scenes = [scene("a", 10, 46, 0), scene("b", 10.2, 46.1, 7)]
-    found = survey(scenes, "scene")
+    found = survey(scenes, "scene", ChipRules())
     for one, difference in zip(found.pairs.one, found.pairs.difference, strict=True):
         np.testing.assert_allclose(difference, 70 if one == 0 else -70)
     np.testing.assert_allclose(found.mean, [[1000] * 12, [1070] * 12])
@@ -109,7 +109,7 @@ def test_a_scene_that_cannot_be_read_is_left_out_and_told(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "sample", broken)
     scenes = [scene("a", 10, 46), scene("b", 10.1, 46), scene("c", 10.2, 46)]
-    found = survey(scenes, "scene")
+    found = survey(scenes, "scene", ChipRules())
     assert {number: str(error) for number, error in found.unread.items()} == {1: "b: B02 is not there"}
     assert set(found.nadir) == {0, 2}
     assert set(found.pairs.one) | set(found.pairs.other) == {0, 2}
