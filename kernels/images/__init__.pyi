@@ -1,6 +1,8 @@
 from .blending import Layer as Layer
 from .blending import blend as blend
 from .blending import chip_window as chip_window
+from .composite import geomedian_weights as geomedian_weights
+from .composite import medoid_weights as medoid_weights
 from .consistency import Sensor as Sensor
 from .consistency import back_project as back_project
 from .consistency import gaussian_sigma as gaussian_sigma
