@@ -27,9 +27,7 @@ _FARTHEST = 64.0
 _EQUAL = 1e-12
 
 
-def geomedian_weights(
-    looks: Tensor, clear: Tensor, tolerance: float = TOLERANCE, max_steps: int = MAX_STEPS
-) -> Tensor:
+def geomedian_weights(looks: Tensor, clear: Tensor, tolerance: float = TOLERANCE, max_steps: int = MAX_STEPS) -> Tensor:
     """Weights of the looks in their geometric median, pixel by pixel.
 
     Where the median is not unique, as for any two looks and an even number on a line, it is the mean of the looks
@@ -117,9 +115,7 @@ def _times(squared: Tensor, weights: Tensor) -> Tensor:
     return out
 
 
-def _descend(
-    weights: Tensor, squared: Tensor, shown: Tensor, left: Tensor, tolerance: float, max_steps: int
-) -> None:
+def _descend(weights: Tensor, squared: Tensor, shown: Tensor, left: Tensor, tolerance: float, max_steps: int) -> None:
     """Weiszfeld's steps on the pixels `left`, in place: weights proportional to 1 / distance.
 
     With s = Σ 1 / d_k, a step from y to t is −∇f / s, so that f(y) − f* ≤ ‖∇f‖ · max d_k = s ‖y − t‖ · max d_k: the

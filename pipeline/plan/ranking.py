@@ -41,7 +41,7 @@ class Candidates:
     def of(cls, scenes: Sequence[Scene], policy: str) -> Candidates:
         """`neighbours` and `clearest` prefer less cloud, then newer scenes; `newest` and `closest_to(2023-07-15)`
         rank by time."""
-        names = [scene.datatake or f"{scene.datetime:%Y%m%d}" for scene in scenes]
+        names = [scene.acquisition for scene in scenes]
         labels = {name: number for number, name in enumerate(sorted(set(names)))}
         by_time = policy not in ("neighbours", "clearest")
         order = sorted(range(len(scenes)), key=lambda number: _preference(scenes[number], policy))

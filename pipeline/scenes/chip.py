@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,47 +11,20 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.pipeline.geo import LATTICE_M, LATTICE_PX, PixelWindow
 from difffusr.pipeline.ground.errors import ReadError
+from difffusr.pipeline.scenes.chip_pixels import Chip as Chip
+from difffusr.pipeline.scenes.chip_pixels import empty_chip
+from difffusr.pipeline.scenes.composite import compose
 from difffusr.pipeline.scenes.files import PassingReadError
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.masks import MASK, maker_of
 from difffusr.pipeline.scenes.rules import ChipRules
 from difffusr.pipeline.scenes.scene_window import SceneWindow, read_scene, spread
+from difffusr.pipeline.scenes.two_bands import NONE, blend_two_bands
 from difffusr.pipeline.scenes.windows import read_window
 
 
-@dataclass(frozen=True)
-class Chip:
-    """The models' input for one chip, in whole native pixels.
-
-    Attributes:
-        dn: by native GSD in metres, (C, n, n) uint16 DN with the radiometric offset removed (reflectance × 10⁴), bands
-            in `GROUPS` order; 0 where there is no data. n = chip_px · 10 / GSD.
-        valid: by native GSD, (n, n) bool.
-        quality: (chip_px, chip_px) uint8 on the 10 m grid, values of `Quality`.
-        source: (chip_px, chip_px) uint16 on the 10 m grid: number of the pixel's scene, 1 for the best, 0 for no data.
-        scl: (chip_px / 2, chip_px / 2) uint8 on the 20 m grid, the scene classification of each pixel's scene; 0 for no
-            data or no classification.
-    """
-
-    dn: Mapping[int, NDArray[np.uint16]]
-    valid: Mapping[int, NDArray[np.bool_]]
-    quality: NDArray[np.uint8]
-    source: NDArray[np.uint16]
-    scl: NDArray[np.uint8]
-
-    def shows_only(self, classes: Sequence[int]) -> bool:
-        """Whether there is data, and all of it has one of these classes of the scene classification."""
-        size = self.scl.shape[0]
-        seen = self.quality.reshape(size, 2, size, 2).any(axis=(1, 3))
-        return bool(seen.any() and np.isin(self.scl[seen], classes).all())
-
-
 def read_chip(window: PixelWindow, scenes: Sequence[Scene], rules: ChipRules) -> Chip:
-    """Read a chip, each 60 m cell from the best scene that shows it.
-
-    A cell is taken whole from one scene, so that its 10, 20 and 60 m pixels belong together. First come cells that are
-    clear and complete, scene by scene in their order; then clear ones at a swath's edge, from the scene that shows most
-    of them; then, if allowed, cells with data under cloud.
+    """Read a chip: of each scene's pixels, the composite, or each 60 m cell from the best scene that shows it.
 
     Args:
         window: of the chip, in absolute 2.5 m pixels.
@@ -61,23 +33,42 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], rules: ChipRules) ->
     Raises:
         ReadError: an asset cannot be read.
     """
+    if rules.composite != "none":
+        looks = [read_scene(scene, window) for scene in scenes]
+        return compose(window, looks, [scene.acquisition for scene in scenes], rules)
+    return _fill(window, scenes, rules)
+
+
+def _fill(window: PixelWindow, scenes: Sequence[Scene], rules: ChipRules) -> Chip:
+    """Each 60 m cell from the best scene that shows it.
+
+    A cell is taken whole from one scene, so that its 10, 20 and 60 m pixels belong together. First come cells that are
+    clear and complete, scene by scene in their order; then clear ones at a swath's edge, from the scene that shows most
+    of them; then, if allowed, cells with data under cloud.
+    """
     cells = window.height // (LATTICE_PX * SCALE)
-    chip = _empty_chip(window)
+    chip = empty_chip(window)
     missing = np.ones((cells, cells), bool)
+    clear = np.full((cells, cells), NONE, np.int8)
     looks = []
     for rank, scene in enumerate(scenes):
         look = read_scene(scene, window, rules)
         if rank == 0 and (look.clear & look.whole).all():  # the usual case: no choice, no copy
             return Chip(look.dn, look.valid, look.quality(rank), np.ones(look.data.shape, np.uint16), look.scl)
         looks.append(look)
-        missing &= ~_take(chip, look, missing & look.clear & look.whole, rank)
+        taken = _take(chip, look, missing & look.clear & look.whole, rank)
+        clear[taken] = rank
+        missing &= ~taken
         if not missing.any():
-            return chip
-    if not looks:
-        return chip
-    missing &= ~_take_fullest(chip, looks, [missing & look.clear for look in looks])
-    if rules.allow_cloudy:
-        _take_fullest(chip, looks, [missing & (look.count > 0) for look in looks])
+            break
+    if looks and missing.any():
+        fullest = _take_fullest(chip, looks, [missing & look.clear for look in looks])
+        clear = np.maximum(clear, fullest)
+        missing &= fullest == NONE
+        if rules.allow_cloudy:
+            _take_fullest(chip, looks, [missing & (look.count > 0) for look in looks])
+    if rules.blend == "two-band":
+        blend_two_bands(chip.dn, chip.valid, looks, clear)
     return chip
 
 
@@ -111,14 +102,13 @@ def _unread_in(window: PixelWindow, scene: Scene, rules: ChipRules) -> Unread | 
     return None
 
 
-def _take_fullest(chip: Chip, looks: Sequence[SceneWindow], cells: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+def _take_fullest(chip: Chip, looks: Sequence[SceneWindow], cells: Sequence[NDArray[np.bool_]]) -> NDArray[np.int8]:
     """As `_take`, from several scenes that may each give some cells: the one that has most data there, of equal ones
-    the first; returns all cells taken."""
+    the first; returns the rank of each cell's scene, `NONE` where nothing is taken."""
     fullest = np.argmax([look.count * mask for look, mask in zip(looks, cells, strict=True)], axis=0)
     for rank, (look, mask) in enumerate(zip(looks, cells, strict=True)):
         _take(chip, look, mask & (fullest == rank), rank)
-    taken: NDArray[np.bool_] = np.any(cells, axis=0)
-    return taken
+    return np.where(np.any(cells, axis=0), fullest, NONE).astype(np.int8)
 
 
 def _take(chip: Chip, look: SceneWindow, cells: NDArray[np.bool_], rank: int) -> NDArray[np.bool_]:
@@ -135,15 +125,3 @@ def _take(chip: Chip, look: SceneWindow, cells: NDArray[np.bool_], rank: int) ->
     chip.quality[...] |= look.quality(rank) * here
     chip.source[...] |= here * np.uint16(rank + 1)
     return cells
-
-
-def _empty_chip(window: PixelWindow) -> Chip:
-    size = window.height // SCALE
-    shape = {gsd: (size * 10 // gsd,) * 2 for gsd in GROUPS}
-    return Chip(
-        {gsd: np.zeros((len(bands), *shape[gsd]), np.uint16) for gsd, bands in GROUPS.items()},
-        {gsd: np.zeros(shape[gsd], bool) for gsd in GROUPS},
-        np.zeros(shape[10], np.uint8),
-        np.zeros(shape[10], np.uint16),
-        np.zeros(shape[20], np.uint8),
-    )

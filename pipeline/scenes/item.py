@@ -118,6 +118,11 @@ class Scene:
             raise KeyError(f"{self.id} has no {band}")
         return found
 
+    @property
+    def acquisition(self) -> str:
+        """The same for all scenes of one pass of one satellite, which show the same ground alike."""
+        return self.datatake or f"{self.datetime:%Y%m%d}"
+
     def version_key(self) -> str:
         """Identifies this version of the product: changes when it is reprocessed, updated, or gets other offsets. 64
         hexadecimal digits, the same in every process."""
