@@ -37,13 +37,13 @@ class ChipSource:
     numbers: tuple[int, ...]
 
 
-def blend_memory(grid: Grid, *, with_std: bool) -> int:
+def blend_memory(grid: Grid, *, with_std: bool, with_looks: bool = False) -> int:
     """Most bytes that a task takes to blend and write one shard: the shard, and the larger of three rows of chips with
     one chip's object, and the encoding."""
     across = (grid.shard_px + grid.chip_side - 2) // grid.chip_step + 1
     chip = (2 if with_std else 1) * 2 * len(BANDS) * grid.chip_side**2
     chips = (3 * across + 1) * chip
-    shard = shard_bytes(grid.shard_px, with_std=with_std)
+    shard = shard_bytes(grid.shard_px, with_std=with_std, with_looks=with_looks)
     return WORKER_BYTES + shard + max(chips, encoding_bytes(grid.shard_px))
 
 
@@ -55,14 +55,15 @@ def blend_shard(
     strip_px: int = 512,
     *,
     with_std: bool = False,
+    with_looks: bool = False,
     gaps: Sequence[ChipIndex] = (),
 ) -> ShardData:
     """Blend the chips that touch a shard.
 
     The graph has one task to load each chip, which decodes only the rows that have weight here, and one to blend each
     strip of rows; a chip is freed once the last strip that needs it is blended. In memory at once: the shard, 27 bytes
-    a pixel (51 with the standard deviation), two or three rows of chips, 24 bytes a pixel (48), and one chip's object
-    while it is decoded (see `blend_memory`).
+    a pixel (24 more with the standard deviation, one with looks), two or three rows of chips, 24 bytes a pixel (48),
+    and one chip's object while it is decoded (see `blend_memory`).
 
     The blended standard deviation is the weighted mean of the chips' own, Σ w·σ / Σ w. That is an upper bound of the
     blended samples' deviation, reached where chips agree: overlapping chips share their noise.
@@ -71,10 +72,11 @@ def blend_shard(
         chips: the chips that touch the shard, in any order.
         strip_px: rows blended at a time.
         with_std: also blend the chips' standard deviation.
+        with_looks: also fit the chips' numbers of observations together, each pixel's as its source.
         gaps: places of failed chips: pixels there that no other chip fills get the quality `FAILED`.
 
     Raises:
-        StoreError: a staged chip is missing, damaged, or lacks the standard deviation.
+        StoreError: a staged chip is missing, damaged, or lacks the standard deviation or the number of observations.
     """
     window, side = grid.shard_window(shard), grid.shard_px
     spectral = len(BANDS), side, side
@@ -83,11 +85,12 @@ def blend_shard(
         np.empty((side, side), np.uint8),
         np.empty((side, side), np.uint16),
         np.empty(spectral, np.uint16) if with_std else None,
+        np.empty((side, side), np.uint8) if with_looks else None,
     )
     # A graph as Dask specifies it, {key: (function, keys)}: `delayed` would take as long as a tenth of the work.
     loaded = {chip.index: ("chip", *chip.index) for chip in sorted(chips, key=lambda chip: chip.index)}
     graph: dict[tuple[Any, ...], Any] = {
-        loaded[chip.index]: (partial(_load, staging, chip, grid, window, with_std),) for chip in chips
+        loaded[chip.index]: (partial(_load, staging, chip, grid, window, with_std, with_looks),) for chip in chips
     }
     strips = []
     for top in range(0, side, strip_px):
@@ -116,10 +119,8 @@ def _blend_strip(
     """Blend chips into a strip of rows."""
     places = [grid.chip_window(index) for index in indices]
     at = [(place.row - strip.row, place.col - strip.col) for place in places]
-    layers = [
-        Layer(chip.dn, (chip.quality, chip.source), chip.source > 0, at[rank], rank) for rank, chip in enumerate(chips)
-    ]
-    blend(layers, _window(grid), out.reflectance, (out.quality, out.source))
+    layers = [Layer(chip.dn, _labels(chip), chip.source > 0, at[rank], rank) for rank, chip in enumerate(chips)]
+    blend(layers, _window(grid), out.reflectance, _labels(out))
     if out.std is not None:
         deviations = [
             replace(layer, values=chip.std, labels=())
@@ -129,17 +130,33 @@ def _blend_strip(
         blend(deviations, _window(grid), out.std, (), STD_FILL)
 
 
-def _load(staging: Storage, chip: ChipSource, grid: Grid, window: PixelWindow, with_std: bool) -> StagedChip:
+def _labels(pixels: StagedChip | ShardData) -> tuple[NDArray[np.unsignedinteger[Any]], ...]:
+    """Its whole numbers a pixel."""
+    labels = pixels.quality, pixels.source
+    return labels if pixels.looks is None else (*labels, pixels.looks)
+
+
+def _load(
+    staging: Storage, chip: ChipSource, grid: Grid, window: PixelWindow, with_std: bool, with_looks: bool
+) -> StagedChip:
     """A staged chip with the cube's scene numbers, without what the shard does not need."""
     place, margin = grid.chip_window(chip.index), grid.margin_px * SCALE
     rows = slice(max(window.row - place.row, margin), min(window.row_stop - place.row, place.height - margin))
     staged = read_chip(staging, chip.object_name, rows)
-    if with_std and staged.std is None:
-        raise StoreError(
-            f"{staging.url}: staged chip {chip.object_name} has no standard deviation; delete it and run again"
-        )
+    for lacks, what in (
+        (with_std and staged.std is None, "standard deviation"),
+        (with_looks and staged.looks is None, "number of observations"),
+    ):
+        if lacks:
+            raise StoreError(f"{staging.url}: staged chip {chip.object_name} has no {what}; delete it and run again")
     numbers = np.array([0, *chip.numbers], np.uint16)
-    return StagedChip(staged.dn, staged.quality, numbers[staged.source], staged.std if with_std else None)
+    return StagedChip(
+        staged.dn,
+        staged.quality,
+        numbers[staged.source],
+        staged.std if with_std else None,
+        staged.looks if with_looks else None,
+    )
 
 
 @cache

@@ -41,10 +41,10 @@ def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: 
     return writer.write(epsg, at, halve_shards(writer.draft, writer.store(), epsg, children))
 
 
-def halve_memory(grid: Grid, *, with_std: bool) -> int:
+def halve_memory(grid: Grid, *, with_std: bool, with_looks: bool = False) -> int:
     """Most bytes that a task takes to make and write one shard of an overview: the shard, and the larger of the objects
     of two shards below, one loading while the other is read, and the encoding."""
-    shard = shard_bytes(grid.shard_px, with_std=with_std)
+    shard = shard_bytes(grid.shard_px, with_std=with_std, with_looks=with_looks)
     return WORKER_BYTES + shard + max(2 * shard, encoding_bytes(grid.shard_px))
 
 
@@ -54,11 +54,11 @@ def halve_shards(
     """One shard of an overview.
 
     The graph has one task to fetch each shard below, whole, and one to halve each strip of its rows; in memory at once:
-    the new shard, 27 bytes a pixel (51 with the standard deviation), two shards as stored, and a strip (see
-    `halve_memory`).
+    the new shard, 27 bytes a pixel (24 more with the standard deviation, one with looks), two shards as stored, and
+    a strip (see `halve_memory`).
 
     Reflectance is the mean of the valid pixels, per band; a standard deviation is the mean of those below, an upper
-    bound for the mean's. Quality and source are the most frequent values among the pixels with data.
+    bound for the mean's. Quality, source and looks are the most frequent values among the pixels with data.
 
     Args:
         children: its existing ones of four, of one level.
@@ -74,6 +74,7 @@ def halve_shards(
         np.zeros((side, side), np.uint8),
         np.zeros((side, side), np.uint16),
         np.full(spectral, STD_FILL, np.uint16) if zone.uncertainty_samples else None,
+        np.zeros((side, side), np.uint8) if zone.composite != "none" else None,
     )
     graph: dict[tuple[Any, ...], Any] = {}
     strips = []
@@ -121,3 +122,5 @@ def _halve(
     out.reflectance[:] = average_2x(read("reflectance"), 0)
     if out.std is not None:
         out.std[:] = average_2x(read("reflectance_std"), STD_FILL)
+    if out.looks is not None:
+        out.looks[:] = mode_2x(read("looks"), source > 0)

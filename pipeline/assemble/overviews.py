@@ -153,7 +153,9 @@ def _level_written(
     """Write the shards of one level; yields receipts as tasks end."""
     draft, writer = target.draft, ray.put(target.writer())
     with_std = any(zone.uncertainty_samples for zone in draft.zones.values())
-    task = ray.remote(write_overview).options(**task_options(1, halve_memory(draft.grid, with_std=with_std)))
+    with_looks = any(zone.composite != "none" for zone in draft.zones.values())
+    memory = halve_memory(draft.grid, with_std=with_std, with_looks=with_looks)
+    task = ray.remote(write_overview).options(**task_options(1, memory))
 
     def begin(place: OverviewPlace) -> Any:
         return task.remote(writer, *place, overviews.made_of[place])

@@ -83,10 +83,11 @@ class ShardStream:
         *,
         keep_chips: bool,
         with_std: bool,
+        with_looks: bool = False,
     ) -> None:
         self.result = ShardResult()
         self._work, self._target, self._grid, self._staging, self._ledger = work, target, grid, staging, ledger
-        self._advance, self._keep_chips, self._with_std = advance, keep_chips, with_std
+        self._advance, self._keep_chips, self._with_std, self._with_looks = advance, keep_chips, with_std, with_looks
         self._shards: Shards = work.plan.shards
         self._failed = np.zeros(len(work.plan.chips), bool)
         self._touching = _Inverse.of(self._shards, len(work.plan.chips))
@@ -184,11 +185,11 @@ class ShardStream:
         for entry in self._ledger.in_state(name, self._target.state(int(self._shards.epsg[i]))):
             self._staging.delete(entry.object_name)  # before its pixels change
         sources, gaps = self._sources(members)
-        memory = blend_memory(self._grid, with_std=self._with_std)
+        memory = blend_memory(self._grid, with_std=self._with_std, with_looks=self._with_looks)
         task = ray.remote(write_shard).options(**task_options(self._cpus, memory))
         place = int(self._shards.epsg[i]), self._shards.place(i)
         self._begun[i] = time.monotonic()
-        return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std)
+        return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std, self._with_looks)
 
     def _sources(self, members: NDArray[np.int32]) -> tuple[list[ChipSource], list[ChipIndex]]:
         """The chips that a shard is blended from, and the places of failed ones."""

@@ -32,6 +32,7 @@ def write_shard(
     gaps: list[ChipIndex],
     staging: Storage,
     with_std: bool,
+    with_looks: bool = False,
 ) -> WrittenShard:
     """Blend one shard and write it whole.
 
@@ -43,7 +44,7 @@ def write_shard(
         StoreError: a staged chip or the store fails.
     """
     begun = time.process_time()
-    data = blend_shard(grid, index, chips, staging, with_std=with_std, gaps=gaps)
+    data = blend_shard(grid, index, chips, staging, with_std=with_std, with_looks=with_looks, gaps=gaps)
     receipt = writer.write(epsg, index, data)
     valid = float((data.source > 0).mean())
     return WrittenShard(receipt, round(valid, 6), time.process_time() - begun)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numcodecs
@@ -33,12 +33,14 @@ class StagedChip:
         source: (S/4, S/4) uint16 on the 10 m grid: which of the chip's own scenes, 1 for the best, 0 for none.
         std: (12, S, S) uint16 standard deviation of the samples' reflectance, in units of 1 / `STD_SCALE`, at most
             65534; None in a run without uncertainty.
+        looks: (S/4, S/4) uint8 on the 10 m grid, number of observations; None where pixels are of one scene.
     """
 
     dn: NDArray[np.uint16]
     quality: NDArray[np.uint8]
     source: NDArray[np.uint16]
     std: NDArray[np.uint16] | None = None
+    looks: NDArray[np.uint8] | None = None
 
 
 def write_chip(staging: Storage, object_name: str, chip: StagedChip) -> int:
@@ -49,7 +51,9 @@ def write_chip(staging: Storage, object_name: str, chip: StagedChip) -> int:
     """
     header: dict[str, Any] = {}
     layout, streams, begin = {}, [], 0
-    for name in ("dn", "quality", "source") if chip.std is None else ("dn", "quality", "source", "std"):
+    for name in (field.name for field in fields(chip)):
+        if getattr(chip, name) is None:
+            continue
         array = np.ascontiguousarray(getattr(chip, name))
         packed = [CODEC.encode(part) for part in _parts(array, len(array) * _PARTS if array.ndim == 3 else 1)]
         sizes = [len(stream) for stream in packed]
@@ -88,7 +92,7 @@ def read_chip(staging: Storage, object_name: str, rows: slice | None = None) -> 
             # Objects of earlier versions have one stream for each array, without its size.
             wanted = rows if len(shape) == 3 else None
             _unpack(data[start:stop], sizes[0] if sizes else [stop - start], arrays[name], wanted)
-        return StagedChip(arrays["dn"], arrays["quality"], arrays["source"], arrays.get("std"))
+        return StagedChip(arrays["dn"], arrays["quality"], arrays["source"], arrays.get("std"), arrays.get("looks"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StoreError(
             f"{staging.url}/{_FOLDER}/{object_name}: is damaged ({error}); delete it and run again"

@@ -37,8 +37,8 @@ def stage_rows(batch: Batch, staging: Storage, board: Any, run: tuple[str, str])
             continue
         begun = time.perf_counter()
         pin.at("stage", [str(batch["name"][i])])
-        std = batch["std"][i] if "std" in batch else None
-        chip = StagedChip(batch["dn"][i], batch["quality"][i], batch["source"][i], std)
+        std, looks = (batch[name][i] if name in batch else None for name in ("std", "looks"))
+        chip = StagedChip(batch["dn"][i], batch["quality"][i], batch["source"][i], std, looks)
         try:
             meters.staged(_write_patiently(staging, str(batch["object"][i]), chip))
         except StoreError as failure:

@@ -94,7 +94,8 @@ def read_row(
         skip: classes of the scene classification; a chip that shows only these skips the networks.
 
     Returns:
-        `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source` as in `scenes.chip.Chip`; `error`:
+        `dn10`, `dn20`, `dn60`, `valid10`, `valid20`, `valid60`, `quality`, `source`, of a composite
+        `looks`, as in `scenes.chip.Chip`; `error`:
         empty, or why the chip could not be read (the arrays then are zero); `unread`: a JSON list of the scenes (id,
         band, why) that trying again will not make readable, else empty; and `skipped`: whether it skips the networks,
         in which case `quality` says so.
@@ -118,7 +119,7 @@ def read_row(
         of_data = np.where(quality == Quality.CLOUDY, Quality.INTERPOLATED_CLOUD, Quality.INTERPOLATED)
         quality = np.where(quality == Quality.NO_DATA, Quality.NO_DATA, of_data).astype(np.uint8)
     out: dict[str, Any] = {"error": error, "unread": unread, "skipped": skipped}
-    out |= {"quality": quality, "source": chip.source}
+    out |= {"quality": quality, "source": chip.source, **({} if chip.looks is None else {"looks": chip.looks})}
     for gsd in GROUPS:
         out[f"dn{gsd}"] = chip.dn[gsd]
         out[f"valid{gsd}"] = chip.valid[gsd].astype(np.uint8)

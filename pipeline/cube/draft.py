@@ -79,6 +79,8 @@ class CubeDraft:
         }
         if data.std is not None:
             variables["reflectance_std"] = data.std
+        if data.looks is not None:
+            variables["looks"] = data.looks
         checksums = {}
         for name, values in variables.items():
             key = keys[name]
@@ -113,8 +115,9 @@ class CubeDraft:
         zone = self.zones[epsg]
         level, row, col = zone.position(shard, self.grid)
         return [
-            f"{zone.level_path(level)}/{name}/{chunk_key(zone.revision, (zone.step, *index, row, col))}"
-            for name, index in zip(zone.variables, ((0,), (), (), (0,)), strict=False)
+            f"{zone.level_path(level)}/{name}/"
+            f"{chunk_key(zone.revision, (zone.step, *((0,) if name.startswith('reflectance') else ()), row, col))}"
+            for name in zone.variables
         ]
 
     def in_order(self) -> list[str]:

@@ -46,6 +46,7 @@ def draft_cube(
     provenance: Mapping[str, Any],
     uncertainty_samples: int = 0,
     *,
+    composite: str = "none",
     revise: Mapping[int, int] | None = None,
 ) -> CubeDraft:
     """Plan the next state of a cube, new or existing. Nothing is written.
@@ -56,10 +57,12 @@ def draft_cube(
         scenes: facts of the run's scenes, each with its `id`; scenes already in the cube keep their number.
         provenance: how the cube was made, for the root group's attributes.
         uncertainty_samples: number of samples behind `reflectance_std`; 0 for a cube without that variable.
+        composite: what several looks of a chip become; "none" for a cube without `looks`.
         revise: new revision by zone, for the zones that need one.
 
     Raises:
-        ConfigError: the cube at this URL covers other ground, has another grid, or another number of samples.
+        ConfigError: the cube at this URL covers other ground, has another grid, another number of samples, or another
+            composite.
         StoreError: the store cannot be read.
     """
     known = _read_root(storage)
@@ -69,7 +72,7 @@ def draft_cube(
         number = ids.setdefault(facts["id"], len(ids) + 1)
         numbered[number] = dict(facts)
     zones = {
-        epsg: _next_zone(storage, grid, epsg, window, period, uncertainty_samples, (revise or {}).get(epsg))
+        epsg: _next_zone(storage, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg))
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()
@@ -111,6 +114,7 @@ def _next_zone(
     window: PixelWindow,
     period: tuple[date, date],
     samples: int,
+    composite: str,
     revision: int | None,
 ) -> Zone:
     """A zone with the run's period added to the time axis that the store has already."""
@@ -118,7 +122,8 @@ def _next_zone(
     existing = store_of(storage).group(path)
     if existing is None:
         overviews = overviews_over(window, grid)
-        return Zone(epsg, window, (period,), 0, overviews, samples, (revision or 0,), (), revision is not None)
+        first = revision is not None
+        return Zone(epsg, window, (period,), 0, overviews, samples, (revision or 0,), (), first, composite)
     attributes = existing["attributes"]
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
@@ -134,6 +139,13 @@ def _next_zone(
             f"{f'has a reflectance_std of {made_of} samples' if made_of else 'has no reflectance_std'}; set the key to "
             f"{made_of}, or choose another store.url"
         )
+    began_as = attributes.get("difffusr:composite", "none")
+    if began_as != composite:
+        raise ConfigError(
+            f"scenes.composite: found '{composite}', but zone {epsg} of the cube at {storage.url} "
+            f"{'is no composite' if began_as == 'none' else f'is a composite by {began_as}'}; set the key to "
+            f"'{began_as}', or choose another store.url"
+        )
     periods = periods_of(attributes)
     lineage = tuple(attributes.get("difffusr:lineage", [0]))
     seen = lineage if period in periods else ()
@@ -144,7 +156,7 @@ def _next_zone(
     # A cube keeps the levels that it began with.
     overviews = attributes.get("difffusr:overviews", 0)
     step, revised = periods.index(period), revision is not None
-    return Zone(epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised)
+    return Zone(epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite)
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
@@ -157,6 +169,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
         "difffusr:lineage": list(zone.lineage),
         "difffusr:overviews": zone.overviews,
         **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
+        **({"difffusr:composite": zone.composite} if zone.composite != "none" else {}),
     }
     for level in zone.levels:
         attributes = {"Conventions": "CF-1.11", **({} if level else own)}
@@ -167,7 +180,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
 
 def _draft_variables(group: zarr.Group, grid: Grid, zone: Zone, level: int) -> None:
     """Create a level's arrays with pixels."""
-    for variable in variables(zone.uncertainty_samples):
+    for variable in variables(zone.uncertainty_samples, zone.composite):
         group.create_array(
             variable.name,
             shape=variable.sizes(len(zone.periods), *zone.level_shape(level)),

@@ -31,6 +31,7 @@ class Zone:
         step: position of the run's period on that axis.
         overviews: number of levels above 2.5 m, each at half the resolution of the one before.
         uncertainty_samples: number of samples behind `reflectance_std`; 0 in a zone without that variable.
+        composite: what several looks of a chip become: "none" in a zone without `looks`.
         lineage: revisions that led to this state, this one last: shards not rewritten in one are those of the
             revisions before.
         seen: the revisions of the lineage in which readers see the run's period; empty if they do not see it.
@@ -46,6 +47,7 @@ class Zone:
     lineage: tuple[int, ...] = (0,)
     seen: tuple[int, ...] = ()
     revised: bool = False
+    composite: str = "none"
 
     @property
     def period_days(self) -> tuple[date, date]:
@@ -65,7 +67,8 @@ class Zone:
     @property
     def variables(self) -> tuple[str, ...]:
         """The variables that have shards."""
-        return ("reflectance", "quality", "source", *(("reflectance_std",) if self.uncertainty_samples else ()))
+        spread = ("reflectance_std",) if self.uncertainty_samples else ()
+        return ("reflectance", "quality", "source", *spread, *(("looks",) if self.composite != "none" else ()))
 
     @property
     def path(self) -> str:

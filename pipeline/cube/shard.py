@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import BANDS
 
 
-def shard_bytes(side_px: int, *, with_std: bool) -> int:
-    """Bytes of a shard's pixels: 27 a pixel, 51 with the standard deviation."""
-    return (2 * len(BANDS) * (2 if with_std else 1) + 1 + 2) * side_px**2
+def shard_bytes(side_px: int, *, with_std: bool, with_looks: bool = False) -> int:
+    """Bytes of a shard's pixels: 27 a pixel, 24 more with the standard deviation, one more with looks."""
+    return (2 * len(BANDS) * (2 if with_std else 1) + 1 + 2 + with_looks) * side_px**2
 
 
 def encoding_bytes(side_px: int) -> int:
@@ -31,12 +31,14 @@ class ShardData:
         source: (N, N) uint16.
         std: (12, N, N) uint16 standard deviation of the samples as staged, `STD_FILL` where there is no data; None in a
             run without uncertainty.
+        looks: (N, N) uint8 number of observations; None where pixels are of one scene.
     """
 
     reflectance: NDArray[np.uint16]
     quality: NDArray[np.uint8]
     source: NDArray[np.uint16]
     std: NDArray[np.uint16] | None = None
+    looks: NDArray[np.uint8] | None = None
 
     def rows(self, start: int, stop: int) -> ShardData:
         """A strip of rows, as views."""
@@ -46,4 +48,5 @@ class ShardData:
         """A rectangle, as views."""
         here = np.s_[..., rows, cols]
         std = None if self.std is None else self.std[here]
-        return ShardData(self.reflectance[here], self.quality[here], self.source[here], std)
+        looks = None if self.looks is None else self.looks[here]
+        return ShardData(self.reflectance[here], self.quality[here], self.source[here], std, looks)

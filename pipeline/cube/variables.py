@@ -62,13 +62,15 @@ def _placed(*coordinates: str) -> dict[str, str]:
     return {"grid_mapping": "spatial_ref", "coordinates": " ".join((*coordinates, "spatial_ref"))}
 
 
-def variables(samples: int) -> tuple[Variable, ...]:
+def variables(samples: int, composite: str = "none") -> tuple[Variable, ...]:
     """Those of a zone.
 
     Args:
         samples: how many samples `reflectance_std` is made of; 0 for a zone without it.
+        composite: what several looks become; "none" for a zone without `looks`.
     """
-    ancillary = "quality source reflectance_std" if samples else "quality source"
+    further = {"reflectance_std": samples > 0, "looks": composite != "none"}
+    ancillary = " ".join(("quality", "source", *(name for name, there in further.items() if there)))
     table = (
         Variable(
             "reflectance",
@@ -118,8 +120,21 @@ def variables(samples: int) -> tuple[Variable, ...]:
             },
             of_overview={"cell_methods": "area: mode"},
         ),
+        Variable(
+            "looks",
+            FLAT,
+            "uint8",
+            fill=0,
+            attributes={
+                "long_name": f"clear observations of the ground that the composite ({composite}) is made of",
+                "standard_name": "number_of_observations",
+                "units": "1",
+                **_placed(),
+            },
+            of_overview={"cell_methods": "area: mode"},
+        ),
     )
-    return tuple(variable for variable in table if samples or variable.name != "reflectance_std")
+    return tuple(variable for variable in table if further.get(variable.name, True))
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class Ranked:
 
     Attributes:
         row, col: (n,) int32.
-        scenes: (n, max_scenes) int32 scene numbers, best first, −1 after the last.
+        scenes: (n, m) int32 scene numbers, best first, −1 after the last; m is `max_scenes`, or `looks` of a composite.
         covered, clear: (n,) float32 share of cells that these scenes show, and show clear.
         label: (n,) int32 acquisition of the first scene, if every scene could be read.
     """
@@ -132,7 +132,8 @@ def rank_strip(
     """Rank the scenes of every chip of a strip.
 
     The policy chooses the first scene; each further one adds most to those before it, until the chip is clear enough,
-    nothing is added, or there are `max_scenes`.
+    nothing is added, or there are `max_scenes`. A composite then gets more looks, up to `looks`: of the other scenes
+    that show something clear, those that show most, of equal ones in the policy's order.
 
     Args:
         looks: what each scene shows, by its number.
@@ -270,11 +271,13 @@ def _fill(
     """`label`: (n,) acquisition of each chip's first scene, −1 for any; None if the policy does not choose one."""
     first = None if label is None or not views.scene.size else _slot_of(label, candidates, views)
     count, slots = views.scene.shape
-    chosen = np.full((count, wishes.max_scenes), -1, np.int32)
+    limit = wishes.max_scenes if wishes.composite == "none" else wishes.looks
+    chosen = np.full((count, limit), -1, np.int32)
+    used = np.zeros((count, slots), bool)
     covered = np.zeros((count, cells.words), np.uint64)
     clear = covered.copy()
     open_chips = np.arange(count)
-    for turn in range(wishes.max_scenes if slots else 0):
+    for turn in range(limit if slots else 0):
         merit, gain = _merit(wishes, cells, candidates, views, open_chips, covered, clear)
         slot = merit.argmax(axis=1)
         if turn == 0 and first is not None:
@@ -284,9 +287,14 @@ def _fill(
         worth = (gain[picked, slot] > 0) | ((turn == 0) & (views.scene[open_chips, slot] >= 0))
         open_chips, slot = open_chips[worth], slot[worth]
         chosen[open_chips, turn] = views.scene[open_chips, slot]
+        used[open_chips, slot] = True
         covered[open_chips] |= views.valid[open_chips, slot]
         clear[open_chips] |= views.clear[open_chips, slot]
         open_chips = open_chips[size_of(clear[open_chips]) < wishes.fill_until * cells.count]
+    if wishes.composite != "none" and slots:
+        more = _further_looks(cells, candidates, views, chosen, used)
+        covered |= np.bitwise_or.reduce(views.valid * more[..., None], axis=1)
+        clear |= np.bitwise_or.reduce(views.clear * more[..., None], axis=1)
     shown, shown_clear = size_of(covered), size_of(clear)
     usable = (chosen[:, 0] >= 0) & ((shown > 0) if wishes.allow_cloudy else (shown_clear > 0))
     usable &= shown_clear >= wishes.min_clear_share * cells.count
@@ -298,6 +306,27 @@ def _fill(
         (shown_clear[usable] / cells.count).astype(np.float32),
         candidates.label[chosen[usable, 0]],
     )
+
+
+def _further_looks(
+    cells: Cells, candidates: Candidates, views: _Views, chosen: NDArray[np.int32], used: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Add looks to the chosen scenes (n, m), in place, as many as there is room for; returns (n, k) their slots.
+
+    Args:
+        used: (n, k) slots that are chosen already.
+    """
+    shown = size_of(views.clear).astype(np.int64)
+    steps = (shown > 0).astype(np.int64) if candidates.by_time else shown * 100 // cells.count
+    merit = np.where((shown > 0) & ~used, (steps << 48) + candidates.rank[views.scene], -1)
+    order = np.argsort(-merit, axis=1, kind="stable")
+    place = (chosen >= 0).sum(axis=1, keepdims=True) + np.arange(order.shape[1])
+    chip, turn = np.nonzero((np.take_along_axis(merit, order, axis=1) >= 0) & (place < chosen.shape[1]))
+    slot = order[chip, turn]
+    chosen[chip, place[chip, turn]] = views.scene[chip, slot]
+    more = np.zeros_like(used)
+    more[chip, slot] = True
+    return more
 
 
 def _merit(

@@ -215,6 +215,7 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
         advance,
         keep_chips=config.store.keep_chips,
         with_std=config.model.uncertainty_samples > 0,
+        with_looks=config.scenes.composite != "none",
     )
 
 

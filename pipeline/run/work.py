@@ -170,7 +170,10 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
     extents = {epsg: plan.extent(epsg, grid) for epsg in plan.zones()}
     period = config.period.start, config.period.end
     samples = config.model.uncertainty_samples
-    return draft_cube(storage_of(config), grid, extents, period, facts, provenance, samples, revise=revise)
+    composite = config.scenes.composite
+    return draft_cube(
+        storage_of(config), grid, extents, period, facts, provenance, samples, composite=composite, revise=revise
+    )
 
 
 def places_of(plan: Plan) -> list[tuple[int, ShardIndex]]:

@@ -61,7 +61,12 @@ class _TimedResolver(SuperResolver):
             out = self(rows)
         self.model.sampling = sampling
         return watch.seconds, [
-            StagedChip(out["dn"][i], out["quality"][i], out["source"][i], out["std"][i] if "std" in out else None)
+            StagedChip(
+                out["dn"][i],
+                out["quality"][i],
+                out["source"][i],
+                *(out[name][i] if name in out else None for name in ("std", "looks")),
+            )
             for i in range(batch)
         ]
 

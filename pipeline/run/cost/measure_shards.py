@@ -156,6 +156,7 @@ def _scratch_cube(config: RunConfig, sample: Sample, count: int) -> tuple[CubeDr
         [{"id": scene} for scene in sample.scenes],
         {},
         config.model.uncertainty_samples,
+        composite=config.scenes.composite,
     )
     return draft, [ShardIndex(first.row, first.col + number) for number in range(count)]
 
@@ -185,7 +186,8 @@ def _write_shard(draft: CubeDraft, shard: ShardIndex, sources: list[ChipSource],
     """Blend and write one shard, as `assemble.shards.write_shard` does."""
     ((epsg, zone),) = draft.zones.items()
     with Stopwatch() as watch:
-        data = blend_shard(draft.grid, shard, sources, staging, with_std=zone.uncertainty_samples > 0)
+        with_std, with_looks = zone.uncertainty_samples > 0, zone.composite != "none"
+        data = blend_shard(draft.grid, shard, sources, staging, with_std=with_std, with_looks=with_looks)
         objects = draft.write_shard(epsg, shard, data)
     size = sum(len(draft.storage.read(name)) for name in objects)
     return _Written(watch.seconds, len(sources), size, int((data.quality > 0).sum()))

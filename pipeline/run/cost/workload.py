@@ -59,10 +59,12 @@ class Workload:
         # Which chips are done is not known here, and hardly matters.
         by_scenes = {int(count): round(int(number) * left) for count, number in zip(counts, numbers, strict=True)}
         read, shard = calibration.read, calibration.shard
-        looks = left * float((1 + (planned - 1) * read.further_share).sum())
+        # A composite reads all of its scenes, whatever rules the calibration was made with.
+        further = 1.0 if config.scenes.composite != "none" else float(read.further_share)
+        looks = left * float((1 + (planned - 1) * further).sum())
         pairs = np.diff(plan.shards.first)
         zones = len(plan.zones())
-        variables = 4 if config.model.uncertainty_samples else 3
+        variables = 3 + (config.model.uncertainty_samples > 0) + (config.scenes.composite != "none")
         pixels = _pixels(plan.shards, config)
         overviews = _overviews(plan, config)
         levels = sum(1 + overviews_over(plan.extent(epsg, grid_of(config)), grid_of(config)) for epsg in plan.zones())
