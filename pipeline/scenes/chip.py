@@ -14,7 +14,7 @@ from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.scenes.chip_pixels import Chip as Chip
 from difffusr.pipeline.scenes.chip_pixels import empty_chip
 from difffusr.pipeline.scenes.composite import compose
-from difffusr.pipeline.scenes.files import PassingReadError
+from difffusr.pipeline.scenes.files import PassingReadError, make_room
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.masks import MASK, maker_of
 from difffusr.pipeline.scenes.rules import ChipRules
@@ -34,6 +34,7 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], rules: ChipRules) ->
         ReadError: an asset cannot be read.
     """
     if rules.composite != "none":
+        make_room(len(scenes))
         looks = [read_scene(scene, window) for scene in scenes]
         return compose(window, looks, [scene.acquisition for scene in scenes], rules)
     return _fill(window, scenes, rules)

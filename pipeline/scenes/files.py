@@ -56,8 +56,11 @@ _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
 #: Seconds of waiting after which it is said.
 _SAID_AFTER_S = 10.0
 
-#: Files that a thread keeps open: all bands of three scenes, as many as a chip has.
-_FILES_KEPT = 39
+#: Files of a scene; those that a thread keeps open: all bands of three scenes, as many as a chip usually has.
+_FILES_A_SCENE, _FILES_KEPT = 13, 39
+
+#: Bytes that GDAL keeps of each open file on a network, unless told otherwise.
+_VSI_CACHE_BYTES = 25_000_000
 
 T = TypeVar("T")
 
@@ -151,6 +154,7 @@ class _Kept(threading.local):
 
     def __init__(self) -> None:
         self._files: dict[_Key, Held] = {}
+        self.room = _FILES_KEPT
 
     def take(self, key: _Key) -> Held | None:
         """A kept file, which the caller now owns, or None."""
@@ -161,16 +165,24 @@ class _Kept(threading.local):
         if (other := self._files.pop(key, None)) is not None:
             other.file.close()
         self._files[key] = held
-        while len(self._files) > _FILES_KEPT:
+        while len(self._files) > self.room:
             self._files.pop(next(iter(self._files))).file.close()
 
 
 _kept = _Kept()
 
 
+def make_room(scenes: int) -> None:
+    """Let this thread keep the files of so many scenes open, if that is more than usual; they share the same cache."""
+    _kept.room = max(_kept.room, _FILES_A_SCENE * scenes)
+
+
 def _options(href: str, afresh: bool) -> dict[str, str]:
     """GDAL's options for a file. Those set in the environment take precedence."""
-    chosen = {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
+    wanted = GDAL_OPTIONS
+    if _kept.room > _FILES_KEPT:
+        wanted = {**wanted, "VSI_CACHE_SIZE": str(_VSI_CACHE_BYTES * _FILES_KEPT // _kept.room)}
+    chosen = {name: value for name, value in wanted.items() if name not in os.environ}
     return {**chosen, **gdal_options(href), **({"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if afresh else {})}
 
 
