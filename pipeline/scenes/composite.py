@@ -29,8 +29,8 @@ def compose(window: PixelWindow, looks: Sequence[SceneWindow], passes: Sequence[
 
     The weights go to every band's own grid. To 10 m those of a geometric median are interpolated, as 20 m squares would
     show; a medoid's pixels stay measurements. A pixel of 60 m has the mean weights of its nine, of the looks that are
-    clear in all of them if there is one; of a medoid that of the greatest. A look gets no weight from its neighbours in
-    a pixel where it does not count.
+    clear in all of them if there is one; of a medoid that of the greatest. A look has at most twice its weight of a
+    pixel of 20 m in the four below: where it is masked or far from the others, its neighbours give it none.
 
     `source` is the scene with the largest weight. `quality` is `CLEAR` with one clear look or more, else `CLOUDY`;
     nothing is `FILLED`, as no scene comes first. `looks` counts the clear looks.
@@ -54,7 +54,7 @@ def compose(window: PixelWindow, looks: Sequence[SceneWindow], passes: Sequence[
         filled = first & (fullest > 0) & ~counts.any(axis=0)
         counts, weights = counts | filled, weights + filled
     medoid = rules.composite == "medoid"
-    by_gsd = {10: _at_10_m(weights, counts, medoid), 20: weights, 60: _at_60_m(weights, counts, medoid)}
+    by_gsd = {10: _at_10_m(weights, medoid), 20: weights, 60: _at_60_m(weights, counts, medoid)}
     for gsd in GROUPS:
         share = _normalised(by_gsd[gsd] * np.stack([look.valid[gsd] for look in looks]))
         chip.valid[gsd][...] = share.any(axis=0)
@@ -98,12 +98,13 @@ def _mean_of_valid(look: SceneWindow) -> NDArray[np.float32]:
     return total / np.maximum(valid, 1)
 
 
-def _at_10_m(weights: Weights, counts: NDArray[np.bool_], medoid: bool) -> Weights:
+def _at_10_m(weights: Weights, medoid: bool) -> Weights:
     """Weights of 20 m on the 10 m grid."""
+    own = _repeated(weights)
     if medoid:
-        return _repeated(weights)
+        return own
     larger = _interpolated(_interpolated(weights).swapaxes(1, 2)).swapaxes(1, 2)
-    return larger * _repeated(counts)
+    return np.minimum(larger, 2 * own)
 
 
 def _at_60_m(weights: Weights, counts: NDArray[np.bool_], medoid: bool) -> Weights:
