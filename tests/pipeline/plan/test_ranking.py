@@ -47,11 +47,11 @@ def columns(*shares: float) -> np.ndarray:
     return np.stack([np.broadcast_to(np.arange(16) < 16 * share, (16, 16)) for share in shares])
 
 
-def ranked(scenes: list[Scene], looks: list[Look], count: int, aside=None, **wishes):
+def ranked(scenes: list[Scene], seen: list[Look], count: int, aside=None, **wishes):
     wishes = ScenesSection(**wishes)
     strip = Strip.of(0, 1, np.zeros(count, np.int64), np.arange(count, dtype=np.int64))
     candidates = Candidates.of(scenes, wishes.policy)
-    return rank_strip(wishes, CELLS, candidates, strip, dict(enumerate(looks)), aside=aside)
+    return rank_strip(wishes, CELLS, candidates, strip, dict(enumerate(seen)), aside=aside)
 
 
 def first(found) -> list[int]:
@@ -187,3 +187,66 @@ def test_another_tile_of_the_pass_takes_the_place_of_one_set_aside():
     looks = [look(columns(1, 1)), look(columns(1, 0.75)), look(columns(0.9, 0.9))]
     assert ranked(two, looks, 2).scenes[:, :2].tolist() == [[0, -1], [0, -1]]
     assert first(ranked(two, looks, 2, {0: None})) == [1, 1]
+
+
+def test_a_composite_takes_further_looks_by_what_they_show_and_then_by_the_policy():
+    looks = [look(columns(share)) for share in (0.5, 1.0, 0.25, 0.0, 1.0, 0.75)]
+    scenes = [scene(day) for day in range(1, 7)]
+    made = ranked(scenes, looks, 1, policy="clearest", composite="geomedian", looks=8)
+    assert made.scenes.tolist() == [[4, 1, 5, 0, 2, -1, -1, -1]]  # the cloudy one is no look
+    assert ranked(scenes, looks, 1, policy="clearest").scenes.tolist() == [[4, -1, -1]]
+
+
+@pytest.mark.parametrize("kind", ["medoid", "geomedian"])
+@pytest.mark.parametrize("limit", [2, 3, 5, 16])
+@pytest.mark.parametrize("policy", ["neighbours", "clearest", "newest", "closest_to(2023-06-04)"])
+def test_a_composite_has_as_many_looks_as_it_may_the_policy_s_first(kind, limit, policy):
+    rng = np.random.default_rng(limit)
+    shares = rng.uniform(0.1, 1, (9, 4))
+    looks = [look(np.stack([rng.random((16, 16)) < share for share in row])) for row in shares]
+    scenes = [scene(day) for day in range(1, 10)]
+    made = ranked(scenes, looks, 4, policy=policy, composite=kind, looks=limit, max_scenes=1)
+    alone = ranked(scenes, looks, 4, policy=policy)
+    assert made.scenes.shape == (4, limit)
+    assert ((made.scenes >= 0).sum(axis=1) == min(limit, 9)).all()
+    assert first(made) == first(alone)
+    for row in made.scenes:
+        assert len(set(row[row >= 0].tolist())) == (row >= 0).sum()
+    assert (made.clear >= alone.clear if limit > 2 else made.clear >= 0).all()
+
+
+def test_newest_looks_of_a_composite_come_first_whatever_they_show():
+    looks = [look(columns(share)) for share in (1.0, 0.9, 0.5, 0.2)]
+    made = ranked([scene(day) for day in (1, 4, 9, 7)], looks, 1, policy="newest", composite="medoid", fill_until=0.1)
+    assert made.scenes[0].tolist()[:4] == [2, 3, 1, 0]
+
+
+def test_what_only_one_look_shows_is_shown_before_the_rest_is_shown_again():
+    hidden = columns(15 / 16)
+    looks = [look(hidden)] * 4 + [look(~hidden)]
+    made = ranked([scene(day) for day in range(1, 6)], looks, 1, policy="clearest", composite="geomedian", looks=3)
+    assert made.scenes.tolist() == [[3, 4, 2]]
+    assert made.clear.tolist() == [1.0]
+
+
+def test_tiles_of_one_pass_that_add_nothing_are_no_further_look_of_a_composite():
+    looks = [look(columns(1.0)), look(columns(1.0)), look(columns(0.5))]
+    scenes = [scene(1, tile="32UNA"), scene(1, tile="32UPA"), scene(2)]
+    made = ranked(scenes, looks, 1, policy="clearest", composite="geomedian")
+    assert (made.scenes >= 0).sum() == 2
+    assert made.scenes[0, 1] == 2 or made.scenes[0, 0] == 2
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_composite_of_cloud_alone_has_one_scene_if_that_is_allowed(allowed):
+    looks = [look(columns(0.0)), look(columns(0.0))]
+    made = ranked([scene(1), scene(2)], looks, 1, policy="clearest", composite="geomedian", allow_cloudy=allowed)
+    assert made.scenes.tolist() == ([[1, -1, -1, -1, -1, -1, -1, -1]] if allowed else [])
+
+
+def test_scenes_set_aside_are_no_looks():
+    looks = [look(columns(1.0, 1.0))] * 3
+    made = ranked(
+        [scene(day) for day in (1, 2, 3)], looks, 2, aside={1: [(0, 1)]}, policy="clearest", composite="medoid"
+    )
+    assert [sorted(n for n in row if n >= 0) for row in made.scenes.tolist()] == [[0, 1, 2], [0, 2]]
