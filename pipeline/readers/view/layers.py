@@ -54,6 +54,9 @@ _BURN = ("#5b1420", "#c9503f", "#f8dfc0", "#c4e09c", "#3e8f41", "#0a4d25")
 
 _SNOW = ("#5c4a38", "#b9ab98", "#f2f3f4", "#a3d5ef", "#2d80bf", "#0b3c75")
 
+#: Most observations that a pixel of a composite can have: what `scenes.looks` allows.
+MOST_LOOKS: Final = 16
+
 _SPREAD = ("#fdf5de", "#f8cb77", "#e3733c", "#a02c50", "#3d1251")
 
 
@@ -137,6 +140,7 @@ def _all() -> Iterator[Layer]:
         )
     yield Layer("quality", "Quality", "About each pixel", "labels", "quality")
     yield Layer("source", "Source scene", "About each pixel", "labels", "source")
+    yield Layer("looks", "Observations", "About each pixel", "labels", "looks")
     yield Layer(
         "uncertainty", "Uncertainty of red, green, blue", "About each pixel", "scale", "reflectance_std",
         ("B04", "B03", "B02"), 0.0, 0.03, (0.0, 0.2), _SPREAD,
@@ -205,6 +209,13 @@ def label_colours(layer: Layer, flags: Mapping[int, str], scenes: Mapping[int, M
     """
     if layer.variable == "quality":
         return {number: QUALITY.get(meaning, Label("#888888", meaning)) for number, meaning in sorted(flags.items())}
+    if layer.variable == "looks":
+        shades = ramp(_WATER)[np.linspace(40, 255, MOST_LOOKS).astype(int)].tolist()
+        named = (f"{number} look{'s' * (number > 1)}" for number in range(1, MOST_LOOKS + 1))
+        return {
+            number: Label(f"#{bytes(shade).hex()}", name)
+            for number, (shade, name) in enumerate(zip(shades, named, strict=True), 1)
+        }
     return {
         number: Label(SCENES[(number - 1) % len(SCENES)], str(facts["id"]), str(facts.get("datetime", ""))[:10])
         for number, facts in sorted(scenes.items())

@@ -24,8 +24,8 @@ def spectrum(cube: MappedCube, lon: float, lat: float) -> dict[str, Any]:
 
     Returns:
         `epsg`, `easting` and `northing` (m) of the pixel's centre, its `outline` and that of its 10 m pixel (degrees),
-        and `periods`: for each its `label`, by band `reflectance` and `averaged` to 10 m, `std` if the cube has it,
-        `indices` by layer, `quality` and `scene`. None where there is no data.
+        and `periods`: for each its `label`, by band `reflectance` and `averaged` to 10 m, `std` and `looks` if the cube
+        has them, `indices` by layer, `quality` and `scene`. None where there is no data.
 
     Raises:
         NothingThereError: no zone reaches there.
@@ -102,6 +102,7 @@ def _of_period(cube: MappedCube, block: xr.Dataset, y: int, x: int) -> dict[str,
         "reflectance": _or_none(own),
         "averaged": _or_none(averaged),
         **({"std": _or_none(spectra("reflectance_std")[:, y, x])} if "reflectance_std" in block else {}),
+        **({"looks": int(block["looks"][y, x])} if "looks" in block else {}),
         "indices": _indices(cube, own),
         "quality": {"value": quality, "meaning": cube.flags.get(quality, "unknown")},
         "scene": {"number": source, "id": scene.get("id"), "datetime": scene.get("datetime")} if source else None,

@@ -31,6 +31,7 @@ RNG = np.random.default_rng(11)
 DN = RNG.integers(1, 4000, (len(BANDS), WINDOW.height, WINDOW.width), np.uint16)
 STD = RNG.integers(0, 900, DN.shape, np.uint16)
 SOURCE = RNG.integers(0, 3, DN.shape[1:], np.uint16)
+LOOKS = np.where(SOURCE > 0, RNG.integers(0, 9, SOURCE.shape), 0).astype(np.uint8)
 QUALITY = np.where(SOURCE > 0, RNG.integers(1, 4, SOURCE.shape), 0).astype(np.uint8)
 
 
@@ -39,7 +40,7 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cube with gaps of pixels and of shards, and a standard deviation, whose zone is no power of two of shards."""
     folder = tmp_path_factory.mktemp("overviews")
     storage, staging = Storage(str(folder / "cube.zarr")), Storage(str(folder / "cube.staging"))
-    draft = draft_cube(storage, GRID, {EPSG: WINDOW}, month(1), [{"id": "a"}, {"id": "b"}], {}, 4)
+    draft = draft_cube(storage, GRID, {EPSG: WINDOW}, month(1), [{"id": "a"}, {"id": "b"}], {}, 4, composite="medoid")
     target = open_target(storage, staging, draft, label(1))
     target.begin()
     for shard in PLANNED:
@@ -52,6 +53,7 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             QUALITY[rows, cols],
             SOURCE[rows, cols],
             np.where(has, STD[:, rows, cols], STD_FILL).astype(np.uint16),
+            LOOKS[rows, cols],
         )
         target.accept([target.writer().write(EPSG, shard, data)])
     planned = {(EPSG, shard) for shard in PLANNED}
@@ -97,7 +99,7 @@ def test_a_pixel_is_the_mean_of_those_with_data_below(ragged, number, name, scal
 
 
 @pytest.mark.parametrize("number", LEVELS)
-@pytest.mark.parametrize("name", ["quality", "source"])
+@pytest.mark.parametrize("name", ["quality", "source", "looks"])
 def test_a_label_is_the_most_frequent_of_those_with_data_below(ragged, number, name):
     below, here = (level(ragged, n, mask_and_scale=False) for n in (number - 1, number))
     labels, sources = blocks(below[name].values), np.nan_to_num(blocks(below["source"].values))

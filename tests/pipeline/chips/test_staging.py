@@ -17,7 +17,7 @@ from difffusr.pipeline.storage.objects import Storage
 SIDE = 96
 
 
-def a_chip(with_std: bool = False) -> StagedChip:
+def a_chip(with_std: bool = False, with_looks: bool = False) -> StagedChip:
     rng = np.random.default_rng(4)
     spectral, coarse = (12, SIDE, SIDE), (SIDE // 4, SIDE // 4)
     return StagedChip(
@@ -25,6 +25,7 @@ def a_chip(with_std: bool = False) -> StagedChip:
         rng.integers(0, 5, coarse).astype(np.uint8),
         rng.integers(0, 3, coarse).astype(np.uint16),
         rng.integers(0, 900, spectral).astype(np.uint16) if with_std else None,
+        rng.integers(0, 17, coarse).astype(np.uint8) if with_looks else None,
     )
 
 
@@ -36,12 +37,14 @@ def store(tmp_path: Path) -> Storage:
 def is_same(read: StagedChip, chip: StagedChip, rows: slice = slice(None)) -> bool:
     labels = np.array_equal(read.quality, chip.quality) and np.array_equal(read.source, chip.source)
     std = chip.std is None or (read.std is not None and np.array_equal(read.std[:, rows], chip.std[:, rows]))
+    labels &= (chip.looks is None) == (read.looks is None) and np.array_equal(read.looks, chip.looks)
     return labels and std and np.array_equal(read.dn[:, rows], chip.dn[:, rows])
 
 
+@pytest.mark.parametrize("with_looks", [False, True])
 @pytest.mark.parametrize("with_std", [False, True])
-def test_a_chip_is_read_as_it_was_written(store, with_std):
-    chip = a_chip(with_std)
+def test_a_chip_is_read_as_it_was_written(store, with_std, with_looks):
+    chip = a_chip(with_std, with_looks)
     size = write_chip(store, "a.chip", chip)
     assert size == (Path(store.url) / "chips" / "a.chip").stat().st_size
     assert is_same(read_chip(store, "a.chip"), chip)
@@ -49,7 +52,7 @@ def test_a_chip_is_read_as_it_was_written(store, with_std):
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(23, 24), slice(24, 48), slice(30, 90), slice(95, 96)])
 def test_the_rows_that_are_wanted_are_read(store, rows):
-    chip = a_chip(with_std=True)
+    chip = a_chip(with_std=True, with_looks=True)
     write_chip(store, "a.chip", chip)
     assert is_same(read_chip(store, "a.chip", rows), chip, rows)
 

@@ -27,12 +27,15 @@ from difffusr.pipeline.storage.objects import Storage
 EXPECTED = Path(__file__).with_name("drafted.json")
 
 
-def drafted(folder: Path, samples: int, revision: int | None) -> CubeDraft:
+def drafted(folder: Path, samples: int, revision: int | None, composite: str = "none") -> CubeDraft:
     """A cube of one month."""
     revise = None if revision is None else {EPSG: revision}
     scenes = [{"id": "a", "tile": "48PXS"}, {"id": "b"}]
     storage = Storage(str(folder / "cube.zarr"))
-    return draft_cube(storage, GRID, {EPSG: WINDOW}, month(1), scenes, {"made": "by a test"}, samples, revise=revise)
+    return draft_cube(
+        storage, GRID, {EPSG: WINDOW}, month(1), scenes, {"made": "by a test"}, samples,
+        composite=composite, revise=revise,
+    )  # fmt: skip
 
 
 def told(draft: CubeDraft) -> dict[str, Any]:
@@ -70,6 +73,27 @@ def test_without_samples_there_is_no_standard_deviation_and_nothing_else_differs
     assert {path: full[path] for path in plain} == plain
 
 
+@pytest.mark.parametrize("samples", [0, 4])
+@pytest.mark.parametrize("composite", ["medoid", "geomedian"])
+def test_a_composite_has_looks_and_nothing_else_differs(tmp_path, samples, composite):
+    plain, full = told(drafted(tmp_path, samples, 3)), told(drafted(tmp_path, samples, 3, composite))
+    assert set(full) - set(plain) == {f"{EPSG}/{level}/looks/zarr.json" for level in (0, 1)}
+    for level in (0, 1):
+        listed = full[f"{EPSG}/{level}/reflectance/zarr.json"]["attributes"]
+        assert "looks" in listed["ancillary_variables"].split()
+        listed["ancillary_variables"] = listed["ancillary_variables"].removesuffix(" looks")
+        looks, quality = (full[f"{EPSG}/{level}/{name}/zarr.json"] for name in ("looks", "quality"))
+        assert looks["attributes"]["standard_name"] == "number_of_observations"
+        assert looks["attributes"]["units"] == "1"
+        assert composite in looks["attributes"]["long_name"]
+        assert looks["attributes"].get("cell_methods") == ("area: mode" if level else None)
+        assert {k: v for k, v in looks.items() if k != "attributes"} == {
+            k: v for k, v in quality.items() if k != "attributes"
+        }
+    assert full[f"{EPSG}/0/zarr.json"]["attributes"].pop("difffusr:composite") == composite
+    assert {path: full[path] for path in plain} == plain
+
+
 def test_the_fourth_revision_has_other_keys_than_the_first_and_nothing_else_differs(tmp_path):
     first, fourth = told(drafted(tmp_path, 0, None)), told(drafted(tmp_path, 0, 3))
     keys = {"reflectance": (("default", "/"), ("v2", ".")), "time": (("default", "/"), ("default", "."))}
@@ -100,8 +124,11 @@ def test_coordinates_say_when_and_where_pixels_are(tmp_path, level):
     assert "GeoTransform" not in attributes
 
 
+@pytest.mark.parametrize("composite", ["none", "geomedian"])
 @pytest.mark.parametrize("samples", [0, 4])
-def test_the_variables_with_shards_are_those_of_the_table(samples):
-    zone = Zone(EPSG, WINDOW, (month(1),), 0, uncertainty_samples=samples)
-    assert sorted(zone.variables) == sorted(variable.name for variable in variables(samples))
-    assert not {variable.name for variable in variables(samples)} & {coordinate.name for coordinate in COORDINATES}
+def test_the_variables_with_shards_are_those_of_the_table(samples, composite):
+    zone = Zone(EPSG, WINDOW, (month(1),), 0, uncertainty_samples=samples, composite=composite)
+    names = [variable.name for variable in variables(samples, composite)]
+    assert sorted(zone.variables) == sorted(names)
+    assert ("looks" in names) == (composite != "none")
+    assert not set(names) & {coordinate.name for coordinate in COORDINATES}

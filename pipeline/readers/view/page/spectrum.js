@@ -74,6 +74,7 @@ function listFacts(cube, now) {
   const facts = [["Quality", quality(cube, now)]];
   if (now.scene) facts.push(["Scene", now.scene.id ?? `number ${now.scene.number}`]);
   if (now.scene?.datetime) facts.push(["Taken", `${now.scene.datetime.slice(0, 16).replace("T", " ")} UTC`]);
+  if (now.looks !== undefined) facts.push(["Observations", now.looks]);
   for (const layer of cube.layers.filter(one => one.index)) {
     const value = now.indices[layer.name];
     if (value !== null) facts.push([layer.title.split(",")[0], said(value, 3)]);
