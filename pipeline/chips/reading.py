@@ -46,4 +46,8 @@ def read_chips(batch: Batch, table: Any, board: Any) -> Iterator[Batch]:
 @lru_cache(maxsize=2)  # a worker runs many tasks, each with the same table
 def _fetched(table: Any) -> ChipTable:
     fetched: ChipTable = ray.get(table)
+    if fetched.rules.composite != "none":
+        import torch  # only composites need it
+
+        torch.set_num_threads(1)  # a reader has one core, and its neighbours theirs
     return fetched

@@ -50,6 +50,8 @@ def measure_bands(
         measured = read_chip(window, [scenes[s] for s in chip.scenes], rules)
         lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
         pixels, source = networks_pixels(read, chip.epsg, window)
+        if rules.composite != "none" or rules.blend != "hard":
+            source = _of_chip_alone(source, grid)
         return steps, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
 
     seams: list[NDArray[np.float64]] = []
@@ -103,6 +105,16 @@ def _residual(
         good = erode(same.reshape(n, factor, n, factor).all(axis=(1, 3)), max(1, 60 // gsd))
         out[order] = np.stack([difference[:, good].sum(axis=1), np.full(len(bands), float(good.sum()))], axis=1)
     return out
+
+
+def _of_chip_alone(source: NDArray[np.uint16], grid: Grid) -> NDArray[np.uint16]:
+    """Sources of the pixels that no neighbour shares, 0 elsewhere: a composite, or a blend of two scenes, of the
+    neighbour's own is other than the chip's, although its source is the same."""
+    shared = grid.overlap_px * SCALE
+    inside = slice(shared, source.shape[0] - shared)
+    alone = np.zeros_like(source)
+    alone[inside, inside] = source[inside, inside]
+    return alone
 
 
 def erode(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
