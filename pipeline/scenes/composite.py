@@ -49,7 +49,7 @@ def compose(window: PixelWindow, looks: Sequence[SceneWindow], passes: Sequence[
     counts = np.where(seen > 0, shown, in_cell)
     weights = _weights(looks, counts, rules)
     if rules.allow_cloudy:
-        fullest = np.stack([spread(look.count, 3) for look in looks]) * present
+        fullest = np.stack([_repeated(look.count, 3) for look in looks]) * present
         first = np.argmax(fullest, axis=0) == np.arange(len(looks))[:, None, None]
         filled = first & (fullest > 0) & ~counts.any(axis=0)
         counts, weights = counts | filled, weights + filled
@@ -63,7 +63,7 @@ def compose(window: PixelWindow, looks: Sequence[SceneWindow], passes: Sequence[
             chip.source[...] = (share.argmax(axis=0) + 1) * chip.valid[10]
     first = weights.argmax(axis=0)
     chip.scl[...] = np.choose(first, [look.scl for look in looks]) * chip.valid[20]
-    observed = spread(seen, 2) * chip.valid[10]
+    observed = _repeated(seen, 2) * chip.valid[10]
     chip.quality[...] = np.where(observed > 0, Quality.CLEAR, Quality.CLOUDY) * chip.valid[10]
     return replace(chip, looks=observed)
 
@@ -95,12 +95,12 @@ def _weights(looks: Sequence[SceneWindow], counts: NDArray[np.bool_], rules: Chi
 def _mean_of_valid(look: SceneWindow) -> NDArray[np.float32]:
     """(C, n, n) the bands of 10 m on the 20 m grid, mean of the pixels with data."""
     total, valid = _sum_2x(look.dn[10].astype(np.float32)), _sum_2x(look.valid[10].astype(np.float32))
-    return total / np.maximum(valid, 1)
+    return np.divide(total, np.maximum(valid, 1), dtype=np.float32)
 
 
 def _at_10_m(weights: Weights, medoid: bool) -> Weights:
     """Weights of 20 m on the 10 m grid."""
-    own = _repeated(weights)
+    own = _repeated(weights, 2)
     if medoid:
         return own
     larger = _interpolated(_interpolated(weights).swapaxes(1, 2)).swapaxes(1, 2)
@@ -131,7 +131,7 @@ def _interpolated(weights: Weights) -> Weights:
 
 def _normalised(weights: Weights) -> Weights:
     total = weights.sum(axis=0)
-    return weights / np.where(total > 0, total, 1)
+    return np.divide(weights, np.where(total > 0, total, 1), dtype=np.float32)
 
 
 def _mixed(dn: Sequence[NDArray[np.uint16]], weights: Weights) -> NDArray[np.uint16]:
@@ -143,8 +143,9 @@ def _mixed(dn: Sequence[NDArray[np.uint16]], weights: Weights) -> NDArray[np.uin
     return np.rint(total).astype(np.uint16)
 
 
-def _repeated(values: NDArray[Any]) -> NDArray[Any]:
-    return values.repeat(2, axis=1).repeat(2, axis=2)
+def _repeated(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Each pixel factor × factor times."""
+    return values.repeat(factor, axis=-2).repeat(factor, axis=-1)
 
 
 def _sum_2x(values: NDArray[np.float32]) -> NDArray[np.float32]:
