@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ _DOUBT = 0.01
 #: Share of a 60 m cell that both scenes must show, for their pixels of 60 m to be compared.
 _BOTH_SHOWN = 0.75
 
+#: Steps to the median of the differences around, and DN below which two are equal.
+_MEDIAN_STEPS, _EQUAL_DN = 8, 10.0
+
 Fields = NDArray[np.float64]
 
 
@@ -39,14 +43,15 @@ def blend_two_bands(
     With x_k a scene's DN and M_k the 60 m cells taken from it, the result is, in each band on its own grid,
 
         y = Σ_k N_k · (x_k + Σ_j W_j · D_kj),
-        D_kj = G * (b · (x_j − x_k)) / (G * b + 0.01 · G * 1),    W_k = G * M_k / Σ_j G * M_j.
+        D_kj = c · G * (r · b · (x_j − x_k)) / G * (r · b),    W_k = G * M_k / Σ_j G * M_j.
 
     G is a Gaussian of 400 m, b marks the pixels that both scenes show clear: D_kj is the difference of the scenes' low
-    frequencies, and goes to zero where they have too little in common to know it. W, the wide weights, are the same for
-    all bands; as W_A + W_B = 1, both sides of a border come to W_A·A + W_B·B in the low frequencies. N_k, the narrow
-    weights, are M_k spread by one pixel, with a quarter of its weight, to where the scene is clear as well: high
-    frequencies change within two pixels, so that nothing is seen twice. D and W are computed on the 60 m cells and
-    interpolated.
+    frequencies. r = 1 / |x_j − x_k − D_kj| makes it a median: what has changed in less than half of the ground around,
+    as harvested fields, is no light, and stays. c = G * b / (G * b + 0.01 · G * 1) lets it go to zero where the scenes
+    have too little in common to know it. W, the wide weights, are the same for all bands; as W_A + W_B = 1, both sides
+    of a border come to W_A·A + W_B·B in the low frequencies. N_k, the narrow weights, are M_k spread by one pixel, with
+    a quarter of its weight, to where the scene is clear as well: high frequencies change within two pixels, so that
+    nothing is seen twice. D and W are computed on the 60 m cells and interpolated.
 
     Cells under cloud stay as they are, and so does a chip whose clear cells are all of one scene.
 
@@ -59,16 +64,17 @@ def blend_two_bands(
     if len(ranks) < 2:
         return
     low = _gaussian(len(clear))
-    wide = {rank: low @ (clear == rank) @ low.T for rank in ranks}
+    wide = {rank: _smooth(low, clear == rank) for rank in ranks}
     total = sum(wide.values())
+    shown = {rank: {gsd: _shown(looks[rank], gsd) for gsd in GROUPS} for rank in ranks}
+    fields = {rank: {gsd: np.zeros((len(dn[gsd]), *clear.shape)) for gsd in GROUPS} for rank in ranks}
+    for k, j in combinations(ranks, 2):
+        for gsd, difference in _differences(looks[k], looks[j], shown[k], shown[j], low).items():
+            fields[k][gsd] += wide[j] / total * difference
+            fields[j][gsd] -= wide[k] / total * difference
     for gsd in GROUPS:
-        shown = {rank: _shown(looks[rank], gsd) for rank in ranks}
-        fields = {rank: np.zeros((len(dn[gsd]), *clear.shape)) for rank in ranks}
-        for k, j in combinations(ranks, 2):
-            difference = _difference(looks[k].dn[gsd], looks[j].dn[gsd], shown[k] & shown[j], low)
-            fields[k] += wide[j] / total * difference
-            fields[j] -= wide[k] / total * difference
-        _apply(dn[gsd], valid[gsd], looks, clear, shown, fields)
+        at_gsd = {rank: (looks[rank].dn[gsd], shown[rank][gsd], fields[rank][gsd]) for rank in ranks}
+        _apply(dn[gsd], valid[gsd], clear, at_gsd)
 
 
 def _gaussian(cells: int) -> Fields:
@@ -87,37 +93,59 @@ def _shown(look: SceneWindow, gsd: int) -> NDArray[np.bool_]:
     return shown & look.valid[gsd]
 
 
-def _difference(one: NDArray[np.uint16], other: NDArray[np.uint16], both: NDArray[np.bool_], low: Fields) -> Fields:
-    """(C, cells, cells) low frequencies of other − one, where both are known; 0 far from there."""
-    side = both.shape[0] // len(low)
-    apart = np.where(both, other.astype(np.float64) - one, 0.0)
-    known = _cells(both[None].astype(np.float64), side)
-    ones = np.full_like(known, side**2)
-    smooth: Fields = low @ _cells(apart, side) @ low.T
-    return smooth / (low @ known @ low.T + _DOUBT * (low @ ones @ low.T))
+def _differences(
+    one: SceneWindow,
+    other: SceneWindow,
+    shown: Mapping[int, NDArray[np.bool_]],
+    other_shown: Mapping[int, NDArray[np.bool_]],
+    low: Fields,
+) -> dict[int, Fields]:
+    """By GSD, (C, cells, cells) low frequencies of other − one, where both are known; 0 far from there."""
+    apart, known = [], []
+    for gsd in GROUPS:
+        both, side = shown[gsd] & other_shown[gsd], LATTICE_M // gsd
+        count = _cells(both[None].astype(np.float64), side)
+        total = _cells(np.where(both, other.dn[gsd].astype(np.float64) - one.dn[gsd], 0.0), side)
+        apart.append(total / np.maximum(count, 1))
+        known.append(count[0] / side**2)
+    bands, share = np.concatenate(apart), np.minimum.reduce(known)
+    if not share.any():
+        return {gsd: np.zeros_like(values) for gsd, values in zip(GROUPS, apart, strict=True)}
+    weight, difference = share, bands
+    for _ in range(_MEDIAN_STEPS):
+        difference = _smooth(low, weight * bands) / _smooth(low, weight)
+        off = np.sqrt(((bands - difference) ** 2).mean(axis=0))
+        weight = share / np.maximum(off, _EQUAL_DN)
+    mass = _smooth(low, share)
+    difference = difference * (mass / (mass + _DOUBT * _smooth(low, np.ones_like(share))))
+    ends = np.cumsum([len(values) for values in apart])[:-1]
+    return dict(zip(GROUPS, np.split(difference, ends), strict=True))
 
 
 def _apply(
     dn: NDArray[np.uint16],
     valid: NDArray[np.bool_],
-    looks: Sequence[SceneWindow],
     clear: NDArray[np.int8],
-    shown: Mapping[int, NDArray[np.bool_]],
-    fields: Mapping[int, Fields],
+    scenes: Mapping[int, tuple[NDArray[np.uint16], NDArray[np.bool_], Fields]],
 ) -> None:
-    """Blend one grid's bands in place."""
-    gsd = LATTICE_M * len(clear) // valid.shape[0]
-    side = LATTICE_M // gsd
+    """Blend one grid's bands in place; `scenes`: by rank DN, pixels shown, and what to add."""
+    side = valid.shape[0] // len(clear)
     up = _interpolation(len(clear), side)
     weight, total = np.zeros(valid.shape), np.zeros(dn.shape)
-    for rank, field in fields.items():
+    for rank, (own_dn, shown, field) in scenes.items():
         own = spread(clear == rank, side)
-        narrow = _feathered(own) * (own | shown[rank])
-        total += narrow * (looks[rank].dn[gsd] + up @ field @ up.T)
+        narrow = _feathered(own) * (own | shown)
+        total += narrow * (own_dn + up @ field @ up.T)
         weight += narrow
     blended = np.clip(np.rint(total / np.maximum(weight, 0.1)), 1, 65534)
     here = valid & spread(clear != NONE, side)
     dn[...] = np.where(here, blended, dn)
+
+
+def _smooth(low: Fields, values: NDArray[np.floating[Any] | np.bool_]) -> Fields:
+    """(…, cells, cells): values times the Gaussian, summed."""
+    smooth: Fields = low @ values @ low.T
+    return smooth
 
 
 def _feathered(mask: NDArray[np.bool_]) -> Fields:

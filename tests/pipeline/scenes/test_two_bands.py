@@ -194,3 +194,26 @@ def test_wherever_the_border_runs_no_pixel_is_darker_or_brighter_than_both(top, 
         assert dn.min() >= 1000 + min(offset, 0) - 1
         assert dn.max() <= 1000 + max(offset, 0) + 1
         assert np.array_equal(dn, again.dn[gsd])
+
+
+@pytest.mark.parametrize("change", [-800, 900, 3000])
+@pytest.mark.parametrize("every", [3, 4, 6])
+def test_what_changed_on_the_ground_in_some_fields_is_no_light(monkeypatch, change, every):
+    """Fields of 180 m, some of which were harvested between the dates: the others still meet without a step."""
+    harvested = np.random.default_rng(every).random((11, 11)) < 1 / every
+    one, other = flat(SIDE), brighter(flat(SIDE), 150)
+    for band in BANDS:
+        size = other[band].shape[0]
+        fields = np.kron(harvested, np.ones((180 // GSD_M[band],) * 2, bool))[:size, :size]
+        other[band] = np.where(fields, other[band].astype(int) + change, other[band]).astype(np.uint16)
+    hard, soft = both(monkeypatch, [clouded(one, *CLOUDS["the east"]), other])
+    rest = ~np.kron(harvested, np.ones((18, 18), bool))[:SIDE, :SIDE]
+    border = int(np.flatnonzero(hard.source[0] == 2)[0])
+    rows = rest[:, border - 3 : border + 3].all(axis=1)
+    assert rows.sum() > 20
+    steps = [chip.dn[10][:, rows, border + 2].astype(float) - chip.dn[10][:, rows, border - 3] for chip in (hard, soft)]
+    assert np.abs(steps[0] - 150).max() < 1
+    assert np.abs(steps[1]).mean() < 45
+    changed = np.kron(harvested, np.ones((18, 18), bool))[:SIDE, :SIDE] & (np.arange(SIDE) > border + 40)
+    kept = soft.dn[10][0][changed].astype(float) - 1150
+    assert abs(kept.mean() - change) < 0.1 * abs(change)
