@@ -35,7 +35,7 @@ def read_chip(window: PixelWindow, scenes: Sequence[Scene], rules: ChipRules) ->
     """
     if rules.composite != "none":
         make_room(len(scenes))
-        looks = [read_scene(scene, window) for scene in scenes]
+        looks = [read_scene(scene, window, rules) for scene in scenes]
         return compose(window, looks, [scene.acquisition for scene in scenes], rules)
     return _fill(window, scenes, rules)
 

@@ -56,8 +56,8 @@ _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
 #: Seconds of waiting after which it is said.
 _SAID_AFTER_S = 10.0
 
-#: Files of a scene; those that a thread keeps open: all bands of three scenes, as many as a chip usually has.
-_FILES_A_SCENE, _FILES_KEPT = 13, 39
+#: Files of a scene, with one of a mask; those that a thread keeps open: all bands of three scenes, as many as a chip usually has.
+_FILES_A_SCENE, _FILES_KEPT = 14, 39
 
 #: Bytes that GDAL keeps of each open file on a network, unless told otherwise.
 _VSI_CACHE_BYTES = 25_000_000

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, GROUPS, GSD_M
 from difffusr.pipeline.geo.grid import PixelWindow
-from difffusr.pipeline.scenes import scene_window
+from difffusr.pipeline.scenes import masks, scene_window
 from difffusr.pipeline.scenes.item import Asset, Scene
 
 Pixels = Mapping[str, NDArray[np.uint16]]
@@ -37,7 +37,8 @@ def remember(monkeypatch: pytest.MonkeyPatch, pixels: Sequence[Pixels]) -> list[
     """Scenes with these pixels, by band and "SCL" on native grids, for whoever reads them; one a day."""
     scenes = [remembered_scene(f"S2A_{number}", number + 1) for number in range(len(pixels))]
     by_id = {scene.id: held for scene, held in zip(scenes, pixels, strict=True)}
-    monkeypatch.setattr(scene_window, "read_window", lambda scene, band, window: by_id[scene.id][band].copy())
+    for module in (scene_window, masks):
+        monkeypatch.setattr(module, "read_window", lambda scene, band, window: by_id[scene.id][band].copy())
     return scenes
 
 
