@@ -56,7 +56,8 @@ _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S = 5, 1.0, 45.0
 #: Seconds of waiting after which it is said.
 _SAID_AFTER_S = 10.0
 
-#: Files of a scene, with one of a mask; those that a thread keeps open: all bands of three scenes, as many as a chip usually has.
+#: Files of a scene, with one of a mask. Those that a thread keeps open: all bands of three scenes, as many as a chip
+#: usually has.
 _FILES_A_SCENE, _FILES_KEPT = 14, 39
 
 #: Bytes that GDAL keeps of each open file on a network, unless told otherwise.
