@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from difffusr.pipeline.config import RunConfig
     from difffusr.pipeline.publish import Publication
-    from difffusr.pipeline.readers import BandReport, Report
+    from difffusr.pipeline.readers import BandReport, Report, SourceSeams, WorstBorder
     from difffusr.pipeline.storage import Storage
 
 #: Columns that the history takes.
@@ -106,8 +106,9 @@ def verify(
     """Check that a cube is complete, seamless, and true to its source scenes.
 
     Compares every planned shard with its checksum. By band, the seam ratio compares steps across chip boundaries with
-    steps inside chips (1 is perfect); the residual is the difference between the cube, seen through the sensor, and the
-    scenes. Exit code 1 when something is off.
+    steps inside chips (1 is perfect), and steps across borders between dates and between granules with steps inside one
+    scene; the residual is the difference between the cube, seen through the sensor, and the scenes. Exit code 1 when
+    something is off.
     """
     settings = load(config, verbose, period)
     from difffusr.pipeline.readers import verify_run
@@ -125,6 +126,7 @@ def _show_verified(found: Report) -> None:
     _show_shards(found)
     if found.bands:
         _show_bands(found.bands)
+    _show_sources(found.sources, found.worst_border)
     console.print("[green]clean[/]" if found.clean else "[red]not clean[/]")
 
 
@@ -362,6 +364,27 @@ def _show_bands(bands: list[BandReport]) -> None:
             band.band, f"{band.seam_ratio:.3f} ± {band.seam_error:.3f}", f"{band.residual:.5f}", _mark(band.ok)
         )
     console.print(table)
+
+
+def _show_sources(sources: Sequence[SourceSeams], worst: WorstBorder | None) -> None:
+    from rich.table import Table
+
+    from difffusr.pipeline.readers import SEAM_RANGE, shown_kinds
+
+    shown = shown_kinds(sources)
+    if not shown or worst is None:
+        return
+    title = f"borders between scenes: steps across them over steps inside ({SEAM_RANGE[0]}–{SEAM_RANGE[1]})"
+    table = Table(title=title, title_justify="left")
+    table.add_column("band")
+    for kind in shown:
+        table.add_column(f"{kind.kind} ({kind.borders:,})", justify="right")
+    table.add_column("")
+    for bands in zip(*(kind.bands for kind in shown), strict=True):
+        words = [f"{band.ratio:.3f} ± {band.error:.3f}" for band in bands]
+        table.add_row(bands[0].band, *words, _mark(all(band.ok for band in bands)))
+    console.print(table)
+    console.print(worst.words, soft_wrap=True, highlight=False, markup=False)
 
 
 def _mark(ok: bool) -> str:

@@ -80,9 +80,13 @@ def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | No
 
 
 def status(config: ConfigPath, json_path: AsJson = None, period: OfPeriod = None, verbose: Verbose = False) -> None:
-    """Show how far a run is. Reads its staging folder only: works on any machine that can read the store."""
+    """Show how far a run is, and what `verify` last found.
+
+    Reads its staging folder only: works on any machine that can read the store.
+    """
     settings = load(config, verbose, period)
-    from difffusr.pipeline.storage import staging_of
+    from difffusr.pipeline.readers import read_verdict
+    from difffusr.pipeline.storage import cube_staging_of, staging_of
     from difffusr.pipeline.watch import read_status
 
     with json_place(json_path) as write:
@@ -92,9 +96,10 @@ def status(config: ConfigPath, json_path: AsJson = None, period: OfPeriod = None
             planned = "there is only a plan" if staging.exists("plan/manifest.json") else "there is no plan yet"
             raise DifffusrError(f"{staging.url}: {planned}; `{_command(config, period)}` begins the run")
         driver = Driver.of(settings, said)
-        console.print(_status_table(said, driver.words))
+        verified = read_verdict(staging, cube_staging_of(settings))
+        console.print(_status_table(said, driver.words, verified))
         left = said.seconds_left if said.state == "running" else None
-        write({**asdict(said), "seconds_left": left, "driver": asdict(driver)})
+        write({**asdict(said), "seconds_left": left, "driver": asdict(driver), "verified": verified})
 
 
 @dataclass
@@ -220,8 +225,10 @@ def _seen(result: RunResult) -> str:
     return f"publication {result.publication.number} ({result.publication.kind}, {result.publication.where})"
 
 
-def _status_table(said: RunStatus, liveness: str) -> Table:
-    """State, rate, what is left, failures by reason, GPU-hours and cost."""
+def _status_table(said: RunStatus, liveness: str, verified: dict[str, Any] | None) -> Table:
+    """State, rate, what is left, failures by reason, GPU-hours and cost, what `verify` last found."""
+    from difffusr.pipeline.readers import seam_words, verdict_words
+
     rows = [
         ("state", escape(f"{said.state}{f': {said.why}' if said.why else ''}")),
         ("driver", escape(liveness)),
@@ -240,6 +247,9 @@ def _status_table(said: RunStatus, liveness: str) -> Table:
     rows.append(("held so far", f"{said.gpu_hours:,.2f} GPU-hours, {said.cpu_hours:,.2f} CPU-hours"))
     if said.cost:
         rows.append(("cost so far", f"{said.cost:,.2f} {escape(said.currency)} (GPUs and cores)"))
+    if verified is not None:
+        rows.append(("verified", escape(verdict_words(verified))))
+        rows += [(f"  {kind}", words) for kind, words in seam_words(verified)]
     return table_of(f"{said.run} · {said.period}", rows)
 
 

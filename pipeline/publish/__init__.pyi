@@ -5,6 +5,7 @@ from .door import rollback as rollback
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication
 from .publications import history as history
+from .publications import latest_number as latest_number
 from .revisions import was_seen as was_seen
 from .target import Receipt as Receipt
 from .target import ShardWriter as ShardWriter

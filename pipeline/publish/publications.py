@@ -9,6 +9,7 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from difffusr.pipeline.ground.errors import StoreError
@@ -116,11 +117,14 @@ def records(staging: Storage) -> Iterator[Publication]:
     Raises:
         StoreError: a document cannot be read.
     """
-    for name in sorted(staging.names(_FOLDER)):
-        try:
-            yield Publication.from_json(staging.read(f"{_FOLDER}/{name}"))
-        except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{staging.url}/{_FOLDER}/{name}: cannot be understood ({error}); delete it") from None
+    yield from (_record(staging, name) for name in sorted(staging.names(_FOLDER)))
+
+
+def _record(staging: Storage, name: str) -> Publication:
+    try:
+        return Publication.from_json(staging.read(f"{_FOLDER}/{name}"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{staging.url}/{_FOLDER}/{name}: cannot be understood ({error}); delete it") from None
 
 
 def next_number(staging: Storage) -> int:
@@ -137,3 +141,13 @@ def history(staging: Storage) -> list[Publication]:
     """
     done = [record for record in records(staging) if record.state == "published"]
     return [replace(record, current=record is done[-1]) for record in reversed(done)]
+
+
+def latest_number(staging: Storage) -> int:
+    """Number of the publication that readers see, 0 before the first: reads one or two documents of the history.
+
+    Raises:
+        StoreError: a document cannot be read.
+    """
+    names = sorted(staging.names(_FOLDER), reverse=True)
+    return next((record.number for record in map(partial(_record, staging), names) if record.state == "published"), 0)

@@ -5,5 +5,11 @@ from .stac import write_records as write_records
 from .verdicts import RESIDUAL_LIMIT as RESIDUAL_LIMIT
 from .verdicts import SEAM_RANGE as SEAM_RANGE
 from .verdicts import BandReport as BandReport
+from .verdicts import SourceSeams as SourceSeams
+from .verdicts import WorstBorder as WorstBorder
+from .verdicts import shown_kinds as shown_kinds
+from .verified import read_verdict as read_verdict
+from .verified import seam_words as seam_words
+from .verified import verdict_words as verdict_words
 from .verify import Report as Report
 from .verify import verify_run as verify_run

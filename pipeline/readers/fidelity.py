@@ -1,9 +1,10 @@
-"""Is a cube seamless, and true to its scenes: seam ratio and residual of each band."""
+"""Is a cube seamless, and true to its scenes: seams of chips, seams between scenes, and residual of each band."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,53 +16,76 @@ from difffusr.kernels.images import observe, sensor_for_group
 from difffusr.pipeline.geo import ChipIndex, Grid
 from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.plan import ChipPlan, Chips
-from difffusr.pipeline.readers.seams import Read, networks_pixels, sampled_chips, seam_ratios, steps_at_chip
-from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, BandReport, is_seamless
+from difffusr.pipeline.readers.seams import Read, networks_pixels, read_once, sampled_chips, seam_ratios, steps_at_chip
+from difffusr.pipeline.readers.source_seams import SourceBorder, source_borders, surroundings
+from difffusr.pipeline.readers.source_verdicts import SceneFacts, judge_sources, worst_border
+from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, BandReport, SourceSeams, WorstBorder, is_seamless
 from difffusr.pipeline.scenes import ChipRules, Scene, read_chip
 
 
-def measure_bands(
+@dataclass(frozen=True)
+class Fidelity:
+    """What was measured at the sampled chips.
+
+    Attributes:
+        bands: seams of chips and residual of each band.
+        sources: seams between scenes, by kind.
+        worst_border: of those; None if there is none.
+    """
+
+    bands: list[BandReport]
+    sources: list[SourceSeams]
+    worst_border: WorstBorder | None
+
+
+def measure_fidelity(
     chips: Sequence[ChipPlan],
     read: Read,
     grid: Grid,
     scenes: Mapping[str, Scene],
-    numbers: Mapping[str, int],
+    facts: SceneFacts,
     rules: ChipRules,
-) -> list[BandReport]:
-    """Seams of chips and residual against their scenes, by band; measured at `sampled_chips`.
+) -> Fidelity:
+    """Seams of chips, seams between scenes, and residual against the scenes; measured at `sampled_chips`.
 
     Args:
-        chips: all planned ones; seams are looked for where two of them meet.
+        chips: all planned ones; seams of chips are looked for where two of them meet.
         read: reads the cube's pixels.
         scenes: by id; a chip with a scene that is missing here has no residual.
-        numbers: the cube's number of each scene, by id.
+        facts: of the cube's scenes, by number.
         rules: how the run took pixels from scenes.
 
     Raises:
         ReadError: a scene cannot be read.
     """
     planned = _places(chips)
+    numbers = {str(scene["id"]): number for number, scene in facts.items()}
 
-    def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
-        steps = steps_at_chip(read, grid, chip.epsg, chip.index, planned)
+    def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], list[SourceBorder], NDArray[np.float64]]:
+        here = read_once(read, chip.epsg, surroundings(grid, chip.index))
+        steps = steps_at_chip(here, grid, chip.epsg, chip.index, planned)
+        borders = source_borders(here, grid, chip.epsg, chip.index)
         if not chip.scenes or not all(scene in scenes for scene in chip.scenes):
-            return steps, np.zeros((len(BANDS), 2))
+            return steps, borders, np.zeros((len(BANDS), 2))
         window = grid.chip_window(chip.index)
         measured = read_chip(window, [scenes[s] for s in chip.scenes], rules)
         lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
-        pixels, source = networks_pixels(read, chip.epsg, window)
+        pixels, source = networks_pixels(here, chip.epsg, window)
         if rules.composite != "none" or rules.blend != "hard":
             source = _of_chip_alone(source, grid)
-        return steps, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
+        return steps, borders, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
 
     seams: list[NDArray[np.float64]] = []
+    borders: list[SourceBorder] = []
     residuals = np.zeros((len(BANDS), 2))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for found, residual in pool.map(measure, sampled_chips(chips)):
-            seams.extend(found)
+        for steps, found, residual in pool.map(measure, sampled_chips(chips)):
+            seams.extend(steps)
+            borders.extend(found)
             residuals += residual
     ratios, errors = seam_ratios(seams)
-    return [_judged(i, ratios[i], errors[i], residuals[i]) for i in range(len(BANDS))]
+    bands = [_judged(i, ratios[i], errors[i], residuals[i]) for i in range(len(BANDS))]
+    return Fidelity(bands, judge_sources(borders, facts), worst_border(borders, facts))
 
 
 def _places(chips: Sequence[ChipPlan]) -> set[tuple[int, ChipIndex]]:

@@ -32,6 +32,17 @@ def networks_pixels(read: Read, epsg: int, window: PixelWindow) -> tuple[NDArray
     return pixels, np.where(quality >= Quality.INTERPOLATED, 0, source)
 
 
+def read_once(read: Read, epsg: int, window: PixelWindow) -> Read:
+    """Read a window's pixels and labels; what is returned gives parts of it."""
+    held = {name: read(epsg, name, window) for name in ("reflectance", "source", "quality")}
+
+    def part(_: int, name: str, place: PixelWindow) -> NDArray[Any]:
+        row, col = place.row - window.row, place.col - window.col
+        return held[name][..., row : row + place.height, col : col + place.width]
+
+    return part
+
+
 def steps_at_chip(
     read: Read, grid: Grid, epsg: int, chip: ChipIndex, planned: Container[tuple[int, ChipIndex]]
 ) -> list[NDArray[np.float64]]:

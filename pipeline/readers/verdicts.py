@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 
@@ -30,6 +31,86 @@ class BandReport:
     seam_error: float
     residual: float
     ok: bool
+
+
+@dataclass(frozen=True)
+class SourceBand:
+    """One band's steps across borders between scenes.
+
+    Attributes:
+        ratio: over steps inside one scene; NaN without borders.
+        error: its standard error, by the jackknife over borders.
+        ok: whether the ratio is within the range of seam ratios or two standard errors of it.
+    """
+
+    band: str
+    ratio: float
+    error: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class SourceSeams:
+    """Borders between scenes of one kind.
+
+    Attributes:
+        kind: `dates` (of two acquisitions), `granules` (of one), or `all`.
+        borders: how many were measured: one at a chip, between two scenes and in one direction.
+        bands: their ratios.
+    """
+
+    kind: str
+    borders: int
+    bands: Sequence[SourceBand]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no band is off."""
+        return all(band.ok for band in self.bands)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; null for what is not finite."""
+        bands = [{**asdict(band), "ratio": finite(band.ratio), "error": finite(band.error)} for band in self.bands]
+        return {"kind": self.kind, "borders": self.borders, "ok": self.ok, "bands": bands}
+
+
+@dataclass(frozen=True)
+class WorstBorder:
+    """The border between two scenes that differs most from the ground beside it.
+
+    Attributes:
+        band: in which it does.
+        step, usual: mean step along it, and along lines beside it, reflectance.
+        scenes: ids of the two.
+        epsg: its zone.
+        lon, lat: of its middle, degrees.
+    """
+
+    band: str
+    step: float
+    usual: float
+    scenes: tuple[str, str]
+    epsg: int
+    lon: float
+    lat: float
+
+    @property
+    def words(self) -> str:
+        """Where it is and how it shows, in one line."""
+        where = f"{abs(self.lat):.4f}° {'NS'[self.lat < 0]}, {abs(self.lon):.4f}° {'EW'[self.lon < 0]}"
+        usual = f"a step of {self.step:.4f} in {self.band} where {self.usual:.4f} is usual"
+        return f"most visible: {usual}, at {where}, between {self.scenes[0]} and {self.scenes[1]}"
+
+
+def shown_kinds(sources: Sequence[SourceSeams]) -> list[SourceSeams]:
+    """The kinds of borders that there are; all together only where they are not of one kind."""
+    there = [kind for kind in sources if kind.borders]
+    return there[:1] if len({kind.borders for kind in there}) == 1 and len(there) == 2 else there
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON, which has no NaN and no infinity."""
+    return value if np.isfinite(value) else None
 
 
 def is_seamless(seam_ratio: float, seam_error: float) -> bool:

@@ -1,4 +1,4 @@
-"""Check a cube: every shard against the ledger, every band for seams and against its source scenes."""
+"""Check a cube: every shard against the ledger, every band for seams, between scenes too, and against its scenes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import Plan, decide
-from difffusr.pipeline.publish import Target, open_target
-from difffusr.pipeline.readers.fidelity import measure_bands
+from difffusr.pipeline.publish import Target, latest_number, open_target
+from difffusr.pipeline.readers.fidelity import Fidelity, measure_fidelity
 from difffusr.pipeline.readers.seams import sampled_chips
-from difffusr.pipeline.readers.verdicts import BandReport
+from difffusr.pipeline.readers.verdicts import BandReport, SourceSeams, WorstBorder
+from difffusr.pipeline.readers.verified import keep_verdict
 from difffusr.pipeline.run import draft_of, numbers_of, places_of
 from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.storage import cube_staging_of, staging_of, storage_of
@@ -36,6 +37,8 @@ class Report:
         missing, damaged, incomplete: names of shards not written, not as the ledger says, written without some chip.
         valid_share: share of the planned chips' pixels that hold data.
         bands: figures of each band; empty if shards are damaged.
+        sources: seams between scenes, by kind; empty if shards are damaged.
+        worst_border: of those between scenes; None if there is none.
         flags: share of each quality flag among the pixels of the planned chips.
     """
 
@@ -47,23 +50,33 @@ class Report:
     valid_share: float
     flags: Mapping[str, float]
     bands: list[BandReport] = field(default_factory=list)
+    sources: list[SourceSeams] = field(default_factory=list)
+    worst_border: WorstBorder | None = None
 
     @property
     def clean(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.missing or self.damaged or self.incomplete) and all(band.ok for band in self.bands)
+        whole = not (self.missing or self.damaged or self.incomplete)
+        return whole and all(band.ok for band in self.bands) and all(kind.ok for kind in self.sources)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "clean": self.clean}
+        return {**asdict(self), "sources": [kind.to_dict() for kind in self.sources], "clean": self.clean}
 
 
 def verify_run(config: RunConfig) -> Report:
-    """Check the cube of a configuration against its plan and its source scenes.
+    """Check the cube of a configuration against its plan and its source scenes; `status` shows the last result.
 
     Raises:
         DifffusrError: the catalogue or the store cannot be read, or there is no cube.
     """
+    publication = latest_number(cube_staging_of(config))
+    found = _found(config)
+    keep_verdict(staging_of(config), found.to_dict(), publication)
+    return found
+
+
+def _found(config: RunConfig) -> Report:
     storage = storage_of(config)
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
@@ -77,11 +90,13 @@ def verify_run(config: RunConfig) -> Report:
     flags = _flag_shares(cube, plan, grid)
     valid = 1.0 - flags["no_data"]
     scenes = {scene.id: scene for scene in plan.scenes}
-    numbers = {str(facts["id"]): number for number, facts in draft.scenes.items()}
     rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
-    bands = [] if damaged else measure_bands(plan.chips, cube.read, grid, scenes, numbers, rules)
+    seen = Fidelity([], [], None)
+    if not damaged:
+        seen = measure_fidelity(plan.chips, cube.read, grid, scenes, draft.scenes, rules)
     missing, damaged = missing + faulty[0], damaged + faulty[1]
-    return Report(len(plan.shards), overviews, missing, damaged, incomplete, round(valid, 4), flags, bands)
+    found = (missing, damaged, incomplete, round(valid, 4), flags)
+    return Report(len(plan.shards), overviews, *found, seen.bands, seen.sources, seen.worst_border)
 
 
 def _check_shards(

@@ -14,7 +14,7 @@ from difffusr.kernels.bands import GROUPS
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.readers.report.survey import Survey
-from difffusr.pipeline.readers.verdicts import BandReport, is_seamless
+from difffusr.pipeline.readers.verdicts import BandReport, SourceSeams, WorstBorder, is_seamless
 from difffusr.pipeline.watch import RunStatus
 
 #: Bands of the pictures: the native 10 m bands.
@@ -46,6 +46,8 @@ class Seams:
         borders: shard borders measured.
         shard_ratio, shard_error: (bands,) steps at shard borders over steps inside, and its standard error; NaN if no
             border lies in data.
+        sources: seams between scenes by kind; empty if the grid of the chips is not known.
+        worst_border: of those between scenes.
     """
 
     bands: Sequence[BandReport]
@@ -55,6 +57,8 @@ class Seams:
     borders: int
     shard_ratio: NDArray[np.float64]
     shard_error: NDArray[np.float64]
+    sources: Sequence[SourceSeams]
+    worst_border: WorstBorder | None
 
     def shards_seamless(self, band: int) -> bool:
         """Whether a band shows no shard borders; True if that cannot be judged."""

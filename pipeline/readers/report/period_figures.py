@@ -17,7 +17,7 @@ from difffusr.pipeline.ground.words import careful_share_words
 from difffusr.pipeline.readers.report.facts import FEW_BORDERS, SHOWN_BANDS, Crop, CubeReport, PeriodReport, Seams
 from difffusr.pipeline.readers.report.markup import DASH, html_table, number_words, ratio_words, verdict_words
 from difffusr.pipeline.readers.report.statistics import BandStatistics
-from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, SEAM_RANGE
+from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, SEAM_RANGE, shown_kinds
 
 #: Bands of the pictures as red, green, blue.
 _COLOURS: Final = {"true": ("B04", "B03", "B02"), "false": ("B08", "B04", "B03")}
@@ -142,7 +142,34 @@ def seams_section(seams: Seams) -> str:
             (band, chips, shards, residual, f"{RESIDUAL_LIMIT[GSD_M[band]]}", verdict_words(good) if known else DASH)
         )
     heads = ("band", "seam ratio, chips", "seam ratio, shards", "residual", "limit", "")
-    return f"<h3>Seams and residual</h3><p>{escape(_explanation(seams))}</p>{html_table(heads, rows)}"
+    return f"<h3>Seams and residual</h3><p>{escape(_explanation(seams))}</p>{html_table(heads, rows)}{_sources(seams)}"
+
+
+def _sources(seams: Seams) -> str:
+    """Seams between scenes by band, a column for each kind of border."""
+    shown = shown_kinds(seams.sources)
+    if not shown or seams.worst_border is None:
+        return "<p>No border between two scenes was measured.</p>" if seams.bands else ""
+    low, high = SEAM_RANGE
+    text = (
+        "Steps between squares of 30 m on both sides of a border between scenes, averaged along it, over those along "
+        "lines beside it inside one scene. The ratio is above 1 where dates or granules differ in light, view or haze; "
+        f"{low:g} to {high:g}, or within two standard errors of that, is good. In brackets: borders measured."
+    )
+    heads = ("band", *(f"{kind.kind} ({kind.borders:,})" for kind in shown), "")
+    rows = [
+        (
+            bands[0].band,
+            *(ratio_words(band.ratio, band.error) for band in bands),
+            verdict_words(all(b.ok for b in bands)),
+        )
+        for bands in zip(*(kind.bands for kind in shown), strict=True)
+    ]
+    worst = seams.worst_border.words
+    return (
+        f"<h3>Borders between scenes</h3><p>{escape(text)}</p>{html_table(heads, rows)}"
+        f"<p class=note>{escape(worst[:1].upper() + worst[1:])}.</p>"
+    )
 
 
 def _explanation(seams: Seams) -> str:

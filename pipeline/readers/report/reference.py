@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.geo import Grid
@@ -28,10 +29,14 @@ class Reference:
         return PeriodPixels(self.cube, self.label)
 
     @property
+    def facts(self) -> dict[int, Mapping[str, Any]]:
+        """Of the cube's scenes, by number."""
+        return {int(number): facts for number, facts in self.cube.attributes.get("difffusr:scenes", {}).items()}
+
+    @property
     def numbers(self) -> dict[str, int]:
         """The cube's number of each scene, by id."""
-        scenes = self.cube.attributes.get("difffusr:scenes", {})
-        return {str(facts["id"]): int(number) for number, facts in scenes.items()}
+        return {str(facts["id"]): number for number, facts in self.facts.items()}
 
     @property
     def rules(self) -> ChipRules:

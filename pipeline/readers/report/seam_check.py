@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,46 +16,51 @@ from difffusr.pipeline.readers.report.reference import Reference
 from difffusr.pipeline.readers.report.survey import Survey
 from difffusr.pipeline.readers.report.windows import PeriodPixels, shard_side
 from difffusr.pipeline.readers.seams import sampled_chips, seam_ratios, steps_at_shard
-from difffusr.pipeline.readers.verdicts import BandReport
 from difffusr.pipeline.scenes import Scene
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.readers.fidelity import Fidelity
 
 
 def check_seams(reference: Reference, survey: Survey) -> tuple[Seams, list[str]]:
     """Measure seams and residual of a period; also what could not be measured, and why."""
     read, notes = reference.pixels, []
-    bands: list[BandReport] = []
+    found = None
     chips: Sequence[ChipPlan] = ()
     scenes = {name: scene for name, scene in reference.scenes.items() if name in reference.numbers}
     if reference.grid is None:
         notes.append("The cube does not say where its chips are, so seams of chips are not measured.")
     else:
         chips = _chips(reference.grid, survey) if reference.plan is None else reference.plan.chips
-        bands, why = _band_reports(reference, reference.grid, chips, read, scenes)
+        found, why = _measured(reference, reference.grid, chips, read, scenes)
         scenes = {} if why else scenes
         notes += why
     compared = [chip for chip in sampled_chips(chips) if chip.scenes and all(name in scenes for name in chip.scenes)]
     shards = _some_shards(reference.cube, survey)
-    steps = [found for epsg, shard in shards for found in steps_at_shard(read, shard_side(reference.cube), epsg, shard)]
+    side = shard_side(reference.cube)
+    steps = [border for epsg, shard in shards for border in steps_at_shard(read, side, epsg, shard)]
     ratio, error = seam_ratios(steps)
     borders = sum(1 for step in steps if step[0, 1] and step[0, 3])
     of_chips = 0 if reference.plan is None else len(chips)
-    return Seams(bands, len(sampled_chips(chips)), of_chips, len(compared), borders, ratio, error), notes
+    bands, sources, worst = ([], [], None) if found is None else (found.bands, found.sources, found.worst_border)
+    measured = len(sampled_chips(chips)), of_chips, len(compared)
+    return Seams(bands, *measured, borders, ratio, error, sources, worst), notes
 
 
-def _band_reports(
+def _measured(
     reference: Reference, grid: Grid, chips: Sequence[ChipPlan], read: PeriodPixels, scenes: Mapping[str, Scene]
-) -> tuple[list[BandReport], list[str]]:
-    """Figures of each band; if a scene cannot be read, those of the cube alone, and why."""
+) -> tuple[Fidelity, list[str]]:
+    """What `verify` measures; if a scene cannot be read, what can be said of the cube alone, and why."""
     # Measuring needs torch and scipy.
-    from difffusr.pipeline.readers.fidelity import measure_bands
+    from difffusr.pipeline.readers.fidelity import measure_fidelity
 
     try:
-        return measure_bands(chips, read, grid, scenes, reference.numbers, reference.rules), []
+        return measure_fidelity(chips, read, grid, scenes, reference.facts, reference.rules), []
     except StoreError:
         raise
     except DifffusrError as error:
         why = [f"A scene cannot be read, so nothing is compared with the scenes: {error}"]
-        return measure_bands(chips, read, grid, {}, reference.numbers, reference.rules), why
+        return measure_fidelity(chips, read, grid, {}, reference.facts, reference.rules), why
 
 
 def _chips(grid: Grid, survey: Survey) -> list[ChipPlan]:

@@ -1,0 +1,86 @@
+"""What `verify` last found of a period, kept in the folder of its runs: `status` shows it without reading the cube."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.publish import latest_number
+from difffusr.pipeline.storage import Storage
+
+_log = logging.getLogger(__name__)
+
+_NAME = "verified.json"
+
+_BETWEEN = {"dates": "between dates", "granules": "between granules", "all": "between scenes"}
+
+
+def keep_verdict(folder: Storage, found: Mapping[str, Any], publication: int) -> None:
+    """Write down what was found; a folder that cannot be written to is a warning.
+
+    Args:
+        folder: of the period's runs.
+        found: the report of `verify` as plain data.
+        publication: number of the one that was checked.
+    """
+    verdict = {
+        "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "publication": publication,
+        "clean": found["clean"],
+        **{name: len(found[name]) for name in ("missing", "damaged", "incomplete")},
+        "bands_off": [band["band"] for band in found["bands"] if not band["ok"]],
+        "sources": found["sources"],
+        "worst_border": found["worst_border"],
+    }
+    try:
+        folder.write(_NAME, json.dumps(verdict, indent=1).encode())
+    except StoreError as error:
+        _log.warning("status will not know what verify found: %s", error)
+
+
+def read_verdict(folder: Storage, cube_staging: Storage) -> dict[str, Any] | None:
+    """What was last written down, and `published_since`: whether the cube was published after that; None for nothing.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    if not folder.exists(_NAME):
+        return None
+    try:
+        verdict = json.loads(folder.read(_NAME))
+        verdict = {**verdict, "published_since": latest_number(cube_staging) != verdict["publication"]}
+        verdict_words(verdict), seam_words(verdict)  # of another version, it cannot be shown
+        return verdict
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{folder.url}/{_NAME}: cannot be understood ({error}); delete it") from None
+
+
+def verdict_words(verdict: dict[str, Any]) -> str:
+    """One line of it."""
+    when = f"{verdict['when'][:16].replace('T', ' ')} UTC"
+    faults = [f"{verdict[name]:,} shards {name}" for name in ("missing", "damaged", "incomplete") if verdict[name]]
+    faults += [f"off: {', '.join(verdict['bands_off'])}"] if verdict["bands_off"] else []
+    faults += _off_between(verdict["sources"])
+    found = "clean" if verdict["clean"] else f"not clean ({'; '.join(faults)})"
+    return f"{when}: {found}{'; published again since' if verdict['published_since'] else ''}"
+
+
+def seam_words(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of the kinds of borders that there are: `seams between dates`, `1.02 to 1.31 over 120 borders`."""
+    return [
+        (f"seams {_BETWEEN[kind['kind']]}", f"{min(known):.2f} to {max(known):.2f} over {kind['borders']:,} borders")
+        for kind in verdict["sources"]
+        if kind["kind"] != "all" and (known := [band["ratio"] for band in kind["bands"] if band["ratio"] is not None])
+    ]
+
+
+def _off_between(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The kinds of borders that are off, with the bands; all together only where no kind alone is."""
+    off = [kind for kind in sources if not kind["ok"]]
+    named = [kind for kind in off if kind["kind"] != "all"] or off
+    bands = [", ".join(band["band"] for band in kind["bands"] if not band["ok"]) for kind in named]
+    return [f"seams {_BETWEEN[kind['kind']]} in {which}" for kind, which in zip(named, bands, strict=True)]
