@@ -46,8 +46,8 @@ _MOVES: Final = (tuple(4 * i for i in range(-4, 5) if i), tuple(2 * i for i in r
 #: Squares between a border within a chip and those that are compared.
 _GAP_IN_CHIP: Final = 1
 
-#: Added to all steps, DN: differences below 0.0005 in reflectance are not seen, however smooth the ground is.
-_UNSEEN: Final = 5.0
+#: Added to all steps in quadrature, DN: steps below 0.001 in reflectance count little, however smooth the ground is.
+_FAINT: Final = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +59,9 @@ class SourceBorder:
         sources: numbers of its scenes, the lower first.
         row, col: of its middle, in absolute 2.5 m pixels.
         squares: its length in squares of `SQUARE_PX`.
-        step: (bands,) at the border, DN, averaged along it.
-        usual: (bands,) the same inside one scene: mean over the border moved sideways.
-        moves: how often it was moved.
+        moves: how often it was moved sideways.
+        step, usual: (bands,) step averaged along the border, and along the moved ones (their mean), DN.
+        seen, seen_usual: (bands,) the same with `_FAINT` added to every step.
     """
 
     epsg: int
@@ -69,22 +69,23 @@ class SourceBorder:
     row: float
     col: float
     squares: int
+    moves: float
     step: NDArray[np.float64]
     usual: NDArray[np.float64]
-    moves: float
+    seen: NDArray[np.float64]
+    seen_usual: NDArray[np.float64]
 
     @property
     def steps(self) -> NDArray[np.float64]:
         """(bands, 4) for `seam_ratios`: sum and count at the border, and inside, relative to the level of both."""
-        level = (self.step + self.moves * self.usual) / (self.moves + 1) + _UNSEEN
-        at_border, inside = (self.squares * (steps + _UNSEEN) / level for steps in (self.step, self.usual))
+        level = (self.seen + self.moves * self.seen_usual) / (self.moves + 1)
         count = np.full(len(level), float(self.squares))
-        return np.stack([at_border, count, inside, count], axis=1)
+        return np.stack([count * self.seen / level, count, count * self.seen_usual / level, count], axis=1)
 
     @property
     def contrast(self) -> NDArray[np.float64]:
         """(bands,) the step at the border in usual steps."""
-        contrast: NDArray[np.float64] = (self.step + _UNSEEN) / (self.usual + _UNSEEN)
+        contrast: NDArray[np.float64] = self.seen / self.seen_usual
         return contrast
 
 
@@ -114,7 +115,9 @@ def source_borders(read: Read, grid: Grid, epsg: int, chip: ChipIndex) -> list[S
         for line in strip.borders(own, max(_GAP_IN_CHIP, _half_ramp(grid) // SQUARE_PX)):
             along, across = (SQUARE_PX * middle for middle in line.middle)
             row, col = (across, along) if turned else (along, across)
-            found.append(SourceBorder(epsg, line.sources, window.row + row, window.col + col, *line.measured))
+            at = window.row + row, window.col + col
+            squares, moves, steps = line.measured
+            found.append(SourceBorder(epsg, line.sources, *at, squares, moves, *steps))
     return found
 
 
@@ -138,12 +141,11 @@ def _half_ramp(grid: Grid) -> int:
 
 
 class _Measured(NamedTuple):
-    """Squares, step, usual step and moves, as in `SourceBorder`."""
+    """A border, or a part of one: squares, moves and (4, bands) steps, as in `SourceBorder`."""
 
     squares: int
-    step: NDArray[np.float64]
-    usual: NDArray[np.float64]
     moves: float
+    steps: NDArray[np.float64]
 
 
 class _Line(NamedTuple):
@@ -202,15 +204,15 @@ class _Strip:
         """The step at pairs of squares, and at the same pairs moved sideways; None if none of those fits in a scene."""
         at_border = self._steps(pairs)
         for moves in _MOVES:
-            both = []
+            steps = []
             for moved in map(pairs.moved, moves):
                 within = self._within_one_scene(moved)
                 if 2 * within.sum() >= len(within):
                     # The same pairs at the border, so that both are means of as many.
-                    both.append((_level(at_border[:, within]), _level(self._steps(moved.of(within)))))
-            if both:
-                step, usual = np.mean(both, axis=0)
-                return _Measured(len(pairs.rows), step, usual, len(both))
+                    both = np.stack([_level(at_border[:, within]), _level(self._steps(moved.of(within)))])
+                    steps.append(np.concatenate([both, np.hypot(both, _FAINT)]))
+            if steps:
+                return _Measured(len(pairs.rows), len(steps), np.mean(steps, axis=0))
         return None
 
     def _steps(self, pairs: _Pairs) -> NDArray[np.float64]:
@@ -265,5 +267,5 @@ def _level(steps: NDArray[np.float64]) -> NDArray[np.float64]:
 def _joined(parts: Sequence[_Measured]) -> _Measured:
     """The parts of one border as one: means by length."""
     squares = [part.squares for part in parts]
-    step, usual = (np.average([part[i] for part in parts], axis=0, weights=squares) for i in (1, 2))
-    return _Measured(sum(squares), step, usual, float(np.average([part.moves for part in parts], weights=squares)))
+    moves, steps = (np.average([part[i] for part in parts], axis=0, weights=squares) for i in (1, 2))
+    return _Measured(sum(squares), float(moves), steps)
