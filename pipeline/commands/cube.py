@@ -374,11 +374,10 @@ def _show_sources(sources: Sequence[SourceSeams], worst: WorstBorder | None) -> 
     shown = shown_kinds(sources)
     if not shown or worst is None:
         return
-    title = f"borders between scenes: steps across them over steps inside ({SEAM_RANGE[0]}–{SEAM_RANGE[1]})"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=f"borders between scenes (≤ {SEAM_RANGE[1]})", title_justify="left")
     table.add_column("band")
     for kind in shown:
-        table.add_column(f"{kind.kind} ({kind.borders:,})", justify="right")
+        table.add_column(f"{kind.kind}, {kind.borders:,} borders", justify="right")
     table.add_column("")
     for bands in zip(*(kind.bands for kind in shown), strict=True):
         words = [f"{band.ratio:.3f} ± {band.error:.3f}" for band in bands]

@@ -102,16 +102,17 @@ def source_borders(read: Read, grid: Grid, epsg: int, chip: ChipIndex) -> list[S
     Borders that can be compared with nothing, because no line near by lies within one scene, are left out.
     """
     window = surroundings(grid, chip)
-    source = _in_squares(_clear_source(read, epsg, window))
+    source = _clear_source(read, epsg, window)
+    middles, source = source[SQUARE_PX // 2 :: SQUARE_PX, SQUARE_PX // 2 :: SQUARE_PX], _in_squares(source)
     first, size = (REACH_PX + grid.overlap_px * SCALE // 2) // SQUARE_PX, grid.chip_step // SQUARE_PX
     own = slice(first, first + size)
-    if len(np.unique(source[own.start - 1 : own.stop, own.start - 1 : own.stop])) < 2:
+    if len(np.unique(middles[own.start - 1 : own.stop, own.start - 1 : own.stop])) < 2:
         return []
-    pixels = read(epsg, "reflectance", window)
-    means = pixels.reshape(len(pixels), len(source), SQUARE_PX, len(source), SQUARE_PX).mean(axis=(2, 4))
+    means = _means(read(epsg, "reflectance", window))
     found = []
+    strip = _Strip(means, source, middles)
     for turned in (False, True):
-        strip = _Strip(means.swapaxes(1, 2), source.T) if turned else _Strip(means, source)
+        strip = strip.turned() if turned else strip
         for line in strip.borders(own, max(_GAP_IN_CHIP, _half_ramp(grid) // SQUARE_PX)):
             along, across = (SQUARE_PX * middle for middle in line.middle)
             row, col = (across, along) if turned else (along, across)
@@ -133,6 +134,13 @@ def _in_squares(source: NDArray[np.uint16]) -> NDArray[np.uint16]:
     first = source[::SQUARE_PX, ::SQUARE_PX]
     one = (source.reshape(rows, SQUARE_PX, cols, SQUARE_PX) == first[:, None, :, None]).all(axis=(1, 3))
     return np.where(one, first, 0)
+
+
+def _means(pixels: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """(bands, h, w) of the squares; rows first, which is twelve times as fast as both at once."""
+    bands, rows, cols = pixels.shape
+    squares = pixels.reshape(bands, rows // SQUARE_PX, SQUARE_PX, cols // SQUARE_PX, SQUARE_PX)
+    return np.asarray(squares.sum(axis=2, dtype=np.uint32).sum(axis=-1) / SQUARE_PX**2)
 
 
 def _half_ramp(grid: Grid) -> int:
@@ -162,11 +170,17 @@ class _Strip:
 
     Attributes:
         means: (bands, h, w) DN.
-        source: (h, w) numbers of the scenes; 0 where a square is left out.
+        source: (h, w) numbers of the scenes; 0 where a square is of several or is left out.
+        middles: (h, w) numbers of the scenes in the middles of the squares: borders may cross a square.
     """
 
     means: NDArray[np.float64]
     source: NDArray[np.uint16]
+    middles: NDArray[np.uint16]
+
+    def turned(self) -> _Strip:
+        """Columns as rows."""
+        return _Strip(self.means.swapaxes(1, 2), self.source.T, self.middles.T)
 
     def borders(self, own: slice, gap_at_edge: int) -> Iterator[_Line]:
         """Borders in a square of squares: those at its left edge, where chips are blended, and those inside.
@@ -175,7 +189,7 @@ class _Strip:
             own: its rows, and its columns.
             gap_at_edge: squares between a blended border and those that are compared.
         """
-        left, right = self.source[own, own.start - 1 : own.stop - 1], self.source[own, own]
+        left, right = self.middles[own, own.start - 1 : own.stop - 1], self.middles[own, own]
         rows, cols = np.nonzero((left != right) & (left > 0) & (right > 0))
         at_edge = cols == 0
         for chosen, gap in ((at_edge, gap_at_edge), (~at_edge, _GAP_IN_CHIP)):
@@ -196,7 +210,7 @@ class _Strip:
         there = (start >= 0) & (start + lag < self.source.shape[1])
         rows, cols, start = rows[there], cols[there], start[there]
         left, right = self.source[rows, start], self.source[rows, start + lag]
-        good = (left == self.source[rows, cols - 1]) & (right == self.source[rows, cols])
+        good = (left == self.middles[rows, cols - 1]) & (right == self.middles[rows, cols])
         scenes = np.sort(np.stack([left, right], axis=1), axis=1)
         return _Pairs(rows, start, np.where(left < right, 1.0, -1.0), scenes, lag).of(good)
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pyproj import CRS, Transformer
+from scipy.special import ndtr, stdtrit
 
 from difffusr.kernels.bands import BANDS, TARGET_GSD_M
 from difffusr.pipeline.geo import origin_m
 from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.readers.seams import seam_ratios
 from difffusr.pipeline.readers.source_seams import SourceBorder
-from difffusr.pipeline.readers.verdicts import SourceBand, SourceSeams, WorstBorder, is_seamless
+from difffusr.pipeline.readers.verdicts import SourceBand, SourceSeams, WorstBorder, shows_nothing
 
 #: Facts of the cube's scenes by number, as in its attribute `difffusr:scenes`.
 SceneFacts = Mapping[int, Mapping[str, Any]]
@@ -69,8 +70,15 @@ def _moment(text: Any) -> dt.datetime | None:
 
 def _judged(kind: str, borders: Sequence[SourceBorder]) -> SourceSeams:
     ratios, errors = seam_ratios([border.steps for border in borders])
+    errors = errors * _widening(len(borders))
     bands = [
-        SourceBand(band, round(float(ratio), 4), round(float(error), 4), is_seamless(float(ratio), float(error)))
+        SourceBand(band, round(float(ratio), 4), round(float(error), 4), shows_nothing(float(ratio), float(error)))
         for band, ratio, error in zip(BANDS, ratios, errors, strict=True)
     ]
     return SourceSeams(kind, len(borders), bands)
+
+
+def _widening(borders: int) -> float:
+    """What a standard error from few borders is multiplied by, so that two of it are exceeded by chance as rarely as
+    from many: Student's t."""
+    return float(stdtrit(borders - 1, ndtr(2.0)) / 2) if borders > 1 else 1.0

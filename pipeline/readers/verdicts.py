@@ -39,8 +39,8 @@ class SourceBand:
 
     Attributes:
         ratio: over steps inside one scene; NaN without borders.
-        error: its standard error, by the jackknife over borders.
-        ok: whether the ratio is within the range of seam ratios or two standard errors of it.
+        error: its standard error, by the jackknife over borders, widened where they are few.
+        ok: whether the ratio exceeds the range of seam ratios by at most two standard errors.
     """
 
     band: str
@@ -117,3 +117,9 @@ def is_seamless(seam_ratio: float, seam_error: float) -> bool:
     """Whether a seam ratio is within its range or two standard errors of it; True if the ratio is not known (NaN)."""
     low, high = seam_ratio - 2 * seam_error, seam_ratio + 2 * seam_error
     return bool(np.isnan(seam_ratio) or (low <= SEAM_RANGE[1] and high >= SEAM_RANGE[0]))
+
+
+def shows_nothing(ratio: float, error: float) -> bool:
+    """Whether borders between scenes do not stand out: their ratio is not above its range by more than two standard
+    errors, or not known (NaN). Below it, borders differ less than the ground beside them, which is no seam."""
+    return bool(np.isnan(ratio) or ratio - 2 * error <= SEAM_RANGE[1])

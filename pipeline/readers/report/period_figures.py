@@ -150,13 +150,12 @@ def _sources(seams: Seams) -> str:
     shown = shown_kinds(seams.sources)
     if not shown or seams.worst_border is None:
         return "<p>No border between two scenes was measured.</p>" if seams.bands else ""
-    low, high = SEAM_RANGE
     text = (
         "Steps between squares of 30 m on both sides of a border between scenes, averaged along it, over those along "
         "lines beside it inside one scene. The ratio is above 1 where dates or granules differ in light, view or haze; "
-        f"{low:g} to {high:g}, or within two standard errors of that, is good. In brackets: borders measured."
+        f"up to {SEAM_RANGE[1]:g}, or within two standard errors of that, is good."
     )
-    heads = ("band", *(f"{kind.kind} ({kind.borders:,})" for kind in shown), "")
+    heads = ("band", *(f"{kind.kind}, {kind.borders:,} borders" for kind in shown), "")
     rows = [
         (
             bands[0].band,

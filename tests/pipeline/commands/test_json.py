@@ -17,6 +17,9 @@ from difffusr.pipeline.commands import cli
 from difffusr.pipeline.commands.run import Outcome
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
+from difffusr.pipeline.readers.verdicts import SourceBand, SourceSeams
+from difffusr.pipeline.readers.verified import keep_verdict
+from difffusr.pipeline.readers.verify import Report
 from difffusr.pipeline.storage.places import staging_of
 from difffusr.pipeline.watch.pulse import RunStatus
 
@@ -84,6 +87,25 @@ def test_a_file_has_the_status_and_standard_output_the_table(called, config, tmp
     assert "25 of 100 done" in out
     assert (told["state"], told["driver"]["state"]) == (state, driver)
     assert (told["seconds_left"] is None) == (state != "running")
+
+
+def test_a_status_has_what_verify_found(called, config):
+    tell(config, replace(STATUS, state="published", updated=time.time()))
+    assert json.loads(called("status", config, "--json", "-")[1])["verified"] is None
+    off = SourceBand("B02", 1.31, 0.04, False)
+    found = Report(
+        4, 1, [], [], [], 1.0, {}, [], [SourceSeams("dates", 96, [off, SourceBand("B03", 1.02, 0.04, True)])]
+    )
+    keep_verdict(staging_of(load_config(config)), found.to_dict(), 0)
+    code, out, err = called("status", config, "--json", "-")
+    told = json.loads(out)["verified"]
+    assert code == 0
+    assert (told["clean"], told["published_since"], told["sources"][0]["ok"]) == (False, False, False)
+    assert told["sources"][0]["bands"][0] == {"band": "B02", "ratio": 1.31, "error": 0.04, "ok": False}
+    assert "not clean (seams between dates in B02)" in " ".join(err.replace("│", " ").split())
+    assert "1.02 to 1.31 over 96 borders" in err
+    publish(config, 1)
+    assert "published again since" in called("status", config)[1]
 
 
 def test_a_history_has_what_there_is_to_tell_but_not_what_a_rollback_needs(called, config):

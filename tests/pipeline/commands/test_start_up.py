@@ -29,12 +29,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "number": 1, "when": "2023-07-01T00:00:00+00:00", "kind": "period", "period": "2023-05-01 – 2023-05-31",
         "zones": {"32632": 1}, "steps": {"32632": 1}, "shards_written": 12, "state": "published",
     }  # fmt: skip
+    bands = [{"band": "B02", "ratio": 1.01, "error": 0.02, "ok": True}]
+    verified = {
+        "when": "2023-07-01T10:30:00+00:00", "publication": 0, "clean": True, "missing": 0, "damaged": 0,
+        "incomplete": 0, "bands_off": [], "worst_border": None,
+        "sources": [{"kind": "dates", "borders": 12, "ok": True, "bands": bands}],
+    }  # fmt: skip
     for name, document in {
         "runs/2023-06/progress.json": asdict(status),
+        "runs/2023-06/verified.json": verified,
         "history/000001.json": published,
     }.items():
         file = folder / "cube.staging" / name
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document))
     return path
 
@@ -63,6 +70,7 @@ def test_status_reads_an_object_and_imports_nothing_heavy(tmp_path: Path, run: P
     called = call(tmp_path, "status", run)
     assert called.code == 0, called.err
     assert "25 of 100 done" in called.out
+    assert "2023-07-01 10:30 UTC: clean; published again since" in called.out
     assert not heavy(called)
     assert called.peak_mb < 130
 

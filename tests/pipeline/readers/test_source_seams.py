@@ -18,7 +18,7 @@ from difffusr.pipeline.geo.grid import Grid
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.readers.seams import seam_ratios
 from difffusr.pipeline.readers.source_verdicts import judge_sources, worst_border
-from difffusr.pipeline.readers.verdicts import SEAM_RANGE, SourceSeams, is_seamless, shown_kinds
+from difffusr.pipeline.readers.verdicts import SEAM_RANGE, SourceSeams, shown_kinds, shows_nothing
 
 CHIPS = (8, 8)
 #: Two granules of one pass, then another orbit.
@@ -189,6 +189,24 @@ def test_without_borders_between_scenes_the_ratio_is_not_known_and_nothing_is_of
     assert shown_kinds(judge_sources([], FACTS)) == []
 
 
+def test_few_borders_of_the_same_ground_are_hardly_ever_off_by_chance():
+    borders = []
+    for seed in (1, 2):
+        same = ground(*size_of(SMALL, (6, 6)), seed=seed)
+        borders += mosaic(SMALL, (6, 6), {1: same, 2: same}, checkerboard).borders()
+    rng = np.random.default_rng(0)
+    chosen = [rng.choice(len(borders), 4, replace=False) for _ in range(60)]
+    seams = [judge_sources([borders[i] for i in some], FACTS)[0] for some in chosen]
+    assert np.mean([len(off(few)) for few in seams]) / len(BANDS) < 0.02
+
+
+@pytest.mark.parametrize("borders", [3, 4, 6])
+def test_few_borders_that_clearly_differ_are_off(borders):
+    found = judged(made({"B02": 1500}, lambda _, col: 1 + col // 2, chips=(borders, 4)))
+    assert found.borders == borders
+    assert "B02" in off(found)
+
+
 def test_one_border_alone_is_not_judged():
     found = judged(made({"B02": 500}, lambda _, col: 1 + col // 2, chips=(1, 4)))
     assert found.borders == 1
@@ -272,7 +290,7 @@ def test_a_checkerboard_of_two_real_dates_is_off_and_with_their_medians_made_equ
         return seam_ratios([border.steps for border in blended.marked(clouds, Quality.CLOUDY).borders()])
 
     found, errors = measured(second)
-    assert [is_seamless(*pair) for pair in zip(found, errors, strict=True)][1:] == [False, False, False]
+    assert [shows_nothing(*pair) for pair in zip(found, errors, strict=True)][1:] == [False, False, False]
     found, errors = measured(second - shift[:, None, None])
-    assert all(is_seamless(*pair) for pair in zip(found, errors, strict=True))
+    assert all(shows_nothing(*pair) for pair in zip(found, errors, strict=True))
     assert ((found > SEAM_RANGE[0]) & (found < SEAM_RANGE[1])).all()
