@@ -40,6 +40,15 @@ def test_a_finished_run_is_whole_and_nothing_of_it_is_done_twice(difffusr, finis
     told = difffusr("status", finished)
     assert "published" in told.out
     assert "12 of 12 done" in told.out
+    difffusr("status", finished, "--json", tmp_path / "status.json")
+    verified = json.loads((tmp_path / "status.json").read_text())["verified"]
+    assert verified["sources"] == report["sources"]
+    assert (verified["clean"], verified["published_since"]) == (report["clean"], False)
+    assert {kind["kind"]: kind["borders"] > 0 for kind in report["sources"]} == {
+        "dates": True,
+        "granules": True,
+        "all": True,
+    }
 
 
 def test_verify_finds_a_shard_that_was_never_written_and_one_that_changed(difffusr, finished, tmp_path):
