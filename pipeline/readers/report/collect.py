@@ -16,6 +16,7 @@ from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.plan import StoredPlan
 from difffusr.pipeline.publish import Publication
+from difffusr.pipeline.readers.report.balance_facts import balance_of
 from difffusr.pipeline.readers.report.crops import CROPS_EACH, choose_crops
 from difffusr.pipeline.readers.report.facts import CubeReport, PeriodReport, ZoneFacts
 from difffusr.pipeline.readers.report.reference import Reference, as_balanced
@@ -110,6 +111,7 @@ def _period(
         records.run,
         records.progress,
         tuple(dict.fromkeys([*notes, *why, *more])),
+        balance_of(cube, records, survey),
     )
 
 
