@@ -38,7 +38,8 @@ def show_balance(made: Plan, listed: int) -> list[dict[str, Any]] | None:
     for row in rows[:listed]:
         shifts = [_signed(row["shift"][band]) for band in SHOWN_SHIFTS]
         ranges = [_between(row["gain"]), _between(row["factor"])]
-        difference = f"{_number(row['before'])} → {_number(row['after'])}"
+        apart = row["before"], row["after"]
+        difference = _UNKNOWN if None in apart else "{:.4f} → {:.4f}".format(*apart)
         note = "[yellow]hazy[/]" if row["hazy"] else "" if row["balanced"] else "[yellow]not balanced[/]"
         table.add_row(escape(row["id"]), *shifts, *ranges, difference, row["angles"] or _UNKNOWN, note)
     if len(rows) > listed:
@@ -59,10 +60,6 @@ def show_balance(made: Plan, listed: int) -> list[dict[str, Any]] | None:
 
 def _signed(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:+.4f}"
-
-
-def _number(value: float | None) -> str:
-    return _UNKNOWN if value is None else f"{value:.4f}"
 
 
 def _between(ends: list[float | None]) -> str:

@@ -113,9 +113,8 @@ class Correction:
         for gsd, bands in GROUPS.items():
             done = []
             for band, plane in zip(bands, planes[gsd], strict=True):
-                dn = np.clip(
-                    np.rint(do(plane.astype(np.float32), *self.scale_and_offset(band, bounds_m, gsd))), 1, _DN_MAX
-                )
+                scale, offset = self.scale_and_offset(band, bounds_m, gsd)
+                dn = np.clip(np.rint(do(plane.astype(np.float32), scale, offset)), 1, _DN_MAX)
                 done.append(np.where(plane > 0, dn, 0).astype(np.uint16))
             out[gsd] = np.stack(done)
         return out
