@@ -18,7 +18,12 @@ LEFT, TOP, SIDE, STEP = 600_000.0, 5_300_040.0, 109_800.0, 5000.0
 
 
 def correction(
-    gain: float = 1.0, offset: float = 0.0, tilt: float = 0.0, factor: float = 1.0, slope: float = 0.0, hazy: bool = False
+    gain: float = 1.0,
+    offset: float = 0.0,
+    tilt: float = 0.0,
+    factor: float = 1.0,
+    slope: float = 0.0,
+    hazy: bool = False,
 ) -> Correction:
     """The same for every band, but for a little.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.ground.words import counted
-from difffusr.pipeline.plan import SceneBalance
+from difffusr.pipeline.plan import SHOWN_SHIFTS, SceneBalance
 from difffusr.pipeline.readers.report.facts import BalanceFacts
 from difffusr.pipeline.readers.report.markup import (
     DASH,
@@ -85,7 +85,7 @@ def _by_band(done: SceneBalance) -> str:
     ends = f"{_signed(-limit)} … {_signed(limit)}" if done.moved else f"{1 - limit:.3f} … {1 + limit:.3f}"
     heads = ["band", f"{what}s, {ends}", "least", "median", "most"]
     heads += ["gain", "apart before", "apart after"] if done.moved else []
-    caption = "Apart: median absolute difference to overlapping scenes, its median over scenes. All in reflectance."
+    caption = "Reflectance; apart: median absolute difference to overlapping scenes, the median over scenes"
     return html_table(heads, rows, caption if done.moved else "")
 
 
@@ -111,19 +111,19 @@ def _moved_most(facts: BalanceFacts) -> str:
     done = facts.scenes
     far = np.abs(np.nan_to_num(done.shift))
     before, after = done.difference()
-    rows = []
+    shown, rows = [BANDS.index(band) for band in SHOWN_SHIFTS], []
     for i in np.argsort(-far.max(axis=1), kind="stable")[:_MOST_MOVED].tolist():
         if not far[i].any():
             break
         band = int(far[i].argmax())
         apart = f"{number_words(before[i], 4)} → {number_words(after[i], 4)}"
-        shifts = (f"{_signed(done.shift[i, band])} in {BANDS[band]}", _signed(_median(done.shift[i])))
+        shifts = [f"{_signed(done.shift[i, band])} in {BANDS[band]}", *(_signed(done.shift[i, b]) for b in shown)]
         used = "used" if done.ids[i] in facts.used else "not used"
         rows.append((done.ids[i], *shifts, apart, "hazy, " + used if done.hazy[i] else used))
     if not rows:
         return ""
-    heads = ("moved most", "largest shift", "median of the bands", "apart before → after", "")
-    return html_table(heads, rows)
+    heads = ("scene", "largest shift", *SHOWN_SHIFTS, "apart before → after", "")
+    return html_table(heads, rows, "Scenes moved most")
 
 
 def _hazy(facts: BalanceFacts) -> str:

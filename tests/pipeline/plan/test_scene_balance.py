@@ -35,7 +35,8 @@ def on_disk(made: Plan, folder: Path, name: str = "plan") -> SceneBalance | None
 def test_the_plan_on_disk_tells_the_same(tmp_path: Path, full: bool, name: str) -> None:
     made = balanced_plan(TWO_ZONES, full=full)
     told, kept = SceneBalance.of(made), on_disk(made, tmp_path, name)
-    assert told is not None and kept is not None
+    assert told is not None
+    assert kept is not None
     assert (told.ids, told.angles) == (kept.ids, kept.angles)
     assert kept.angles == ("granule", "granule", "granule", "")
     for figure in ("gain", "shift", "before", "after", "hazy", "balanced"):
@@ -62,7 +63,8 @@ def test_a_cube_s_scene_table_tells_the_same(full: bool) -> None:
     read = json.loads(json.dumps(facts, allow_nan=False))
     assert read[3]["balance"] == {}
     told, cube = SceneBalance.of(made), SceneBalance.of_cube(read)
-    assert told is not None and cube is not None
+    assert told is not None
+    assert cube is not None
     assert cube.ids == told.ids[:3]
     for figure in ("gain", "shift", "before", "after", "hazy"):
         np.testing.assert_array_equal(getattr(cube, figure), getattr(told, figure)[:3])
