@@ -92,8 +92,7 @@ def draw_side(
     y = _draw_small(sheet, x, y, (place, colours, plan.chips.clear), area, small)
     y = _draw_ramp(sheet, x, y, CLEAR_RAMP, ("0 %", "50 %", "100 %"))
     shifts = Shifts.of(plan)
-    below = HEAD + frame.height // FINE
-    if shifts is not None and y + 26 + 32 + small.height // FINE + _RAMP_ROOM <= below:
+    if shifts is not None and y + 26 + 32 + small.height // FINE + _RAMP_ROOM <= sheet.height // FINE - MARGIN // 2:
         y = _heading(sheet, x, y + 26, f"{_SHIFT_HEADS[shifts.kind]} in {BANDS_SHOWN[0]}")
         colours = shifts.colours(0)[plan.chips.scenes[:, 0]]
         y = _draw_small(sheet, x, y, (place, colours, np.ones(len(colours), np.float32)), area, small)

@@ -87,7 +87,7 @@ def _limits(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _round_up(value: float) -> float:
     ten = 10.0 ** math.floor(math.log10(value) + 1e-9)
-    return min(factor * ten for factor in (1, 2, 5, 10) if factor * ten >= value * (1 - 1e-9))
+    return min(factor * ten for factor in (1, 2, 5, 10) if factor * ten >= value * (1 - 1e-4))
 
 
 def _small(value: float) -> int | None:
