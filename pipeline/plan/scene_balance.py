@@ -120,7 +120,7 @@ def balance_facts(plan: Plan, scene: Scene) -> dict[str, Any]:
     if scene.correction is None:
         return {}
     told = {} if plan.balance is None else _figures(plan.balance, scene.id)
-    known = {name: _known(told[name], 1) for name in ("shift", "before", "after") if name in told}
+    known: dict[str, Any] = {name: _known(told[name], 1) for name in ("shift", "before", "after") if name in told}
     return {**scene.correction.to_json(), **known, **({"angles": told["angles"]} if told else {})}
 
 
