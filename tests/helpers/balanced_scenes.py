@@ -55,6 +55,7 @@ def balanced(made: dict[str, Correction], shift: dict[str, float] | None = None,
         {name: moved.get(name, 0.0) * by_band for name in made},
         {name: np.full(len(BANDS), 80.0) if moved else np.full(len(BANDS), np.nan) for name in made},
         {name: np.full(len(BANDS), 20.0) if moved else np.full(len(BANDS), np.nan) for name in made},
+        dict.fromkeys(made, 0),
     )
 
 

@@ -56,8 +56,8 @@ def _sentence(facts: BalanceFacts) -> str:
     text = f"{counted(int(there.sum()), 'scene')} brought to a view from above, {sun}: {', '.join(sources)}. "
     if done.moved:
         text += (
-            "Gain and offset bring each scene to those that it overlaps; their mean over all scenes that are not hazy "
-            "stays where it was. A shift is what they add to the mean reflectance of a scene. "
+            "Gain and offset bring each scene to those that it overlaps, and leave all of them together, but for hazy "
+            "ones, where they were. A shift is what they add to the mean reflectance of a scene. "
         )
     if left := int((~there).sum()):
         text += f"{counted(left, 'scene')} could not be balanced. "
