@@ -13,8 +13,8 @@ from difffusr.pipeline.ground.words import counted
 if TYPE_CHECKING:
     from difffusr.pipeline.plan import Plan
 
-#: Columns that the table takes.
-_WIDTH = 120
+#: Columns that a row takes beside the scene's name.
+_FIGURES = 110
 
 _UNKNOWN = "–"
 
@@ -45,7 +45,8 @@ def show_balance(made: Plan, listed: int) -> list[dict[str, Any]] | None:
     if len(rows) > listed:
         table.add_row(f"… and {len(rows) - listed:,} more")
     # A scene's row must stay in one piece: a narrow terminal wraps whole lines.
-    wide = Console(width=max(console.width, _WIDTH), soft_wrap=True, stderr=console.stderr)
+    longest = max(len(row["id"]) for row in rows[:listed])
+    wide = Console(width=max(console.width, longest + _FIGURES), soft_wrap=True, stderr=console.stderr)
     wide.print(table)
     every = SceneBalance.of_all(made.balance)
     hazy = [name for name, is_hazy in zip(every.ids, every.hazy, strict=True) if is_hazy]

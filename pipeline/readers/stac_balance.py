@@ -51,7 +51,10 @@ def balance_property(made: Mapping[str, Any], scenes: Sequence[Mapping[str, Any]
         "scenes": {"balanced": len(done), "hazy": int(done.hazy.sum())},
         **({"apart": {"before": _medians(done.before), "after": _medians(done.after)}} if done.moved else {}),
         **({"coefficients": [_coefficients(one) for one in facts]} if few else {}),
-        "described_in": "attribute difffusr:scenes of the cube's root group",
+        "described_in": (
+            "attribute difffusr:scenes of the cube's root group; the grid of a factor, of which this is the mean, in "
+            "balance.parquet of the run's plan"
+        ),
     }
 
 
