@@ -97,12 +97,12 @@ class SceneBalance:
 
     def to_json(self) -> list[dict[str, Any]]:
         """What tables show of each scene; None where it is not known. The plan's scenes.parquet has every band."""
-        before, after = self.difference()
+        there, (before, after) = self.balanced, self.difference()
         shown = [BANDS.index(band) for band in SHOWN_SHIFTS]
         return [
             {
                 "id": name,
-                "balanced": bool(self.balanced[i]),
+                "balanced": bool(there[i]),
                 "shift": dict(zip(SHOWN_SHIFTS, _known(self.shift[i, shown], 5), strict=True)),
                 "gain": _known(_range(self.gain[i]), 4),
                 "factor": _known(_range(self.factor[i]), 4),
