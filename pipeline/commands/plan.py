@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from difffusr.pipeline.commands.balanced import show_balance
 from difffusr.pipeline.commands.common import (
     AsJson,
     ConfigPath,
@@ -67,6 +68,9 @@ def plan(
         made = _planned(settings, write_it=not diff)
         told: dict[str, Any] = {"plan": {key: value for key, value in made.manifest.items() if key != "config"}}
         console.print(_plan_table(settings, made))
+        balanced = show_balance(made, _LISTED)
+        if balanced is not None:
+            told["balance"] = balanced
         if before is not None:
             told["diff"] = _show_difference(before, made)
         if calibration is not None:

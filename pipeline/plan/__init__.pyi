@@ -9,6 +9,9 @@ from .networks import read_weights as read_weights
 from .networks import sampling_of as sampling_of
 from .networks import weights_errors as weights_errors
 from .planner import make_plan as make_plan
+from .scene_balance import SHOWN_SHIFTS as SHOWN_SHIFTS
+from .scene_balance import SceneBalance as SceneBalance
+from .scene_balance import balance_facts as balance_facts
 from .tables import ChipPlan as ChipPlan
 from .tables import Chips as Chips
 from .tables import Plan as Plan

@@ -133,6 +133,8 @@ def _correction(plan: Plan, scene: Scene) -> dict[str, Any]:
         "correction": done.key(),
         "gain": done.gain.tolist(),
         "offset": done.offset.ravel().tolist(),
+        "factor": [round(float(value), 5) for value in done.factor.mean(axis=(1, 2), dtype=np.float64)],
+        "angles": made.angles[scene.id],
         **{name: values[scene.id].tolist() for name, values in figures.items()},
         "hazy": done.hazy,
     }

@@ -232,8 +232,8 @@ class StoredPlan:
         manifest: as in `Plan`.
         scenes: one row each: id, datetime, tile, epsg, baseline, cloud_cover, provider, version, chips, geometry; of
             scenes that are balanced `correction`, which identifies what is done to them, `gain` (12), `offset` (48: by
-            band the four corners) and `shift` (12) in DN, `before` and `after` (12): median absolute difference to
-            the scenes that they overlap, DN; `hazy`.
+            band the four corners) and `shift` (12) in DN, `factor` (12): its mean, `angles`: where they are from,
+            `before` and `after` (12): median absolute difference to the scenes that they overlap, DN; `hazy`.
         chips, shards: as in `Plan`.
     """
 

@@ -19,6 +19,7 @@ from difffusr.pipeline.cube import BASE_LEVEL, Cube
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.readers.footprints import box_around, box_of, footprint_of, ground_of, shape_of
+from difffusr.pipeline.readers.stac_balance import balance_lineage, balance_property
 from difffusr.pipeline.storage import Storage
 
 STAC_VERSION = "1.1.0"
@@ -238,7 +239,8 @@ def _item(
     window = cube.window(epsg)
     left, bottom, right, top = window.bounds_m(epsg)
     made = cube.attributes.get("difffusr:provenance", {})
-    scenes = _scenes(cube, epsg, days)
+    facts = _facts(cube, epsg, days)
+    balanced = balance_property(made, facts)
     dimensions = {
         "time": {
             "type": "temporal",
@@ -271,9 +273,10 @@ def _item(
             "processing:level": "L3",
             "processing:lineage": (
                 "Sentinel-2 Level-2A, super-resolved with DiffFuSR (arXiv 2506.11764), weights "
-                f"{made.get('model', 'unknown')}, and blended"
+                f"{made.get('model', 'unknown')}, and blended{balance_lineage(balanced)}"
             ),
             "processing:software": made.get("software", {}),
+            "difffusr:balance": balanced,
             "cube:dimensions": dimensions,
             "cube:variables": {variable: _variable(cube, epsg, variable) for variable in cube.variables(epsg)},
         },
@@ -296,25 +299,33 @@ def _item(
                 {"rel": rel, "href": "./collection.json", "type": _JSON, "title": cube.attributes["title"]}
                 for rel in ("root", "parent", "collection")
             ),
-            *({"rel": "derived_from", "type": _GEOJSON, **scene} for scene in scenes),
+            *({"rel": "derived_from", "type": _GEOJSON, **scene} for scene in _links(cube, facts)),
             *({key: link[key] for key in ("rel", "href", "type", "title")} for link in _link_to_model(cube)),
         ],
     }
 
 
-def _scenes(cube: Cube, epsg: int, days: tuple[date, date]) -> list[dict[str, str]]:
-    """Links to the scenes of a zone and period; empty unless their catalogue is an API."""
-    api = cube.attributes.get("difffusr:provenance", {}).get("config", {}).get("source", {}).get("stac_api")
-    if not api:
-        return []
+def _facts(cube: Cube, epsg: int, days: tuple[date, date]) -> list[Mapping[str, Any]]:
+    """Facts of the scenes of a zone and period, by id."""
     found = []
     for facts in cube.attributes.get("difffusr:scenes", {}).values():
         tile, day = str(facts.get("tile", "")), str(facts.get("datetime", ""))[:10]
         of_zone = tile[:2].isdigit() and epsg == (32600 if tile[2:3] >= "N" else 32700) + int(tile[:2])
         if of_zone and days[0].isoformat() <= day <= days[1].isoformat():
-            href = f"{str(api).rstrip('/')}/collections/{facts['collection']}/items/{facts['id']}"
-            found.append({"href": href, "title": facts["id"]})
-    return sorted(found, key=lambda link: link["title"])
+            found.append(facts)
+    return sorted(found, key=lambda facts: str(facts["id"]))
+
+
+def _links(cube: Cube, scenes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Links to scenes; empty unless their catalogue is an API."""
+    api = cube.attributes.get("difffusr:provenance", {}).get("config", {}).get("source", {}).get("stac_api")
+    if not api:
+        return []
+    items = [(facts["collection"], facts["id"]) for facts in scenes]
+    return [
+        {"href": f"{str(api).rstrip('/')}/collections/{collection}/items/{name}", "title": name}
+        for collection, name in items
+    ]
 
 
 def _axis(axis: str, start: float, stop: float, epsg: int) -> dict[str, Any]:

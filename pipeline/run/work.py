@@ -17,7 +17,7 @@ from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.cube import CubeDraft, draft_cube
 from difffusr.pipeline.geo import PlaceName, ShardIndex, grid_of
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.plan import Plan, compare, read_plan, sampling_of
+from difffusr.pipeline.plan import Plan, balance_facts, compare, read_plan, sampling_of
 from difffusr.pipeline.publish import Target, finish_publishing, open_target, revision_to_come, was_seen
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.result import RunResult
@@ -156,7 +156,7 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
             "baseline": scene.baseline,
             "collection": scene.collection,
             "product": scene.product_uri,
-            **({} if scene.correction is None else {"balance": scene.correction.to_json()}),
+            **({} if scene.correction is None else {"balance": balance_facts(plan, scene)}),
         }
         for scene in plan.scenes
     ]

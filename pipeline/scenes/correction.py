@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,8 @@ from difffusr.pipeline.scenes.granule import FactorField
 
 #: The largest DN of a band.
 _DN_MAX = 65534
+
+_Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +87,34 @@ class Correction:
     ) -> dict[int, NDArray[np.uint16]]:
         """Balanced DN of a window, by native GSD as in `Chip`; whole DN, at least 1, and 0 stays "no data".
 
-        The inverse is (balanced − offset) / scale; it gives the DN back to the rounding.
+        `inverted` takes it back.
         """
+        return self._each(dn, bounds_m, lambda plane, scale, offset: plane * scale + offset)
+
+    def inverted(
+        self, balanced: Mapping[int, NDArray[np.uint16]], bounds_m: tuple[float, float, float, float]
+    ) -> dict[int, NDArray[np.uint16]]:
+        """DN of a window as they were before `corrected`: (balanced − offset) / (gain · factor); 0 stays "no data".
+
+        Exact where gain · factor is above 1.01. Below that several DN may have become the same balanced DN: they come
+        back to within 0.5 / (gain · factor), in whole DN. Lost is only what was clipped: a balanced DN of 1 stands for
+        everything that came out lower, 65534 for what came out higher.
+        """
+        return self._each(balanced, bounds_m, lambda plane, scale, offset: (plane - offset) / scale)
+
+    def _each(
+        self,
+        planes: Mapping[int, NDArray[np.uint16]],
+        bounds_m: tuple[float, float, float, float],
+        do: Callable[[_Floats, _Floats, _Floats], _Floats],
+    ) -> dict[int, NDArray[np.uint16]]:
+        """Something done to every band with its scale and offset, in whole DN."""
         out = {}
         for gsd, bands in GROUPS.items():
-            planes = []
-            for band, plane in zip(bands, dn[gsd], strict=True):
+            done = []
+            for band, plane in zip(bands, planes[gsd], strict=True):
                 scale, offset = self.scale_and_offset(band, bounds_m, gsd)
-                balanced = np.clip(np.rint(plane * scale + offset), 1, _DN_MAX)
-                planes.append(np.where(plane > 0, balanced, 0).astype(np.uint16))
-            out[gsd] = np.stack(planes)
+                dn = np.clip(np.rint(do(plane.astype(np.float32), scale, offset)), 1, _DN_MAX)
+                done.append(np.where(plane > 0, dn, 0).astype(np.uint16))
+            out[gsd] = np.stack(done)
         return out

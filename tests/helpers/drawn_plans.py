@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -51,3 +57,16 @@ def stored(made: Plan) -> StoredPlan:
     rows = [{k: getattr(s, k) for k in names} | {"datetime": s.datetime.isoformat()} for s in made.scenes]
     frame = gpd.GeoDataFrame(pd.DataFrame(rows), geometry=[s.footprint for s in made.scenes], crs="EPSG:4326")
     return StoredPlan(made.manifest, frame, made.chips, made.shards)
+
+
+def data_of(page: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the columns that a page carries."""
+    packed = re.search(r'id="data">([^<]*)<', page.read_text(encoding="utf-8"))
+    assert packed
+    data = zlib.decompress(base64.b64decode(packed[1]))
+    length = int.from_bytes(data[:4], "little")
+    header = json.loads(data[4 : 4 + length])
+    return header, {
+        name: np.frombuffer(data, np.dtype(kind).newbyteorder("<"), count, 4 + length + at)
+        for name, kind, at, count in header["columns"]
+    }

@@ -11,6 +11,12 @@ const element = (name, properties = {}, children = []) => {
   return made;
 };
 
+/** A shift in 1/100000 as +0.0123 of reflectance, or as the factor that it makes of 1. */
+const shiftWords = (plan, value, digits = 4) => value === null ? "–" : plan.balance.kind === "factor" ? "× " + (1 + value / 1e5).toFixed(digits)
+  : (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value / 1e5).toFixed(digits);
+/** The first scene of a chip; of a shard the one that most of its chips use. */
+const firstScene = (plan, cell) => plan.members[plan.first[plan.list[cell]]];
+
 // ---- data -----------------------------------------------------------------------------------------------------------
 
 async function unpack() {

@@ -1,12 +1,14 @@
 // ---- details of a cell ------------------------------------------------------------------------------------------------
 
-function describe(plan, cell, tip) {
+function describe(plan, state, cell, tip) {
   const zone = plan.zones.find(z => cell >= z.first && cell < z.stop), list = plan.list[cell];
   const members = Array.from(plan.members.subarray(plan.first[list], plan.first[list + 1]));
   const chip = plan.kind === "chip", what = chip ? "Chip" : "Shard";
   const lines = [`${day(plan.days[plan.date[cell]])}${chip ? "" : ", most of its " + plan.chips_of[cell] + " chips"}`,
                  `clear ${percent(plan.clear[cell] / 1e4)}, covered ${percent(plan.covered[cell] / 1e4)}`];
-  const items = members.slice(0, 6).map(m => element("li", { textContent: `${plan.scenes_table[m][0]}, ${day(plan.scenes_table[m][1])}` }));
+  const done = m => (state.mode === "balance" ? `, ${shiftWords(plan, plan.balance.by_scene[m][state.band])} in ${plan.balance.bands[state.band]}` : "")
+    + (plan.hazy.has(m) ? ", hazy" : "");
+  const items = members.slice(0, 6).map(m => element("li", { textContent: `${plan.scenes_table[m][0]}, ${day(plan.scenes_table[m][1])}${done(m)}` }));
   if (members.length > 6) items.push(element("li", { textContent: `and ${members.length - 6} more`, style: "list-style: none" }));
   tip.replaceChildren(
     element("b", { textContent: `${what} row ${plan.row[cell]}, column ${plan.col[cell]}` }),
@@ -17,7 +19,7 @@ function describe(plan, cell, tip) {
 function showTip(plan, state, canvas, x, y) {
   const tip = $("tip"), px = Math.floor(x * state.ratio), py = Math.floor(y * state.ratio);
   const inside = px >= 0 && py >= 0 && px < state.w && py < state.h, cell = inside ? state.cells[py * state.w + px] : -1;
-  if (cell !== state.selected) { state.selected = cell; state.draw(); if (cell >= 0) describe(plan, cell, tip); }
+  if (cell !== state.selected) { state.selected = cell; state.draw(); if (cell >= 0) describe(plan, state, cell, tip); }
   tip.hidden = cell < 0;
   if (cell < 0) return;
   tip.style.left = tip.style.top = "6px";  // where it has its full size, to measure it
@@ -49,7 +51,8 @@ function legend(plan, state, changed) {
     parts.push(...stripes());
   } else if (state.mode === "clear") {
     parts.push(element("p", { className: "note", textContent: `Share of a ${plan.kind} that its scenes show without clouds.` }), gradient(plan.ramp), ends(["0 %", "50 %", "100 %"]), ...stripes());
-  } else {
+  } else if (state.mode === "balance") parts.push(...balanceLegend(plan, state, changed, { sign, gradient, ends }));
+  else {
     parts.push(element("p", { className: "note", textContent: plan.kind === "chip" ? "Scenes that a chip is made from." : "Scenes that a chip is made from, mean of a shard." }), gradient(SCENE_RAMP), ends(plan.most > 1 ? ["1", String(plan.most)] : ["1"]));
     const counts = new Map();
     for (const s of plan.scenes) counts.set(Math.round(s / 100), (counts.get(Math.round(s / 100)) || 0) + 1);
@@ -64,13 +67,46 @@ function legend(plan, state, changed) {
   if (focused >= 0) box.querySelectorAll("button")[focused]?.focus();
 }
 
+function balanceLegend(plan, state, changed, { sign, gradient, ends }) {
+  const { kind, bands, ramp, limits, by_scene } = plan.balance, limit = limits[state.band];
+  const whose = plan.kind === "chip" ? "a chip's first scene" : "the scene that most of a shard's chips use first", lost = { unknown: 0, hazy: 0 };
+  for (let cell = 0; cell < plan.row.length; cell++) {
+    const scene = firstScene(plan, cell);
+    if (by_scene[scene][state.band] === null) lost.unknown += 1;
+    if (plan.hazy.has(scene)) lost.hazy += 1;
+  }
+  const choose = element("div", { className: "modes bands" }, bands.map((band, i) => {
+    const button = element("button", { textContent: band, onclick: () => { state.band = i; changed(); } });
+    button.setAttribute("aria-pressed", i === state.band);
+    return button;
+  }));
+  choose.setAttribute("role", "group"); choose.setAttribute("aria-label", "Band");
+  const what = kind === "factor" ? `Factor that brings ${whose} to nadir, on average.` : `Reflectance that gain and offset add to ${whose}, on average.`;
+  const signs = [[lost.hazy, "from a hazy scene"], [lost.unknown, "from a scene that is not balanced"]].filter(([count]) => count);
+  return [element("p", { className: "note", textContent: what }), choose, gradient(ramp), ends([-limit, 0, limit].map(v => v || kind === "factor" ? shiftWords(plan, v, 3) : "0")),
+          ...signs.map(([count, text]) => sign("", text.endsWith("balanced") ? "background: var(--bare)" : "", `${plan.kind}s ${text}`, number(count)))];
+}
+
+/** What the table has more of scenes that are balanced: shifts by band, differences to other scenes. */
+function balanceColumns(plan) {
+  if (!plan.balance) return { heads: [], of: () => [] };
+  const { kind, bands, by_scene, apart } = plan.balance, known = apart.some(pair => pair[0] !== null);
+  return { heads: [...bands.map(band => `${kind} ${band}`), ...(known ? ["apart before", "apart after"] : [])],
+           of: i => [...by_scene[i], ...(known ? apart[i] : [])] };
+}
+
 function table(plan) {
-  const heads = ["scene", "date", "tile", "baseline", "cloud %", "chips, first", "chips, all"];
+  const extra = balanceColumns(plan), plain = 7, bands = plan.balance ? plan.balance.bands.length : 0;
+  const heads = ["scene", "date", "tile", "baseline", "cloud %", "chips, first", "chips, all", ...extra.heads];
+  const every = plan.scenes_table.map((row, i) => [...row, ...extra.of(i)]), hazy = new Set([...plan.hazy].map(i => plan.scenes_table[i][0]));
+  const words = (value, i) => i === 1 ? day(value) : i === 4 ? value.toFixed(1) : i < 5 ? value : i < plain ? number(value)
+    : i < plain + bands ? shiftWords(plan, value) : value === null ? "–" : (value / 1e5).toFixed(4);
   const at = new Map(plan.days.map((d, i) => [d, i])), order = { column: 5, up: false, all: false };
   const fill = () => {
-    const { column, up } = order, rows = [...plan.scenes_table].sort((a, b) => (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : 0) * (up ? 1 : -1));
+    const { column, up } = order, key = row => row[column] ?? -Infinity, rows = [...every].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0) * (up ? 1 : -1));
     $("rows").replaceChildren(...rows.slice(0, order.all ? rows.length : 50).map(row => element("tr", {}, row.map((value, i) => {
-      const cell = element("td", { textContent: i === 1 ? day(value) : i === 4 ? value.toFixed(1) : i > 4 ? number(value) : value });
+      const cell = element("td", { textContent: words(value, i) });
+      if (i === 0 && hazy.has(value)) cell.append(element("span", { className: "hazy", textContent: "hazy" }));
       if (i === 1 && at.has(value)) cell.prepend(element("span", { className: "swatch", style: `background: ${plan.colours[at.get(value)]}` }));
       return cell;
     }))));
@@ -145,10 +181,12 @@ function steer(plan, state, canvas) {
 async function start() {
   const plan = await unpack(), canvas = $("map");
   plan.most = Math.max(1, Math.ceil(plan.scenes.reduce((a, b) => Math.max(a, b), 0) / 100));
-  const state = { mode: "date", chosen: new Set(), selected: -1, cross: false, theme: theme(), view: new MapView(plan.view) };
+  plan.hazy = new Set(plan.balance?.hazy);
+  const state = { mode: "date", band: 0, chosen: new Set(), selected: -1, cross: false, theme: theme(), view: new MapView(plan.view) };
   let due = 0;
   state.draw = quick => { cancelAnimationFrame(due); due = requestAnimationFrame(() => paint(plan, state, canvas, quick)); };
   const changed = () => { state.theme = theme(); state.colours = colour(plan, state); legend(plan, state, changed); state.draw(); };
+  document.querySelector("[data-mode=balance]").hidden = !plan.balance;
   for (const button of document.querySelectorAll("[data-mode]")) button.onclick = () => {
     state.mode = button.dataset.mode;
     if (state.mode !== "date") state.chosen.clear();

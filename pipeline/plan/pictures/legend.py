@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -25,7 +28,13 @@ from difffusr.pipeline.plan.pictures.frame import Frame, zone_name
 from difffusr.pipeline.plan.pictures.layout import FINE, HEAD, LINE, LISTED, MARGIN, SIDE, WIDTH
 from difffusr.pipeline.plan.pictures.primitives import day_words, draw_dashes, draw_swatch, font_of, write_text
 from difffusr.pipeline.plan.pictures.rasterise import rasterise_chips, rasterise_shape
+from difffusr.pipeline.plan.pictures.shifts import BANDS_SHOWN, SHIFT_RAMP, Shifts
 from difffusr.pipeline.plan.tables import Plan, StoredPlan, iterate_zones
+
+#: Headings of the map of shifts, and the room that a ramp takes below a small map.
+_SHIFT_HEADS: Final = {"shift": "Reflectance added by balance", "factor": "Factor applied by balance"}
+
+_RAMP_ROOM: Final = 14 + 34
 
 
 def draw_head(sheet: Image.Image, plan: Plan | StoredPlan, dates: Dates) -> None:
@@ -77,7 +86,17 @@ def draw_side(
     y = _draw_dates(sheet, x, y, dates)
     y = _draw_symbols(sheet, x, y + 10, plan, area, frame, chip)
     y = _heading(sheet, x, y + 26, "Clear share")
-    _draw_clear(sheet, x, y, plan, grid, area, frame)
+    small = frame.scaled(SIDE * FINE)
+    place = rasterise_chips(plan.chips, grid, small)
+    colours = ramp(CLEAR_RAMP, np.clip(plan.chips.clear, 0, 1))
+    y = _draw_small(sheet, x, y, (place, colours, plan.chips.clear), area, small)
+    y = _draw_ramp(sheet, x, y, CLEAR_RAMP, ("0 %", "50 %", "100 %"))
+    shifts = Shifts.of(plan)
+    if shifts is not None and y + 26 + 32 + small.height // FINE + _RAMP_ROOM <= sheet.height // FINE - MARGIN // 2:
+        y = _heading(sheet, x, y + 26, f"{_SHIFT_HEADS[shifts.kind]} in {BANDS_SHOWN[0]}")
+        colours = shifts.colours(0)[plan.chips.scenes[:, 0]]
+        y = _draw_small(sheet, x, y, (place, colours, np.ones(len(colours), np.float32)), area, small)
+        _draw_ramp(sheet, x, y, SHIFT_RAMP, shifts.ends(0))
 
 
 def _heading(sheet: Image.Image, x: int, y: int, text: str) -> int:
@@ -183,19 +202,26 @@ def _share_without_chip(area: BaseGeometry | None, frame: Frame, chip: NDArray[n
     return float((inside & (chip < 0)).sum() / max(inside.sum(), 1))
 
 
-def _draw_clear(
-    sheet: Image.Image, x: int, y: int, plan: Plan | StoredPlan, grid: Grid, area: BaseGeometry | None, frame: Frame
-) -> None:
-    """A small map of the clear share, and its colour ramp."""
-    small = frame.scaled(SIDE * FINE)
-    chip = rasterise_chips(plan.chips, grid, small)
-    colours = ramp(CLEAR_RAMP, np.clip(plan.chips.clear, 0, 1))
-    picture = Image.fromarray(paint_chips(chip, colours, plan.chips.clear, ground_pixels(area, small)))
-    draw_outline(picture, area, small, 1)
+def _draw_small(
+    sheet: Image.Image,
+    x: int,
+    y: int,
+    chips: tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.float32]],
+    area: BaseGeometry | None,
+    frame: Frame,
+) -> int:
+    """A small map: the chip at each pixel, the chips' colours and clear shares. Returns y below it."""
+    picture = Image.fromarray(paint_chips(*chips, ground_pixels(area, frame)))
+    draw_outline(picture, area, frame, 1)
     sheet.paste(picture, (x * FINE, y * FINE))
-    y += picture.height // FINE + 14
-    strip = np.repeat(ramp(CLEAR_RAMP, np.linspace(0, 1, SIDE * FINE))[None], 10 * FINE, axis=0)
+    return y + picture.height // FINE + 14
+
+
+def _draw_ramp(sheet: Image.Image, x: int, y: int, stops: Sequence[str], ends: tuple[str, str, str]) -> int:
+    """Colours and what their beginning, middle and end mean. Returns y below them."""
+    strip = np.repeat(ramp(stops, np.linspace(0, 1, SIDE * FINE))[None], 10 * FINE, axis=0)
     sheet.paste(Image.fromarray(strip), (x * FINE, y * FINE))
     draw = ImageDraw.Draw(sheet)
-    for share, anchor in ((0.0, "lt"), (0.5, "mt"), (1.0, "rt")):
-        write_text(draw, x + share * SIDE, y + 15, f"{share:.0%}".replace("%", " %"), anchor, SOFT_INK, 13)
+    for share, anchor, text in zip((0.0, 0.5, 1.0), ("lt", "mt", "rt"), ends, strict=True):
+        write_text(draw, x + share * SIDE, y + 15, text, anchor, SOFT_INK, 13)
+    return y + _RAMP_ROOM - 14

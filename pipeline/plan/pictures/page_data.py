@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from difffusr.pipeline.geo import Grid, origin_m, territory
 from difffusr.pipeline.plan.pictures.colours import CLEAR_RAMP, Dates, scene_days
 from difffusr.pipeline.plan.pictures.frame import Frame, unrolled, zone_edge, zone_name
+from difffusr.pipeline.plan.pictures.shifts import Shifts
 from difffusr.pipeline.plan.pictures.squares import Squares, squares_of_chips, squares_of_shards
 from difffusr.pipeline.plan.tables import Chips, Plan, StoredPlan, iterate_zones, zone_slices
 
@@ -59,6 +60,7 @@ def _header(
     plan: Plan | StoredPlan, grid: Grid, area: BaseGeometry | None, dates: Dates, squares: Squares, frame: Frame
 ) -> dict[str, Any]:
     bounds = {epsg: _bounds(zone_edge(plan.chips, part, grid, epsg), frame) for epsg, part in iterate_zones(plan.chips)}
+    shifts = Shifts.of(plan)
     return {
         "kind": squares.kind,
         "side": squares.side_m,
@@ -74,6 +76,7 @@ def _header(
         "cloudy": int((plan.chips.clear == 0).sum()),
         "outline": _outline(area, frame),
         "scenes_table": _scene_rows(plan),
+        "balance": None if shifts is None else shifts.to_json(),
     }
 
 

@@ -13,16 +13,23 @@ function theme() {
   return Object.fromEntries(["paper", "ink", "soft", "sea", "bare"].map(k => [k, style.getPropertyValue("--" + k).trim()]));
 }
 
+/** The colour of a shift in 1/100000 on a band's scale; another one where it is not known. */
+function shifted(plan, value, band, unknown) {
+  return value === null ? unknown : along(plan.balance.ramp, value / plan.balance.limits[band] / 2 + .5);
+}
+
 /** One colour per cell, as the canvas needs it (ABGR). */
 function colour(plan, state) {
   const paper = parse(state.theme.paper), bare = parse(state.theme.bare), dates = plan.colours.map(parse);
   const ramp = Array.from({ length: 101 }, (_, i) => along(plan.ramp, i / 100));
+  const scenes = state.mode === "balance" ? plan.balance.by_scene.map(shifts => shifted(plan, shifts[state.band], state.band, bare)) : null;
   const out = new Uint32Array(plan.row.length);
   for (let i = 0; i < out.length; i++) {
     const clear = plan.clear[i] / 1e4;
     let rgb;
     if (state.mode === "date") rgb = mix(dates[plan.date[i]], paper, strength(clear));
     else if (state.mode === "clear") rgb = ramp[Math.round(100 * clear)];
+    else if (scenes) rgb = scenes[firstScene(plan, i)];
     else rgb = along(SCENE_RAMP, plan.most > 1 ? (plan.scenes[i] / 100 - 1) / (plan.most - 1) : 0);
     out[i] = word(state.chosen.size && !state.chosen.has(plan.date[i]) ? mix(rgb, bare, .1) : rgb);
   }
@@ -71,7 +78,7 @@ function shade(plan, state) {
   for (let y = 0, p = 0; y < h; y++) for (let x = 0; x < w; x++, p++) {
     const cell = cells[p];
     if (cell < 0) { out[p] = 0; continue; }
-    out[p] = clear[cell] === 0 && mode !== "scenes" && (x + y) % period < stripe ? grey : colours[cell];
+    out[p] = clear[cell] === 0 && (mode === "date" || mode === "clear") && (x + y) % period < stripe ? grey : colours[cell];
   }
   const bold = Math.max(1, Math.round(ratio));
   for (let y = 0, p = 0; y < h - 1; y++, p = y * w) for (let x = 0; x < w - 1; x++, p++) {

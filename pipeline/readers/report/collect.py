@@ -16,9 +16,10 @@ from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.plan import StoredPlan
 from difffusr.pipeline.publish import Publication
+from difffusr.pipeline.readers.report.balance_facts import balance_of
 from difffusr.pipeline.readers.report.crops import CROPS_EACH, choose_crops
 from difffusr.pipeline.readers.report.facts import CubeReport, PeriodReport, ZoneFacts
-from difffusr.pipeline.readers.report.reference import Reference
+from difffusr.pipeline.readers.report.reference import Reference, as_balanced
 from difffusr.pipeline.readers.report.run_records import RunRecords, read_publications
 from difffusr.pipeline.readers.report.seam_check import check_seams
 from difffusr.pipeline.readers.report.survey import survey_period
@@ -92,7 +93,7 @@ def _period(
     elif not with_scenes:
         notes.append("Reading scenes was switched off, so nothing is compared with them.")
     else:
-        scenes, why = _scenes(_config(config, label, records.plan.manifest), records.plan)
+        scenes, why = _scenes(_config(config, label, records.plan.manifest), records)
         notes += why
     reference = Reference(cube, label, records.plan, _grid(cube, records.plan), scenes)
     seams, why = check_seams(reference, survey)
@@ -110,6 +111,7 @@ def _period(
         records.run,
         records.progress,
         tuple(dict.fromkeys([*notes, *why, *more])),
+        balance_of(cube, records, survey),
     )
 
 
@@ -141,20 +143,22 @@ def _config(given: RunConfig | None, label: str, manifest: Mapping[str, Any]) ->
         return None
 
 
-def _scenes(config: RunConfig | None, plan: StoredPlan) -> tuple[dict[str, Scene], list[str]]:
-    """The plan's scenes by id, as far as the catalogue has them, and why not all."""
-
+def _scenes(config: RunConfig | None, records: RunRecords) -> tuple[dict[str, Scene], list[str]]:
+    """The plan's scenes by id, balanced as they were for it, as far as the catalogue has them, and why not all."""
     if config is None:
         return {}, ["The plan's configuration is of another version, so its scenes cannot be looked up."]
     try:
         found = {scene.id: scene for scene in find_scenes(config)}
     except DifffusrError as error:
         return {}, [f"The scenes cannot be looked up, so nothing is compared with them: {error}"]
-    lacking = [name for name in plan.chips.scene_ids if name not in found]
+    assert records.plan is not None
+    names = records.plan.chips.scene_ids
+    lacking, notes = [name for name in names if name not in found], []
     if lacking:
-        share = f"{len(lacking)} of {len(plan.chips.scene_ids)} scenes"
-        return found, [f"{share} are no longer in the catalogue (such as {lacking[0]}); their chips are not compared."]
-    return found, []
+        share = f"{len(lacking)} of {len(names)} scenes"
+        notes = [f"{share} are no longer in the catalogue (such as {lacking[0]}); their chips are not compared."]
+    scenes, why = as_balanced({name: found[name] for name in names if name in found}, records.plan, records.balanced)
+    return scenes, notes + why
 
 
 def _grid(cube: Cube, plan: StoredPlan | None) -> Grid | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from difffusr.kernels.bands import GROUPS
 from difffusr.pipeline.geo import PixelWindow
+from difffusr.pipeline.plan import SceneBalance
 from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.readers.report.survey import Survey
 from difffusr.pipeline.readers.verdicts import BandReport, SourceSeams, WorstBorder, is_seamless
@@ -90,6 +91,22 @@ class Crop:
 
 
 @dataclass(frozen=True, eq=False)
+class BalanceFacts:
+    """What balance did to a period's scenes.
+
+    Attributes:
+        sun: `scenes.sun` of the run; max_offset: `scenes.max_offset`, reflectance.
+        scenes: those that were balanced, if the plan is there also those that no chip uses.
+        used: ids of scenes that some chip uses.
+    """
+
+    sun: str
+    max_offset: float
+    scenes: SceneBalance
+    used: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
 class PeriodReport:
     """One period.
 
@@ -102,6 +119,7 @@ class PeriodReport:
         run: `report.json` of the period's last run; empty if it is deleted.
         progress: of that run.
         notes: what is missing from the report, and why.
+        balance: None if the scenes are as they were measured.
     """
 
     label: str
@@ -114,6 +132,7 @@ class PeriodReport:
     run: Mapping[str, Any]
     progress: RunStatus | None
     notes: tuple[str, ...]
+    balance: BalanceFacts | None = None
 
 
 @dataclass(frozen=True, eq=False)

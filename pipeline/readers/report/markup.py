@@ -16,7 +16,7 @@ MOST_ROWS: Final = 30
 DASH: Final = "–"
 
 
-class _Markup(str):
+class Markup(str):
     """Text that is HTML already."""
 
 
@@ -35,7 +35,7 @@ def html_table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str
 
 
 def _cell(text: str) -> str:
-    return text if isinstance(text, _Markup) else escape(text)
+    return text if isinstance(text, Markup) else escape(text)
 
 
 def fact_list(facts: Sequence[tuple[str, str]]) -> str:
@@ -56,7 +56,7 @@ def moment_words(seconds: float) -> str:
 
 def verdict_words(good: bool) -> str:
     """`ok` or `off`."""
-    return _Markup("<span class=ok>ok</span>" if good else "<span class=off>off</span>")
+    return Markup("<span class=ok>ok</span>" if good else "<span class=off>off</span>")
 
 
 def ratio_words(ratio: float, error: float) -> str:

@@ -55,7 +55,8 @@ def _crop(report: CubeReport, crop: Crop, number: int) -> str:
     facts = report.scenes.get(crop.scene, {})
     where = f"{abs(crop.lat):.4f}° {'NS'[crop.lat < 0]}, {abs(crop.lon):.4f}° {'EW'[crop.lon < 0]}"
     side = crop.window.height * TARGET_GSD_M / 1000
-    before = "10 m, as measured" if crop.measured else "2.5 m averaged to 10 m"
+    measured = "10 m, balanced" if facts.get("balance") else "10 m, as measured"
+    before = measured if crop.measured else "2.5 m averaged to 10 m"
     caption = f"{where} · {side:g} km across · {facts.get('id', 'scene not known')}"
     frames = []
     for side_name, title, pixels in (("before", before, crop.before), ("after", "2.5 m", crop.after)):

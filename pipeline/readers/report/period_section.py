@@ -8,6 +8,7 @@ from typing import Any
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.ground.words import careful_share_words, counted
+from difffusr.pipeline.readers.report.balance_section import balance_section
 from difffusr.pipeline.readers.report.cube_section import config_section, missing_notes
 from difffusr.pipeline.readers.report.facts import CubeReport, PeriodReport
 from difffusr.pipeline.readers.report.map import COLOURINGS, PeriodMap, flag_words, name_of
@@ -33,8 +34,9 @@ def period_section(report: CubeReport, i: int, drawn: PeriodMap) -> str:
     return (
         f'<section class="period p{i}" aria-labelledby="h{i}"><h2 id="h{i}">{escape(period.label)}</h2>'
         f"<p class=soft>{start} to {end}</p>{missing_notes(period.notes)}"
-        f"{_shards(period, drawn, i)}{_scenes(report, period)}{crops_section(report, period, i)}"
-        f"{reflectance_section(period.survey.bands)}{seams_section(period.seams)}{_run(period)}</section>"
+        f"{_shards(period, drawn, i)}{_scenes(report, period)}{balance_section(period.balance)}"
+        f"{crops_section(report, period, i)}{reflectance_section(period.survey.bands)}"
+        f"{seams_section(period.seams)}{_run(period)}</section>"
     )
 
 

@@ -12,6 +12,7 @@ from difffusr.pipeline.geo import ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.plan import StoredPlan, read_plan
+from difffusr.pipeline.plan.balance import Balanced, read_balance
 from difffusr.pipeline.publish import Publication, history
 from difffusr.pipeline.storage import Storage
 from difffusr.pipeline.watch import RunStatus, read_status
@@ -25,6 +26,7 @@ class RunRecords:
 
     Attributes:
         plan: the plan of what readers see; None if it is deleted.
+        balanced: what that plan does to scenes; None for nothing, or if it is deleted.
         run: `report.json` of the last run; empty if it is deleted.
         progress: of that run.
         notes: what is deleted or cannot be read.
@@ -34,6 +36,7 @@ class RunRecords:
     run: Mapping[str, Any]
     progress: RunStatus | None
     notes: tuple[str, ...]
+    balanced: Balanced | None = None
 
     @classmethod
     def of(cls, folder: Storage, days: tuple[date, date], publications: Sequence[Publication]) -> RunRecords:
@@ -45,7 +48,7 @@ class RunRecords:
         """
         notes = []
         there, why = _try(lambda: folder.exists("published/manifest.json"))
-        plan = None
+        plan, balanced = None, None
         if not there:
             notes.append(f"The plan is not at {bare_href(folder.url)}{f' ({why})' if why else ''}.")
         elif is_rolled_back(publications, f"{days[0]} – {days[1]}"):
@@ -53,11 +56,13 @@ class RunRecords:
         else:
             plan, why = _try(lambda: read_plan(folder, "published"))
             notes += [f"The plan cannot be read: {why}"] if why else []
+            balanced, why = _try(lambda: read_balance(folder.child("published")))
+            notes += [f"The balance of the scenes cannot be read: {why}"] if why else []
         run, why = _try(lambda: json.loads(folder.read("report.json")) if folder.exists("report.json") else {})
         notes += [f"The last run's report cannot be read: {why}"] if why else []
         progress, why = _try(lambda: read_status(folder))
         notes += [f"The last run's progress cannot be read: {why}"] if why else []
-        return cls(plan, run if isinstance(run, dict) else {}, progress, tuple(notes))
+        return cls(plan, run if isinstance(run, dict) else {}, progress, tuple(notes), balanced)
 
     @property
     def planned_shards(self) -> list[tuple[int, ShardIndex]] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -12,8 +12,12 @@ from pyproj import Transformer
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.geo import GSD_10_M, utm_epsg
+from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.readers.view.layers import normalised_difference
 from difffusr.pipeline.readers.view.levels import MappedCube, MappedZone, NothingThereError, reading
+
+#: Bands whose shift by balance is told.
+_SHIFTED: Final = ("B02", "B04", "B08")
 
 
 def spectrum(cube: MappedCube, lon: float, lat: float) -> dict[str, Any]:
@@ -97,7 +101,6 @@ def _of_period(cube: MappedCube, block: xr.Dataset, y: int, x: int) -> dict[str,
         where=seen.any(axis=(1, 2)),
     )
     quality, source = int(block["quality"][y, x]), int(block["source"][y, x])
-    scene = cube.scenes.get(source, {})
     return {
         "reflectance": _or_none(own),
         "averaged": _or_none(averaged),
@@ -105,8 +108,18 @@ def _of_period(cube: MappedCube, block: xr.Dataset, y: int, x: int) -> dict[str,
         **({"looks": int(block["looks"][y, x])} if "looks" in block else {}),
         "indices": _indices(cube, own),
         "quality": {"value": quality, "meaning": cube.flags.get(quality, "unknown")},
-        "scene": {"number": source, "id": scene.get("id"), "datetime": scene.get("datetime")} if source else None,
+        "scene": _scene(cube, source) if source else None,
     }
+
+
+def _scene(cube: MappedCube, number: int) -> dict[str, Any]:
+    """A scene's number, id and time, and by some bands `shift`: what balance added to its reflectance, if anything."""
+    facts = cube.scenes.get(number, {})
+    told = {"number": number, "id": facts.get("id"), "datetime": facts.get("datetime")}
+    shift = facts.get("balance", {}).get("shift")
+    if not shift or not any(shift):
+        return told
+    return {**told, "shift": {band: round(shift[BANDS.index(band)] / DN_SCALE, 5) for band in _SHIFTED}}
 
 
 def _indices(cube: MappedCube, own: NDArray[np.float64]) -> dict[str, float | None]:

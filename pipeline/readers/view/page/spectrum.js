@@ -75,6 +75,10 @@ function listFacts(cube, now) {
   if (now.scene) facts.push(["Scene", now.scene.id ?? `number ${now.scene.number}`]);
   if (now.scene?.datetime) facts.push(["Taken", `${now.scene.datetime.slice(0, 16).replace("T", " ")} UTC`]);
   if (now.looks !== undefined) facts.push(["Observations", now.looks]);
+  if (now.scene?.shift) {
+    const shifts = Object.entries(now.scene.shift).map(([band, by]) => `${band} ${by > 0 ? "+" : ""}${said(by, 4)}`);
+    facts.push(["Balanced by", shifts.join(", ")]);
+  }
   for (const layer of cube.layers.filter(one => one.index)) {
     const value = now.indices[layer.name];
     if (value !== null) facts.push([layer.title.split(",")[0], said(value, 3)]);

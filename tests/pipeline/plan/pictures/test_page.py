@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shutil
 import subprocess
-import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from drawn_plans import EQUATOR, FIJI, GRID, TWO_ZONES, plan
+from drawn_plans import EQUATOR, FIJI, GRID, TWO_ZONES, data_of, plan
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.plan.pictures.frame import Frame
 from difffusr.pipeline.plan.pictures.page import write_page
 from difffusr.pipeline.plan.pictures.rasterise import rasterise_chips
-
-
-def data_of(page: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and the columns that a page carries."""
-    packed = re.search(r'id="data">([^<]*)<', page.read_text(encoding="utf-8"))
-    assert packed
-    data = zlib.decompress(base64.b64decode(packed[1]))
-    length = int.from_bytes(data[:4], "little")
-    header = json.loads(data[4 : 4 + length])
-    return header, {
-        name: np.frombuffer(data, np.dtype(kind).newbyteorder("<"), count, 4 + length + at)
-        for name, kind, at, count in header["columns"]
-    }
 
 
 def test_the_page_carries_every_chip(tmp_path: Path) -> None:

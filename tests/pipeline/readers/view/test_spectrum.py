@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from pyproj import Transformer
 from random_cubes import random_cube
 
 from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.readers.view.levels import map_cube
+from difffusr.pipeline.readers.view.spectrum import spectrum
 from difffusr.pipeline.storage.objects import Storage
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rasterio's and rioxarray's, of affine
@@ -68,3 +72,21 @@ def test_where_nothing_was_seen_nothing_is_said(client):
     assert (now["quality"]["meaning"], now["scene"], now["indices"]["ndvi"]) == ("no_data", None, None)
     # The hole ends after 20 pixels, in the middle of no block of 4: all that is seen counts for the mean.
     assert now["averaged"] == [None] * len(BANDS)
+
+
+@pytest.mark.parametrize(
+    ("balance", "told"),
+    [
+        (None, None),
+        ({"shift": [10, -126, 0, 8, *[0] * 3, 41, *[0] * 4]}, {"B02": -0.0126, "B04": 0.0008, "B08": 0.0041}),
+        ({"shift": [0.0] * 12}, None),
+        ({"gain": [1.0] * 12}, None),
+        ({"shift": []}, None),
+    ],
+    ids=["as measured", "moved", "to nadir alone", "of an earlier table", "empty"],
+)
+def test_a_balanced_scene_says_by_how_much(storage, balance, told):
+    cube = map_cube(Cube(storage))
+    facts = {number: {**one, **({"balance": balance} if balance else {})} for number, one in cube.scenes.items()}
+    for period in spectrum(replace(cube, scenes=facts), LON, LAT)["periods"]:
+        assert period["scene"].get("shift") == told
