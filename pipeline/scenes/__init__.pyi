@@ -12,6 +12,7 @@ from .masks import MASK as MASK
 from .masks import maker_of as maker_of
 from .masks import mask_overview as mask_overview
 from .nadir import Nadir as Nadir
+from .nadir import granule_document as granule_document
 from .nadir import nadir_of as nadir_of
 from .rules import ChipRules as ChipRules
 from .search import Found as Found
