@@ -57,9 +57,9 @@ def decide(config: RunConfig, on_found: Callable[[Found], None] = _nobody) -> Pl
     return _decided(config, {}, on_found)[0]
 
 
-def scenes_at_once(scenes: int, cpus: int) -> int:
-    """How many of so many scenes planning reads at a time, with so many cores."""
-    return cpus if _on_ray(scenes) else threads_on(cpus)
+def scenes_at_once(scenes: int, cpus: int) -> tuple[int, int]:
+    """How many of so many scenes planning reads at a time, with so many cores, and in how many processes."""
+    return (cpus, cpus) if _on_ray(scenes) else (threads_on(cpus), 1)
 
 
 def _on_ray(scenes: int) -> bool:

@@ -176,7 +176,7 @@ def measure(count: int) -> dict[str, Any]:
     found = surveying.survey(scenes, "scene")
     surveyed, surveyed_cores = time.perf_counter(), time.process_time()
     solved, _, hazy = guarded(fit(found.pairs, found.mean, found.centre), found, 400.0)
-    solved_at = time.perf_counter()
+    solved_at, solved_cores = time.perf_counter(), time.process_time()
     ground = np.stack([sampler.ground[scene.id] for scene in scenes])
     balanced = solved.gain * found.mean + np.einsum("sc,sbc->sb", found.centre, solved.offset.reshape(count, -1, 4))
     links = np.unique(np.stack([found.pairs.one, found.pairs.other]), axis=1).shape[1]
@@ -190,6 +190,7 @@ def measure(count: int) -> dict[str, Any]:
         "survey_core_s": round(surveyed_cores - cores - sampler.seconds, 1),
         "sampling_core_s": round(sampler.seconds, 1),
         "solve_s": round(solved_at - surveyed, 1),
+        "solve_core_s": round(solved_cores - surveyed_cores, 1),
         "seconds": round(solved_at - begun, 1),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
         "hazy": int(hazy.sum()),

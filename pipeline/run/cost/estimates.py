@@ -95,7 +95,7 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
       cores. With GPUs reading thus overlaps with computing; without them both share the cores, and the times add up.
     - Shards are written one a core; the time of each grows with the chips that it is blended from, that of an overview
       with the shards it is made of, level by level. Start-up takes as long as it took.
-    - Planning reads scenes side by side, one a core, and compares and solves on one core.
+    - Planning reads scenes side by side, one a core (a few on threads), and compares and solves on one core.
     - The cluster is paid from planning to publishing, all its GPUs and cores.
 
     Args:

@@ -22,14 +22,15 @@ def planning_work(plan: Plan, config: RunConfig, measured: Planning | None) -> P
 
 
 def planning_seconds(work: PlanningWork, config: RunConfig, measured: Planning | None, cpus: int) -> float:
-    """Wall clock of planning on a cluster with so many cores: the scenes are read side by side, by as many as the cores
-    or threads; then one core compares and solves."""
+    """Wall clock of planning on a cluster with so many cores: the scenes are read side by side, by as many processes as
+    there are cores, or by threads of one, which wait together but compute in turn; then one core compares and solves.
+    """
     if measured is None:
         return 0.0
-    at_once = scenes_at_once(work.scenes, cpus)
+    at_once, processes = scenes_at_once(work.scenes, cpus)
 
     def wall(step: SceneStep) -> float:
-        return max(step.seconds * max(work.scenes / at_once, 1), step.cpu_seconds * work.scenes / cpus)
+        return max(step.seconds * max(work.scenes / at_once, 1), step.cpu_seconds * work.scenes / processes)
 
     return sum(map(wall, passes(config, measured))) + work.overlaps * (measured.overlap_seconds or 0.0)
 

@@ -74,16 +74,24 @@ def test_scenes_are_read_side_by_side_but_solved_for_on_one_core(cpus):
 
 
 @pytest.mark.parametrize(("scenes", "cpus", "turns"), [(1, 8, 1), (8, 8, 1), (32, 8, 4), (12, 2, 3), (33, 66, 1)])
-def test_a_few_scenes_are_read_on_threads(scenes, cpus, turns):
-    assert estimated(scenes, Cluster(1, 0, cpus)).seconds.plan == pytest.approx(turns * 0.4)
+def test_a_few_scenes_are_waited_for_on_threads(scenes, cpus, turns):
+    config = config_of()
+    far = SceneStep(seconds=0.4, cpu_seconds=0.01, bytes=1, requests=2)
+    known = calibration_of(config, planning=planning_of(config, look=far))
+    made = estimate(plan_of(4, found=scenes), config, known, Cluster(1, 0, cpus))
+    assert made.seconds.plan == pytest.approx(turns * 0.4)
 
 
-def test_work_that_keeps_the_cores_busy_is_shared_by_the_cores():
+@pytest.mark.parametrize(
+    ("scenes", "cpus", "taken"),
+    [(20, 2, 20.0), (32, 16, 32.0), (1, 4, 1.0), (40, 2, 20.0), (640, 64, 10.0), (33, 66, 1.0)],
+)
+def test_what_computes_takes_cores_of_their_own_processes(scenes, cpus, taken):
     config = config_of()
     busy = SceneStep(seconds=1.0, cpu_seconds=1.0, bytes=0, requests=0)
     known = calibration_of(config, planning=planning_of(config, look=busy))
-    made = estimate(plan_of(4, found=20), config, known, Cluster(1, 0, 2))
-    assert made.seconds.plan == pytest.approx(20 / 2)  # not over four threads
+    made = estimate(plan_of(4, found=scenes), config, known, Cluster(1, 0, cpus))
+    assert made.seconds.plan == pytest.approx(taken)
 
 
 @pytest.mark.parametrize(
