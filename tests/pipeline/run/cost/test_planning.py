@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_estimates import PRICES, calibration_of, config_of, plan_of, planning_of
 
@@ -57,6 +57,7 @@ def test_planning_is_a_part_of_the_whole(balance, masks, composite):
 
 
 @given(st.integers(1, 20_000), st.integers(0, 5_000), st.sampled_from(BALANCES), st.integers(1, 512))
+@settings(deadline=None)
 def test_more_scenes_never_take_less_and_more_cores_never_more(scenes, more, balance, cpus):
     few, many = (estimated(n, Cluster(1, 0, cpus), balance=balance) for n in (scenes, scenes + more))
     assert many.planning.bytes >= few.planning.bytes
