@@ -31,6 +31,7 @@ from difffusr.pipeline.plan.balance.samples import Sampled, Samples
 from difffusr.pipeline.plan.balance.solution import guarded
 from difffusr.pipeline.scenes.item import Scene
 from difffusr.pipeline.scenes.nadir import Nadir
+from difffusr.pipeline.scenes.rules import ChipRules
 
 #: Side of a tile, and from one to the next, in metres; acquisitions of each, and days from one to the next.
 SIDE_M, STEP_M, DATES, DAYS = 109_800, 100_000, 12, 5
@@ -150,7 +151,7 @@ class Sampler:
         self.seconds, self._lock = 0.0, threading.Lock()
         self._noise = (NOISE * np.random.default_rng(0).standard_normal(1 << 22)).astype(np.float32)
 
-    def __call__(self, scene: Scene, spacing_m: float, sun: str) -> Sampled:
+    def __call__(self, scene: Scene, spacing_m: float, sun: str, rules: ChipRules) -> Sampled:
         begun = time.thread_time()
         tile, truth = self.tile[scene.id], Truth.of(scene)
         ground = ground_of(tile, spacing_m)
@@ -173,7 +174,7 @@ def measure(count: int) -> dict[str, Any]:
     sampler = Sampler(scenes)
     surveying.sample = sampler  # type: ignore[assignment]
     begun, cores = time.perf_counter(), time.process_time()
-    found = surveying.survey(scenes, "scene")
+    found = surveying.survey(scenes, "scene", ChipRules())
     surveyed, surveyed_cores = time.perf_counter(), time.process_time()
     solved, _, hazy = guarded(fit(found.pairs, found.mean, found.centre), found, 400.0)
     solved_at, solved_cores = time.perf_counter(), time.process_time()

@@ -113,13 +113,14 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
     gpu_hours, cpu_hours = cluster.gpus * hours, cluster.cpus * hours
     price = config.costs.prices
     written = work.bytes_staged + work.bytes_cube
+    objects = work.objects + planning.objects
     costs = CostLines(
         gpu=gpu_hours * price.gpu_hour,
         cpu=cpu_hours * price.cpu_hour,
         read=(work.bytes_read + planning.bytes) / GIGABYTE * price.gb_read,
         written=written / GIGABYTE * price.gb_written,
         storage=written / GIGABYTE * price.gb_month,
-        requests=work.objects / 1000 * price.thousand_requests,
+        requests=objects / 1000 * price.thousand_requests,
     )
     return Estimate(
         chips=len(plan.chips),
@@ -132,7 +133,7 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
         bytes_read=work.bytes_read,
         bytes_staged=work.bytes_staged,
         bytes_cube=work.bytes_cube,
-        objects=work.objects,
+        objects=objects,
         gpu_hours=gpu_hours,
         cpu_hours=cpu_hours,
         seconds=seconds,

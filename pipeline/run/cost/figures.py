@@ -60,6 +60,7 @@ class PlanningWork:
         scenes: looked at.
         overlaps: pairs of scenes compared, at most; 0 without `scenes.balance: full`.
         bytes, requests: over a network, from the source; 0 where the calibration does not know.
+        objects: written besides the plan's own: masks that are kept, and the balance.
         known: whether the calibration knows what planning takes.
     """
 
@@ -67,6 +68,7 @@ class PlanningWork:
     overlaps: int
     bytes: float
     requests: float
+    objects: int
     known: bool
 
 

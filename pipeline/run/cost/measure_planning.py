@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from rasterio.io import DatasetReader
 
 from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.geo import LATTICE_M, Grid
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
 from difffusr.pipeline.ground.urls import is_remote
 from difffusr.pipeline.plan import (
@@ -28,7 +29,8 @@ from difffusr.pipeline.run.cost.calibration import Planning, SceneStep
 from difffusr.pipeline.run.cost.measure_reading import HEADER_BYTES, bytes_under
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.run.cost.stopwatch import Stopwatch
-from difffusr.pipeline.scenes import Scene, granule_document, nadir_of, opened
+from difffusr.pipeline.scenes import Asset, ChipRules, Scene, granule_document, maker_of, nadir_of, opened
+from difffusr.pipeline.storage import staging_of
 
 #: Scenes that are measured, at most.
 _SCENES = 4
@@ -46,18 +48,19 @@ def measure_planning(config: RunConfig, sample: Sample) -> Planning:
     Raises:
         DifffusrError: a scene cannot be read.
     """
+    rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
     every = {scene.id: scene for chip in sample.chips for scene in sample.scenes_of(chip)}
     scenes = list(every.values())[:_SCENES]
-    look = _mean([_look(scene, sample) for scene in scenes])
-    wanted = config.scenes.balance
-    angles = _mean([_angles(scene, config) for scene in scenes]) if wanted != "none" else None
-    if wanted != "full":
-        return Planning(masks=config.scenes.masks, look=look, angles=angles, overviews=None, overlap_seconds=None)
+    look = _mean([_look(scene, sample.grid, rules) for scene in scenes])
+    wanted = config.scenes
+    angles = _mean([_angles(scene, wanted.sun) for scene in scenes]) if wanted.balance != "none" else None
+    if wanted.balance != "full":
+        return Planning(masks=wanted.masks, look=look, angles=angles, overviews=None, overlap_seconds=None)
     spacing = spacing_between(list(sample.scenes.values()))
     made: list[Sampled] = []
-    overviews = _mean([_overviews(scene, spacing, config, made) for scene in scenes])
+    overviews = _mean([_overviews(scene, spacing, wanted.sun, rules, made) for scene in scenes])
     return Planning(
-        masks=config.scenes.masks,
+        masks=wanted.masks,
         look=look,
         angles=angles,
         overviews=overviews,
@@ -65,28 +68,32 @@ def measure_planning(config: RunConfig, sample: Sample) -> Planning:
     )
 
 
-def _look(scene: Scene, sample: Sample) -> SceneStep:
-    """A look; which bands it asks for is noted by the way."""
-    step_m, noted = Cells.of(sample.grid).step_m, _Noted(scene.assets)
-    files = [] if scene.scl is None else [("SCL", step_m)]
-    step = _timed(lambda: look_at(replace(scene, assets=noted), sample.grid))
-    return step + _fetched(scene, [*files, *((band, step_m) for band in noted.asked)])
+def _look(scene: Scene, grid: Grid, rules: ChipRules) -> SceneStep:
+    """A look, with all that its mask takes; which bands it asks for is noted by the way."""
+    step_m, noted = Cells.of(grid).step_m, _Noted(scene.assets)
+    step = _timed(lambda: look_at(replace(scene, assets=noted), grid, rules))
+    by_network = rules.masks == "csmask"
+    files = [(name, step_m) for name in maker_of(rules).files(scene)]
+    if scene.scl is not None and not by_network:
+        files.append(("SCL", step_m))
+    return step + _fetched(scene, [*files, *((band, LATTICE_M if by_network else step_m) for band in noted.asked)])
 
 
-class _Noted(dict[str, Any]):
-    """Assets that note which of them are asked for."""
+class _Noted(dict[str, Asset]):
+    """Assets that note which of them are asked for, as `Scene.file` does."""
 
-    def __init__(self, assets: Any) -> None:
+    def __init__(self, assets: Mapping[str, Asset]) -> None:
         super().__init__(assets)
         self.asked: dict[str, None] = {}
 
-    def __getitem__(self, band: str) -> Any:
-        self.asked[band] = None
-        return super().__getitem__(band)
+    def get(self, band: str, default: Any = None) -> Any:
+        if band in self:
+            self.asked[band] = None
+        return super().get(band, default)
 
 
-def _angles(scene: Scene, config: RunConfig) -> SceneStep:
-    step = _timed(lambda: nadir_of(scene, config.scenes.sun))
+def _angles(scene: Scene, sun: Literal["scene", "noon"]) -> SceneStep:
+    step = _timed(lambda: nadir_of(scene, sun))
     if scene.granule is None:
         return step
     try:
@@ -96,10 +103,10 @@ def _angles(scene: Scene, config: RunConfig) -> SceneStep:
     return step + SceneStep(seconds=0, cpu_seconds=0, bytes=size, requests=int(is_remote(scene.granule)))
 
 
-def _overviews(scene: Scene, spacing: float, config: RunConfig, made: list[Sampled]) -> SceneStep:
-    """Sampling without the granule's metadata, which are measured by themselves."""
+def _overviews(scene: Scene, spacing: float, sun: str, rules: ChipRules, made: list[Sampled]) -> SceneStep:
+    """Sampling without the granule's metadata and without making a mask, which are measured by themselves."""
     alone = replace(scene, granule=None)
-    step = _timed(lambda: made.append(read_samples(alone, spacing, config.scenes.sun)))
+    step = _timed(lambda: made.append(read_samples(alone, spacing, sun, rules)))
     return step + _fetched(scene, overviews_read(scene, spacing))
 
 
@@ -123,11 +130,10 @@ def _mean(steps: Sequence[SceneStep]) -> SceneStep:
 
 
 def _fetched(scene: Scene, files: Sequence[tuple[str, int]]) -> SceneStep:
-    """Bytes and requests of overviews: bands, or "SCL", each with the side of its cells in metres."""
+    """Bytes and requests of overviews, as `Scene.file` calls their files, each with the side of its cells in metres."""
     size, requests = 0.0, 0
     for band, step_m in files:
-        asset = scene.scl if band == "SCL" else scene.assets[band]
-        assert asset is not None, f"{scene.id} has no {band}"
+        asset = scene.file(band)
         with opened(scene, band, asset) as file:
             size += _overview_bytes(file, step_m, asset.href)
         if is_remote(asset.href):

@@ -9,16 +9,20 @@ from difffusr.pipeline.run.cost.figures import PlanningWork
 
 _MORE = ("none", "nbar", "full")
 
+#: Objects that hold the balance: of the plan, and of its copy. Masks that are made while planning and kept.
+_OF_BALANCE, _KEPT = 2, ("csmask",)
+
 
 def planning_work(plan: Plan, config: RunConfig, measured: Planning | None) -> PlanningWork:
     """What planning reads and compares, as if there were no earlier plan."""
     scenes = scenes_found(plan)
     overlaps = most_overlaps(scenes) if config.scenes.balance == "full" else 0
+    objects = _OF_BALANCE * (config.scenes.balance != "none") + scenes * (config.scenes.masks in _KEPT)
     if measured is None:
-        return PlanningWork(scenes, overlaps, 0.0, 0.0, known=False)
+        return PlanningWork(scenes, overlaps, 0.0, 0.0, objects, known=False)
     steps = passes(config, measured)
     size, requests = (scenes * sum(getattr(step, name) for step in steps) for name in ("bytes", "requests"))
-    return PlanningWork(scenes, overlaps, size, requests, known=True)
+    return PlanningWork(scenes, overlaps, size, requests, objects, known=True)
 
 
 def planning_seconds(work: PlanningWork, config: RunConfig, measured: Planning | None, cpus: int) -> float:

@@ -14,6 +14,7 @@ from difffusr.pipeline.plan.decision import decide
 from difffusr.pipeline.run.cost.measure_planning import _overview_bytes, measure_planning
 from difffusr.pipeline.run.cost.measure_reading import _Counted
 from difffusr.pipeline.run.cost.sample import Sample
+from difffusr.pipeline.scenes import network_mask, rules
 from difffusr.pipeline.scenes.synthetic import write_two_orbits
 
 
@@ -69,6 +70,33 @@ def test_a_scene_without_classification_is_looked_at_by_its_coarsest_band(planne
     sample = Sample.of(config, plan)
     bare = {name: replace(scene, scl=None) for name, scene in sample.scenes.items()}
     assert measured(planned, replace(sample, scenes=bare)).look.bytes > 0
+
+
+def test_a_mask_by_the_items_own_probability_takes_its_file_too(planned):
+    config, plan = planned
+    sample = Sample.of(config, plan)
+    cloudy = {name: replace(scene, cloud=scene.scl) for name, scene in sample.scenes.items()}
+    by_scl, by_asset = (measured(planned, replace(sample, scenes=cloudy), masks=masks) for masks in ("scl", "asset"))
+    assert (by_scl.masks, by_asset.masks) == ("scl", "asset")
+    assert by_asset.look.bytes > by_scl.look.bytes
+
+
+def test_a_mask_by_a_network_takes_the_bands_that_it_sees_and_is_made_anew(planned, monkeypatch):
+    seen = []
+
+    def network(image):
+        seen.append(list(image))
+        return np.zeros(image["blue"].shape, np.uint8)
+
+    monkeypatch.setattr(network_mask, "run_network", network)
+    monkeypatch.setattr(rules, "network_version", lambda: "1.0")
+    network_mask._fetched.cache_clear()
+    found = measured(planned, masks="csmask", balance="full")
+    network_mask._fetched.cache_clear()
+    assert found.masks == "csmask"
+    scenes = len({scene for chip in Sample.of(*planned).chips for scene in chip.scenes})
+    assert len(seen) == min(scenes, 4)  # once a scene: what `balance` needs of it is kept
+    assert found.look.bytes > measured(planned).look.bytes
 
 
 def raster(path, factors):

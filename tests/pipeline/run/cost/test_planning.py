@@ -46,6 +46,10 @@ def test_planning_is_a_part_of_the_whole(balance, masks, composite):
     assert made.planning.overlaps == (9000 if balance == "full" else 0)
     assert made.seconds.plan == pytest.approx(900 * each / 2 + made.planning.overlaps * 0.002)
 
+    assert made.planning.objects == 2 * (balance != "none") + 900 * (masks == "csmask")
+    assert made.objects - made.planning.objects == estimated(composite=composite).objects
+    assert made.costs.requests == pytest.approx(made.objects / 1000 * PRICES["thousand_requests"])
+
     least = estimated(scenes=3, **wishes)
     more_s = made.seconds.plan - least.seconds.plan
     assert made.seconds.total - least.seconds.total == pytest.approx(more_s)
