@@ -141,18 +141,6 @@ def test_overviews_take_as_long_as_the_shards_that_they_are_made_of():
     assert made.objects == 100 + 4 * shards + 19 * (1 + len(overview_shards(plan))) + 2 + 13
 
 
-@pytest.mark.parametrize("looks", [2, 8])
-def test_a_composite_reads_all_its_looks_and_asks_the_networks_once(looks):
-    plan, made = plan_of(20, scenes_a_chip=looks), config_of(scenes={"composite": "geomedian"})
-    alone = estimate(plan, CONFIG, CALIBRATION, ON_CORES)
-    whole = estimate(plan, made, calibration_of(made), ON_CORES)
-    assert whole.bytes_read == 20 * looks * 500_000
-    assert alone.bytes_read == 20 * (1 + (looks - 1) * 0.5) * 500_000
-    more = whole.seconds.chips - alone.seconds.chips
-    assert 0 <= more <= 20 * looks * 0.05
-    assert whole.objects > alone.objects  # those of `looks`
-
-
 def test_samples_of_uncertainty_take_the_time_of_the_model_as_often():
     config = config_of(model={"uncertainty_samples": 8})
     once = estimate(plan_of(2), CONFIG, CALIBRATION, ON_CORES)

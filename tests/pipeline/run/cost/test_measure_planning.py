@@ -9,28 +9,15 @@ import pytest
 import rasterio
 from rasterio.enums import Resampling
 
-from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.plan.decision import decide
 from difffusr.pipeline.run.cost.measure_planning import _overview_bytes, measure_planning
-from difffusr.pipeline.run.cost.measure_reading import _Counted
 from difffusr.pipeline.run.cost.sample import Sample
 from difffusr.pipeline.scenes import network_mask, rules
-from difffusr.pipeline.scenes.synthetic import write_two_orbits
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("planning")
-    world = write_two_orbits(folder / "world", size_m=(1800, 1800))
-    config = RunConfig.model_validate(
-        {
-            "name": "small",
-            "area": {"bbox": [float(edge) for edge in world.bbox]},
-            "period": {"start": world.period[0], "end": world.period[1]},
-            "source": {"static_catalog": str(world.catalog)},
-            "store": {"url": str(folder / "cube.zarr")},
-        }
-    )
+@pytest.fixture
+def planned(small_run):
+    config = small_run()
     return config, decide(config)
 
 
@@ -131,12 +118,3 @@ def test_an_overview_is_as_large_as_its_pixels(factors, step_m, read, tmp_path):
         size = _overview_bytes(file, step_m, str(path))
     # Noise of 14 bits does not compress below that.
     assert size == pytest.approx((1024 / read) ** 2 * 13.5 / 8, rel=0.15)
-
-
-def test_scenes_gone_through_twice_count_once():
-    scenes = _Counted(["a", "b", "c"])
-    assert [scene for scene in scenes] + [scene for scene in scenes] == ["a", "b", "c"] * 2
-    assert scenes.looks == 3
-    stopped = _Counted(["a", "b", "c"])
-    next(iter(stopped))
-    assert stopped.looks == 1
