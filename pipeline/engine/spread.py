@@ -20,7 +20,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     In a cluster the function and its items must be picklable; what it raises is raised here.
     """
     if not in_cluster():
-        with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        with ThreadPoolExecutor(max_workers=threads_on(os.cpu_count() or 1)) as pool:
             yield from _ahead(lambda item: pool.submit(function, item), lambda future: future.result(), items, 16)
         return
     import ray
@@ -31,6 +31,11 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     task = ray.remote(num_cpus=1, max_retries=3)(apply)
     ahead = 2 * max(1, int(resources().cpus)) + 2
     yield from _ahead(task.remote, ray.get, items, ahead)
+
+
+def threads_on(cpus: int) -> int:
+    """How many items are worked on at a time outside a cluster, on a machine with so many cores."""
+    return min(8, 2 * cpus)
 
 
 def _ahead(

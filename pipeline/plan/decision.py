@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from difffusr.kernels.sampling import fingerprint
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.engine import cluster
+from difffusr.pipeline.engine import cluster, threads_on
 from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.plan.aside import Aside, report
 from difffusr.pipeline.plan.balance import balance
@@ -57,6 +57,15 @@ def decide(config: RunConfig, on_found: Callable[[Found], None] = _nobody) -> Pl
     return _decided(config, {}, on_found)[0]
 
 
+def scenes_at_once(scenes: int, cpus: int) -> tuple[int, int]:
+    """How many of so many scenes planning reads at a time, with so many cores, and in how many processes."""
+    return (cpus, cpus) if _on_ray(scenes) else (threads_on(cpus), 1)
+
+
+def _on_ray(scenes: int) -> bool:
+    return scenes > _SCENES_ON_THREADS
+
+
 def _decided(
     config: RunConfig, unread: Mapping[str, Sequence[Unread]], on_found: Callable[[Found], None]
 ) -> tuple[Plan, Aside]:
@@ -67,7 +76,7 @@ def _decided(
     scenes = found.scenes
     before = Aside.read(staging_of(config))
     # Starting Ray takes longer than a few reads.
-    with cluster(config) if len(scenes) > _SCENES_ON_THREADS else nullcontext():
+    with cluster(config) if _on_ray(len(scenes)) else nullcontext():
         aside = before if unread else before.still_unreadable(scenes, grid_of(config))
         aside = aside.with_unread(unread, scenes)
         made = balance(config, scenes, staging_of(config))

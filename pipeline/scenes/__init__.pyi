@@ -5,6 +5,7 @@ from .correction import Correction as Correction
 from .doubts import doubt_of_offset as doubt_of_offset
 from .duplicates import order_in_acquisition as order_in_acquisition
 from .files import opened as opened
+from .item import Asset as Asset
 from .item import Scene as Scene
 from .item import describe as describe
 from .mask_classes import MaskClass as MaskClass
@@ -12,6 +13,7 @@ from .masks import MASK as MASK
 from .masks import maker_of as maker_of
 from .masks import mask_overview as mask_overview
 from .nadir import Nadir as Nadir
+from .nadir import granule_document as granule_document
 from .nadir import nadir_of as nadir_of
 from .rules import ChipRules as ChipRules
 from .search import Found as Found

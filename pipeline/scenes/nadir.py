@@ -70,6 +70,14 @@ def granule_of(scene: Scene, place: str) -> Granule:
         ReadError: its provider gives no token.
     """
     named = f"{scene.id}: {bare_href(place)}"
+    granule = read_granule(granule_document(place, named), named)
+    if granule.epsg != scene.epsg:
+        raise CatalogError(f"{named}: is of a tile in EPSG:{granule.epsg}, expected EPSG:{scene.epsg}")
+    return granule
+
+
+def granule_document(place: str, named: str) -> bytes:
+    """The metadata at an address. Raises as `granule_of`, with errors that begin with `named`."""
     provider = provider_of(place)
     options: dict[str, Any] = {}
     if place.startswith("s3://"):
@@ -78,7 +86,4 @@ def granule_of(scene: Scene, place: str) -> Granule:
         if provider.endpoint:
             options["endpoint_url"] = f"https://{provider.endpoint}"
     href = readable(place) if place.startswith(("http://", "https://")) else place
-    granule = read_granule(fetched(PatientIO(DOCUMENT_S), href, named, options), named)
-    if granule.epsg != scene.epsg:
-        raise CatalogError(f"{named}: is of a tile in EPSG:{granule.epsg}, expected EPSG:{scene.epsg}")
-    return granule
+    return fetched(PatientIO(DOCUMENT_S), href, named, options)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from difffusr.pipeline.plan.decision import decide
 from difffusr.pipeline.run.cost.calibration import load_calibration
 from difffusr.pipeline.run.cost.estimates import cluster_of, estimate
 from difffusr.pipeline.run.cost.figures import Estimate
+from difffusr.pipeline.run.cost.measure_planning import measure_planning
+from difffusr.pipeline.run.cost.planning import planning_seconds, planning_work
+from difffusr.pipeline.run.cost.sample import Sample
+from difffusr.pipeline.scenes.synthetic import write_two_orbits
 from difffusr.pipeline.scenes.synthetic.world import write_demo_world
 
 ARCHIVE = SHARED / "data" / "archive" / "catalog.json"
@@ -30,6 +35,9 @@ COMMAND = Path(sys.executable).with_name("difffusr")
 
 #: What an estimate may be off by.
 TOLERANCE = 0.25
+
+#: How many times as long so small a part as planning a few scenes may take, or be expected to.
+FACTOR = 2
 
 
 @pytest.mark.bench
@@ -56,6 +64,38 @@ def test_real_scenes_take_what_was_estimated(tmp_path, capsys):
     compare("48Q", source, tmp_path, capsys)
 
 
+@pytest.mark.bench
+def test_balance_adds_to_planning_what_was_estimated(tmp_path, capsys):
+    world = write_two_orbits(tmp_path / "world", size_m=(6000, 7200))
+    source = {
+        "area": {"bbox": [float(edge) for edge in world.bbox]},
+        "period": {"start": world.period[0], "end": world.period[1]},
+        "source": {"static_catalog": str(world.catalog)},
+    }
+    planning, known, took = {}, {}, {}
+    for balance in ("none", "nbar", "full"):
+        path = tmp_path / f"{balance}.yaml"
+        store = {"url": f"{balance}.zarr"}
+        path.write_text(yaml.safe_dump({**source, "store": store, "scenes": {"balance": balance}}))
+        config = load_config(path)
+        plan = decide(config)  # once before it counts: libraries are loaded
+        known[balance] = measure_planning(config, Sample.of(config, plan))
+        work = planning_work(plan, config, known[balance])
+        planning[balance] = planning_seconds(work, config, known[balance], psutil.cpu_count() or 1)
+        took[balance] = min(_seconds_of(lambda config=config: decide(config)) for _ in range(3))
+    for balance in ("nbar", "full"):
+        expected, actual = planning[balance] - planning["none"], took[balance] - took["none"]
+        with capsys.disabled():
+            print(f"\n{balance} adds {expected:.2f} s, took {actual:.2f} s: {expected / actual:.2f}")
+        assert 1 / FACTOR <= expected / actual <= FACTOR
+
+
+def _seconds_of(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
 def compare(name: str, source: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Calibrate, estimate, run; print what was expected beside what came, and hold one against the other."""
     path = folder / "run.yaml"
@@ -69,7 +109,7 @@ def compare(name: str, source: dict[str, Any], folder: Path, capsys: pytest.Capt
     taken = others.stop()
     cube, staging = folder / "cube.zarr", folder / "cube.staging"
     rows = {
-        "wall clock, s": (made.seconds.total, report["wall"] - taken),
+        "wall clock, s": (made.seconds.total - made.seconds.plan, report["wall"] - taken),
         "bytes staged": (made.bytes_staged, stored(next(staging.glob("runs/*/chips")))[0]),
         "bytes of the cube": (made.bytes_cube, stored(cube)[0]),
         "objects": (made.objects, stored(cube)[1] + stored(staging)[1]),

@@ -38,7 +38,8 @@ def stored_bytes(*folders: Path) -> int:
 
 @pytest.mark.usefixtures("_ray")
 def test_a_calibration_says_beforehand_what_a_run_reads_and_writes(loaded):
-    config = loaded(model=DRAFT, compute={"actors_max": 2}, grid={"shard_px": 1024}, store={"keep_chips": True})
+    scenes, grid = {"balance": "full", "composite": "geomedian"}, {"shard_px": 1024}
+    config = loaded(model=DRAFT, compute={"actors_max": 2}, grid=grid, scenes=scenes, store={"keep_chips": True})
     plan, steps = decide(config), Steps()
     found = calibrate(config, (2,), steps, plan)
     assert steps.done == steps.total > 3
@@ -48,9 +49,15 @@ def test_a_calibration_says_beforehand_what_a_run_reads_and_writes(loaded):
     assert found.read.bytes > 10_000
     assert not cube_staging_of(config).names("")
 
+    assert found.planning is not None
+    assert (found.planning.masks, found.planning.balance) == ("scl", "full")
+    assert found.planning.look.bytes > 1000
+
     made = estimate(plan, config, found, cluster_of(config))
+    assert 0 < made.seconds.plan < made.seconds.chips
     assert (made.chips, made.shards, made.scenes) == (len(plan.chips), len(plan.shards), len(plan.scenes))
-    assert made.chips <= made.looks <= int((plan.chips.scenes >= 0).sum())
+    assert made.chips < made.looks == int((plan.chips.scenes >= 0).sum())
+    assert found.read.further_share == 1
     assert made.seconds.chips > made.seconds.shards > 0
 
     assert execute(config, Steps()).exit_code == 0
@@ -75,7 +82,7 @@ def test_the_command_writes_what_a_budget_is_held_against(difffusr, configure, t
     ended = difffusr("calibrate", path, "--output", tmp_path / "calibration.json")
     assert ended.code == 0, ended.err
     found = load_calibration(str(tmp_path / "calibration.json"))
-    assert json.loads(found.to_json())["version"] == 2
+    assert json.loads(found.to_json())["version"] == 3
     costs = {"calibration": str(tmp_path / "calibration.json"), "prices": {"cpu_hour": 1000.0}}
     refused = difffusr("run", configure(model=DRAFT, costs=costs, budget=0.01))
     assert refused.code == 1

@@ -14,8 +14,10 @@ from difffusr.pipeline.plan.tables import Chips, Plan, Shards
 from difffusr.pipeline.run.cost.calibration import (
     Calibration,
     OverviewWriting,
+    Planning,
     Publishing,
     Reading,
+    SceneStep,
     ShardWriting,
     Staging,
     StartUp,
@@ -39,9 +41,22 @@ def config_of(**sections: Any) -> RunConfig:
     return RunConfig.model_validate({**content, **sections})
 
 
+def planning_of(config: RunConfig, **figures: Any) -> Planning:
+    """As measured with a configuration's masks and balance."""
+    balance = config.scenes.balance
+    content: dict[str, Any] = {
+        "masks": config.scenes.masks,
+        "look": SceneStep(seconds=0.4, cpu_seconds=0.1, bytes=300_000, requests=2),
+        "angles": SceneStep(seconds=0.3, cpu_seconds=0.05, bytes=700_000, requests=1) if balance != "none" else None,
+        "overviews": SceneStep(seconds=2.0, cpu_seconds=0.5, bytes=9e6, requests=26) if balance == "full" else None,
+        "overlap_seconds": 0.002 if balance == "full" else None,
+    }
+    return Planning(**{**content, **figures})
+
+
 def calibration_of(config: RunConfig, **figures: Any) -> Calibration:
     content: dict[str, Any] = {
-        "version": 2,
+        "version": 3,
         "measured": "2026-01-01T00:00:00+00:00",
         "machine": "2 cores",
         "gpu": False,
@@ -50,6 +65,7 @@ def calibration_of(config: RunConfig, **figures: Any) -> Calibration:
         "source": "own",
         "conditions": conditions_of(config),
         "model": {1: 8.0, 4: 7.0},
+        "planning": planning_of(config),
         "start_up": StartUp(ray=4.0, actors=10.0),
         "read": Reading(seconds=0.05, cpu_seconds=0.03, bytes=500_000, further_share=0.5),
         "stage": Staging(seconds=0.1, cpu_seconds=0.1, bytes=1_000_000, bytes_covered=7_000_000),
@@ -60,8 +76,12 @@ def calibration_of(config: RunConfig, **figures: Any) -> Calibration:
     return Calibration(**{**content, **figures})
 
 
-def plan_of(count: int, scenes_a_chip: int = 1, wide: int = 20) -> Plan:
-    """So many chips, row by row, all covered."""
+def plan_of(count: int, scenes_a_chip: int = 1, wide: int = 20, found: int | None = None) -> Plan:
+    """So many chips, row by row, all covered.
+
+    Args:
+        found: scenes that a search found; None where the plan does not say.
+    """
     number = np.arange(count)
     scenes = np.tile(np.arange(scenes_a_chip, dtype=np.int32), (count, 1))
     chips = Chips(
@@ -75,7 +95,9 @@ def plan_of(count: int, scenes_a_chip: int = 1, wide: int = 20) -> Plan:
         tuple(f"scene {i}" for i in range(scenes_a_chip)),
     )
     known = tuple(scene_of(scene) for scene in chips.scene_ids)
-    return Plan(known, chips, Shards.of(chips, Grid()), {})
+    left_out = [{"reason": "broken", "items": 2}]
+    items = {} if found is None else {"seen": found + 5, "filtered": {"cloud": 3}, "left_out": left_out}
+    return Plan(known, chips, Shards.of(chips, Grid()), {"items": items})
 
 
 def scene_of(name: str) -> Scene:

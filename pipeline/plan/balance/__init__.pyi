@@ -1,4 +1,11 @@
+from .rehearsal import rehearse_comparing as rehearse_comparing
+from .rehearsal import rehearse_solving as rehearse_solving
+from .samples import Sampled as Sampled
+from .samples import overviews_read as overviews_read
+from .samples import sample as sample
 from .solution import Balanced as Balanced
 from .solution import balance as balance
 from .solution import read_balance as read_balance
 from .solution import write_balance as write_balance
+from .survey import most_overlaps as most_overlaps
+from .survey import spacing_between as spacing_between

@@ -63,7 +63,7 @@ def sample(scene: Scene, spacing_m: float, sun: str, rules: ChipRules, bands: Se
         ReadError: a file cannot be read.
     """
     nadir = nadir_of(scene, "noon" if sun == "noon" else "scene")
-    step = _CLASSES_M if spacing_m < _COARSE_M else _COARSE_M
+    step = step_of(spacing_m)
     first = _Raster.of(scene, bands[0], step)
     west, south, east, north = first.bounds
     side = max(east - west, north - south)
@@ -79,6 +79,17 @@ def sample(scene: Scene, spacing_m: float, sun: str, rules: ChipRules, bands: Se
     day = (scene.datetime - dt.datetime(2015, 1, 1, tzinfo=dt.UTC)).total_seconds() / 86_400
     samples = Samples(points.number[usable], place[usable].astype(np.float32), np.ascontiguousarray(dn[:, usable]), day)
     return Sampled(samples, nadir, (west, north, side))
+
+
+def step_of(spacing_m: float) -> int:
+    """Side of the cells, in metres, that the bands are read in for points so far apart."""
+    return _CLASSES_M if spacing_m < _COARSE_M else _COARSE_M
+
+
+def overviews_read(scene: Scene, spacing_m: float, bands: Sequence[str] = BANDS) -> list[tuple[str, int]]:
+    """What `sample` reads: bands, or "SCL", each with the side of its cells in metres."""
+    classes = [("SCL", _CLASSES_M)] if scene.scl is not None else []
+    return [*((band, step_of(spacing_m)) for band in bands), *classes]
 
 
 def nadir_on(nadir: Nadir, band: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

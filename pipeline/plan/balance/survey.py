@@ -23,7 +23,7 @@ from difffusr.pipeline.scenes import ChipRules, Nadir, Scene
 log = logging.getLogger("difffusr.planner")
 
 #: Bands by which change on the ground is told.
-_STEADY = tuple(BANDS.index(band) for band in ("B8A", "B11", "B12"))
+STEADY = tuple(BANDS.index(band) for band in ("B8A", "B11", "B12"))
 
 #: Bytes of a point, those of the work on it included; bytes of the points that are held at a time; points are no
 #: closer than this.
@@ -111,7 +111,7 @@ def survey(scenes: Sequence[Scene], sun: str, rules: ChipRules) -> Surveyed:
         held = {one: kept for one, kept in held.items() if reach[one].south <= reach[number].north}
         partners = [one for one in held if reach[one].meets(reach[number])]
         for one in _chosen(scenes, number, partners):
-            pair = compare(one, held[one].samples, number, found.samples, _STEADY, spacing)
+            pair = compare(one, held[one].samples, number, found.samples, STEADY, spacing)
             if pair is not None:
                 rows.append(pair)
         held[number] = found
@@ -123,6 +123,17 @@ def _try_sample(scene: Scene, spacing_m: float, sun: str, rules: ChipRules) -> S
         return sample(scene, spacing_m, sun, rules)
     except ReadError as error:
         return error
+
+
+def spacing_between(scenes: Sequence[Scene]) -> float:
+    """Metres between the points at which these scenes are compared."""
+    reach = sorted((_Reach.of(scene) for scene in scenes), key=lambda one: -one.north)
+    return spacing_of(reach)
+
+
+def most_overlaps(scenes: int) -> int:
+    """How many pairs of so many scenes are compared, at most."""
+    return scenes * (scenes - 1) // 2 if scenes <= _ALL else scenes * (_OF_TILE + _OF_OTHERS)
 
 
 def spacing_of(reach: Sequence[_Reach]) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import ConfigError
@@ -48,6 +48,45 @@ class Reading(_Figures):
     cpu_seconds: Figure
     bytes: Figure
     further_share: Figure
+
+
+class SceneStep(_Figures):
+    """A step of planning, for one scene: wall clock, core seconds; bytes and requests over a network."""
+
+    seconds: Figure
+    cpu_seconds: Figure
+    bytes: Figure
+    requests: Figure
+
+    def __add__(self, other: SceneStep) -> SceneStep:
+        """Both steps, one after the other."""
+        mine, yours = self.model_dump(), other.model_dump()
+        return SceneStep(**{name: mine[name] + yours[name] for name in mine})
+
+
+class Planning(_Figures):
+    """Planning.
+
+    Attributes:
+        masks: who told ground from cloud.
+        look: finding out what a scene shows clear, its mask included.
+        angles: reading a granule's metadata; None if nothing was to be balanced.
+        overviews: reading a scene where it is compared with others; None without `scenes.balance: full`.
+        overlap_seconds: comparing two scenes, and their share of solving for all; None likewise.
+    """
+
+    masks: str
+    look: SceneStep
+    angles: SceneStep | None
+    overviews: SceneStep | None
+    overlap_seconds: Figure | None
+
+    @property
+    def balance(self) -> Literal["none", "nbar", "full"]:
+        """The most that can be estimated of `scenes.balance`."""
+        if self.angles is None:
+            return "none"
+        return "nbar" if self.overviews is None or self.overlap_seconds is None else "full"
 
 
 class Staging(_Figures):
@@ -98,10 +137,11 @@ class Calibration(_Figures):
         source: whether chips were read from the configuration's own scenes or from generated ones on this machine.
         conditions: what the figures are valid for.
         model: seconds per chip and call of the model by batch, in one actor while all compute.
-        start_up, read, stage, shard, overview, publish: the parts.
+        planning: None in calibrations of version 2, which say nothing of it.
+        start_up, read, stage, shard, overview, publish: the other parts.
     """
 
-    version: Literal[2]
+    version: Literal[2, 3]
     measured: str
     machine: str
     gpu: bool
@@ -110,12 +150,19 @@ class Calibration(_Figures):
     source: Literal["own", "generated"]
     conditions: Conditions
     model: Annotated[dict[int, Figure], Field(min_length=1)]
+    planning: Planning | None = None
     start_up: StartUp
     read: Reading
     stage: Staging
     shard: ShardWriting
     overview: OverviewWriting
     publish: Publishing
+
+    @model_validator(mode="after")
+    def _planning_since_version_3(self) -> Self:
+        if (self.version == 2) != (self.planning is None):
+            raise ValueError(f"planning: version {self.version} {'has none' if self.version == 2 else 'needs it'}")
+        return self
 
     def to_json(self) -> str:
         """As a JSON document; `from_json` gives an equal one back."""

@@ -23,6 +23,7 @@ from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.run.cost.calibration import Calibration, conditions_of, load_calibration
 from difffusr.pipeline.run.cost.figures import GIGABYTE, Cluster, CostLines, Estimate, Seconds
+from difffusr.pipeline.run.cost.planning import planning_differs, planning_seconds, planning_work
 from difffusr.pipeline.run.cost.words import money
 from difffusr.pipeline.run.cost.workload import Workload
 
@@ -94,7 +95,8 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
       cores. With GPUs reading thus overlaps with computing; without them both share the cores, and the times add up.
     - Shards are written one a core; the time of each grows with the chips that it is blended from, that of an overview
       with the shards it is made of, level by level. Start-up takes as long as it took.
-    - The cluster is paid from start-up to publishing, all its GPUs and cores.
+    - Planning reads scenes side by side, one a core (a few on threads), and compares and solves on one core.
+    - The cluster is paid from planning to publishing, all its GPUs and cores.
 
     Args:
         done: chips of the plan that are staged already, pro rata.
@@ -104,30 +106,34 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
     """
     check_conditions(config, calibration, cluster)
     work = Workload.of(plan, config, calibration, done)
-    seconds = _seconds(work, config, calibration, cluster)
+    planning = planning_work(plan, config, calibration.planning)
+    plan_s = planning_seconds(planning, config, calibration.planning, cluster.cpus)
+    seconds = _seconds(plan_s, work, config, calibration, cluster)
     hours = seconds.total / 3600
     gpu_hours, cpu_hours = cluster.gpus * hours, cluster.cpus * hours
     price = config.costs.prices
     written = work.bytes_staged + work.bytes_cube
+    objects = work.objects + planning.objects
     costs = CostLines(
         gpu=gpu_hours * price.gpu_hour,
         cpu=cpu_hours * price.cpu_hour,
-        read=work.bytes_read / GIGABYTE * price.gb_read,
+        read=(work.bytes_read + planning.bytes) / GIGABYTE * price.gb_read,
         written=written / GIGABYTE * price.gb_written,
         storage=written / GIGABYTE * price.gb_month,
-        requests=work.objects / 1000 * price.thousand_requests,
+        requests=objects / 1000 * price.thousand_requests,
     )
     return Estimate(
         chips=len(plan.chips),
         done=done,
         shards=len(plan.shards),
         scenes=len(plan.scenes),
+        planning=planning,
         chips_by_scenes=work.chips_by_scenes,
         looks=work.looks,
         bytes_read=work.bytes_read,
         bytes_staged=work.bytes_staged,
         bytes_cube=work.bytes_cube,
-        objects=work.objects,
+        objects=objects,
         gpu_hours=gpu_hours,
         cpu_hours=cpu_hours,
         seconds=seconds,
@@ -137,13 +143,13 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
     )
 
 
-def _seconds(work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> Seconds:
+def _seconds(plan_s: float, work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> Seconds:
     start = calibration.start_up
     chips = start.actors + _chip_seconds(work, config, calibration, cluster) if work.chips else 0.0
     shards = _shared_out(work.shard_seconds, cluster.cpus) if len(work.shard_seconds) else 0.0
     each = calibration.overview.seconds_per_shard
     overviews = math.fsum(_shared_out(children * each, cluster.cpus) for children in work.overviews)
-    return Seconds(start.ray, chips, shards, overviews, work.zones * calibration.publish.seconds)
+    return Seconds(plan_s, start.ray, chips, shards, overviews, work.zones * calibration.publish.seconds)
 
 
 def _chip_seconds(work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
@@ -186,10 +192,11 @@ def check_conditions(config: RunConfig, calibration: Calibration, cluster: Clust
     """Refuse a calibration made under other conditions.
 
     Raises:
-        ConfigError: model, chip, batch or device differ; every difference is named.
+        ConfigError: model, chip, planning, batch or device differ; every difference is named.
     """
     wanted, had = conditions_of(config).model_dump(), calibration.conditions.model_dump()
     differs = [f"{name} {had[name]} instead of {wanted[name]}" for name in wanted if had[name] != wanted[name]]
+    differs += planning_differs(config, calibration.planning)
     if calibration.gpu != (cluster.gpus > 0):
         differs.append("GPUs instead of none" if calibration.gpu else "no GPU instead of some")
     if (batch := _batch(config, calibration, cluster)) not in calibration.model:

@@ -28,9 +28,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall clock by stage, in seconds; without planning, which an estimate comes after.
+    """Wall clock by stage, in seconds.
 
     Attributes:
+        plan: until it is decided what to compute; 0 where the calibration does not know.
         start_up: until the cluster answers.
         chips: from there until the last chip is staged, start of the actors included.
         shards: until the last shard is written.
@@ -38,6 +39,7 @@ class Seconds:
         publish: until readers see it.
     """
 
+    plan: float
     start_up: float
     chips: float
     shards: float
@@ -47,7 +49,27 @@ class Seconds:
     @property
     def total(self) -> float:
         """All stages, one after the other."""
-        return self.start_up + self.chips + self.shards + self.overviews + self.publish
+        return self.plan + self.start_up + self.chips + self.shards + self.overviews + self.publish
+
+
+@dataclass(frozen=True)
+class PlanningWork:
+    """What planning reads and compares.
+
+    Attributes:
+        scenes: looked at.
+        overlaps: pairs of scenes compared, at most; 0 without `scenes.balance: full`.
+        bytes, requests: over a network, from the source; 0 where the calibration does not know.
+        objects: written besides the plan's own: masks that are kept, and the balance.
+        known: whether the calibration knows what planning takes.
+    """
+
+    scenes: int
+    overlaps: int
+    bytes: float
+    requests: float
+    objects: int
+    known: bool
 
 
 @dataclass(frozen=True)
@@ -75,9 +97,11 @@ class Estimate:
         chips: of the plan.
         done: chips of it that are staged already.
         shards, scenes: of the plan.
+        planning: as if there were no earlier plan, whose balance and masks would be used again.
         chips_by_scenes: chips to compute by how many scenes are planned for each.
-        looks: times that a chip will be read from a scene; further scenes are read only where better ones are masked.
-        bytes_read: fetched from the source.
+        looks: times that a chip will be read from a scene; further scenes are read only where better ones are masked,
+            or all of them for a composite.
+        bytes_read: fetched from the source for chips.
         bytes_staged, bytes_cube: written to the staging folder and to the cube.
         objects: written to both.
         gpu_hours, cpu_hours: of the cluster's GPUs and cores, held from start to end.
@@ -91,6 +115,7 @@ class Estimate:
     done: int
     shards: int
     scenes: int
+    planning: PlanningWork
     chips_by_scenes: Mapping[int, int]
     looks: float
     bytes_read: float

@@ -20,6 +20,7 @@ from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.run.cost.calibration import Calibration, StartUp, conditions_of
 from difffusr.pipeline.run.cost.estimates import cluster_of
 from difffusr.pipeline.run.cost.measure_model import measure_model
+from difffusr.pipeline.run.cost.measure_planning import measure_planning
 from difffusr.pipeline.run.cost.measure_reading import measure_reading
 from difffusr.pipeline.run.cost.measure_shards import measure_shards, measure_staging
 from difffusr.pipeline.run.cost.sample import Sample, generated_plan
@@ -47,7 +48,7 @@ def calibrate(
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     sizes = sorted({1 if config.compute.batch == "auto" else config.compute.batch, *batches})
     progress = progress or _Silent()
-    progress.start("calibrate", 4 + len(sizes))
+    progress.start("calibrate", 5 + len(sizes))
     with _scratch(config) as (scratch, folder):
         sample = Sample.of(scratch, plan or generated_plan(scratch, folder))
         progress.advance("calibrate")
@@ -55,6 +56,8 @@ def calibrate(
         with cluster(scratch, KEEP_FREED):
             ray_seconds = time.perf_counter() - begun
             machine = cluster_of(scratch)
+            planning = measure_planning(scratch, sample)  # first: what it leaves behind, reading finds
+            progress.advance("calibrate")
             reading = measure_reading(scratch, sample)
             progress.advance("calibrate")
             model = measure_model(scratch, machine, sample, sizes, progress)
@@ -64,7 +67,7 @@ def calibrate(
             progress.advance("calibrate")
     gpu = machine.gpus > 0
     return Calibration(
-        version=2,
+        version=3,
         measured=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         machine=f"{machine.cpus} cores" + (f", {machine.gpus:g} × {device_facts()[0]}" if gpu else ""),
         gpu=gpu,
@@ -73,6 +76,7 @@ def calibrate(
         source="own" if plan else "generated",
         conditions=conditions_of(config),
         model=model.seconds,
+        planning=planning,
         start_up=StartUp(ray=ray_seconds, actors=model.start),
         read=reading,
         stage=staging,

@@ -18,7 +18,7 @@ from difffusr.pipeline.scenes import ChipRules, Scene, maker_of, opened, read_ch
 from difffusr.pipeline.storage import place_of, staging_of, store_failures
 
 #: Bytes fetched to open a file over a network, as GDAL asks for them.
-_HEADER_BYTES = 16_384
+HEADER_BYTES = 16_384
 
 
 def measure_reading(config: RunConfig, sample: Sample) -> Reading:
@@ -47,13 +47,13 @@ def measure_reading(config: RunConfig, sample: Sample) -> Reading:
 
 
 class _Counted(list[Scene]):
-    """Scenes that count how many of them were read."""
+    """Scenes that count how many of them were read, however often they are gone through."""
 
     looks = 0
 
     def __iter__(self) -> Iterator[Scene]:
-        for scene in super().__iter__():
-            self.looks += 1
+        for number, scene in enumerate(super().__iter__(), 1):
+            self.looks = max(self.looks, number)
             yield scene
 
 
@@ -69,12 +69,12 @@ def _bytes_fetched(scene: Scene, window: PixelWindow, more: Sequence[str]) -> fl
             columns = range(max(round(col), 0), min(round(col_stop), file.width))
             rows = range(max(round(row), 0), min(round(row_stop), file.height))
             if rows and columns:
-                total += _bytes_under(file, rows, columns, asset.href)
-        total += _HEADER_BYTES * is_remote(asset.href)
+                total += bytes_under(file, rows, columns, asset.href)
+        total += HEADER_BYTES * is_remote(asset.href)
     return total
 
 
-def _bytes_under(file: DatasetReader, rows: range, columns: range, href: str) -> float:
+def bytes_under(file: DatasetReader, rows: range, columns: range, href: str) -> float:
     """Compressed bytes of the tiles under a window of a file; where the format has no tiles, its share of the file."""
     height, width = file.block_shapes[0]
     if file.driver == "GTiff":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import humanize
 
-from difffusr.pipeline.run.cost.calibration import Calibration
+from difffusr.pipeline.run.cost.calibration import Calibration, Planning
 from difffusr.pipeline.run.cost.figures import Estimate
 
 
@@ -16,9 +16,11 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
         ("chips to compute", f"{made.chips - made.done:,}" + (f" of {made.chips:,}" if made.done else "")),
         ("scenes a chip", scenes or "–"),
         ("shards", f"{made.shards:,}"),
+        ("to plan", _planned(made)),
         ("to read", _size(made.bytes_read)),
         ("to write", f"{_size(made.bytes_staged)} staged, {_size(made.bytes_cube)} cube, {made.objects:,} objects"),
         ("on", f"{cluster.actors:,} actors, {cluster.gpus:g} GPUs, {cluster.cpus:,} cores"),
+        ("planning", _span(seconds.plan) if made.planning.known else "not known: `difffusr calibrate` measures it"),
         ("start-up", _span(seconds.start_up)),
         ("chips", _span(seconds.chips)),
         ("shards written", _span(seconds.shards)),
@@ -40,12 +42,23 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
     return [*rows, ("cost", money(made.total, made.currency))]
 
 
+def _planned(made: Estimate) -> str:
+    work = made.planning
+    words = [f"{work.scenes:,} scenes"]
+    if work.overlaps:
+        words.append(f"{work.overlaps:,} overlaps")
+    if work.known:
+        words += [_size(work.bytes), f"{work.requests:,.0f} requests"]
+    return ", ".join(words)
+
+
 def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
     """(label, value) rows of a calibration."""
     rows = [("machine", f"{found.machine}, {found.actors} actors")]
     rows += [(f"model, batch {size}", f"{seconds:.2f} s a chip") for size, seconds in found.model.items()]
     rows += [
         ("start-up", f"Ray {found.start_up.ray:.1f} s, actors {found.start_up.actors:.1f} s"),
+        *_planning_rows(found.planning),
         ("read", _moved(found.read.bytes, found.read.seconds, "a scene and chip")),
         ("stage", _moved(found.stage.bytes + found.stage.bytes_covered, found.stage.seconds, "a whole chip")),
         ("shard", f"{found.shard.seconds:.2f} s and {found.shard.seconds_per_chip:.2f} s a chip"),
@@ -54,6 +67,18 @@ def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
     ]
     if found.load > 0.3:
         rows.append(("warning", f"the machine was busy (load {found.load:.1f} a core): measure again when it is not"))
+    return rows
+
+
+def _planning_rows(found: Planning | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    rows = [(f"look, masks {found.masks}", _moved(found.look.bytes, found.look.seconds, "a scene"))]
+    for label, step in (("angles", found.angles), ("overviews", found.overviews)):
+        if step is not None:
+            rows.append((label, _moved(step.bytes, step.seconds, "a scene")))
+    if found.overlap_seconds is not None:
+        rows.append(("compare, solve", f"{1000 * found.overlap_seconds:.1f} ms an overlap"))
     return rows
 
 

@@ -30,6 +30,11 @@ def test_a_calibration_survives_its_file(seconds, share, model):
         (lambda data: {**data, "model": {}}, "model"),
         (lambda data: {**data, "load": -1}, "load"),
         (lambda data: {name: data[name] for name in data if name != "read"}, "read"),
+        (lambda data: {name: data[name] for name in data if name != "planning"}, "planning: version 3 needs it"),
+        (lambda data: {**data, "version": 2}, "planning: version 2 has none"),
+        (lambda data: {**data, "version": 4}, "version"),
+        (lambda data: {**data, "planning": {**data["planning"], "look": {"seconds": 1}}}, r"planning\.look"),
+        (lambda data: {**data, "planning": {**data["planning"], "overlap_seconds": -1}}, r"planning\.overlap_seconds"),
         (lambda data: [data], "calibration"),
     ],
 )
@@ -41,6 +46,15 @@ def test_a_file_that_is_no_calibration_is_said_to_be_none(change, said, tmp_path
     assert str(path) in str(caught.value)
     assert "difffusr calibrate" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_calibration_from_before_planning_was_measured_is_read():
+    before = {**json.loads(CALIBRATION.to_json()), "version": 2}
+    del before["planning"]
+    found = Calibration.from_json(json.dumps(before))
+    assert found.planning is None
+    assert found.read == CALIBRATION.read
+    assert Calibration.from_json(found.to_json()) == found
 
 
 def test_a_calibration_that_is_not_there_or_not_json_is_one_clear_error(tmp_path):
