@@ -9,6 +9,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from numpy.typing import NDArray
 from two_orbit_scenes import (
     SMALL_M,
     bounds_of,
@@ -23,7 +24,7 @@ from two_orbit_scenes import (
 )
 
 from difffusr.kernels.bands import BANDS, GSD_M
-from difffusr.pipeline.ground.pixels import is_clear
+from difffusr.pipeline.ground.pixels import CLEAR_CLASSES
 from difffusr.pipeline.scenes.item import scene_from_item
 from difffusr.pipeline.scenes.synthetic import two_orbits as two_orbits_module
 from difffusr.pipeline.scenes.synthetic.orbits import ACQUISITIONS, FROM_EAST, HAZE_COLOUR
@@ -33,6 +34,10 @@ from difffusr.pipeline.scenes.synthetic.two_orbits import TwoOrbits, mirrored, w
 
 HAZY, WEST, EAST, _, LAST = (day.date for day in ACQUISITIONS)
 TILE = pytest.mark.parametrize("tile", [tile for tile, _, _ in TILES])
+
+
+def clear_in(scl: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.isin(scl, CLEAR_CLASSES)
 
 
 def difference(world: TwoOrbits, tile: str, dates: tuple[str, str], band: str, nadir: bool = False) -> float:
@@ -84,7 +89,7 @@ def test_haze_falls_from_blue_to_red_and_spares_the_infrared(two_orbits: TwoOrbi
 @TILE
 def test_the_classification_misses_most_of_the_haze(two_orbits: TwoOrbits, tile: str) -> None:
     hazy = scene_id(two_orbits, HAZY, tile)
-    clear = is_clear(classes(two_orbits, hazy))
+    clear = clear_in(classes(two_orbits, hazy))
     assert clear.mean() > 0.75
     assert not np.isin(classes(two_orbits, scene_id(two_orbits, LAST, tile)), (10,)).any()
     # and what it takes for clear is hazy: over the darkest ground blue is several times that of the day without
@@ -104,10 +109,10 @@ def test_haze_lies_unevenly_but_smoothly(two_orbits: TwoOrbits) -> None:
 
 def test_every_place_is_clear_on_some_day_without_thick_haze_and_no_day_everywhere(two_orbits: TwoOrbits) -> None:
     for tile, _, _ in TILES:
-        days = [is_clear(classes(two_orbits, scene_id(two_orbits, day.date, tile))) for day in ACQUISITIONS[1:]]
+        days = [clear_in(classes(two_orbits, scene_id(two_orbits, day.date, tile))) for day in ACQUISITIONS[1:]]
         assert np.mean(np.any(days, axis=0)) > 0.999
     for day in ACQUISITIONS:
-        both = [is_clear(classes(two_orbits, scene_id(two_orbits, day.date, tile))) for tile, _, _ in TILES]
+        both = [clear_in(classes(two_orbits, scene_id(two_orbits, day.date, tile))) for tile, _, _ in TILES]
         assert min(clear.mean() for clear in both) < 1
     clouded = [day for day in ACQUISITIONS if day.clouds]
     for day in clouded:
