@@ -110,7 +110,7 @@ def test_haze_lies_unevenly_but_smoothly(two_orbits: TwoOrbits) -> None:
 def test_every_place_is_clear_on_some_day_without_thick_haze_and_no_day_everywhere(two_orbits: TwoOrbits) -> None:
     for tile, _, _ in TILES:
         days = [clear_in(classes(two_orbits, scene_id(two_orbits, day.date, tile))) for day in ACQUISITIONS[1:]]
-        assert np.mean(np.any(days, axis=0)) > 0.999
+        assert np.mean(np.any(days, axis=0)) > 0.999, tile
     for day in ACQUISITIONS:
         both = [clear_in(classes(two_orbits, scene_id(two_orbits, day.date, tile))) for tile, _, _ in TILES]
         assert min(clear.mean() for clear in both) < 1
