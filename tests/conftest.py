@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.scenes.synthetic.two_orbits import TwoOrbits
 
 #: The secret of whoever may use the server. No message and no file may ever hold it.
 S3_SECRET = "secret-that-nobody-may-see"
@@ -30,6 +33,16 @@ def s3_endpoint() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def two_orbits(tmp_path_factory: pytest.TempPathFactory) -> TwoOrbits:
+    """Five dates of two orbits over 1.2 × 1.8 km, with BRDF, haze and a harvest; see `two_orbit_scenes`."""
+    from two_orbit_scenes import SMALL_M  # here, because most tests do without what it brings
+
+    from difffusr.pipeline.scenes.synthetic.two_orbits import write_two_orbits
+
+    return write_two_orbits(tmp_path_factory.mktemp("two-orbits"), seed=11, size_m=SMALL_M)
 
 
 @pytest.fixture

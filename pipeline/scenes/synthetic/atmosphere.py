@@ -17,8 +17,8 @@ _GSD_M = 20
 #: Metres here are 2.5 m pixels there: `drawing` measures in its own pixels.
 _SCALE = TARGET_GSD_M / _GSD_M
 
-#: How high clouds float.
-_CLOUD_HEIGHT_M = 700.0
+#: How high clouds float: metres, and at most so many of the world's mean side, or shadows would leave it.
+_CLOUD_HEIGHT_M, _OF_SIDE = 700.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def air_on(acquisition: Acquisition, rng: np.random.Generator, shape: tuple[int,
         opacity = np.maximum(opacity, np.clip((1.15 - far + 0.2 * rough) / 0.6, 0, 1))
     opacity = np.clip(blurred(opacity * opacity * (3 - 2 * opacity), 1.0) - 0.01, 0, 1)
     zenith, azimuth = np.radians(acquisition.orbit.sun_deg)
-    away_px = _CLOUD_HEIGHT_M * np.tan(zenith) / _GSD_M
+    height_px = min(_CLOUD_HEIGHT_M / _GSD_M, _OF_SIDE * np.sqrt(shape[0] * shape[1]))
+    away_px = height_px * np.tan(zenith)
     down, right = round(float(np.cos(azimuth) * away_px)), round(float(-np.sin(azimuth) * away_px))
     shade = np.clip(blurred(shifted_by(opacity, down, right), 1.5) - 0.005, 0, 1)
     return Air(opacity, shade, texture.astype(np.float32), lie)
