@@ -10,8 +10,9 @@ import rasterio
 from rasterio.enums import Resampling
 
 from difffusr.pipeline.plan.decision import decide
+from difffusr.pipeline.run.cost import measure_planning as measure_planning_module
 from difffusr.pipeline.run.cost.measure_planning import _overview_bytes, measure_planning
-from difffusr.pipeline.run.cost.sample import Sample
+from difffusr.pipeline.run.cost.sample import Sample, generated_plan
 from difffusr.pipeline.scenes import network_mask, rules
 
 
@@ -84,6 +85,27 @@ def test_a_mask_by_a_network_takes_the_bands_that_it_sees_and_is_made_anew(plann
     scenes = len({scene for chip in Sample.of(*planned).chips for scene in chip.scenes})
     assert len(seen) == min(scenes, 4)  # once a scene: what `balance` needs of it is kept
     assert found.look.bytes > measured(planned).look.bytes
+
+
+@pytest.mark.parametrize(
+    ("wishes", "requests"), [({}, (6, 0, 0)), ({"balance": "nbar"}, (6, 1, 0)), ({"balance": "full"}, (6, 1, 26))]
+)
+def test_over_a_network_a_raster_takes_two_requests_and_a_document_one(planned, wishes, requests, monkeypatch):
+    near = measured(planned, **wishes)
+    monkeypatch.setattr(measure_planning_module, "is_remote", lambda href: True)
+    far = measured(planned, **wishes)
+    steps = (far.look, far.angles, far.overviews)
+    # A look takes the classification, and the two bands that its item's offset is doubted by.
+    assert tuple(step.requests if step else 0 for step in steps) == requests
+    assert far.look.bytes == pytest.approx(near.look.bytes + 3 * 16_384)
+
+
+def test_a_made_up_scene_will_do(small_run, tmp_path):
+    config = small_run(balance="full")
+    made = generated_plan(config, tmp_path)
+    found = measure_planning(config, Sample.of(config, made))
+    assert found.balance == "full"
+    assert found.look.bytes > 0
 
 
 def raster(path, factors):
