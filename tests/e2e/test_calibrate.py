@@ -38,7 +38,7 @@ def stored_bytes(*folders: Path) -> int:
 
 @pytest.mark.usefixtures("_ray")
 def test_a_calibration_says_beforehand_what_a_run_reads_and_writes(loaded):
-    scenes, grid = {"balance": "full", "composite": "geomedian"}, {"shard_px": 1024}
+    scenes, grid = {"balance": "full"}, {"shard_px": 1024}
     config = loaded(model=DRAFT, compute={"actors_max": 2}, grid=grid, scenes=scenes, store={"keep_chips": True})
     plan, steps = decide(config), Steps()
     found = calibrate(config, (2,), steps, plan)
@@ -56,8 +56,7 @@ def test_a_calibration_says_beforehand_what_a_run_reads_and_writes(loaded):
     made = estimate(plan, config, found, cluster_of(config))
     assert 0 < made.seconds.plan < made.seconds.chips
     assert (made.chips, made.shards, made.scenes) == (len(plan.chips), len(plan.shards), len(plan.scenes))
-    assert made.chips < made.looks == int((plan.chips.scenes >= 0).sum())
-    assert found.read.further_share == 1
+    assert made.chips <= made.looks <= int((plan.chips.scenes >= 0).sum())
     assert made.seconds.chips > made.seconds.shards > 0
 
     assert execute(config, Steps()).exit_code == 0
