@@ -175,7 +175,8 @@ class _Problem:
             if (fall <= enough).all():
                 break
             onward = times(way)
-            step = fall / np.maximum((way * onward).sum(axis=0), 1e-300)
+            # A band that is there stays: further steps would divide what is left of rounding by nothing.
+            step = np.where(fall > enough, fall / np.maximum((way * onward).sum(axis=0), 1e-300), 0.0)
             solution += step * way
             left -= step * onward
             ready = self._level(left / diagonal)

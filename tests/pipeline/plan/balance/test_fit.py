@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -179,3 +181,18 @@ def test_differences_before_and_after_are_told() -> None:
 )
 def test_weights_of_the_corners(place: tuple[float, float], weights: tuple[float, ...]) -> None:
     np.testing.assert_allclose(corners(np.array([place], np.float32)), [weights])
+
+
+@pytest.mark.parametrize("errors", [(900, 10, 10), (10_000, 10, 1), (0.1, 10, 900), (10, 100, 900)])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("noise", [20.0, 200.0])
+def test_a_band_that_is_solved_early_waits_for_the_others(errors: tuple[float, ...], parts: int, noise: float) -> None:
+    """A band of which little is known takes few steps, those known sharply take many."""
+    scenes = 10
+    offsets = np.random.default_rng(1).normal(0, (80, 80, 200), (scenes, BANDS))
+    table = pairs(np.ones((scenes, BANDS)), flat(offsets), every_pair(scenes), noise=noise, parts=parts, seed=1)
+    spread = np.broadcast_to(np.array(errors, np.float32), table.difference.shape).copy()
+    found = solved(replace(table, error=spread), scenes)
+    assert np.isfinite(found.gain).all()
+    assert np.isfinite(found.offset).all()
+    assert (np.abs(left(table, found)).mean(axis=0) < 1.01 * np.abs(table.difference).mean(axis=0)).all()
