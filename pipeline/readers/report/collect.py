@@ -95,7 +95,7 @@ def _period(
     else:
         scenes, why = _scenes(_config(config, label, records.plan.manifest), records)
         notes += why
-    reference = Reference(cube, label, records.plan, _grid(cube, records.plan), scenes)
+    reference = Reference(cube, label, records.plan, _grid(cube, records.plan), scenes, staging.child(f"runs/{label}"))
     seams, why = check_seams(reference, survey)
     crops, more = choose_crops(reference, survey, max(min(CROPS_EACH, MOST_CROPS // periods), 1))
     size = shard_side(cube)

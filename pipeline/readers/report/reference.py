@@ -12,17 +12,20 @@ from difffusr.pipeline.plan import StoredPlan
 from difffusr.pipeline.plan.balance import Balanced
 from difffusr.pipeline.readers.report.windows import PeriodPixels
 from difffusr.pipeline.scenes import ChipRules, Scene
+from difffusr.pipeline.storage import Storage
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a period is checked against: plan, grid and scenes, as far as they are known."""
+    """What a period is checked against: plan, grid and scenes, as far as they are known; and the run's folder, in which
+    masks may be kept."""
 
     cube: Cube
     label: str
     plan: StoredPlan | None
     grid: Grid | None
     scenes: Mapping[str, Scene]
+    kept: Storage | None = None
 
     @property
     def pixels(self) -> PeriodPixels:
@@ -43,7 +46,7 @@ class Reference:
     def rules(self) -> ChipRules:
         """How the run took pixels from scenes."""
         config = {} if self.plan is None else self.plan.manifest["config"]
-        return ChipRules.of(config.get("scenes", {}))
+        return ChipRules.of(config.get("scenes", {}), self.kept)
 
 
 def as_balanced(
