@@ -117,7 +117,7 @@ class Acquisition:
 #: The last has some haze. The second and third, from either side, have clouds in opposite quarters: a mosaic of the
 #: clearest alternates between the orbits.
 ACQUISITIONS: Final = (
-    Acquisition("2023-06-10", "B", FROM_EAST, (Haze(0.062, 0.4), Haze(0.066, 0.4)), (1.0, 1.0), ()),
+    Acquisition("2023-06-10", "B", FROM_EAST, (Haze(0.084, 0.35), Haze(0.088, 0.35)), (1.0, 1.0), ()),
     Acquisition(
         "2023-06-13", "B", FROM_WEST, (Haze(0.001, 0.2), Haze(0.002, 0.2)), (1.0, 0.994),
         ((0.76, 0.27, 0.16), (0.26, 0.79, 0.16)),

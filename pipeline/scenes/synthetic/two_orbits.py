@@ -59,7 +59,7 @@ from difffusr.pipeline.scenes.synthetic.world import DemoWorld, check_size
 _HARVEST: Final = (("meadow", "mown", 0.5), ("wheat", "ripe wheat", 0.15))
 
 #: Haze in blue from which the classification sees it, as thin cirrus.
-_SEEN_HAZE: Final = 0.1
+_SEEN_HAZE: Final = 0.125
 
 #: Cells on which brightness is computed: angles hardly change across one.
 _CELL_M: Final = 60
