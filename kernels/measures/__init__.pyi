@@ -1,3 +1,6 @@
+from .gridness import PERIODS as PERIODS
+from .gridness import GridPower as GridPower
+from .gridness import grid_power as grid_power
 from .metrics import ergas as ergas
 from .metrics import psnr as psnr
 from .metrics import q2n as q2n
