@@ -12,3 +12,5 @@ from .pansharpen import METHODS as METHODS
 from .perceptual import sliced_wasserstein as sliced_wasserstein
 from .perceptual import spectrum_error_db as spectrum_error_db
 from .perceptual import texture_energy as texture_energy
+from .registration import Shifts as Shifts
+from .registration import phase_shifts as phase_shifts

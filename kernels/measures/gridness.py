@@ -86,9 +86,9 @@ def grid_power(x: Tensor, valid: Tensor | None = None, tile_px: int = TILE_PX) -
 
     The power is the periodogram of tiles minus their means under a Hann window, added up over tiles. The lines of a
     period are those at multiples of 1/period cycle a pixel in rows and columns, at least `FINE_CYCLES` from the middle
-    of the spectrum. Surroundings are the bins 3 and 4 away from a line. For lines on an axis of the spectrum, where edges
-    along rows and columns have their power, they are those 3 to 6 away along the axis, for each of its bins. The median
-    is scaled to the mean that noise would have, so that noise has a gridness of 0 on average.
+    of the spectrum. Surroundings are the bins 3 and 4 away from a line. For lines on an axis of the spectrum, where
+    edges along rows and columns have their power, they are those 3 to 6 away along the axis, for each of the line's
+    bins. The median is scaled to the mean that noise would have, so that noise has a gridness of 0 on average.
 
     Args:
         x: (C, H, W).
