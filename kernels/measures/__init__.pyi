@@ -1,4 +1,5 @@
 from .gridness import PERIODS as PERIODS
+from .gridness import TILE_PX as TILE_PX
 from .gridness import GridPower as GridPower
 from .gridness import grid_power as grid_power
 from .metrics import ergas as ergas

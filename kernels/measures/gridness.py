@@ -9,7 +9,7 @@ next to none, whatever its contrast.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-#: Side of a tile in pixels; images that are smaller are one tile a side.
+#: Side of a tile in pixels; that of a smaller image is its shorter side.
 TILE_PX: Final = 256
 
 #: Periods that are looked for: of the 10, 20 and 60 m pixels among those of 2.5 m. A line counts for the first period
@@ -81,7 +81,7 @@ class GridPower:
         return (2 * mean_square).sqrt() if self.tiles else torch.full_like(mean_square, torch.nan)
 
 
-def grid_power(x: Tensor, valid: Tensor | None = None, tile_px: int = TILE_PX) -> GridPower:
+def grid_power(x: Tensor, valid: Tensor | None = None, periods: Sequence[int] = PERIODS) -> GridPower:
     """Patterns of 4, 8 and 24 pixels in an image.
 
     The power is the periodogram of tiles minus their means under a Hann window, added up over tiles. The lines of a
@@ -94,11 +94,13 @@ def grid_power(x: Tensor, valid: Tensor | None = None, tile_px: int = TILE_PX) -
         x: (C, H, W).
         valid: bool (H, W), true where there is data; what is not finite is none. Tiles that lack more than 2 % are left
             out.
-        tile_px: side of tiles; the shorter side of a smaller image instead, in multiples of 4. They lie side by side,
-            and the last of a row or column ends at the edge.
+        periods: which of `PERIODS` to look for; the rest are not known.
+
+    Tiles are of 256 pixels, or of the shorter side of a smaller image, in multiples of 4. They lie side by side, and
+    the last of a row or column ends at the edge.
     """
     channels, height, width = x.shape
-    side = min(tile_px, height, width) // 4 * 4
+    side = min(TILE_PX, height, width) // 4 * 4
     there = x.isfinite().all(0) if valid is None else x.isfinite().all(0) & valid
     total = torch.zeros((channels, max(side, 1), max(side, 1)), dtype=torch.float64, device=x.device)
     tiles = 0
@@ -107,12 +109,17 @@ def grid_power(x: Tensor, valid: Tensor | None = None, tile_px: int = TILE_PX) -
         if tile is not None:
             total += _power(tile)
             tiles += 1
+    unknown = total.new_full((channels,), torch.nan)
     if not tiles:
-        nothing = torch.full((len(PERIODS), channels), torch.nan, dtype=torch.float64, device=x.device)
+        nothing = unknown.expand(len(PERIODS), channels)
         return GridPower(0, total.sum((1, 2)), nothing, nothing)
     fine = _fine(side).to(x.device)
     apart = min(tiles, height * width / side**2)  # those that overlap see much the same
-    found = [_in_lines(total, fine, period, apart) for period in PERIODS]
+    sought = [period in periods and side >= _LEAST_BINS * period for period in PERIODS]
+    found = [
+        _in_lines(total, fine, period, apart) if known else (unknown, unknown)
+        for period, known in zip(PERIODS, sought, strict=True)
+    ]
     inside, whole = (torch.stack(part) for part in zip(*found, strict=True))
     return GridPower(tiles, total[:, fine].sum(1), inside, whole)
 
@@ -149,12 +156,8 @@ def _power(tile: Tensor) -> Tensor:
 
 def _in_lines(power: Tensor, fine: Tensor, period: int, tiles: float) -> tuple[Tensor, Tensor]:
     """(C,) each: power of a period's lines above their surroundings, in fine bins and in all bins."""
-    n = power.shape[-1]
-    if n < _LEAST_BINS * period:
-        unknown = power.new_full((len(power),), torch.nan)
-        return unknown, unknown
     inside, whole = power.new_zeros(len(power)), power.new_zeros(len(power))
-    for at, around in _lines(n, period):
+    for at, around in _lines(power.shape[-1], period):
         floor = power.flatten(1)[:, around].quantile(0.5, -1) / _median_of_mean(tiles)  # (C, lines, 9 or 1)
         above = power.flatten(1)[:, at] - floor
         inside += (above * fine.flatten()[at]).sum((1, 2))

@@ -109,6 +109,8 @@ def verify(
     steps inside chips (1 is perfect), and steps across borders between dates and between granules with steps inside one
     scene; the residual is the difference between the cube, seen through the sensor, and the scenes. Exit code 1 when
     something is off.
+
+    Warns of a 4-pixel grid, by its share of the power of fine texture, and of scenes whose bands are shifted.
     """
     settings = load(config, verbose, period)
     from difffusr.pipeline.readers import verify_run
@@ -127,6 +129,7 @@ def _show_verified(found: Report) -> None:
     if found.bands:
         _show_bands(found.bands)
     _show_sources(found.sources, found.worst_border)
+    _show_warnings(found)
     console.print("[green]clean[/]" if found.clean else "[red]not clean[/]")
 
 
@@ -352,17 +355,18 @@ def _show_shards(found: Report) -> None:
 def _show_bands(bands: list[BandReport]) -> None:
     from rich.table import Table
 
-    from difffusr.pipeline.readers import RESIDUAL_LIMIT, SEAM_RANGE
+    from difffusr.pipeline.readers import GRID_LIMIT, RESIDUAL_LIMIT, SEAM_RANGE
 
     table = Table(title="bands", title_justify="left")
     table.add_column("band")
-    table.add_column(f"seam ratio ({SEAM_RANGE[0]}–{SEAM_RANGE[1]})", justify="right")
-    table.add_column(f"residual (≤ {RESIDUAL_LIMIT[10]} at 10 m, ≤ {RESIDUAL_LIMIT[20]} else)", justify="right")
+    table.add_column(f"seam ratio\n{SEAM_RANGE[0]}–{SEAM_RANGE[1]}", justify="right")
+    table.add_column(f"residual\n≤ {RESIDUAL_LIMIT[10]} at 10 m, ≤ {RESIDUAL_LIMIT[20]} else", justify="right")
+    table.add_column(f"grid\n≤ {100 * GRID_LIMIT:g} %", justify="right")
     table.add_column("")
     for band in bands:
-        table.add_row(
-            band.band, f"{band.seam_ratio:.3f} ± {band.seam_error:.3f}", f"{band.residual:.5f}", _mark(band.ok)
-        )
+        grid = "–" if band.gridness is None else f"{100 * band.gridness:.2f} %"
+        mark = "[yellow]grid[/]" if band.ok and band.grid else _mark(band.ok)
+        table.add_row(band.band, f"{band.seam_ratio:.3f} ± {band.seam_error:.3f}", f"{band.residual:.5f}", grid, mark)
     console.print(table)
 
 
@@ -384,6 +388,20 @@ def _show_sources(sources: Sequence[SourceSeams], worst: WorstBorder | None) -> 
         table.add_row(bands[0].band, *words, _mark(all(band.ok for band in bands)))
     console.print(table)
     console.print(worst.words, soft_wrap=True, highlight=False, markup=False)
+
+
+def _show_warnings(found: Report) -> None:
+    woven = [band.band for band in found.bands if band.ok and band.grid]
+    if woven:
+        _warn(f"a grid of 4 pixels shows in {', '.join(woven)}, as networks leave it; the cube is not held to that yet")
+    for scene in found.shifted:
+        _warn(scene.words)
+
+
+def _warn(words: str) -> None:
+    from rich.markup import escape
+
+    console.print(f"[yellow]warning:[/] {escape(words)}", soft_wrap=True, highlight=False)
 
 
 def _mark(ok: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,10 +16,19 @@ from difffusr.kernels.images import observe, sensor_for_group
 from difffusr.pipeline.geo import ChipIndex, Grid
 from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.plan import ChipPlan, Chips
+from difffusr.pipeline.readers.band_shifts import ShiftCheck
+from difffusr.pipeline.readers.gridness import GridCheck
 from difffusr.pipeline.readers.seams import Read, networks_pixels, read_once, sampled_chips, seam_ratios, steps_at_chip
 from difffusr.pipeline.readers.source_seams import SourceBorder, source_borders, surroundings
 from difffusr.pipeline.readers.source_verdicts import SceneFacts, judge_sources, worst_border
-from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT, BandReport, SourceSeams, WorstBorder, is_seamless
+from difffusr.pipeline.readers.verdicts import (
+    RESIDUAL_LIMIT,
+    BandReport,
+    SceneShift,
+    SourceSeams,
+    WorstBorder,
+    is_seamless,
+)
 from difffusr.pipeline.scenes import ChipRules, Scene, read_chip
 
 
@@ -28,14 +37,16 @@ class Fidelity:
     """What was measured at the sampled chips.
 
     Attributes:
-        bands: seams of chips and residual of each band.
+        bands: seams of chips, residual and gridness of each band.
         sources: seams between scenes, by kind.
         worst_border: of those; None if there is none.
+        shifted: scenes whose bands are shifted against each other.
     """
 
     bands: list[BandReport]
     sources: list[SourceSeams]
     worst_border: WorstBorder | None
+    shifted: list[SceneShift] = field(default_factory=list)
 
 
 def measure_fidelity(
@@ -46,7 +57,7 @@ def measure_fidelity(
     facts: SceneFacts,
     rules: ChipRules,
 ) -> Fidelity:
-    """Seams of chips, seams between scenes, and residual against the scenes; measured at `sampled_chips`.
+    """Seams of chips, seams between scenes, residual against the scenes, gridness and shifted bands; measured at `sampled_chips`.
 
     Args:
         chips: all planned ones; seams of chips are looked for where two of them meet.
@@ -60,6 +71,8 @@ def measure_fidelity(
     """
     planned = _places(chips)
     numbers = {str(scene["id"]): number for number, scene in facts.items()}
+    sampled = sampled_chips(chips)
+    grids, shifts = GridCheck(sampled), ShiftCheck(sampled)
 
     def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], list[SourceBorder], NDArray[np.float64]]:
         here = read_once(read, chip.epsg, surroundings(grid, chip.index))
@@ -71,6 +84,8 @@ def measure_fidelity(
         measured = read_chip(window, [scenes[s] for s in chip.scenes], rules)
         lookup = np.array([0, *(numbers[s] for s in chip.scenes)], np.uint16)
         pixels, source = networks_pixels(here, chip.epsg, window)
+        grids.look(chip, pixels, source)
+        shifts.look(chip, measured)
         if rules.composite != "none" or rules.blend != "hard":
             source = _of_chip_alone(source, grid)
         return steps, borders, _residual(pixels, source, measured.dn, lookup[measured.source], grid)
@@ -79,13 +94,13 @@ def measure_fidelity(
     borders: list[SourceBorder] = []
     residuals = np.zeros((len(BANDS), 2))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for steps, found, residual in pool.map(measure, sampled_chips(chips)):
+        for steps, found, residual in pool.map(measure, sampled):
             seams.extend(steps)
             borders.extend(found)
             residuals += residual
     ratios, errors = seam_ratios(seams)
-    bands = [_judged(i, ratios[i], errors[i], residuals[i]) for i in range(len(BANDS))]
-    return Fidelity(bands, judge_sources(borders, facts), worst_border(borders, facts))
+    bands = grids.judged([_judged(i, ratios[i], errors[i], residuals[i]) for i in range(len(BANDS))])
+    return Fidelity(bands, judge_sources(borders, facts), worst_border(borders, facts), shifts.shifted())
 
 
 def _places(chips: Sequence[ChipPlan]) -> set[tuple[int, ChipIndex]]:

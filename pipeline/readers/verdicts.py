@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,15 @@ SEAM_RANGE: Final = (0.9, 1.1)
 
 #: Greatest mean absolute residual in reflectance, by native metres of the band.
 RESIDUAL_LIMIT: Final = {10: 0.003, 20: 0.005, 60: 0.005}
+
+#: Greatest gridness of a band that is no grid, and the amplitude in reflectance below which nobody sees one.
+GRID_LIMIT: Final = 0.005
+
+GRID_AMPLITUDE: Final = 1e-4
+
+#: Whether a band with a grid is off. The weights that ship today leave one in every band, so that no cube would be
+#: clean; to be switched on with weights that leave none.
+GRID_COUNTS: Final = False
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,11 @@ class BandReport:
         seam_ratio: mean absolute step across chip borders over that inside chips; NaN without borders.
         seam_error: its standard error, by the jackknife over chip borders: the part that the ground's variety explains.
         residual: mean absolute difference in reflectance between the scenes and the cube as the sensor would see it.
-        ok: whether the residual is within its limit, and the seam ratio within its range or two standard errors of it.
+        ok: whether the residual is within its limit, the seam ratio within its range or two standard errors of it, and
+            no grid shows where `GRID_COUNTS`.
+        gridness: share of the power of fine texture that repeats every 4 pixels, 0 to 1; None if it is not known.
+        grid_amplitude: of the sinusoid that has as much power, in reflectance; None if it is not known.
+        grid: whether that is a grid, more than `GRID_LIMIT` and `GRID_AMPLITUDE`.
     """
 
     band: str
@@ -31,6 +44,50 @@ class BandReport:
     seam_error: float
     residual: float
     ok: bool
+    gridness: float | None = None
+    grid_amplitude: float | None = None
+    grid: bool = False
+
+
+class BandShift(NamedTuple):
+    """A band that is shifted against finer ones.
+
+    Attributes:
+        down_m, right_m: how far it lies below and to the right of them, metres.
+        against: the finer band that it is most alike.
+    """
+
+    band: str
+    down_m: float
+    right_m: float
+    against: str
+
+
+@dataclass(frozen=True)
+class SceneShift:
+    """A scene whose bands are shifted against each other by half a pixel or more.
+
+    Attributes:
+        scene: its id.
+        chips: how many were looked at.
+        bands: those that are shifted.
+    """
+
+    scene: str
+    chips: int
+    bands: tuple[BandShift, ...]
+
+    @property
+    def words(self) -> str:
+        """Which bands, how far, and what to do, in one line."""
+        shifts = "; ".join(
+            f"{band.band} by {np.hypot(band.down_m, band.right_m):.0f} m against {band.against}" for band in self.bands
+        )
+        return f"{self.scene}: bands are shifted ({shifts}); leave the scene out, or check how its files were made"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"scene": self.scene, "chips": self.chips, "bands": [band._asdict() for band in self.bands]}
 
 
 @dataclass(frozen=True)
@@ -123,3 +180,8 @@ def shows_nothing(ratio: float, error: float) -> bool:
     """Whether borders between scenes do not stand out: their ratio is not above its range by more than two standard
     errors, or not known (NaN). Below it, borders differ less than the ground beside them, which is no seam."""
     return bool(np.isnan(ratio) or ratio - 2 * error <= SEAM_RANGE[1])
+
+
+def shows_grid(gridness: float, amplitude: float) -> bool:
+    """Whether a pattern of 4 pixels is a grid: by its share of the fine power, and by its amplitude in reflectance."""
+    return bool(gridness > GRID_LIMIT and amplitude > GRID_AMPLITUDE)

@@ -20,7 +20,7 @@ from difffusr.pipeline.plan import Plan, decide
 from difffusr.pipeline.publish import Target, latest_number, open_target
 from difffusr.pipeline.readers.fidelity import Fidelity, measure_fidelity
 from difffusr.pipeline.readers.seams import sampled_chips
-from difffusr.pipeline.readers.verdicts import BandReport, SourceSeams, WorstBorder
+from difffusr.pipeline.readers.verdicts import BandReport, SceneShift, SourceSeams, WorstBorder
 from difffusr.pipeline.readers.verified import keep_verdict
 from difffusr.pipeline.run import draft_of, numbers_of, places_of
 from difffusr.pipeline.scenes import ChipRules
@@ -39,6 +39,7 @@ class Report:
         bands: figures of each band; empty if shards are damaged.
         sources: seams between scenes, by kind; empty if shards are damaged.
         worst_border: of those between scenes; None if there is none.
+        shifted: scenes whose bands are shifted against each other: a warning.
         flags: share of each quality flag among the pixels of the planned chips.
     """
 
@@ -52,6 +53,7 @@ class Report:
     bands: list[BandReport] = field(default_factory=list)
     sources: list[SourceSeams] = field(default_factory=list)
     worst_border: WorstBorder | None = None
+    shifted: list[SceneShift] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -61,7 +63,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "sources": [kind.to_dict() for kind in self.sources], "clean": self.clean}
+        of_scenes = {name: [one.to_dict() for one in getattr(self, name)] for name in ("sources", "shifted")}
+        return {**asdict(self), **of_scenes, "clean": self.clean}
 
 
 def verify_run(config: RunConfig) -> Report:
@@ -96,7 +99,7 @@ def _found(config: RunConfig) -> Report:
         seen = measure_fidelity(plan.chips, cube.read, grid, scenes, draft.scenes, rules)
     missing, damaged = missing + faulty[0], damaged + faulty[1]
     found = (missing, damaged, incomplete, round(valid, 4), flags)
-    return Report(len(plan.shards), overviews, *found, seen.bands, seen.sources, seen.worst_border)
+    return Report(len(plan.shards), overviews, *found, seen.bands, seen.sources, seen.worst_border, seen.shifted)
 
 
 def _check_shards(

@@ -1,3 +1,4 @@
+from .chip import Chip as Chip
 from .chip import Unread as Unread
 from .chip import read_chip as read_chip
 from .chip import unreadable as unreadable
