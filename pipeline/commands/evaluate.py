@@ -121,7 +121,8 @@ def _show(found: Evaluation, out: Path) -> None:
     from difffusr.pipeline.weights.evaluation import to_terminal, write
 
     for table in found.tables:
-        console.print(to_terminal(table))
+        for part in to_terminal(table, console.width):
+            console.print(part)
     if "calibration" in found.extra:
         figures = found.extra["calibration"]
         console.print(

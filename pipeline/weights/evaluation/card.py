@@ -20,14 +20,16 @@ from typing import Any, Final, get_args
 import torch
 
 from difffusr.kernels.bands import BANDS
+from difffusr.kernels.measures import PERIODS
 from difffusr.kernels.model import load_model
 from difffusr.kernels.networks import Stage1
 from difffusr.kernels.networks.fusion import fusion_from_weights
 from difffusr.kernels.sampling import Sampling
 from difffusr.kernels.weights import load_weights, shipped, shipped_sampling
 from difffusr.pipeline.weights.evaluation.data import Degradation, Pair, image_pairs
-from difffusr.pipeline.weights.evaluation.flatness import evaluate_flatness
+from difffusr.pipeline.weights.evaluation.flatness import evaluate_flatness, read_stack
 from difffusr.pipeline.weights.evaluation.fusion import CONSISTENT, evaluate_fusion
+from difffusr.pipeline.weights.evaluation.grids import middle_of, product_grid
 from difffusr.pipeline.weights.evaluation.report import Evaluation, to_markdown, write
 from difffusr.pipeline.weights.evaluation.super_resolution import CONTEXT, SAMPLE, evaluate_super_resolution
 from difffusr.pipeline.weights.training import (
@@ -44,6 +46,12 @@ CARD: Final = Path(str(resources.files("difffusr.kernels.weights"))) / "README.m
 
 #: Scenes that no training saw, in addition to those that the training configuration holds out.
 _MORE_SCENES: Final = "archive/items/S2B_48Q*"
+
+#: Open sea, 12 bands at 10 m.
+_SEA: Final = "l2a_patches/hydro_water/patch_10.tif"
+
+#: Side of a chip in pixels of 10 m.
+_CHIP_PX: Final = 192
 
 #: Sampler settings that the ablation compares: (steps, temperature, last estimate, consistency).
 _ABLATION: Final = (
@@ -92,6 +100,7 @@ def measure(data: Path, out: Path) -> dict[str, str]:
     tables |= _fusion(data, out)
     model = load_model("small", sampling=sampling)
     tables["water"] = _water(model, data)
+    tables["gridness"] = _gridness(model, data)
     tables["product"] = _product(model, data)
     return tables
 
@@ -191,13 +200,27 @@ def _fusion(data: Path, out: Path) -> dict[str, str]:
 
 
 def _water(model: Any, data: Path) -> str:
-    energies = evaluate_flatness(model, data / "l2a_patches" / "hydro_water" / "patch_10.tif")
+    energies = evaluate_flatness(model, data / _SEA)
     head = "| | " + " | ".join(BANDS) + " |\n|---" + "|---:" * len(BANDS) + "|"
     rows = [
         f"| {name} | " + " | ".join(f"{1e4 * energies[band][name]:.2f}" for band in BANDS) + " |"
         for name in ("input", "product")
     ]
     return "\n".join([head, *rows])
+
+
+def _gridness(model: Any, data: Path) -> str:
+    """Patterns of 4 pixels of the product by band, on scenes of which at least a chip was not seen, and on open sea."""
+    scenes = {scene.name: scene.bands for scene in unseen_scenes(data) if min(scene.bands["B02"].shape) >= _CHIP_PX}
+    chips = {name: middle_of(bands, _CHIP_PX) for name, bands in scenes.items()}
+    chips["open sea"] = read_stack(data / _SEA, _CHIP_PX)
+    rows = ["| | " + " | ".join(BANDS) + " |", "|---" + "|---:" * len(BANDS) + "|"]
+    for name, chip in chips.items():
+        power = product_grid(model, [chip])
+        share, amplitude = power.share(PERIODS[0]).tolist(), power.amplitude(PERIODS[0]).tolist()
+        rows.append(f"| {name[:40]}, % | " + " | ".join(f"{100 * x:.2f}" for x in share) + " |")
+        rows.append("| … amplitude × 10⁴ | " + " | ".join(f"{1e4 * x:.1f}" for x in amplitude) + " |")
+    return "\n".join(rows)
 
 
 def _product(model: Any, data: Path) -> str:

@@ -25,16 +25,8 @@ def evaluate_flatness(model: SuperResolution, path: Path, side_px: int = 192) ->
     The middle of the image is taken, at most `side_px` pixels; the 20 and 60 m bands are its means over their
     pixels. Raises ReadError for a file that is not 12 bands in the usual order.
     """
-    with rasterio.open(path) as dataset:
-        if dataset.count != len(BANDS):
-            raise ReadError(
-                f"{path}: {dataset.count} bands, expected the 12 of Level-2A in the order {', '.join(BANDS)}"
-            )
-        image = torch.from_numpy(dataset.read().astype("float32")) / 10_000
-    side = min(side_px, min(image.shape[-2:]) // 6 * 6)
-    row, col = ((n - side) // 2 for n in image.shape[-2:])
-    image = image[:, row : row + side, col : col + side]
-    native = {gsd: _reduced(image[band_indices(names)], gsd // 10) for gsd, names in GROUPS.items()}
+    native = read_stack(path, side_px)
+    side = native[10].shape[-1]
     valid = {gsd: torch.ones_like(x[:, :1], dtype=torch.bool) for gsd, x in native.items()}
     noise = torch.randn((1, 3, 4 * side, 4 * side), generator=torch.Generator().manual_seed(0))
     product = (model(native, valid, noise)[0].float().cpu() * 10_000).round() / 10_000  # as a cube stores it
@@ -45,6 +37,20 @@ def evaluate_flatness(model: SuperResolution, path: Path, side_px: int = 192) ->
         }
         for i, band in enumerate(BANDS)
     }
+
+
+def read_stack(path: Path, side_px: int) -> dict[int, torch.Tensor]:
+    """The middle of such an image by native GSD, (1, C, n, n) reflectance each. Raises ReadError as above."""
+    with rasterio.open(path) as dataset:
+        if dataset.count != len(BANDS):
+            raise ReadError(
+                f"{path}: {dataset.count} bands, expected the 12 of Level-2A in the order {', '.join(BANDS)}"
+            )
+        image = torch.from_numpy(dataset.read().astype("float32")) / 10_000
+    side = min(side_px, min(image.shape[-2:]) // 6 * 6)
+    row, col = ((n - side) // 2 for n in image.shape[-2:])
+    image = image[:, row : row + side, col : col + side]
+    return {gsd: _reduced(image[band_indices(names)], gsd // 10) for gsd, names in GROUPS.items()}
 
 
 def _reduced(x: torch.Tensor, factor: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from difffusr.kernels.learning import fuse
 from difffusr.kernels.measures import METHODS, ergas, psnr, q2n, sam_degrees, ssim, uqi
 from difffusr.kernels.networks.fusion import FusionNetwork, upscale_factor
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.weights.evaluation.grids import GRID, METRIC, Grids
 from difffusr.pipeline.weights.evaluation.report import (
     Crops,
     Evaluation,
@@ -45,6 +46,7 @@ METRICS: Final = {
     "ssim": Metric("SSIM", "up", 4, "11 × 11 Gaussian window, range 1"),
     "uqi": Metric("UQI", "up", 4, "universal image quality index, 8 × 8 windows"),
     "q2n": Metric("Q2n", "up", 4, "hypercomplex quality index of all bands, 32 × 32 blocks"),
+    GRID: METRIC,
 }
 
 
@@ -63,22 +65,25 @@ def evaluate_fusion(
     """
     tables: list[Scores] = []
     shown: list[Crops] = []
+    gridness: dict[str, Any] = {}
     for i, gsd in enumerate(GROUPS):
         each: dict[str, dict[str, dict[str, float]]] = {}
         samples = [sample for scene in scenes for sample in squares(view_of(scene, gsd))]
+        grids = Grids(GROUPS[gsd])
         for sample in samples:
             results = _results(network, sample)
-            each[sample.name] = {name: _scores(x, sample) for name, x in results.items()}
+            each[sample.name] = {name: _scores(x, sample) | grids.add(name, x) for name, x in results.items()}
+            grids.add("truth", sample.truth)
             if len(shown) < crops * (i + 1) and sample.truth.shape[-1] >= 48:
                 shown.append(_crops(sample, results))
         if each:
-            tables.append(_table(gsd, each))
+            tables.append(_table(gsd, each, grids))
+            gridness[tables[-1].title] = grids.by_band()
         progress(i + 1, len(GROUPS))
     if not tables:
         raise ConfigError("data: no scene spans 3 × 3 pixels of 40 m; larger scenes are needed")
-    return Evaluation(
-        "Evaluation of fusion", facts, tuple(tables), tuple(shown), {"against_the_best": _margins(tables)}
-    )
+    extra = {"against_the_best": _margins(tables), "gridness": gridness}
+    return Evaluation("Evaluation of fusion", facts, tuple(tables), tuple(shown), extra)
 
 
 def _results(network: FusionNetwork, sample: WaldSample) -> dict[str, Tensor]:
@@ -110,12 +115,12 @@ def _scores(x: Tensor, sample: WaldSample) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def _table(gsd: int, each: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Scores:
+def _table(gsd: int, each: Mapping[str, Mapping[str, Mapping[str, float]]], grids: Grids) -> Scores:
     note = (
         f"Truth: {', '.join(GROUPS[gsd])} at {gsd} m. Input: the same {upscale_factor(gsd)} × coarser, with the "
         f"sensor's MTF. Guide: {', '.join(RGB)} at {gsd} m."
     )
-    return Scores(f"{gsd} m bands", METRICS, mean_scores(each), each, (FUSED, CONSISTENT), note)
+    return Scores(f"{gsd} m bands", METRICS, grids.pooled(mean_scores(each)), each, (FUSED, CONSISTENT), note)
 
 
 def _margins(tables: Sequence[Scores]) -> dict[str, dict[str, Margin]]:

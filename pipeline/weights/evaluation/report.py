@@ -16,11 +16,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table as RichTable
+from rich.text import Text
 from torch import Tensor
 
 #: Enlargement of crops on the page: screen pixels per fine pixel.
 _ZOOM: Final = 2
+
+#: Columns of a terminal from one column of a table to the next; the narrower where the wider does not fit.
+_GAPS: Final = (2, 1)
 
 
 @dataclass(frozen=True)
@@ -117,17 +122,48 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     return {"title": evaluation.title, "facts": dict(evaluation.facts), "tables": tables, **evaluation.extra}
 
 
-def to_terminal(scores: Scores) -> RichTable:
-    """The table for the terminal: what is judged in bold, the best of a column in green."""
-    table = RichTable(title=f"{scores.title} · {len(scores.each)} samples", title_justify="left", box=SIMPLE_HEAD)
-    table.caption, table.caption_justify, table.pad_edge, table.padding = scores.note, "left", False, (0, 1, 0, 0)
+def to_terminal(scores: Scores, width: int) -> list[RenderableType]:
+    """The table for a terminal of so many columns: what is judged in bold, the best of a metric in green.
+
+    Metrics that find no room are in further tables below it. The note comes last.
+    """
+    fits = (gap for gap in _GAPS if len(_that_fit(scores, width, gap)) == 1)
+    gap = next(fits, _GAPS[0])
+    parts = _that_fit(scores, width, gap)
+    tables = [_terminal_table(scores, keys, gap) for keys in parts]
+    tables[0].title = f"{scores.title} · {len(scores.each)} samples"
+    spaced = [item for table in tables for item in (table, "")]
+    return [*spaced, Text(scores.note, style="italic dim")] if scores.note else spaced
+
+
+def _that_fit(scores: Scores, width: int, gap: int) -> list[list[str]]:
+    """Metrics in their order, in as many parts as a width needs; at least one in each."""
+    left = max(len(name) for name in ("method", *scores.mean))
+    parts: list[list[str]] = [[]]
+    taken = left
+    for key, metric in scores.metrics.items():
+        texts = [metric.title, *(_number(row.get(key), metric.digits) for row in scores.mean.values())]
+        more = max(map(len, texts)) + gap
+        if parts[-1] and taken + more > width:
+            parts.append([])
+            taken = left
+        parts[-1].append(key)
+        taken += more
+    return parts
+
+
+def _terminal_table(scores: Scores, keys: Sequence[str], gap: int) -> RichTable:
+    table = RichTable(
+        title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0)
+    )
+    metrics = {key: scores.metrics[key] for key in keys}
     table.add_column("method", no_wrap=True)
-    for metric in scores.metrics.values():
+    for metric in metrics.values():
         table.add_column(metric.title, justify="right", no_wrap=True)
-    best = {key: scores.best(key) for key in scores.metrics}
+    best = {key: scores.best(key) for key in metrics}
     for method, row in scores.mean.items():
         cells = []
-        for key, metric in scores.metrics.items():
+        for key, metric in metrics.items():
             text = _number(row.get(key), metric.digits)
             cells.append(f"[green]{text}[/]" if best[key] == method else text)
         table.add_row(f"[bold]{method}[/]" if method in scores.ours else method, *cells)

