@@ -25,4 +25,8 @@ def test_fusion_is_judged_beside_every_classical_method(scene, tmp_path):
         assert table.mean[CONSISTENT]["ergas"] < table.mean[FUSED]["ergas"]
     margins = found.extra["against_the_best"]["20 m bands"]["guided by RGB"]
     assert margins["ergas_relative"] > 0  # of mixtures, the classical methods know more
+    grids = found.extra["gridness"]["20 m bands"]
+    assert set(grids) == {*found.tables[1].mean, "truth"}
+    assert all("4" in band for band in grids["truth"].values())
+    assert all(row["grid"] >= 0 for row in found.tables[1].mean.values())
     write(found, tmp_path)

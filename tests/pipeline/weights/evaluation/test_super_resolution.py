@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 from difffusr.kernels.networks.stage1 import (
@@ -46,6 +47,11 @@ def test_every_way_is_judged_on_every_pair_and_the_page_stands_alone(folder, tmp
     read = json.loads(as_json.read_text())
     assert read["tables"][0]["mean"]["bicubic"]["psnr"] == table.mean["bicubic"]["psnr"]
     assert len(read["calibration"]["std"]) == 10
+    grids = read["gridness"][table.title]
+    assert set(grids) == {*table.mean, "truth"}
+    assert set(grids["truth"]) == {"B04", "B03", "B02"}
+    worst = max(band["4"]["share"] for band in grids[SAMPLE].values())
+    assert table.mean[SAMPLE]["grid"] == pytest.approx(100 * worst)
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 6 * len(found.crops)
     assert "http" not in text
