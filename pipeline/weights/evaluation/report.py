@@ -132,7 +132,7 @@ def to_terminal(scores: Scores, width: int) -> list[RenderableType]:
     parts = _that_fit(scores, width, gap)
     tables = [_terminal_table(scores, keys, gap) for keys in parts]
     tables[0].title = f"{scores.title} · {len(scores.each)} samples"
-    spaced = [item for table in tables for item in (table, "")]
+    spaced: list[RenderableType] = [item for table in tables for item in (table, "")]
     return [*spaced, Text(scores.note, style="italic dim")] if scores.note else spaced
 
 
