@@ -57,7 +57,7 @@ def measure_fidelity(
     facts: SceneFacts,
     rules: ChipRules,
 ) -> Fidelity:
-    """Seams of chips, seams between scenes, residual against the scenes, gridness and shifted bands; measured at `sampled_chips`.
+    """Seams of chips and between scenes, residual against the scenes, gridness, shifted bands; at `sampled_chips`.
 
     Args:
         chips: all planned ones; seams of chips are looked for where two of them meet.
