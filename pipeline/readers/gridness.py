@@ -17,7 +17,7 @@ from difffusr.pipeline.plan import ChipPlan
 from difffusr.pipeline.readers.verdicts import GRID_COUNTS, BandReport, shows_grid
 
 #: About as many tiles are looked at, whatever the cube: what they hold is known to a hundredth of the limit.
-_TILES: Final = 48
+_TILES: Final = 24
 
 #: Most tiles along a side of a chip.
 _SIDE: Final = 3
