@@ -70,5 +70,10 @@ def _with_grid(band: BandReport, share: float, amplitude: float) -> BandReport:
     if np.isnan(share):
         return band
     grid = shows_grid(share, amplitude)
-    figures = {"gridness": round(share, 5), "grid_amplitude": round(amplitude, 6)}
-    return replace(band, **figures, grid=grid, ok=band.ok and not (grid and GRID_COUNTS))
+    return replace(
+        band,
+        gridness=round(share, 5),
+        grid_amplitude=round(amplitude, 6),
+        grid=grid,
+        ok=band.ok and not (grid and GRID_COUNTS),
+    )
