@@ -77,7 +77,9 @@ def measure_fidelity(
     def measure(chip: ChipPlan) -> tuple[list[NDArray[np.float64]], list[SourceBorder], NDArray[np.float64]]:
         here = read_once(read, chip.epsg, surroundings(grid, chip.index))
         steps = steps_at_chip(here, grid, chip.epsg, chip.index, planned)
-        borders = source_borders(here, grid, chip.epsg, chip.index)
+        # In a composite a pixel's source is the scene with most weight: where that changes is no border.
+        mixed = rules.composite != "none"
+        borders = [] if mixed else source_borders(here, grid, chip.epsg, chip.index)
         if not chip.scenes or not all(scene in scenes for scene in chip.scenes):
             return steps, borders, np.zeros((len(BANDS), 2))
         window = grid.chip_window(chip.index)
