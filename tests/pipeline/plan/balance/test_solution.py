@@ -25,7 +25,7 @@ from difffusr.pipeline.storage import Storage, staging_of
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> TwoOrbits:
-    return write_two_orbits(tmp_path_factory.mktemp("world"), size_m=(4200, 4800))
+    return write_two_orbits(tmp_path_factory.mktemp("world"), size_m=(3000, 3660))
 
 
 def configured(world: TwoOrbits, folder: Path, **scenes: Any) -> RunConfig:
