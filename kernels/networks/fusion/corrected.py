@@ -1,0 +1,166 @@
+"""Fusion network that corrects the classical estimate: where it has nothing to add, the estimate stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difffusr.kernels.bands import GROUPS, RGB, SCALE
+from difffusr.kernels.images import FUSION, FUSION_RGB, local_moments
+from difffusr.kernels.networks.fusion.classical import classical_estimates
+from difffusr.kernels.networks.fusion.frame import (
+    Bands,
+    FusionNetwork,
+    Groups,
+    pick_channels,
+    split_groups,
+    upscale_factor,
+)
+
+#: Standard deviation of an image's noise, reflectance: contrast below it is none, and a chip that varies less is flat.
+NOISE: Final = 0.002
+
+#: The largest correction, in units of the local contrast.
+LARGEST: Final = 1.0
+
+#: How far a result may leave the range of the measured values around it, in units of that range; and how near to zero
+#: it may come, as a share of the least of them.
+BEYOND: Final = 2.0
+
+DARKEST: Final = 0.2
+
+
+class ConvBlock(nn.Module):
+    """x + conv(relu(conv(x))), (B, C, h, w) → same shape; starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv1.weight)
+        nn.init.zeros_(self.conv1.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv1(F.relu(self.conv0(x)))
+        return out
+
+
+class CorrectingBranch(nn.Module):
+    """One group's network: (guides and estimates (B, K, H, W)) → corrections (B, C, H, W) between −1 and 1, first 0.
+
+    A few channels on the guide's grid, most of the work on the 10 m grid. The way back is enlarged and convolved, twice
+    by 2: no pixel of the fine grid has weights of its own, so that none stands out.
+    """
+
+    def __init__(self, seen: int, bands: int, channels: int, blocks: int, fine: int) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(seen, fine, 3, padding=1)
+        self.coarse = nn.Conv2d(seen + fine, channels, 3, padding=1)
+        self.body = nn.Sequential(*(ConvBlock(channels) for _ in range(blocks)))
+        self.up2 = nn.Conv2d(channels, fine, 3, padding=1)
+        self.up4 = nn.Conv2d(fine, fine, 3, padding=1)
+        self.last = nn.Conv2d(fine, bands, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, seen: Tensor) -> Tensor:
+        seen = seen.to(self.fine.weight.dtype).contiguous(memory_format=torch.channels_last)
+        detail = F.relu(self.fine(seen))
+        x = torch.cat([F.avg_pool2d(seen, SCALE), F.avg_pool2d(detail, SCALE)], 1)
+        x = self.body(F.relu(self.coarse(x)))
+        x = F.relu(self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]])))
+        x = detail + _bilinear(x, list(seen.shape[-2:]))
+        out: Tensor = self.last(F.relu(self.up4(x)))
+        return torch.tanh(out.float())
+
+
+class FusionCorrected(FusionNetwork):
+    """Classical estimate plus a bounded correction: three `CorrectingBranch`es.
+
+    `channels` and `blocks` are those on the 10 m grid, `fine` the channels on the guide's. Inputs are standardised by
+    each chip's own mean and spread, corrections are in units of the local contrast: no landscape is brighter or of more
+    contrast than another, and where nothing varies nothing is added. Red, green and blue are the guide, unchanged.
+    Results stay positive and near the range of what is measured around them.
+    """
+
+    sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20, 10), 60: (60, 10, 20)}
+    lowered: ClassVar[tuple[str, ...]] = ("fine", "coarse", "body", "up2", "up4", "last")
+    passes_rgb: ClassVar[bool] = True
+
+    def __init__(self, channels: int, blocks: int, fine: int, groups: Groups = GROUPS) -> None:
+        super().__init__(groups)
+        finer = len(RGB)
+        for gsd in sorted(groups):
+            own = sum(band not in RGB for band in groups[gsd])
+            self.add_module(f"rrdb_block_{gsd}_fusion", CorrectingBranch(finer + own, own, channels, blocks, fine))
+            finer += own
+
+    def forward(self, bands: Bands, guide: Tensor | None = None) -> dict[int, Tensor]:
+        """As `FusionNetwork.forward`; the estimates are made once for all groups."""
+        native = split_groups(bands, self.groups)
+        return self._fused(tuple(self.groups), self.own_guide(native[10]) if guide is None else guide, native)
+
+    def fuse_group(self, gsd: int, guide: Tensor, *ms: Tensor) -> Tensor:
+        """As `FusionNetwork.fuse_group`; the first of `ms` is the group itself."""
+        return self._fused((gsd,), guide, dict(zip(self.sources[gsd], ms, strict=True)))[gsd]
+
+    def _fused(self, wanted: tuple[int, ...], guide: Tensor, native: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        size = list(guide.shape[-2:])
+        rgb = FUSION_RGB.invert(guide)
+        measured = {
+            gsd: FUSION.select(self.groups[gsd]).invert(_on_grid(x, [n // upscale_factor(gsd) for n in size]))
+            for gsd, x in native.items()
+        }
+        with torch.no_grad():
+            estimates = classical_estimates(rgb, measured, max(wanted), self.groups)
+        out, seen = {}, _standardised(rgb)
+        for gsd, estimate in sorted(estimates.items()):
+            names = self.groups[gsd]
+            unknown = [i for i, band in enumerate(names) if band not in RGB]
+            estimate, own = pick_channels(estimate, unknown), pick_channels(measured[gsd], unknown)
+            seen = torch.cat([seen, _standardised(estimate)], 1)
+            if gsd in wanted:
+                correction = self.branch(gsd)(seen)
+                fused = _near(estimate + LARGEST * _contrast(estimate, own) * correction, own)
+                channels = dict(zip(RGB, rgb.unbind(1), strict=True))
+                channels |= {names[i]: x for i, x in zip(unknown, fused.unbind(1), strict=True)}
+                out[gsd] = FUSION.select(names).apply(torch.stack([channels[band] for band in names], 1))
+        return out
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """By the mean and spread of each channel of each chip; of a flat one only the noise is left."""
+    mean = x.mean((-2, -1), keepdim=True)
+    spread = (x - mean).square().mean((-2, -1), keepdim=True).sqrt()
+    return (x - mean) / (spread + NOISE)
+
+
+def _contrast(estimate: Tensor, measured: Tensor) -> Tensor:
+    """Spread around each pixel of what is measured and of the estimate, above the noise: (B, C, H, W), reflectance."""
+    size = list(estimate.shape[-2:])
+    coarse = _bilinear((local_moments(measured)[1] - NOISE**2).clamp_min(0), size)
+    fine = (local_moments(F.avg_pool2d(estimate, 2))[1] - NOISE**2).clamp_min(0)
+    return (coarse + _bilinear(fine, size) + 1e-12).sqrt() - 1e-6
+
+
+def _near(x: Tensor, measured: Tensor) -> Tensor:
+    """Kept positive and near the range of the 3 × 3 measured pixels around: no pixel at the floor, no halo."""
+    high = F.max_pool2d(measured, 3, stride=1, padding=1)
+    low = -F.max_pool2d(-measured, 3, stride=1, padding=1)
+    beyond = BEYOND * (high - low) + NOISE
+    size = list(x.shape[-2:])
+    least = torch.maximum(low - beyond, DARKEST * low)
+    return torch.minimum(torch.maximum(x, _bilinear(least, size)), _bilinear(high + beyond, size))
+
+
+def _on_grid(x: Tensor, size: list[int]) -> Tensor:
+    """On the native grid, also if it was given on a finer one."""
+    return x if list(x.shape[-2:]) == size else F.interpolate(x, size=size, mode="area")
+
+
+def _bilinear(x: Tensor, size: list[int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
