@@ -1,8 +1,9 @@
 """Coarse bands from fine guides by windowed regression: a generalised Laplacian pyramid with a guide fitted per band.
 
-Each coarse band is explained by the guides as its own sensor would see them, by least squares around every coarse pixel.
-The coefficients then apply to the fine guides, and what they leave unexplained is enlarged and added (Aiazzi et al. 2006;
-Selva et al. 2015 for the fitted guide). A few matrix products and eliminations on any device; no loop over pixels.
+Each coarse band is explained by the guides as its own sensor would see them, by least squares around every coarse
+pixel. The coefficients then apply to the fine guides, and what they leave unexplained is enlarged and added (Aiazzi et
+al. 2006; Selva et al. 2015 for the fitted guide). A few matrix products and eliminations on any device; no loop over
+pixels.
 """
 
 from __future__ import annotations
