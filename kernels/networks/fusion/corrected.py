@@ -50,7 +50,10 @@ class ConvBlock(nn.Module):
 
 
 class CorrectingBranch(nn.Module):
-    """One group's network: (guides and estimates (B, K, H, W)) → corrections (B, C, H, W) between −1 and 1, first 0.
+    """One group's network: corrections (B, C, H, W) between −1 and 1, at first 0.
+
+    It takes guides and estimates twice: (B, K, H, W) in units of the local contrast, and (B, K, H / 4, W / 4) in units
+    of the chip's.
 
     A few channels on the guide's grid, most of the work on the 10 m grid. The way back is enlarged and convolved, twice
     by 2: no pixel of the fine grid has weights of its own, so that none stands out.
@@ -59,7 +62,7 @@ class CorrectingBranch(nn.Module):
     def __init__(self, seen: int, bands: int, channels: int, blocks: int, fine: int) -> None:
         super().__init__()
         self.fine = nn.Conv2d(seen, fine, 3, padding=1)
-        self.coarse = nn.Conv2d(seen + fine, channels, 3, padding=1)
+        self.coarse = nn.Conv2d(2 * seen + fine, channels, 3, padding=1)
         self.body = nn.Sequential(*(ConvBlock(channels) for _ in range(blocks)))
         self.up2 = nn.Conv2d(channels, fine, 3, padding=1)
         self.up4 = nn.Conv2d(fine, fine, 3, padding=1)
@@ -67,13 +70,13 @@ class CorrectingBranch(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def forward(self, seen: Tensor) -> Tensor:
-        seen = seen.to(self.fine.weight.dtype).contiguous(memory_format=torch.channels_last)
-        detail = F.relu(self.fine(seen))
-        x = torch.cat([F.avg_pool2d(seen, SCALE), F.avg_pool2d(detail, SCALE)], 1)
-        x = self.body(F.relu(self.coarse(x)))
+    def forward(self, texture: Tensor, level: Tensor) -> Tensor:
+        texture, level = (x.to(self.fine.weight.dtype) for x in (texture, level))
+        detail = F.relu(self.fine(texture.contiguous(memory_format=torch.channels_last)))
+        x = torch.cat([level, F.avg_pool2d(texture, SCALE), F.avg_pool2d(detail, SCALE)], 1)
+        x = self.body(F.relu(self.coarse(x.contiguous(memory_format=torch.channels_last))))
         x = F.relu(self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]])))
-        x = detail + _bilinear(x, list(seen.shape[-2:]))
+        x = detail + _bilinear(x, list(texture.shape[-2:]))
         out: Tensor = self.last(F.relu(self.up4(x)))
         return torch.tanh(out.float())
 
@@ -117,14 +120,14 @@ class FusionCorrected(FusionNetwork):
         }
         with torch.no_grad():
             estimates = classical_estimates(rgb, measured, max(wanted), self.groups)
-        out, seen = {}, _standardised(rgb)
+        out, (texture, level) = {}, _inputs(rgb)
         for gsd, estimate in sorted(estimates.items()):
             names = self.groups[gsd]
             unknown = [i for i, band in enumerate(names) if band not in RGB]
             estimate, own = pick_channels(estimate, unknown), pick_channels(measured[gsd], unknown)
-            seen = torch.cat([seen, _standardised(estimate)], 1)
+            texture, level = (torch.cat(pair, 1) for pair in zip((texture, level), _inputs(estimate), strict=True))
             if gsd in wanted:
-                correction = self.branch(gsd)(seen)
+                correction = self.branch(gsd)(texture, level)
                 fused = _near(estimate + LARGEST * _contrast(estimate, own) * correction, own)
                 channels = dict(zip(RGB, rgb.unbind(1), strict=True))
                 channels |= {names[i]: x for i, x in zip(unknown, fused.unbind(1), strict=True)}
@@ -132,11 +135,18 @@ class FusionCorrected(FusionNetwork):
         return out
 
 
-def _standardised(x: Tensor) -> Tensor:
-    """By the mean and spread of each channel of each chip; of a flat one only the noise is left."""
-    mean = x.mean((-2, -1), keepdim=True)
-    spread = (x - mean).square().mean((-2, -1), keepdim=True).sqrt()
-    return (x - mean) / (spread + NOISE)
+def _inputs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a branch sees of some channels (B, C, H, W): deviations from the local mean in units of the local spread,
+    and the channels on the 10 m grid (B, C, H / 4, W / 4) by the mean and spread of each chip's channel.
+
+    Both spreads are taken above the noise: of a flat chip nothing but that is left.
+    """
+    size, small = list(x.shape[-2:]), F.avg_pool2d(x, SCALE)
+    mean, variance = local_moments(small)
+    texture = (x - _bilinear(mean, size)) / _bilinear((variance + NOISE**2).sqrt(), size)
+    centre = small.mean((-2, -1), keepdim=True)
+    spread = (small - centre).square().mean((-2, -1), keepdim=True).sqrt()
+    return texture, (small - centre) / (spread + NOISE)
 
 
 def _contrast(estimate: Tensor, measured: Tensor) -> Tensor:

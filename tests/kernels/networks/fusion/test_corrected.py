@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from difffusr.kernels.bands import GROUPS, RGB
 from difffusr.kernels.images import FUSION, FUSION_RGB
 from difffusr.kernels.networks.fusion import CORRECTED, build_fusion, classical_estimates, fusion_from_weights
-from difffusr.kernels.networks.fusion.corrected import FusionCorrected
+from difffusr.kernels.networks.fusion.corrected import FusionCorrected, _inputs
 from difffusr.kernels.networks.fusion.frame import FusionConfig
 from difffusr.kernels.weights.checkpoints import load_weights
 
@@ -61,7 +61,7 @@ def test_before_it_has_learned_it_is_the_classical_estimate(seed: int):
     found, estimates = run(fresh(seed), native, guide), classical_estimates(guide, native)
     for gsd in GROUPS:
         near = (found[gsd] - estimates[gsd]).abs() < 1e-5
-        assert near.float().mean() > 0.995  # the rest left the range of what is measured around it
+        assert near.float().mean() > 0.99  # the rest left the range of what is measured around it
 
 
 @pytest.mark.parametrize("gsd", GROUPS)
@@ -115,7 +115,7 @@ def test_no_pixel_of_the_grid_stands_out(period: int):
         guide = 0.2 + 0.03 * torch.randn(1, 3, 192, 192, generator=generator)
         network = wild(seed, strength=0.5)
         branch, size = network.branch(10), 192
-        correction = branch(torch.cat([guide, guide[:, :1]], 1) / 0.03)[..., 48:-48, 48:-48]
+        correction = branch(*_inputs(torch.cat([guide, guide[:, :1]], 1)))[..., 48:-48, 48:-48]
         assert correction.shape[-1] == size - 96
         phases = correction.unfold(2, period, period).unfold(3, period, period).mean((0, 1, 2, 3))
         means.append(float(phases.var() / correction.var()))
