@@ -43,11 +43,12 @@ def classical_estimates(
         where |= {band: found[:, i : i + 1] for i, band in enumerate(bands)}
         estimates[group] = torch.cat([where[band] for band in names], 1) if group == 10 else found
         if group < gsd:
-            finer = torch.cat([finer, _projected(group, found, seen, bands)], 1)
+            finer = torch.cat([finer, projected(group, found, seen, bands)], 1)
     return estimates
 
 
-def _projected(gsd: int, x: Tensor, measured: Tensor, bands: Sequence[str]) -> Tensor:
+def projected(gsd: int, x: Tensor, measured: Tensor, bands: Sequence[str]) -> Tensor:
+    """Some bands of a group (B, C, H, W) after back-projection on what is measured of them (B, C, h, w)."""
     sensor = _sensor(gsd, measured.shape[-1], tuple(bands), x.device)
     return back_project(x, measured, torch.ones_like(measured[:, :1]), sensor)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, RGB, SCALE
 from difffusr.kernels.images import FUSION, FUSION_RGB, local_moments
-from difffusr.kernels.networks.fusion.classical import classical_estimates
+from difffusr.kernels.networks.fusion.classical import classical_estimates, projected
 from difffusr.kernels.networks.fusion.frame import (
     Bands,
     FusionNetwork,
@@ -24,14 +24,19 @@ from difffusr.kernels.networks.fusion.frame import (
 #: Standard deviation of an image's noise, reflectance: contrast below it is none, and a chip that varies less is flat.
 NOISE: Final = 0.002
 
-#: The largest correction, in units of the local contrast.
-LARGEST: Final = 1.0
+#: The largest correction by native GSD, in units of the local contrast. Of 60 m bands there is the least to learn from:
+#: a scene has few pixels of 1.4 km.
+LARGEST: Final = {10: 1.0, 20: 1.0, 60: 0.25}
 
 #: How far a result may leave the range of the measured values around it, in units of that range; and how near to zero
 #: it may come, as a share of the least of them.
-BEYOND: Final = 2.0
+BEYOND: Final = 4.0
 
 DARKEST: Final = 0.2
+
+#: By native GSD, how often a result is projected on the measurement and brought back into its range, so that the last projection,
+#: which nothing follows, has little left to change: it alone would throw dark halos around bright roofs.
+ROUNDS: Final = {10: 3, 20: 3, 60: 1}
 
 
 class ConvBlock(nn.Module):
@@ -87,7 +92,7 @@ class FusionCorrected(FusionNetwork):
     `channels` and `blocks` are those on the 10 m grid, `fine` the channels on the guide's. Inputs are standardised by
     each chip's own mean and spread, corrections are in units of the local contrast: no landscape is brighter or of more
     contrast than another, and where nothing varies nothing is added. Red, green and blue are the guide, unchanged.
-    Results stay positive and near the range of what is measured around them.
+    Results stay positive and near the range of what is measured around them, also where they are projected on it.
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]] = {10: (10,), 20: (20, 10), 60: (60, 10, 20)}
@@ -128,7 +133,9 @@ class FusionCorrected(FusionNetwork):
             texture, level = (torch.cat(pair, 1) for pair in zip((texture, level), _inputs(estimate), strict=True))
             if gsd in wanted:
                 correction = self.branch(gsd)(texture, level)
-                fused = _near(estimate + LARGEST * _contrast(estimate, own) * correction, own)
+                fused = _near(estimate + LARGEST[gsd] * _contrast(estimate, own) * correction, own)
+                for _ in range(ROUNDS[gsd]):
+                    fused = _near(projected(gsd, fused, own, [names[i] for i in unknown]), own)
                 channels = dict(zip(RGB, rgb.unbind(1), strict=True))
                 channels |= {names[i]: x for i, x in zip(unknown, fused.unbind(1), strict=True)}
                 out[gsd] = FUSION.select(names).apply(torch.stack([channels[band] for band in names], 1))

@@ -12,8 +12,15 @@ from smooth_chips import chips
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, RGB
-from difffusr.kernels.images import FUSION, FUSION_RGB
-from difffusr.kernels.networks.fusion import CORRECTED, build_fusion, classical_estimates, fusion_from_weights
+from difffusr.kernels.images import FUSION, FUSION_RGB, observe, sensor_for_group
+from difffusr.kernels.networks.fusion import (
+    CORRECTED,
+    build_fusion,
+    classical_estimates,
+    corrected,
+    fusion_from_weights,
+)
+from difffusr.kernels.networks.fusion.classical import projected
 from difffusr.kernels.networks.fusion.corrected import FusionCorrected, _inputs
 from difffusr.kernels.networks.fusion.frame import FusionConfig
 from difffusr.kernels.weights.checkpoints import load_weights
@@ -49,6 +56,22 @@ def ground(side_m: int = 480, count: int = 1, seed: int = 0) -> tuple[dict[int, 
     return native, fields[:, [order.index(band) for band in RGB]]
 
 
+def roofs(side_m: int = 480) -> tuple[dict[int, Tensor], Tensor]:
+    """Small bright roofs on dark ground, seen through the sensors, and a guide that shows only some of them."""
+    n = side_m // 10 * 4
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.full((1, 12, n, n), 0.02)
+    for i in range(12):
+        row, col = torch.randint(8, n - 20, (2,), generator=generator).tolist()
+        fine[:, 0 if i % 2 else 3 :, row : row + 10, col : col + 10] = 0.9
+    order = [band for names in GROUPS.values() for band in names]
+    native = {}
+    for gsd, names in GROUPS.items():
+        sensor = sensor_for_group(gsd, side_m // gsd)
+        native[gsd] = observe(fine[:, [order.index(band) for band in names]], sensor)
+    return native, fine[:, [order.index(band) for band in RGB]]
+
+
 def run(network: nn.Module, native: Mapping[int, Tensor], guide: Tensor) -> dict[int, Tensor]:
     given = {gsd: FUSION.select(GROUPS[gsd]).apply(x) for gsd, x in native.items()}
     out = network(given, FUSION_RGB.apply(guide))
@@ -56,12 +79,25 @@ def run(network: nn.Module, native: Mapping[int, Tensor], guide: Tensor) -> dict
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_before_it_has_learned_it_is_the_classical_estimate(seed: int):
+def test_before_it_has_learned_it_is_the_classical_estimate(monkeypatch, seed: int):
+    monkeypatch.setattr(corrected, "ROUNDS", dict.fromkeys(GROUPS, 0))
     native, guide = ground(seed=seed)
     found, estimates = run(fresh(seed), native, guide), classical_estimates(guide, native)
     for gsd in GROUPS:
         near = (found[gsd] - estimates[gsd]).abs() < 1e-5
         assert near.float().mean() > 0.99  # the rest left the range of what is measured around it
+
+
+def test_beside_bright_roofs_projection_leaves_no_floor():
+    native, guide = roofs()
+    found = run(fresh(), native, guide)
+    for gsd in (10, 20):
+        estimate = classical_estimates(guide, native)[gsd]
+        plain = projected(gsd, estimate, native[gsd], GROUPS[gsd])
+        settled = projected(gsd, found[gsd], native[gsd], GROUPS[gsd])
+        assert plain.min() < -0.02, "the case is a hard one"
+        assert settled.min() > 0.65 * plain.min()
+        assert settled.clamp_max(0).sum() > 0.5 * plain.clamp_max(0).sum()
 
 
 @pytest.mark.parametrize("gsd", GROUPS)
@@ -85,7 +121,7 @@ def test_no_weights_make_a_pixel_dark_or_bright_beyond_its_surroundings(seed: in
         ms, channels = native[gsd], [i for i, band in enumerate(GROUPS[gsd]) if band not in RGB]
         low, high = (f((-2, -1))[:, channels] for f in (ms.amin, ms.amax))
         assert (x[:, channels].amin((-2, -1)) >= 0.19 * low).all()
-        assert (x[:, channels].amax((-2, -1)) <= high + 2.01 * (high - low) + 0.0021).all()
+        assert (x[:, channels].amax((-2, -1)) <= high + 4.01 * (high - low) + 0.0021).all()
 
 
 @pytest.mark.parametrize("level", [0.0, 0.001, 0.02, 0.3, 1.0])
