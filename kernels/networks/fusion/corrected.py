@@ -28,9 +28,9 @@ NOISE: Final = 0.002
 #: a scene has few pixels of 1.4 km.
 LARGEST: Final = {10: 1.0, 20: 1.0, 60: 0.25}
 
-#: How far a result may leave the range of the measured values around it, in units of that range; and how near to zero
-#: it may come, as a share of the least of them.
-BEYOND: Final = 4.0
+#: By native GSD, how far a result may leave the range of the measured values around it, in units of that range: the
+#: larger a pixel, the less of what is in it shows. And how near to zero it may come, as a share of the least of them.
+BEYOND: Final = {10: 4.0, 20: 4.0, 60: 10.0}
 
 DARKEST: Final = 0.2
 
@@ -133,9 +133,9 @@ class FusionCorrected(FusionNetwork):
             texture, level = (torch.cat(pair, 1) for pair in zip((texture, level), _inputs(estimate), strict=True))
             if gsd in wanted:
                 correction = self.branch(gsd)(texture, level)
-                fused = _near(estimate + LARGEST[gsd] * _contrast(estimate, own) * correction, own)
+                fused = _near(estimate + LARGEST[gsd] * _contrast(estimate, own) * correction, own, gsd)
                 for _ in range(ROUNDS[gsd]):
-                    fused = _near(projected(gsd, fused, own, [names[i] for i in unknown]), own)
+                    fused = _near(projected(gsd, fused, own, [names[i] for i in unknown]), own, gsd)
                 channels = dict(zip(RGB, rgb.unbind(1), strict=True))
                 channels |= {names[i]: x for i, x in zip(unknown, fused.unbind(1), strict=True)}
                 out[gsd] = FUSION.select(names).apply(torch.stack([channels[band] for band in names], 1))
@@ -164,11 +164,11 @@ def _contrast(estimate: Tensor, measured: Tensor) -> Tensor:
     return (coarse + _bilinear(fine, size) + 1e-12).sqrt() - 1e-6
 
 
-def _near(x: Tensor, measured: Tensor) -> Tensor:
+def _near(x: Tensor, measured: Tensor, gsd: int) -> Tensor:
     """Kept positive and near the range of the 3 × 3 measured pixels around: no pixel at the floor, no halo."""
     high = F.max_pool2d(measured, 3, stride=1, padding=1)
     low = -F.max_pool2d(-measured, 3, stride=1, padding=1)
-    beyond = BEYOND * (high - low) + NOISE
+    beyond = BEYOND[gsd] * (high - low) + NOISE
     size = list(x.shape[-2:])
     least = torch.maximum(low - beyond, DARKEST * low)
     return torch.minimum(torch.maximum(x, _bilinear(least, size)), _bilinear(high + beyond, size))
