@@ -34,8 +34,8 @@ BEYOND: Final = {10: 4.0, 20: 4.0, 60: 10.0}
 
 DARKEST: Final = 0.2
 
-#: By native GSD, how often a result is projected on the measurement and brought back into its range, so that the last projection,
-#: which nothing follows, has little left to change: it alone would throw dark halos around bright roofs.
+#: By native GSD, how often a result is projected on the measurement and brought back into its range, so that the last
+#: projection, which nothing follows, has little left to change: it alone would throw dark halos around bright roofs.
 ROUNDS: Final = {10: 3, 20: 3, 60: 1}
 
 

@@ -184,6 +184,8 @@ def _shifted(x: Tensor, shift_px: NDArray[np.float64], gsd: int) -> Tensor:
     )
     grid = torch.stack(torch.broadcast_tensors(columns[None] * 2 / width - 1, rows[:, None] * 2 / height - 1), -1)[None]
     moved = F.grid_sample(x[None], grid, mode="bicubic", padding_mode="border", align_corners=False)[0]
+    lowest, highest = (f((1, 2), keepdim=True) for f in (x.amin, x.amax))
+    moved = torch.minimum(torch.maximum(moved, lowest), highest)  # bicubic overshoots beside edges
     colours = torch.tensor([band in RGB for band in GROUPS[gsd]])[:, None, None]
     return torch.where(colours, x, moved)
 
