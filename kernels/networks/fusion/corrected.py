@@ -160,7 +160,7 @@ def _contrast(estimate: Tensor, measured: Tensor) -> Tensor:
     """Spread around each pixel of what is measured and of the estimate, above the noise: (B, C, H, W), reflectance."""
     size = list(estimate.shape[-2:])
     coarse = _bilinear((local_moments(measured)[1] - NOISE**2).clamp_min(0), size)
-    fine = (local_moments(F.avg_pool2d(estimate, 2))[1] - NOISE**2).clamp_min(0)
+    fine = (local_moments(F.avg_pool2d(estimate, SCALE))[1] - NOISE**2).clamp_min(0)
     return (coarse + _bilinear(fine, size) + 1e-12).sqrt() - 1e-6
 
 

@@ -87,7 +87,7 @@ PUBLISHED_V2: Final = FusionConfig("v2", channels=32, blocks=3, growth=16)
 
 SMALL: Final = FusionConfig("folded", channels=48, blocks=3, growth=1)
 
-CORRECTED: Final = FusionConfig("corrected", channels=32, blocks=2, growth=8)
+CORRECTED: Final = FusionConfig("corrected", channels=32, blocks=2, growth=16)
 
 
 class FusionNetwork(nn.Module):
