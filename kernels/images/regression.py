@@ -38,8 +38,8 @@ class Fit:
     damp: float
 
 
-#: What suits bands that are 4, 8 and 24 times coarser than their guides: close to the least mean ERGAS over nineteen real
-#: scenes, whichever of them is left out. Halving or doubling any of these changes the mean by at most 2.2 %.
+#: What suits bands that are 4, 8 and 24 times coarser than their guides: close to the least mean ERGAS over nineteen
+#: real scenes, whichever of them is left out. Halving or doubling any of these changes the mean by at most 2.2 %.
 FITS: Final = {4: Fit(1.0, 1.0, 0.1), 8: Fit(1.5, 0.5, 0.2), 24: Fit(2.0, 0.4, 0.1)}
 
 #: Variances below this, reflectance squared, are a sensor's noise: weights that explain no more are not worth having.
