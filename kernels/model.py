@@ -99,6 +99,8 @@ class SuperResolution:
             groups = {
                 gsd: self._project(gsd, groups[gsd], filled[gsd], known[gsd], range(len(GROUPS[gsd]))) for gsd in GROUPS
             }
+        if self.fusion.passes_rgb:  # they have been projected already
+            groups[10] = torch.cat([sr, groups[10][:, len(_RGB) :]], 1)
         return merge_groups(groups)
 
     @torch.inference_mode()

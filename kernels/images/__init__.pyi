@@ -27,3 +27,5 @@ from .normalisation import from_stage1 as from_stage1
 from .normalisation import to_stage1 as to_stage1
 from .pyramid import average_2x as average_2x
 from .pyramid import mode_2x as mode_2x
+from .regression import Fit as Fit
+from .regression import regress as regress

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from difffusr.kernels.weights.errors import WeightsError
 
-Kind = Literal["stage1", "fusion_rrdb_v1", "fusion_mtf_v2", "fusion_folded", "unknown"]
+Kind = Literal["stage1", "fusion_rrdb_v1", "fusion_mtf_v2", "fusion_folded", "fusion_corrected", "unknown"]
 
 #: A key that only this kind of network has.
 _MARKERS: dict[str, Kind] = {
     "ema.first_conv_x.weight": "stage1",
     "rrdb_block_10_fusion.rgb_conv_first.weight": "fusion_rrdb_v1",
     "rrdb_block_10_fusion.pan_mixer.logits": "fusion_mtf_v2",
+    "rrdb_block_10_fusion.coarse.weight": "fusion_corrected",
     "rrdb_block_10_fusion.body.0.conv0.weight": "fusion_folded",
 }
 

@@ -173,11 +173,12 @@ def test_a_diverging_training_says_so(difffusr, describe):
 
 
 @pytest.mark.slow
-def test_the_fusion_trains_on_real_scenes(difffusr, tmp_path):
+@pytest.mark.parametrize("example", ["train-fusion-small.yaml", "train-fusion-corrected.yaml"])
+def test_the_fusion_trains_on_real_scenes(difffusr, tmp_path, example):
     if not SHARED_DATA.exists():
         pytest.skip(f"no scenes at {SHARED_DATA}")
     config = tmp_path / "fusion.yaml"
-    content = yaml.safe_load((EXAMPLES / "train-fusion-small.yaml").read_text())
+    content = yaml.safe_load((EXAMPLES / example).read_text())
     config.write_text(yaml.safe_dump(content | {"batch": 1, "truth_px": 48, "workers": {"cpus": 1}}))
     ended = difffusr("train", "fusion", config, "--data", SHARED_DATA, "--out", tmp_path / "f", "--steps", 3)
     assert ended.code == 0, ended.err

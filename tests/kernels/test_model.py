@@ -15,8 +15,8 @@ from difffusr.kernels.bands import GROUPS
 from difffusr.kernels.model import SuperResolution, load_model
 from difffusr.kernels.networks.execution import compiled
 from difffusr.kernels.networks.fusion.build import build_fusion
+from difffusr.kernels.networks.fusion.frame import CORRECTED, FusionConfig
 from difffusr.kernels.networks.fusion.frame import SMALL as SMALL_FUSION
-from difffusr.kernels.networks.fusion.frame import FusionConfig
 from difffusr.kernels.networks.stage1 import SMALL, Stage1
 from difffusr.kernels.sampling.noise import ground_noise
 from difffusr.kernels.sampling.settings import Sampling
@@ -33,7 +33,7 @@ def test_bfloat16_changes_a_chip_by_less_than_its_noise():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("generation", ["v1", "v2", "folded"])
+@pytest.mark.parametrize("generation", ["v1", "v2", "folded", "corrected"])
 def test_whatever_is_compiled_is_one_graph_each(monkeypatch, generation, precision):
     """Traced as for a GPU, and then run operation by operation: where Python had to step in, tracing would fail."""
 
@@ -61,9 +61,10 @@ def test_compiled_networks_compute_the_same():
     torch.testing.assert_close(fused, eager, atol=1e-4, rtol=1e-4)
 
 
-def test_after_the_first_chip_nothing_is_made_on_the_cpu_and_no_value_is_looked_at(monkeypatch):
+@pytest.mark.parametrize("fusion", [SMALL_FUSION, CORRECTED], ids=lambda config: config.generation)
+def test_after_the_first_chip_nothing_is_made_on_the_cpu_and_no_value_is_looked_at(monkeypatch, fusion):
     """What a recording of the device's work must not hold: copies from lists, and questions to tensors."""
-    model = SuperResolution(Stage1(SMALL).to("meta"), build_fusion(SMALL_FUSION).to("meta"), Sampling(steps=2),
+    model = SuperResolution(Stage1(SMALL).to("meta"), build_fusion(fusion).to("meta"), Sampling(steps=2),
                             device="meta")  # fmt: skip
     inputs = chips(2)
     bands, valid = ({gsd: x.to("meta") for gsd, x in part.items()} for part in inputs[:2])

@@ -1,4 +1,4 @@
-"""Fusion networks: three generations, one frame."""
+"""Fusion networks: four generations, one frame."""
 
 import lazy_loader
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from difffusr.kernels.bands import GROUPS
+from difffusr.kernels.networks.fusion.corrected import FusionCorrected
 from difffusr.kernels.networks.fusion.folded import FusionFolded
 from difffusr.kernels.networks.fusion.frame import FusionConfig, FusionNetwork, Groups
 from difffusr.kernels.networks.fusion.mtf import FusionMTF
@@ -16,6 +17,8 @@ def build_fusion(config: FusionConfig, groups: Groups = GROUPS) -> FusionNetwork
     """A freshly initialised fusion network of a configuration."""
     if config.generation == "folded":
         return FusionFolded(config.channels, config.blocks, groups)
+    if config.generation == "corrected":
+        return FusionCorrected(config.channels, config.blocks, config.growth, groups)
     kind = FusionRRDB if config.generation == "v1" else FusionMTF
     return kind(config.channels, config.blocks, config.growth, groups)
 

@@ -35,18 +35,19 @@ REFERENCE_NAMES: Final[dict[str, str]] = {
 class FusionConfig:
     """Which network, and how wide.
 
-    `generation`: "v1" (residual dense blocks) and "v2" (learned MTF filters) are published; "folded" is for CPUs; it
-    has no residual dense blocks and ignores `growth`.
+    `generation`: "v1" (residual dense blocks) and "v2" (learned MTF filters) are published. "folded" is for CPUs; it
+    has no residual dense blocks and ignores `growth`. "corrected" corrects a classical estimate; `growth` is its number
+    of channels on the guide's grid.
     """
 
-    generation: Literal["v1", "v2", "folded"]
+    generation: Literal["v1", "v2", "folded", "corrected"]
     channels: int
     blocks: int
     growth: int
 
     def __post_init__(self) -> None:
-        if self.generation not in ("v1", "v2", "folded"):
-            raise ValueError(f'generation must be "v1", "v2" or "folded", got {self.generation!r}')
+        if self.generation not in ("v1", "v2", "folded", "corrected"):
+            raise ValueError(f'generation must be "v1", "v2", "folded" or "corrected", got {self.generation!r}')
         if min(self.channels, self.blocks, self.growth) < 1:
             raise ValueError(f"channels, blocks and growth must be positive, got {self}")
 
@@ -56,6 +57,9 @@ class FusionConfig:
         prefix = "rrdb_block_10_fusion."
         if prefix + "body.0.conv0.weight" in state_dict:
             blocks = sum(key.startswith(prefix + "body.") and key.endswith("conv0.weight") for key in state_dict)
+            if prefix + "coarse.weight" in state_dict:
+                channels, fine = (len(state_dict[f"{prefix}{name}.weight"]) for name in ("coarse", "fine"))
+                return cls("corrected", channels, blocks, fine)
             return cls("folded", len(state_dict[prefix + "first.weight"]), blocks, 1)
         for generation, first, body, blocks_each in _SIGNS:
             if prefix + first not in state_dict:
@@ -83,6 +87,8 @@ PUBLISHED_V2: Final = FusionConfig("v2", channels=32, blocks=3, growth=16)
 
 SMALL: Final = FusionConfig("folded", channels=48, blocks=3, growth=1)
 
+CORRECTED: Final = FusionConfig("corrected", channels=32, blocks=2, growth=16)
+
 
 class FusionNetwork(nn.Module):
     """The frame of all generations: three branches named `rrdb_block_{10,20,60}_fusion`, one for each group of bands.
@@ -94,6 +100,9 @@ class FusionNetwork(nn.Module):
     """
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]]
+
+    #: Whether red, green and blue come out as the guide that went in, so that they need no back-projection again.
+    passes_rgb: ClassVar[bool] = False
 
     #: Modules of a branch that `lower` lowers.
     lowered: ClassVar[tuple[str, ...]]
@@ -132,10 +141,13 @@ class FusionNetwork(nn.Module):
         GSD in metres, (B, 4, 4h, 4w), (B, 6, 4h, 4w) and (B, 2, 4h, 4w), channels as in `groups`.
         """
         native = split_groups(bands, self.groups)
-        if guide is None:
-            rgb = self._rgb(native[10])
-            guide = resize_bilinear(rgb, torch.Size(4 * n for n in rgb.shape[-2:]))
+        guide = self.own_guide(native[10]) if guide is None else guide
         return {gsd: self.fuse_group(gsd, guide, *(native[s] for s in self.sources[gsd])) for gsd in self.groups}
+
+    def own_guide(self, native_10: Tensor) -> Tensor:
+        """The guide where none is given: the bilinear enlargement of the bands' own red, green, blue."""
+        rgb = self._rgb(native_10)
+        return resize_bilinear(rgb, torch.Size(4 * n for n in rgb.shape[-2:]))
 
     def wald_forward(self, bands: Mapping[str, Tensor] | Mapping[int, Tensor]) -> dict[int, Tensor]:
         """The forward pass of training: inputs coarser by the fusion's own factor, so that the bands are the truth.

@@ -77,7 +77,7 @@ class FusionTask:
         def sample(gsd: int) -> WaldSample:
             views, share = self._views[gsd]
             size = settings.truth_px if gsd < 60 else settings.truth_px * 3 // 2  # coarse pixels are six times as large
-            return random_square(views[rng.choice(len(views), p=share)], size, rng)
+            return random_square(views[rng.choice(len(views), p=share)], size, rng, wide=settings.variation == "wide")
 
         return {gsd: [sample(gsd) for _ in range(settings.batch)] for gsd in GROUPS}
 

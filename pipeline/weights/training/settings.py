@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from difffusr.kernels.learning import LOSS_WEIGHTS
 from difffusr.kernels.networks import PUBLISHED, SMALL, Stage1Config
-from difffusr.kernels.networks.fusion import PUBLISHED_V2, FusionConfig
+from difffusr.kernels.networks.fusion import CORRECTED, PUBLISHED_V2, FusionConfig
 from difffusr.kernels.networks.fusion import SMALL as FUSION_SMALL
 from difffusr.pipeline.config import (
     Boolean,
@@ -177,7 +177,12 @@ class FusionSettings(Training):
     )
     network: FusionConfig = Field(
         default=FUSION_SMALL,
-        description="'small', 'published', or sizes by generation ('v2' or 'folded'), channels, blocks, growth",
+        description="'small', 'corrected', 'published', or sizes by generation ('v2', 'folded', 'corrected'), "
+        "channels, blocks, growth",
+    )
+    variation: Literal["plain", "wide"] = Field(
+        default="plain",
+        description="'plain' (turns and brightness) or 'wide' (also MTF, shifts, haze, gains, lost bands)",
     )
     steps: Integer = Field(default=2500, ge=1, description="an integer ≥ 1")
     batch: Integer = Field(default=8, ge=1, description="samples a step and worker, an integer ≥ 1")
@@ -192,13 +197,14 @@ class FusionSettings(Training):
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
             return _sizes_of(lambda sizes: FusionConfig(**sizes), value)
-        return {"small": FUSION_SMALL, "published": PUBLISHED_V2}.get(value, value) if isinstance(value, str) else value
+        named = {"small": FUSION_SMALL, "corrected": CORRECTED, "published": PUBLISHED_V2}
+        return named.get(value, value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> FusionSettings:
         generation = self.network.generation
         if generation == "v1":
-            expected = "'v2' or 'folded': the first generation is not trained here"
+            expected = "'v2', 'folded' or 'corrected': the first generation is not trained here"
             raise rule_error("network.generation", generation, expected)
         return self
 

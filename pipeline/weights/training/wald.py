@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difffusr.kernels.bands import GROUPS, GSD_M, MTF_NYQUIST, RGB
+from difffusr.kernels.bands import GROUPS, GSD_M, MTF_NYQUIST, RGB, WAVELENGTH_NM
 from difffusr.kernels.images import sensor_matrix
 from difffusr.kernels.networks.fusion import upscale_factor
 from difffusr.pipeline.weights.training.imagery import random_turn
@@ -21,6 +21,14 @@ from difffusr.pipeline.weights.training.scenes import NativeScene
 
 #: Fewest coarse pixels a side that a scene is usable with.
 LEAST_COARSE_PX: Final = 3
+
+#: In wide variation: how far an MTF at Nyquist is off at most, how far a group lies beside the guide at most (pixels of
+#: the truth, along either axis), and the probability that a band of a finer group is lost.
+MTF_ERROR: Final = 0.05
+
+SHIFT_PX: Final = 0.3
+
+LOST: Final = 0.05
 
 #: What a group is trained on: GSD of the truth in metres, the bands that are it, and how often it is drawn. 24 ×
 #: coarser, few pixels are left of real 60 m bands, so neighbours in wavelength stand in for them as well.
@@ -100,10 +108,11 @@ def squares(view: View) -> list[WaldSample]:
     ]
 
 
-def random_square(view: View, size_px: int, rng: np.random.Generator) -> WaldSample:
+def random_square(view: View, size_px: int, rng: np.random.Generator, *, wide: bool = False) -> WaldSample:
     """A square of a view, turned, of a random brightness; sometimes with a softened guide, as super-resolved ones are.
 
-    `size_px`: side in pixels of the truth, or what the view holds of it, in whole coarse pixels.
+    `size_px`: side in pixels of the truth, or what the view holds of it, in whole coarse pixels. `wide`: also as other
+    instruments, levels and landscapes would show it (`_varied`), through other MTFs than the band's own.
     """
     f = upscale_factor(view.gsd)
     height, width = view.size
@@ -111,7 +120,11 @@ def random_square(view: View, size_px: int, rng: np.random.Generator) -> WaldSam
     row, col = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     turn, gain = random_turn(rng), float(np.exp(rng.uniform(-0.4, 0.4)))
     cut = {g: _turned(x[:, row : row + side, col : col + side], turn) * gain for g, x in view.bands.items()}
-    sample = seen_from_afar(view.name, view.gsd, cut)
+    sample = (
+        seen_from_afar(view.name, view.gsd, _varied(cut, rng), rng)
+        if wide
+        else seen_from_afar(view.name, view.gsd, cut)
+    )
     if rng.random() >= 0.25:
         return sample
     guide = sample.guide
@@ -120,14 +133,61 @@ def random_square(view: View, size_px: int, rng: np.random.Generator) -> WaldSam
     return WaldSample(sample.name, sample.gsd, softened, sample.measured, sample.others, sample.truth)
 
 
-def seen_from_afar(name: str, gsd: int, bands: Mapping[int, Tensor]) -> WaldSample:
-    """What is measured of bands (C, n, n) on the truth's grid; red, green and blue among them are the guide."""
+def seen_from_afar(
+    name: str, gsd: int, bands: Mapping[int, Tensor], rng: np.random.Generator | None = None
+) -> WaldSample:
+    """What is measured of bands (C, n, n) on the truth's grid; red, green and blue among them are the guide.
+
+    With `rng`, each band's MTF at Nyquist is off by up to `MTF_ERROR`.
+    """
+
+    def mtf(band: str) -> float:
+        off = 0.0 if rng is None else float(rng.uniform(-MTF_ERROR, MTF_ERROR))
+        return round(MTF_NYQUIST[band] + off, 2)  # few values, so that the matrices are kept
+
     seen = {
-        g: torch.stack([_observed(band, upscale_factor(g), key) for band, key in zip(x, GROUPS[g], strict=True)])
+        g: torch.stack([_observed(band, upscale_factor(g), mtf(key)) for band, key in zip(x, GROUPS[g], strict=True)])
         for g, x in bands.items()
     }
     guide = bands[10][[GROUPS[10].index(band) for band in RGB]]
     return WaldSample(name, gsd, guide, seen[gsd], {g: x for g, x in seen.items() if g != gsd}, bands[gsd])
+
+
+def _varied(bands: Mapping[int, Tensor], rng: np.random.Generator) -> dict[int, Tensor]:
+    """The same ground as another instrument, level or landscape would show it.
+
+    Half the time with haze as at the top of the atmosphere, in blue more than in the infrared; each band with a gain of
+    its own; each group beside the others by up to `SHIFT_PX` of its pixels along either axis; and now and then a band
+    of a finer group without any contrast, so that none is relied upon.
+    """
+    haze = float(rng.uniform(0, 0.12)) * float(rng.random() < 0.5)
+    coarsest, varied = max(bands), {}
+    for g, x in bands.items():
+        names = GROUPS[g]
+        gain = torch.from_numpy(np.exp(rng.uniform(-0.3, 0.3, len(names))).astype(np.float32))[:, None, None]
+        veil = torch.tensor([haze * (0.45 / (WAVELENGTH_NM[band] / 1000)) ** 4 for band in names])[:, None, None]
+        x = x * gain * (1 - veil) + veil
+        if g > 10 or coarsest == 10:
+            x = _shifted(x, rng.uniform(-SHIFT_PX, SHIFT_PX, 2), g)
+        lost = torch.from_numpy(rng.random(len(names)) < LOST * (g < coarsest)) & torch.tensor(
+            [b not in RGB for b in names]
+        )
+        varied[g] = torch.where(lost[:, None, None], x.mean((1, 2), keepdim=True), x)
+    return varied
+
+
+def _shifted(x: Tensor, shift_px: NDArray[np.float64], gsd: int) -> Tensor:
+    """All bands but red, green, blue moved by a part of a pixel, bicubic, edges repeated; (C, H, W) → same."""
+    height, width = x.shape[-2:]
+    rows, columns = (
+        torch.arange(n, dtype=torch.float32) + 0.5 + float(s) for n, s in zip((height, width), shift_px, strict=True)
+    )
+    grid = torch.stack(torch.broadcast_tensors(columns[None] * 2 / width - 1, rows[:, None] * 2 / height - 1), -1)[None]
+    moved = F.grid_sample(x[None], grid, mode="bicubic", padding_mode="border", align_corners=False)[0]
+    lowest, highest = (f((1, 2), keepdim=True) for f in (x.amin, x.amax))
+    moved = torch.minimum(torch.maximum(moved, lowest), highest)  # bicubic overshoots beside edges
+    colours = torch.tensor([band in RGB for band in GROUPS[gsd]])[:, None, None]
+    return torch.where(colours, x, moved)
 
 
 def _turned(x: Tensor, turn: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Tensor:
@@ -142,12 +202,12 @@ def _at(scene: NativeScene, band: str, gsd: int) -> Tensor:
     return F.interpolate(x, scale_factor=native // gsd, mode="bicubic", align_corners=False)[0, 0]
 
 
-def _observed(band: Tensor, factor: int, name: str) -> Tensor:
+def _observed(band: Tensor, factor: int, mtf: float) -> Tensor:
     """A band as its sensor would see it at `factor` times the GSD: (H, W) → (H / factor, W / factor)."""
-    rows, cols = (_axis(n // factor, factor, MTF_NYQUIST[name]) for n in band.shape)
+    rows, cols = (_axis(n // factor, factor, mtf) for n in band.shape)
     return rows @ band @ cols.T
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=512)
 def _axis(coarse: int, factor: int, mtf: float) -> Tensor:
     return torch.from_numpy(sensor_matrix(coarse, factor, mtf)).float()

@@ -7,7 +7,7 @@ import torch
 
 from difffusr.kernels.networks.fusion.build import build_fusion
 from difffusr.kernels.networks.fusion.frame import FusionConfig
-from difffusr.pipeline.weights.evaluation.fusion import CONSISTENT, FUSED, evaluate_fusion
+from difffusr.pipeline.weights.evaluation.fusion import CONSISTENT, ESTIMATE, FUSED, evaluate_fusion
 from difffusr.pipeline.weights.evaluation.report import write
 
 
@@ -23,6 +23,7 @@ def test_fusion_is_judged_beside_every_classical_method(scene, tmp_path):
         # a network that knows nothing yet is the bicubic enlargement
         assert table.mean[FUSED]["ergas"] == pytest.approx(table.mean["bicubic"]["ergas"], rel=1e-3)
         assert table.mean[CONSISTENT]["ergas"] < table.mean[FUSED]["ergas"]
+        assert table.mean[ESTIMATE]["ergas"] < 0.3 * table.mean["bicubic"]["ergas"]
     margins = found.extra["against_the_best"]["20 m bands"]["guided by RGB"]
     assert margins["ergas_relative"] > 0  # of mixtures, the classical methods know more
     grids = found.extra["gridness"]["20 m bands"]

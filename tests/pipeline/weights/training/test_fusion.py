@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from tiny_training import run
 
+from difffusr.kernels.networks.fusion import fusion_from_weights
 from difffusr.kernels.weights.checkpoints import load_weights
 from difffusr.pipeline.weights.training.settings import FusionSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
-def test_fusion_trains_on_scenes(scenes, tmp_path):
-    settings = FusionSettings.model_validate(
-        {
-            "out": str(tmp_path / "out"),
-            "data": [{"path": str(scenes), "held_out": ["three"]}],
-            "steps": 20,
-            "batch": 1,
-            "truth_px": 48,
-            "warm_up": 2,
-            "samples_every": 100,
-        }
-    )
-    lines = run(settings, tmp_path / "out")
+@pytest.fixture
+def settings(scenes, tmp_path):
+    return {
+        "out": str(tmp_path / "out"),
+        "data": [{"path": str(scenes), "held_out": ["three"]}],
+        "steps": 20,
+        "batch": 1,
+        "truth_px": 48,
+        "warm_up": 2,
+        "samples_every": 100,
+    }
+
+
+def test_fusion_trains_on_scenes(settings, tmp_path):
+    lines = run(FusionSettings.model_validate(settings), tmp_path / "out")
     totals = [float(line.split(",")[1]) for line in lines[1:]]
     assert sum(totals[-5:]) < sum(totals[:5])
     assert load_weights(tmp_path / "out" / "fusion.safetensors").kind == "fusion_folded"
     assert (tmp_path / "out" / "samples" / "step-000020.png").exists()
+
+
+def test_a_correction_of_the_classical_estimate_trains_on_varied_scenes(settings, tmp_path):
+    network = {"generation": "corrected", "channels": 8, "blocks": 1, "growth": 4}
+    lines = run(FusionSettings.model_validate(settings | {"network": network, "variation": "wide"}), tmp_path / "out")
+    assert all(math.isfinite(float(value)) for value in lines[-1].split(","))
+    weights = load_weights(tmp_path / "out" / "fusion.safetensors")
+    assert weights.kind == "fusion_corrected"
+    assert fusion_from_weights(weights).branch(20).last.weight.abs().max() > 0, "it has begun to correct"
