@@ -58,6 +58,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.one)
 
+    def without(self, scenes: NDArray[np.bool_]) -> Pairs:
+        """The rows between scenes of which none is among these: (scenes,) bool."""
+        kept = ~scenes[self.one] & ~scenes[self.other]
+        return Pairs(*(getattr(self, field.name)[kept] for field in fields(self)))
+
     @classmethod
     def of(cls, several: list[Pairs], bands: int) -> Pairs:
         """All rows of several."""

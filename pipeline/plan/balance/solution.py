@@ -229,7 +229,20 @@ def _full(scenes: Sequence[Scene], wishes: ScenesSection, rules: ChipRules, mark
         log.warning("scene %s is not balanced: %s", scenes[number].id, error)
     solved = fit(found.pairs, found.mean, found.centre)
     solved, shift, hazy = guarded(solved, found, wishes.max_offset * 10_000)
+    if hazy.any():
+        _solve_again(found, solved, shift, hazy)
     return _collected(scenes, found.nadir, found.square, solved, shift, hazy, mark)
+
+
+def _solve_again(found: Surveyed, solved: Fit, shift: Array, hazy: NDArray[np.bool_]) -> None:
+    """Replace what was found of the scenes that are not hazy by what these alone say: haze so thick is not even, and
+    what it does not share with a straight line would be spread over all scenes."""
+    again = fit(found.pairs.without(hazy), found.mean, found.centre)
+    again, moved, _ = guarded(again, found, np.inf)
+    clear = ~hazy
+    for name in ("gain", "offset", "before", "after"):
+        getattr(solved, name)[clear] = getattr(again, name)[clear]
+    shift[clear] = moved[clear]
 
 
 def guarded(solved: Fit, found: Surveyed, most: float) -> tuple[Fit, Array, NDArray[np.bool_]]:
@@ -337,6 +350,13 @@ def _report(scenes: Sequence[Scene], made: Balanced, wishes: ScenesSection) -> N
             log.warning(
                 "%d of %d scenes are %s (%s …: %s)", len(names), len(scenes), what, names[0], made.why[names[0]]
             )
+    alone = sorted(scene for scene, before in made.before.items() if np.isnan(before).all())
+    if alone and wishes.balance == "full":
+        log.warning(
+            "%d of %d scenes share no ground with another that is clear in both and has not changed (%s …): they have "
+            "neither gain nor offset",
+            len(alone), len(made.correction), alone[0],
+        )  # fmt: skip
     for scene, correction in sorted(made.correction.items()):
         if correction.hazy:
             worst = int(np.abs(made.shift[scene]).argmax())

@@ -163,6 +163,25 @@ def test_nbar_reads_no_pixel(world: TwoOrbits, tmp_path: Path, monkeypatch) -> N
         assert not np.allclose(one.factor, 1, atol=0.01)
 
 
+def test_scenes_that_cannot_be_compared_are_told_of(world: TwoOrbits, made, tmp_path: Path, caplog) -> None:
+    alone = made[0][:1]
+    with caplog.at_level(logging.WARNING):
+        found = balance(configured(world, tmp_path), alone, Storage(str(tmp_path / "run")))
+    assert found is not None
+    assert (found.correction[alone[0].id].offset == 0).all()
+    said = [record.getMessage() for record in caplog.records]
+    assert any(text.startswith("1 of 1 scenes share no ground with another") for text in said)
+
+
+def test_thick_haze_on_one_day_does_not_move_the_other_days(world: TwoOrbits, made, tmp_path: Path) -> None:
+    scenes, found = made
+    usual = [one for one in scenes if not found.correction[one.id].hazy]
+    without = balance(configured(world, tmp_path), usual, Storage(str(tmp_path / "run")))
+    assert without is not None
+    for one in usual:
+        np.testing.assert_allclose(found.shift[one.id], without.shift[one.id], atol=1.0)
+
+
 def test_none_does_nothing(world: TwoOrbits, tmp_path: Path) -> None:
     config = configured(world, tmp_path, balance="none")
     assert balance(config, find_scenes(config), Storage(str(tmp_path))) is None
