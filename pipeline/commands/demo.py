@@ -14,9 +14,16 @@ from difffusr.pipeline.commands.terminal import StageBars, console, say, set_up_
 
 def demo(
     folder: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the world, the cube and the pictures.")
+        Path, typer.Option("--output", "-o", help="Folder for the world, the cube and the pictures.", metavar="FOLDER")
     ] = Path("demo-output"),
     seed: Annotated[int, typer.Option(help="Seed of the generated world.", min=0)] = 7,
+    two_orbits: Annotated[
+        bool,
+        typer.Option(
+            "--two-orbits",
+            help="Instead, a world seen on five dates from two orbits, as it is and balanced, in FOLDER/two-orbits.",
+        ),
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Generate a small world, run the whole pipeline on it, and compare the result with the world's truth.
@@ -24,6 +31,9 @@ def demo(
     Two overlapping tiles, two dates, one cloud; fields, roads, buildings, water. Takes some minutes on two cores.
     """
     set_up_logging(verbose, life=True)
+    if two_orbits:
+        _show_balancing(folder / "two-orbits", seed)
+        return
     from rich.table import Table
 
     from difffusr.pipeline.commands.demonstration import run_demo
@@ -40,3 +50,28 @@ def demo(
     say(f"picture: {outcome.picture}")
     say(f'cube:    xarray.open_zarr("{outcome.config.store.url}", group="{outcome.group}")')
     raise typer.Exit(outcome.result.exit_code)
+
+
+def _show_balancing(folder: Path, seed: int) -> None:
+    from rich.table import Table
+
+    from difffusr.kernels.bands import BANDS
+    from difffusr.pipeline.commands.two_orbits import run_two_orbits
+    from difffusr.pipeline.plan import SHOWN_SHIFTS
+
+    with StageBars() as progress:
+        outcome = run_two_orbits(folder, seed, progress)
+    table = Table(title="what balance gains", title_justify="left")
+    table.add_column("")
+    for balance in outcome.mosaics:
+        table.add_column(balance, justify="right")
+    for label, figures, digits in (("difference to the truth", "off", 4), ("ratio across borders", "ratio", 2)):
+        for band in SHOWN_SHIFTS:
+            values = (getattr(mosaic, figures)[BANDS.index(band)] for mosaic in outcome.mosaics.values())
+            table.add_row(f"{label}, {band}", *(f"{value:.{digits}f}" for value in values), end_section=band == "B08")
+    console.print(table)
+    before, after = outcome.apart
+    say(f"scenes differ by {before:.4f} as seen from above, by {after:.4f} after gain and offset")
+    for balance in outcome.mosaics:
+        say(f"{balance}: `difffusr verify {folder / balance}.yaml`")
+    raise typer.Exit(max(mosaic.result.exit_code for mosaic in outcome.mosaics.values()))

@@ -138,7 +138,7 @@ def _gather(config: RunConfig, result: RunResult, world: DemoWorld) -> _Mosaic:
         quality = reader.read(chip.epsg, "quality", core)
         for number in np.unique(source[source > 0]):
             part = source == number
-            truth[(slice(None), *there)][:, part] = _read_truth(world, dates[int(number)], core)[:, part]
+            truth[(slice(None), *there)][:, part] = read_truth(world.truth[dates[int(number)]], core)[:, part]
         measured = read_chip(outer, [scenes[s] for s in chip.scenes], ChipRules())
         enlarged, coarse = _enlarge(measured.dn, grid.chip_px)
         inner = slice(edge, edge + step)
@@ -165,10 +165,10 @@ def _enlarge(dn: Mapping[int, NDArray[np.uint16]], chip_px: int) -> tuple[Float,
     return fine, coarse
 
 
-def _read_truth(world: DemoWorld, day: str, window: PixelWindow) -> Float:
-    """(12, h, w) reflectance; 0 outside the world."""
+def read_truth(path: Path, window: PixelWindow) -> Float:
+    """(12, h, w) reflectance of a file of the world's truth; 0 outside it."""
     out = np.zeros((12, window.height, window.width), np.float32)
-    with rasterio.open(world.truth[day]) as file:
+    with rasterio.open(path) as file:
         left, _, _, top = window.bounds_m(file.crs.to_epsg())
         row, col = round((file.transform.f - top) / TARGET_GSD_M), round((left - file.transform.c) / TARGET_GSD_M)
         r0, r1 = max(row, 0), min(row + window.height, file.height)

@@ -52,7 +52,7 @@ def printed(notebook: dict) -> str:
 def pictures(notebook: dict) -> int:
     """How many pictures a notebook drew."""
     outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
-    return sum("image/png" in output.get("data", {}) for output in outputs)
+    return sum(bool({"image/png", "image/jpeg"} & output.get("data", {}).keys()) for output in outputs)
 
 
 def test_the_cube_is_read_with_xarray_and_zarr(finished_run, tmp_path):
@@ -117,6 +117,33 @@ def test_a_run_is_launched_and_carried_on(world, tmp_path):
     assert "2023-06" in said
     assert "2023-07" in said
     assert pictures(notebook) == 1
+
+
+def test_a_mosaic_of_two_orbits_is_even_once_it_is_balanced(difffusr, tmp_path):
+    ended = difffusr("demo", "--two-orbits", "-o", tmp_path)
+    assert ended.code == 0, ended.err
+    rows = re.findall(r"(difference to the truth|ratio across borders), (B\d\d) +│ +([\d.]+) │ +([\d.]+)", ended.out)
+    gained = {(what, band): (float(none), float(full)) for what, band, none, full in rows}
+    assert len(gained) == 6, ended.out
+    for band, times in (("B02", 3), ("B04", 3), ("B08", 4)):
+        none, full = gained["difference to the truth", band]
+        assert none > times * full > 0, band
+    assert gained["ratio across borders", "B02"][0] > 4
+    assert all(full < 1.15 for (what, _), (_, full) in gained.items() if what == "ratio across borders")
+    apart = re.search(r"scenes differ by ([\d.]+) .* by ([\d.]+) after", ended.out)
+    assert apart is not None
+    assert float(apart[1]) > 3 * float(apart[2]) > 0
+
+    said = printed(
+        notebook := executed(sys.executable, "05-one-mosaic.ipynb", tmp_path, TWO_ORBITS=tmp_path / "two-orbits")
+    )
+    assert re.findall(r"^(clean|not clean)\nexit code (\d)", said, re.M) == [("not clean", "1"), ("clean", "0")]
+    assert "2 scenes of 10 hazy, 0 of them used" in said
+    for what, values in gained.items():  # the notebook measures for itself, and finds the same
+        cells = next(line.split() for line in said.splitlines() if re.match(rf"{what[1]}( +[\d.]+){{6}}$", line))
+        told = cells[1:3] if what[0].endswith("truth") else cells[5:7]
+        assert [float(value) for value in told] == pytest.approx(values, rel=0.15), what
+    assert pictures(notebook) == 7
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
