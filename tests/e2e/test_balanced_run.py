@@ -97,7 +97,7 @@ def test_without_what_was_done_nothing_is_compared_and_that_is_said(hidden, comm
     assert set(residuals(page)) == {"–"}
     assert re.search(r"what was done to (\d+) of \1 scenes is not kept beside the plan \(balance.parquet\)", page)
     assert "2.5 m averaged to 10 m" in page
-    assert "3 scenes brought to a view from above" in page
+    assert re.search(r"\d+ scenes brought to a view from above", page)
 
 
 def test_what_was_done_is_in_the_cube_and_in_stac_as_in_the_plan(balanced_run, command, tmp_path):
