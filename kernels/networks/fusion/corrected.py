@@ -14,6 +14,7 @@ from difffusr.kernels.images import FUSION, FUSION_RGB, local_moments
 from difffusr.kernels.networks.fusion.classical import classical_estimates, projected
 from difffusr.kernels.networks.fusion.frame import (
     Bands,
+    ConvBlock,
     FusionNetwork,
     Groups,
     pick_channels,
@@ -37,21 +38,6 @@ DARKEST: Final = 0.2
 #: By native GSD, how often a result is projected on the measurement and brought back into its range, so that the last
 #: projection, which nothing follows, has little left to change: it alone would throw dark halos around bright roofs.
 ROUNDS: Final = {10: 3, 20: 3, 60: 1}
-
-
-class ConvBlock(nn.Module):
-    """x + conv(relu(conv(x))), (B, C, h, w) → same shape; starts as the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv1.weight)
-        nn.init.zeros_(self.conv1.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv1(F.relu(self.conv0(x)))
-        return out
 
 
 class CorrectingBranch(nn.Module):

@@ -11,28 +11,13 @@ from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images import local_moments
-from difffusr.kernels.networks.fusion.frame import FusionNetwork, Groups, upscale_factor
+from difffusr.kernels.networks.fusion.frame import ConvBlock, FusionNetwork, Groups, upscale_factor
 
 #: Standard deviation of an image's noise, about 0.002 reflectance, in standardised units (of about 0.15).
 NOISE: Final = 0.0133
 
 #: About 0.02 DN in standardised units; keeps gradients finite.
 OUTPUT_FLOOR: Final = 1e-5
-
-
-class ConvBlock(nn.Module):
-    """x + conv(relu(conv(x))), (B, C, h, w) → same shape; starts as the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv1.weight)
-        nn.init.zeros_(self.conv1.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv1(F.relu(self.conv0(x), inplace=True))
-        return out
 
 
 class FoldedBranch(nn.Module):

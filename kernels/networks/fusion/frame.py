@@ -216,3 +216,18 @@ def group_loss(out: Tensor, target: Tensor, gsd: int, low_weight: float = 0.075)
         factor = upscale_factor(gsd)
         loss = loss + low_weight * F.l1_loss(low_frequency(out, factor), low_frequency(target, factor))
     return loss
+
+
+class ConvBlock(nn.Module):
+    """x + conv(relu(conv(x))), (B, C, h, w) → same shape; starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv1.weight)
+        nn.init.zeros_(self.conv1.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv1(F.relu(self.conv0(x), inplace=True))
+        return out

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -199,27 +200,20 @@ def _fingerprint(wishes: ScenesSection, rules: ChipRules, scenes: Sequence[Scene
     if wishes.balance == "full":
         settings += [wishes.max_offset, rules.masks, rules.mask_version]
         settings += [rules.max_cloud_probability] if rules.masks == "asset" else []
+        settings += [rules.dilate_cloud_m, rules.dilate_shadow_m] if rules.masks != "scl" else []
     content = [settings, sorted((scene.id, scene.version_key()) for scene in scenes)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _nbar(scenes: Sequence[Scene], wishes: ScenesSection, mark: str) -> Balanced:
     """Factors alone."""
-    found = list(in_order(_NadirOf(wishes.sun), scenes))
+    found = list(in_order(partial(nadir_of, sun=wishes.sun), scenes))
     shape = len(scenes), len(BANDS)
     unknown = np.full(shape, np.nan)
     nothing = Fit(np.ones(shape), np.zeros((*shape, 2, 2)), unknown, unknown, np.zeros(len(scenes), np.int32))
     squares = {number: (0.0, 0.0, 1.0) for number in range(len(scenes))}
     shift, hazy = np.zeros(shape), np.zeros(len(scenes), bool)
     return _collected(scenes, dict(enumerate(found)), squares, nothing, shift, hazy, mark)
-
-
-@dataclass(frozen=True)
-class _NadirOf:
-    sun: Any
-
-    def __call__(self, scene: Scene) -> Nadir:
-        return nadir_of(scene, self.sun)
 
 
 def _full(scenes: Sequence[Scene], wishes: ScenesSection, rules: ChipRules, mark: str) -> Balanced:
@@ -235,13 +229,14 @@ def _full(scenes: Sequence[Scene], wishes: ScenesSection, rules: ChipRules, mark
 
 
 def _solve_again(found: Surveyed, solved: Fit, shift: Array, hazy: NDArray[np.bool_]) -> None:
-    """Replace what was found of the scenes that are not hazy by what these alone say: haze so thick is not even, and
-    what it does not share with a straight line would be spread over all scenes."""
+    """Replace what was found of the scenes that are not hazy by what these alone say: haze so thick is uneven, and what
+    gain and offset cannot follow of it would be spread over all scenes."""
     again = fit(found.pairs.without(hazy), found.mean, found.centre)
     again, moved, _ = guarded(again, found, np.inf)
     clear = ~hazy
     for name in ("gain", "offset", "before", "after"):
         getattr(solved, name)[clear] = getattr(again, name)[clear]
+    solved.group[:] = again.group  # without them, others may be linked no more
     shift[clear] = moved[clear]
 
 
@@ -309,13 +304,14 @@ def _settled(before: Balanced, made: Balanced) -> Balanced:
     A further scene moves the mean of all, and would move every scene by the same few DN: those that were there before
     stay, and it joins them.
     """
-    known = [scene for scene in made.correction if _comparable(before, made, scene)]
-    level = dict.fromkeys(made.group.values(), np.zeros(len(BANDS)))
-    for group in level:
-        linked = [scene for scene in made.group if made.group[scene] == group]
-        common = [scene for scene in linked if scene in known]
-        if 2 * len(common) >= len(linked):
-            moved = [before.shift[scene] - made.shift[scene] for scene in common]
+    known = {scene for scene in made.correction if _comparable(before, made, scene)}
+    linked: dict[int, list[str]] = {}
+    for scene, group in made.group.items():
+        linked.setdefault(group, []).append(scene)
+    level = dict.fromkeys(linked, np.zeros(len(BANDS)))
+    for group, scenes in linked.items():
+        moved = [before.shift[scene] - made.shift[scene] for scene in scenes if scene in known]
+        if 2 * len(moved) >= len(scenes):
             level[group] = np.round(np.median(moved, axis=0), 1)
     corrections, shift = dict(made.correction), dict(made.shift)
     for scene, one in made.correction.items():
