@@ -119,6 +119,15 @@ def picture(page: Any) -> NDArray[Any]:
     return np.array(Image.open(io.BytesIO(taken)).convert("RGB")).astype(int)
 
 
+def picture_other_than(page: Any, before: NDArray[Any]) -> NDArray[Any]:
+    """The stage once it shows something else; after 20 s as it is. What is typed or dragged takes effect after a pause,
+    until which the map is still settled."""
+    patience = time.monotonic() + 20
+    while np.abs((now := picture(page)) - before).mean() <= 1 and time.monotonic() < patience:
+        page.wait_for_timeout(100)
+    return now
+
+
 def stored(cube: Storage) -> xr.Dataset:
     return xr.open_zarr(cube.url, group=f"{EPSG}/0").load()
 
@@ -150,15 +159,14 @@ def test_pixels_are_where_and_what_they_are(opened, cube):
     assert np.abs(middle - own / 0.6 * 255).max() <= 1
     # Another layer, another period, another range: other pixels.
     page.select_option("#layer", "ndvi")
-    index = picture(page)
+    index = picture_other_than(page, drawn)
     page.click("#earlier")
-    before = picture(page)
+    before = picture_other_than(page, index)
     assert page.locator("#period-name").inner_text() == "January 2023"
     page.focus("#low")
     page.keyboard.press("ArrowRight")
     assert page.locator("#low-said").inner_text() == "−0.19"
-    page.wait_for_timeout(400)
-    pictures = [drawn, index, before, picture(page)]
+    pictures = [drawn, index, before, picture_other_than(page, before)]
     for one, other in pairwise(pictures):
         assert np.abs(one - other).mean() > 1
 
