@@ -53,6 +53,7 @@ class UNetConfig:
     norm_groups: int = 32
     kernel_dim: int = 64
     mid_attention: bool = True
+    even_phases: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,14 @@ class DiffusionConfig:
             Details of a dark, smooth scene are then as large to the network as those of a town, and nothing can be
             invented where the image is flat.
         clip: limit of the estimates of the clean image.
+        chroma: the share that stays of a residual's colour, its deviation from the mean of the three channels. What is
+            invented is mostly brightness: noise that differs by channel would sprinkle grey roofs with colours.
     """
 
     prediction: Literal["x0", "v"] = "x0"
     residual: float = 0.0
     clip: float = 1.0
+    chroma: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,9 @@ SMALL = Stage1Config(
         norm_groups=8,
         kernel_dim=32,
         mid_attention=False,
+        even_phases=True,
     ),
-    diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0),
+    diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0, chroma=0.5),
 )
 
 #: `local_contrast`: standard deviation of its Gaussian window in low-resolution pixels, and its floor in reflectance.
@@ -239,7 +244,10 @@ class Stage1(nn.Module):
             x_T,
             clip=self.config.diffusion.clip,
         )
-        if self.config.diffusion.residual:
+        diffusion = self.config.diffusion
+        if diffusion.residual:
+            if diffusion.chroma != 1:
+                x = x.mean(1, keepdim=True).lerp(x, diffusion.chroma)
             return from_stage1(self.encoder.tail(ctx)) + self.unit(lr) * signal_share(lr) * x
         return from_stage1(x)
 

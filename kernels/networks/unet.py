@@ -38,6 +38,7 @@ class DiffusionUNet(nn.Module):
     blocks (one more on the way up), with attention where 2^i is in `attn_strides`; the first of the two middle blocks
     has attention unless `mid_attention` is off (its cost grows with the fourth power of the chip's side).
     `ctx_channels` and `degradation_dim` are the widths of the two conditions; the latter is compressed to `kernel_dim`.
+    With `even_phases` no pixel of a fold stands out, see `even_out`.
 
     Sampling calls `prepare` once a chip and `denoise` once a step; `forward` is both. Features have the dtype of the
     convolutions (see `lower`); the image, the level and the output are float32.
@@ -56,11 +57,12 @@ class DiffusionUNet(nn.Module):
         degradation_dim: int = 256,
         kernel_dim: int = 64,
         mid_attention: bool = True,
+        even_phases: bool = False,
     ) -> None:
         super().__init__()
         n = inner_channels
         folded = in_channels * fold**2
-        self.fold, self.inner_channels = fold, n
+        self.fold, self.inner_channels, self.even_phases = fold, n, even_phases
         self.first_conv_x = nn.Conv2d(folded, n, 3, padding=1)
         self.first_conv_ctx = nn.Conv2d(ctx_channels, n, 3, padding=1)
         self.compress = nn.Sequential(nn.Linear(degradation_dim, kernel_dim, bias=False), nn.LeakyReLU(0.1))
@@ -99,6 +101,24 @@ class DiffusionUNet(nn.Module):
                 nn.init.orthogonal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @torch.no_grad()
+    def even_out(self) -> None:
+        """Give all pixels of a fold the same bias and the same sum of weights on each feature; only `even_phases` does.
+
+        Each of the fold² pixels that a position unfolds into has weights of its own. Where their sums differ, features
+        that are constant make a pattern that repeats every `fold` pixels: a woven grid over the whole image. Training
+        calls this after every step; what the features' changes draw inside a fold stays free.
+        """
+        if not self.even_phases:
+            return
+        conv = self.final_conv.conv
+        weight, bias = conv.weight, conv.get_parameter("bias")
+        phases = (-1, self.fold**2)
+        taps = weight.shape[-2] * weight.shape[-1]
+        sums = weight.sum((-2, -1)).unflatten(0, phases)  # (in_channels, fold², C)
+        weight -= (sums - sums.mean(1, keepdim=True)).flatten(0, 1)[..., None, None] / taps
+        bias.copy_(bias.unflatten(0, phases).mean(1).repeat_interleave(self.fold**2))
 
     def forward(self, x: Tensor, level: Tensor, ctx: Tensor, degradation: Tensor) -> Tensor:
         """Noisy images (B, C, H, W) → predicted clean images (B, C, H, W), values about [-1, 1], not clamped.

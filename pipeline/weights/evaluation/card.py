@@ -106,8 +106,8 @@ def measure(data: Path, out: Path) -> dict[str, str]:
 
 
 def held_out_pairs(data: Path, degradation: Degradation) -> list[Pair]:
-    """Windows of the imagery below `data`/hr that the shipped stage 1 was not trained on."""
-    settings = _example(SuperResolutionSettings, "train-sr-small.yaml", data / "hr")
+    """Windows of the imagery below `data` that the shipped stage 1 was not trained on."""
+    settings = _example(SuperResolutionSettings, "train-sr-small.yaml", data)
     _, held_out = find_all(settings.data, Path(settings.root))
     return image_pairs(held_out, size_px=256, per_image=4, degradation=degradation)
 

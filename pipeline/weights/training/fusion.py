@@ -104,6 +104,9 @@ class FusionTask:
         others = {g: of([sample.others[g] for sample in samples]) for g in samples[0].others}
         return of([s.guide for s in samples]), of([s.measured for s in samples]), of([s.truth for s in samples]), others
 
+    def settle(self) -> None:
+        """Nothing is asked of the weights."""
+
     def weights(self) -> Mapping[str, Tensor]:
         """The learning weights under the names of `average`."""
         return self.learning.state_dict()

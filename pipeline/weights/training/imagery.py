@@ -16,6 +16,7 @@ import rasterio
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from rasterio.windows import Window
 from torch import Tensor
 
 from difffusr.kernels.bands import TARGET_GSD_M
@@ -67,18 +68,24 @@ def find_all(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageFile
 
 
 def size_of(file: ImageFile) -> tuple[int, int]:
-    """(H, W) in pixels, from the header; checks that the file has the bands it should."""
+    """(H, W) in pixels of the part that is read, from the header; checks that the file has the bands it should."""
     with _opened(file) as dataset:
-        bands, height, width = dataset.count, dataset.height, dataset.width
+        bands = dataset.count
+        window = _window_of(dataset, file)
     if bands < max(file.rgb):
         raise ConfigError(f"{file.key}.rgb: {file.path} has {bands} band(s), expected at least {max(file.rgb)}")
-    return height, width
+    return window.height, window.width
+
+
+def _window_of(dataset: rasterio.DatasetReader, file: ImageFile) -> Window:
+    first, last = (round(share * dataset.height) for share in file.rows)
+    return Window(0, first, dataset.width, last - first)
 
 
 def read_image(file: ImageFile) -> HRImage:
     """The pixels of an image. Raises ReadError, which names the file."""
     with _opened(file) as dataset:
-        raw = dataset.read(file.rgb)
+        raw = dataset.read(file.rgb, window=_window_of(dataset, file))
     valid = np.ones(raw.shape[1:], dtype=bool)
     if file.nodata_at_ends:
         valid = (raw.min(0) < 254) & (raw.max(0) > 0)

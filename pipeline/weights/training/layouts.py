@@ -27,7 +27,7 @@ class ImageFile:
         place: the ground that it shows; images of one place are held out together.
         gsd_m: metres a pixel.
         rgb: bands that are red, green and blue, counted from 1.
-        full_scale, display, nodata_at_ends, resample: see `settings.ImageSource`.
+        full_scale, display, nodata_at_ends, resample, rows: see `settings.ImageSource`.
         key: the key of the source in the configuration, for messages.
     """
 
@@ -39,6 +39,7 @@ class ImageFile:
     display: bool
     nodata_at_ends: bool
     resample: str
+    rows: tuple[float, float]
     key: str
 
 
@@ -144,6 +145,7 @@ def _file(
         source.display if display is None else display,
         source.nodata_at_ends,
         source.resample,
+        source.rows,
         key,
     )
 

@@ -63,6 +63,9 @@ class Task(Protocol):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Scalars: "total", whose gradient is followed, and the terms."""
 
+    def settle(self) -> None:
+        """After a step: bring the weights back to what the network's construction asks of them."""
+
     def weights(self) -> Mapping[str, Tensor]:
         """The learning weights under the names of `average`."""
 
@@ -150,6 +153,7 @@ def train(task: Task, settings: Training, context: Context) -> int:
         context.average_gradients(parameters)
         losses["norm"] = nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimiser.step()
+        task.settle()
         move_average(task.average, task.weights(), min(settings.ema, (1 + step) / (10 + step)))
         step += 1
         values, stop = context.agree([float(loss.detach()) for loss in losses.values()])

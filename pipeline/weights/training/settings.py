@@ -44,7 +44,8 @@ class _Source(Section):
 class ImageSource(_Source):
     """A folder of images finer than Sentinel-2, and how they become reflectance.
 
-    `held_out` and `held_out_every` name places, whole ones: an image, an ROI of SEN2NAIP, a site of WorldStrat.
+    `held_out` and `held_out_every` name places, whole ones: an image, an ROI of SEN2NAIP, a site of WorldStrat. Of an
+    image that shows several, one source may read the upper `rows` and another, held out, the lower ones.
     """
 
     path: Text = Field(description="a folder or a glob, below root if it is relative")
@@ -57,6 +58,9 @@ class ImageSource(_Source):
     full_scale: Number = Field(default=255.0, gt=0, description="the value that means a reflectance of 1")
     display: Boolean = Field(default=True, description="true for 8-bit pictures made for display, else false")
     nodata_at_ends: Boolean = Field(default=False, description="true if pure black and white are nodata")
+    rows: Annotated[tuple[Number, Number], Field(strict=False)] = Field(
+        default=(0.0, 1.0), description="[first, last]: the part of each image that is read, as shares of its height"
+    )
     resample: Literal["pyramid", "target", "none"] = Field(
         default="pyramid", description="'pyramid' (2.5 m, 1.6 m and its own GSD), 'target' (2.5 m) or 'none'"
     )
@@ -65,6 +69,9 @@ class ImageSource(_Source):
     def _check(self) -> ImageSource:
         if self.layout == "images" and self.gsd_m is None and self.index is None:
             raise rule_error("gsd_m", None, "metres, or an index")
+        first, last = self.rows
+        if not 0 <= first < last <= 1:
+            raise rule_error("rows", list(self.rows), "two shares of the height, as in [0, 0.6]")
         if min(self.rgb) < 1:
             raise rule_error("rgb", list(self.rgb), "three bands, counted from 1")
         return self

@@ -66,6 +66,7 @@ class SuperResolutionTask:
             start_at_nothing(stage1)
         if (given := starting_weights(settings)) is not None:
             _continue_from(stage1, given)
+        stage1.model.even_out()
         average = Stage1(settings.network)
         average.load_state_dict(inference_weights(stage1))
         self.learning = stage1.to(self.device).train()
@@ -113,6 +114,10 @@ class SuperResolutionTask:
         weights = settings.weights()
         total = terms["sample"] * weights["sample"] + weights["tail"] * terms["tail"]
         return {"total": total + weights["contrast"] * terms["contrast"], **terms}
+
+    def settle(self) -> None:
+        """Leave no pixel of a fold apart from the others."""
+        self.learning.model.even_out()
 
     def weights(self) -> Mapping[str, Tensor]:
         """The learning weights under the names of `average`."""
