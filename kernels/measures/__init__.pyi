@@ -10,6 +10,7 @@ from .metrics import ssim as ssim
 from .metrics import uqi as uqi
 from .pansharpen import LUMA as LUMA
 from .pansharpen import METHODS as METHODS
+from .perceptual import fine_colour as fine_colour
 from .perceptual import sliced_wasserstein as sliced_wasserstein
 from .perceptual import spectrum_error_db as spectrum_error_db
 from .perceptual import texture_energy as texture_energy

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from difffusr.kernels.bands import RGB, SCALE
 from difffusr.kernels.images import Sensor, back_project, observe, sensor_for_group
-from difffusr.kernels.measures import psnr, sam_degrees, sliced_wasserstein, spectrum_error_db, ssim
+from difffusr.kernels.measures import fine_colour, psnr, sam_degrees, sliced_wasserstein, spectrum_error_db, ssim
 from difffusr.kernels.model import super_resolve_rgb
 from difffusr.kernels.networks import Stage1
 from difffusr.kernels.sampling import Sampling
@@ -35,18 +35,23 @@ Scorer = Callable[[Tensor, Tensor, Tensor], Mapping[str, float]]
 
 SAMPLE, CONTEXT = "diffusion sample", "context encoder"
 
+#: The column that compares colours.
+CHROMA: Final = "chroma"
+
 #: What the truth is called where it stands beside them.
 TRUTH: Final = "truth"
 
 METRICS: Final = {
     "psnr": Metric("PSNR", "up", 2, "decibels, range 1 reflectance"),
-    "ssim": Metric("SSIM", "up", 4, "structural similarity, 11 × 11 Gaussian window, range 1"),
+    "ssim": Metric("SSIM", "up", 3, "structural similarity, 11 × 11 Gaussian window, range 1"),
     "sam": Metric("SAM", "down", 2, "degrees, spectral angle over red, green, blue"),
     "residual": Metric("residual", "down", 5, "consistency: mean |seen through Sentinel-2's MTF − input|, reflectance"),
     "swd": Metric("SWD", "down", 1, "sliced Wasserstein distance of Laplacian-pyramid patches × 1000 (Karras et al. "
                   "2018), each image in units of its own contrast by level: structure"),
     "swd_scaled": Metric("SWD-E", "down", 1, "the same in units of the truth's contrast: missing detail counts"),
-    "spectrum": Metric("spectrum", "down", 2, "decibels, mean |log error| of the radial power spectrum"),
+    "spectrum": Metric("power", "down", 2, "decibels, mean |log error| of the radial power spectrum"),
+    CHROMA: Metric("chroma", "", 2, "colour's share of the detail finer than 1/8 cycle a pixel, as power over that of "
+                   "brightness, relative to the truth's; over all samples that of their pooled power"),
     GRID: METRIC,
 }  # fmt: skip
 
@@ -88,6 +93,7 @@ def evaluate_super_resolution(
     errors: list[Tensor] = []
     shown: list[Crops] = []
     grids = Grids(RGB)
+    colours: dict[str, Tensor] = {}
     every = max(1, len(pairs) // max(crops, 1))
     for number, pair in enumerate(pairs):
         lr, results = pair.lr[None], {}
@@ -95,6 +101,8 @@ def evaluate_super_resolution(
             results[way.name] = way.enlarge(lr, number)[0]
         each[pair.name] = {name: _scores(x, pair, scorer) | grids.add(name, x) for name, x in results.items()}
         grids.add(TRUTH, pair.hr)
+        for name, x in {**results, TRUTH: pair.hr}.items():
+            colours[name] = colours.get(name, 0) + fine_colour(x)
         spread = None
         if samples > 1:
             spread, error = _spread_and_error(stage1, pair, sampling, samples, number)
@@ -106,9 +114,9 @@ def evaluate_super_resolution(
     names = list(METRICS) + [k for k in next(iter(next(iter(each.values())).values())) if k not in METRICS]
     metrics = {name: METRICS.get(name) or Metric(name, _BETTER.get(name, ""), 4, "OpenSR-test") for name in names}
     judged = tuple(way.name for way in ways if way.name.startswith((SAMPLE, CONTEXT)))
-    table = Scores(
-        "Super-resolution × 4 of red, green, blue", metrics, grids.pooled(mean_scores(each)), each, judged, _NOTE
-    )
+    means = grids.pooled(mean_scores(each))
+    means = {name: {**scores, CHROMA: _chroma(colours[name], colours[TRUTH])} for name, scores in means.items()}
+    table = Scores("Super-resolution × 4 of red, green, blue", metrics, means, each, judged, _NOTE)
     extra: dict[str, Any] = {"seconds_192px": _seconds(ways)} if timed else {}
     extra["gridness"] = {table.title: grids.by_band()}
     if samples > 1:
@@ -201,9 +209,16 @@ def _scores(x: Tensor, pair: Pair, scorer: Scorer | None) -> dict[str, float]:
         "swd": sliced_wasserstein(x, pair.hr).mean(),
         "swd_scaled": sliced_wasserstein(x, pair.hr, own_scale=False).mean(),
         "spectrum": spectrum_error_db(x, pair.hr),
+        CHROMA: _chroma(fine_colour(x), fine_colour(pair.hr)),
     }
     more = scorer(pair.lr, x, pair.hr) if scorer else {}
     return {name: float(value) for name, value in found.items()} | {k: float(v) for k, v in more.items()}
+
+
+def _chroma(made: Tensor, truth: Tensor) -> float:
+    """Colour over brightness of what was made, relative to the truth's; of `fine_colour` each."""
+    least = 1e-12  # reflectance²: an image without detail has no colour either
+    return float((made[1] / (made[0] + least)) / ((truth[1] + least) / (truth[0] + least)))
 
 
 def _sensor(size: int) -> Sensor:

@@ -39,8 +39,8 @@ class ImageFile:
     display: bool
     nodata_at_ends: bool
     resample: str
-    rows: tuple[float, float]
     key: str
+    rows: tuple[float, float] = (0.0, 1.0)
 
 
 def find_images(source: ImageSource, root: Path, key: str = "data") -> tuple[list[ImageFile], list[ImageFile]]:
@@ -145,8 +145,8 @@ def _file(
         source.display if display is None else display,
         source.nodata_at_ends,
         source.resample,
-        source.rows,
         key,
+        source.rows,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from difffusr.kernels.measures.metrics import psnr
 from difffusr.kernels.measures.perceptual import (
+    fine_colour,
     laplacian_pyramid,
     radial_power_spectrum,
     sliced_wasserstein,
@@ -89,3 +92,21 @@ def test_texture_energy_is_nothing_where_an_image_is_flat_or_a_slope():
     assert texture_energy(torch.full((2, 32, 32), 0.4)) < 1e-6
     slope = torch.linspace(0, 1, 64).expand(1, 64, 64)
     assert texture_energy(slope[..., 8:-8]) < 0.2 * texture_energy(slope + 0.05 * torch.randn(64, 64))
+
+
+@pytest.mark.parametrize(("brightness", "colour"), [(1.0, 0.0), (1.0, 0.5), (0.2, 1.0), (0.0, 1.0), (0.0, 0.0)])
+def test_fine_colour_tells_colour_from_brightness(brightness, colour):
+    generator = torch.Generator().manual_seed(1)
+    grey = torch.randn(1, 128, 128, generator=generator)
+    own = torch.randn(3, 128, 128, generator=generator)
+    own = own - own.mean(0, keepdim=True)  # of variance 2/3
+    power = fine_colour(0.3 + brightness * grey + colour * own)
+    expected = torch.tensor([brightness**2, 2 / 3 * colour**2], dtype=torch.float64)
+    torch.testing.assert_close(power, expected, rtol=0.1, atol=1e-9)
+
+
+def test_fine_colour_does_not_see_what_is_coarse():
+    rows = torch.arange(128)[:, None] * torch.ones(1, 128)
+    wave = torch.sin(2 * math.pi * rows / 32)
+    coarse = torch.stack([wave, -wave, 0 * wave])
+    assert fine_colour(coarse).max() < 1e-4 * coarse.square().mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny_training import write_image
 
-from difffusr.pipeline.weights.training.imagery import PatchSource, find_all, read_image
+from difffusr.pipeline.weights.training.imagery import PatchSource, find_all, read_image, size_of
 from difffusr.pipeline.weights.training.settings import ImageSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -49,3 +49,12 @@ def test_gsd_comes_from_the_index_where_it_states_a_number(tmp_path):
     (tmp_path / "hr" / "index.csv").write_text('file,gsd_m\na.tif,1.0\nb.tif,"2.0-2.5 (estimated)"\n')
     source = ImageSource(path="hr", gsd_m=2.25, index="hr/index.csv")
     assert [file.gsd_m for file in find_all([source], tmp_path)[0]] == [1.0, 2.25]
+
+
+@pytest.mark.parametrize(("rows", "height"), [((0, 1), 160), ((0, 0.6), 96), ((0.65, 1), 56), ((0.25, 0.75), 80)])
+def test_of_an_image_a_part_may_be_read(tmp_path, rows, height):
+    write_image(tmp_path / "hr" / "city.tif")
+    whole, part = (find_all([ImageSource(path="hr", gsd_m=2.0, rows=of)], tmp_path)[0][0] for of in ((0.0, 1.0), rows))
+    assert size_of(part) == (height, 160)
+    first = round(rows[0] * 160)
+    assert (read_image(part).pixels == read_image(whole).pixels[:, first : first + height]).all()

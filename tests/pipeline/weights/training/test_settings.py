@@ -24,6 +24,8 @@ from difffusr.pipeline.weights.training.settings import (
         ("out: o\ndata: [{path: hr, gsd_m: 2}]\nnetwork: large", "network: found 'large', expected 'small'"),
         ("out: o\ndata: [{path: hr, gsd_m: 2}]\nnetwork: {unet: {depth: 2}}", "unet.depth"),
         ("out: o\ndata: [{path: hr, gsd_m: 2}]\nnetwork: {generation: v1}", "network: .*generation"),
+        ("out: o\ndata: [{path: hr, gsd_m: 2, rows: [0.6, 0.6]}]", r"data\[0\].rows: found \[0.6, 0.6\]"),
+        ("out: o\ndata: [{path: hr, gsd_m: 2, rows: [0, 1.5]}]", r"data\[0\].rows: found \[0.0, 1.5\]"),
         ("out: o\ndata: [{path: hr, gsd_m: 2, rgb: [1, 2, x]}]", r"data\[0\].rgb.2: found 'x'"),
         ("out: o\nout: p", "line 2, column 1: not valid YAML: key 'out' is given twice"),
         ("out: o\ndata: []", "data: found"),
