@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 # Bytecode is kept from first use on: without it every process of the tests would compile torch and Ray anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo check test test-slow lowest drills bench bench-guards start-up masks house model-card sampler-curve audit lint typecheck format clean
+.PHONY: help install demo check test test-slow lowest drills bench bench-guards start-up masks house model-card leave-one-out sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -65,6 +65,9 @@ house: .venv/.installed-test ## draw the rooms and their imports: tests/house.sv
 DATA ?= ../shared/data
 model-card: .venv/.installed-test ## measure all that kernels/weights/README.md states, on the data below DATA
 	$(BIN)/python -m difffusr.pipeline.weights.evaluation.card --data $(DATA)
+
+leave-one-out: .venv/.installed-test ## the fusion network on places it has not seen, all in turn: tests/bench/leave-one-out.json (hours of a core)
+	OMP_NUM_THREADS=1 $(BIN)/python -m difffusr.pipeline.weights.evaluation.leave_out --data $(DATA)
 
 sampler-curve: .venv/.installed-test ## measure what fewer sampler steps cost: notebooks/sampler-curve.png and .json
 	$(BIN)/python -m difffusr.pipeline.weights.evaluation.curve --data $(DATA)

@@ -79,8 +79,9 @@ def regress(
     level = ms - (weights * seen).sum(2)
     # the windows' own offsets: the same smoothness as the weights, so that the sum is one mix
     level = _smooth(level, known, fit.sigma_px)
-    predicted = (_bilinear(weights.flatten(1, 2), size).unflatten(1, weights.shape[1:3]) * guides[:, None]).sum(2)
-    predicted = predicted + _bilinear(level, size)
+    predicted = _bilinear(level, size)
+    for weight, guide in zip(weights.unbind(2), guides.unbind(1), strict=True):  # all at once would need much memory
+        predicted = predicted.addcmul_(_bilinear(weight, size), guide[:, None])
     missing = (ms - rows @ predicted @ columns.mT) * known
     return predicted + F.interpolate(missing, size=size, mode="bicubic", align_corners=False)
 

@@ -173,7 +173,7 @@ def test_a_diverging_training_says_so(difffusr, describe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", ["train-fusion-small.yaml", "train-fusion-corrected.yaml"])
+@pytest.mark.parametrize("example", ["train-fusion-small.yaml"])
 def test_the_fusion_trains_on_real_scenes(difffusr, tmp_path, example):
     if not SHARED_DATA.exists():
         pytest.skip(f"no scenes at {SHARED_DATA}")

@@ -15,7 +15,7 @@ from difffusr.kernels.bands import GROUPS
 from difffusr.kernels.model import SuperResolution, load_model
 from difffusr.kernels.networks.execution import compiled
 from difffusr.kernels.networks.fusion.build import build_fusion
-from difffusr.kernels.networks.fusion.frame import CORRECTED, FusionConfig
+from difffusr.kernels.networks.fusion.frame import FOLDED, FusionConfig
 from difffusr.kernels.networks.fusion.frame import SMALL as SMALL_FUSION
 from difffusr.kernels.networks.stage1 import SMALL, Stage1
 from difffusr.kernels.sampling.noise import ground_noise
@@ -61,7 +61,7 @@ def test_compiled_networks_compute_the_same():
     torch.testing.assert_close(fused, eager, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("fusion", [SMALL_FUSION, CORRECTED], ids=lambda config: config.generation)
+@pytest.mark.parametrize("fusion", [SMALL_FUSION, FOLDED], ids=lambda config: config.generation)
 def test_after_the_first_chip_nothing_is_made_on_the_cpu_and_no_value_is_looked_at(monkeypatch, fusion):
     """What a recording of the device's work must not hold: copies from lists, and questions to tensors."""
     model = SuperResolution(Stage1(SMALL).to("meta"), build_fusion(fusion).to("meta"), Sampling(steps=2),

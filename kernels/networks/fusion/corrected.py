@@ -29,6 +29,10 @@ NOISE: Final = 0.002
 #: a scene has few pixels of 1.4 km.
 LARGEST: Final = {10: 1.0, 20: 1.0, 60: 0.25}
 
+#: By native GSD, the share of a correction that is taken after training: it is right for the places seen there. Of
+#: places left out, those least alike (snow) are spoilt by all of it; the others lose next to nothing with less.
+SURE: Final = {10: 1.0, 20: 0.7, 60: 1.0}
+
 #: By native GSD, how far a result may leave the range of the measured values around it, in units of that range: the
 #: larger a pixel, the less of what is in it shows. And how near to zero it may come, as a share of the least of them.
 BEYOND: Final = {10: 4.0, 20: 4.0, 60: 10.0}
@@ -63,12 +67,12 @@ class CorrectingBranch(nn.Module):
 
     def forward(self, texture: Tensor, level: Tensor) -> Tensor:
         texture, level = (x.to(self.fine.weight.dtype) for x in (texture, level))
-        detail = F.relu(self.fine(texture.contiguous(memory_format=torch.channels_last)))
+        detail = F.relu(self.fine(texture.contiguous(memory_format=torch.channels_last)), inplace=True)
         x = torch.cat([level, F.avg_pool2d(texture, SCALE), F.avg_pool2d(detail, SCALE)], 1)
-        x = self.body(F.relu(self.coarse(x.contiguous(memory_format=torch.channels_last))))
-        x = F.relu(self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]])))
-        x = detail + _bilinear(x, list(texture.shape[-2:]))
-        out: Tensor = self.last(F.relu(self.up4(x)))
+        x = self.body(F.relu(self.coarse(x.contiguous(memory_format=torch.channels_last)), inplace=True))
+        x = F.relu(self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]])), inplace=True)
+        x = _bilinear(x, list(texture.shape[-2:])).add_(detail)
+        out: Tensor = self.last(F.relu(self.up4(x), inplace=True))
         return torch.tanh(out.float())
 
 
@@ -119,9 +123,13 @@ class FusionCorrected(FusionNetwork):
             texture, level = (torch.cat(pair, 1) for pair in zip((texture, level), _inputs(estimate), strict=True))
             if gsd in wanted:
                 correction = self.branch(gsd)(texture, level)
-                fused = _near(estimate + LARGEST[gsd] * _contrast(estimate, own) * correction, own, gsd)
+                low, high = _range(own, estimate, gsd)
+                step = LARGEST[gsd] * (1.0 if self.training else SURE[gsd])
+                fused = estimate + step * _contrast(estimate, own) * correction
+                fused = torch.minimum(torch.maximum(fused, low), high)
                 for _ in range(ROUNDS[gsd]):
-                    fused = _near(projected(gsd, fused, own, [names[i] for i in unknown]), own, gsd)
+                    fused = projected(gsd, fused, own, [names[i] for i in unknown])
+                    fused = torch.minimum(torch.maximum(fused, low), high)
                 channels = dict(zip(RGB, rgb.unbind(1), strict=True))
                 channels |= {names[i]: x for i, x in zip(unknown, fused.unbind(1), strict=True)}
                 out[gsd] = FUSION.select(names).apply(torch.stack([channels[band] for band in names], 1))
@@ -150,14 +158,17 @@ def _contrast(estimate: Tensor, measured: Tensor) -> Tensor:
     return (coarse + _bilinear(fine, size) + 1e-12).sqrt() - 1e-6
 
 
-def _near(x: Tensor, measured: Tensor, gsd: int) -> Tensor:
-    """Kept positive and near the range of the 3 × 3 measured pixels around: no pixel at the floor, no halo."""
+def _range(measured: Tensor, estimate: Tensor, gsd: int) -> tuple[Tensor, Tensor]:
+    """Lowest and highest results (B, C, H, W): positive and near the range of the 3 × 3 measured pixels around, so that
+    there is no pixel at the floor and no halo; beyond it only as far as the estimate is, which knows the guide.
+    """
+    size = list(estimate.shape[-2:])
     high = F.max_pool2d(measured, 3, stride=1, padding=1)
     low = -F.max_pool2d(-measured, 3, stride=1, padding=1)
     beyond = BEYOND[gsd] * (high - low) + NOISE
-    size = list(x.shape[-2:])
-    least = torch.maximum(low - beyond, DARKEST * low)
-    return torch.minimum(torch.maximum(x, _bilinear(least, size)), _bilinear(high + beyond, size))
+    darkest = _bilinear(DARKEST * low, size)
+    least = torch.minimum(torch.maximum(_bilinear(low - beyond, size), darkest), torch.maximum(estimate, darkest))
+    return least, torch.maximum(_bilinear(high + beyond, size), estimate)
 
 
 def _on_grid(x: Tensor, size: list[int]) -> Tensor:

@@ -68,7 +68,7 @@ class FusionConfig:
                 key for key in state_dict if key.startswith(prefix + body) and key.endswith("RDB1.conv1.weight")
             ]
             # without residual dense blocks growth has no effect
-            growth = len(state_dict[residual[0]]) if residual else SMALL.growth
+            growth = len(state_dict[residual[0]]) if residual else 1
             blocks = len(residual) if blocks_each == 1 else blocks_each * len(residual) + 1
             return cls(generation, len(state_dict[prefix + first]), blocks, growth)
         raise ValueError("holds no fusion network: no generation's keys are there")
@@ -85,9 +85,9 @@ PUBLISHED_V1: Final = FusionConfig("v1", channels=64, blocks=5, growth=32)
 
 PUBLISHED_V2: Final = FusionConfig("v2", channels=32, blocks=3, growth=16)
 
-SMALL: Final = FusionConfig("folded", channels=48, blocks=3, growth=1)
+FOLDED: Final = FusionConfig("folded", channels=48, blocks=3, growth=1)
 
-CORRECTED: Final = FusionConfig("corrected", channels=32, blocks=2, growth=16)
+SMALL: Final = FusionConfig("corrected", channels=32, blocks=2, growth=16)
 
 
 class FusionNetwork(nn.Module):

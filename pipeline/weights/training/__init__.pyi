@@ -4,6 +4,7 @@ from .imagery import find_all as find_all
 from .imagery import read_image as read_image
 from .imagery import resample as resample
 from .launch import run_training as run_training
+from .launch import train_here as train_here
 from .layouts import SUFFIXES as SUFFIXES
 from .layouts import ImageFile as ImageFile
 from .scenes import NativeScene as NativeScene

@@ -78,6 +78,19 @@ def run_training(settings: Training, watcher: Watcher) -> Trained:
     return Trained(step, weights, out)
 
 
+def train_here(settings: Training) -> Path:
+    """Train in this process, without Ray and on the CPU; as resumable as `run_training`. Returns the exported file.
+
+    Raises DifffusrError: data or folder cannot be used, or the loss is no longer a finite number.
+    """
+    from difffusr.pipeline.weights.training.loop import Context, train
+
+    torch.set_flush_denormal(True)
+    with sole_writer(Path(settings.out)):
+        train(task_of(settings, torch.device("cpu")), settings, Context())
+    return Path(settings.out) / f"{_name(settings)}.safetensors"
+
+
 def _check_extra() -> None:
     """Raise ModuleNotFoundError now rather than in a worker."""
     for name in _EXTRA:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from difffusr.kernels.learning import LOSS_WEIGHTS
 from difffusr.kernels.networks import PUBLISHED, SMALL, Stage1Config
-from difffusr.kernels.networks.fusion import CORRECTED, PUBLISHED_V2, FusionConfig
+from difffusr.kernels.networks.fusion import FOLDED, PUBLISHED_V2, FusionConfig
 from difffusr.kernels.networks.fusion import SMALL as FUSION_SMALL
 from difffusr.pipeline.config import (
     Boolean,
@@ -184,7 +184,7 @@ class FusionSettings(Training):
     )
     network: FusionConfig = Field(
         default=FUSION_SMALL,
-        description="'small', 'corrected', 'published', or sizes by generation ('v2', 'folded', 'corrected'), "
+        description="'small', 'folded', 'published', or sizes by generation ('v2', 'folded', 'corrected'), "
         "channels, blocks, growth",
     )
     variation: Literal["plain", "wide"] = Field(
@@ -204,7 +204,7 @@ class FusionSettings(Training):
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
             return _sizes_of(lambda sizes: FusionConfig(**sizes), value)
-        named = {"small": FUSION_SMALL, "corrected": CORRECTED, "published": PUBLISHED_V2}
+        named = {"small": FUSION_SMALL, "folded": FOLDED, "published": PUBLISHED_V2}
         return named.get(value, value) if isinstance(value, str) else value
 
     @model_validator(mode="after")

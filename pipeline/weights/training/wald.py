@@ -30,6 +30,11 @@ SHIFT_PX: Final = 0.3
 
 LOST: Final = 0.05
 
+#: Probability that a band, other than the guide, is mixed with another one, and that a band is bent.
+MIXED: Final = 0.3
+
+BENT: Final = 0.5
+
 #: What a group is trained on: GSD of the truth in metres, the bands that are it, and how often it is drawn. 24 ×
 #: coarser, few pixels are left of real 60 m bands, so neighbours in wavelength stand in for them as well.
 STAND_INS: Final[dict[int, tuple[tuple[int, tuple[str, ...], float], ...]]] = {
@@ -156,10 +161,12 @@ def seen_from_afar(
 def _varied(bands: Mapping[int, Tensor], rng: np.random.Generator) -> dict[int, Tensor]:
     """The same ground as another instrument, level or landscape would show it.
 
-    Half the time with haze as at the top of the atmosphere, in blue more than in the infrared; each band with a gain of
-    its own; each group beside the others by up to `SHIFT_PX` of its pixels along either axis; and now and then a band
-    of a finer group without any contrast, so that none is relied upon.
+    Bands related as in no scene (`_related_anew`); half the time with haze as at the top of the atmosphere, in blue
+    more than in the infrared; each band with a gain of its own; each group beside the others by up to `SHIFT_PX` of its
+    pixels along either axis; and now and then a band of a finer group without any contrast, so that none is relied
+    upon.
     """
+    bands = _related_anew(bands, rng)
     haze = float(rng.uniform(0, 0.12)) * float(rng.random() < 0.5)
     coarsest, varied = max(bands), {}
     for g, x in bands.items():
@@ -174,6 +181,27 @@ def _varied(bands: Mapping[int, Tensor], rng: np.random.Generator) -> dict[int, 
         )
         varied[g] = torch.where(lost[:, None, None], x.mean((1, 2), keepdim=True), x)
     return varied
+
+
+def _related_anew(bands: Mapping[int, Tensor], rng: np.random.Generator) -> dict[int, Tensor]:
+    """Bands on one grid, some of them partly another band with their own mean and spread, also upside down, and some a
+    power of themselves: over snow the visible is bright where the infrared is dark, as over nothing else.
+    """
+    every = [band for x in bands.values() for band in x]
+
+    def related(name: str, x: Tensor) -> Tensor:
+        mean = x.mean().clamp_min(1e-4)
+        if name not in RGB and rng.random() < MIXED:
+            other = every[int(rng.integers(len(every)))]
+            share, sign = float(rng.uniform(0, 1)), float(rng.choice([-1, 1, 1]))
+            like = x.mean() + sign * x.std() / (other.std() + 1e-4) * (other - other.mean())
+            x = (x + share * (like - x)).clamp_min(0.1 * float(mean))
+            mean = x.mean()
+        if rng.random() < BENT:
+            x = mean * (x.clamp_min(1e-4) / mean) ** float(np.exp(rng.uniform(-0.6, 0.6)))
+        return x
+
+    return {g: torch.stack([related(*pair) for pair in zip(GROUPS[g], x, strict=True)]) for g, x in bands.items()}
 
 
 def _shifted(x: Tensor, shift_px: NDArray[np.float64], gsd: int) -> Tensor:

@@ -123,7 +123,7 @@ def test_given_weights_are_known_by_their_sha256_wherever_they_come_from():
     fsspec.filesystem("memory").pipe("/given/fusion.safetensors", given.read_bytes())
     config = configured(fusion="memory://given/fusion.safetensors")
     assert weights_of(config) == weights_of(configured())
-    assert [weights.kind for weights in read_both(config)] == ["stage1", "fusion_folded"]
+    assert [weights.kind for weights in read_both(config)] == ["stage1", "fusion_corrected"]
 
 
 def test_given_weights_of_something_else_are_refused(tmp_path):

@@ -9,10 +9,10 @@ from smooth_chips import chips
 
 from difffusr.kernels.bands import GROUPS
 from difffusr.kernels.networks.fusion.build import build_fusion
-from difffusr.kernels.networks.fusion.frame import CORRECTED, PUBLISHED_V1, PUBLISHED_V2, SMALL, FusionConfig
+from difffusr.kernels.networks.fusion.frame import FOLDED, PUBLISHED_V1, PUBLISHED_V2, SMALL, FusionConfig
 
 
-@pytest.mark.parametrize("config", [SMALL, CORRECTED, PUBLISHED_V1, PUBLISHED_V2], ids=lambda c: c.generation)
+@pytest.mark.parametrize("config", [SMALL, FOLDED, PUBLISHED_V1, PUBLISHED_V2], ids=lambda c: c.generation)
 def test_lowered_features_leave_a_fusion_networks_output_float32(config: FusionConfig):
     torch.manual_seed(0)
     network = build_fusion(FusionConfig(config.generation, 16, 2, 8)).eval().requires_grad_(False)

@@ -31,7 +31,7 @@ def test_fusion_trains_on_scenes(settings, tmp_path):
     lines = run(FusionSettings.model_validate(settings), tmp_path / "out")
     totals = [float(line.split(",")[1]) for line in lines[1:]]
     assert sum(totals[-5:]) < sum(totals[:5])
-    assert load_weights(tmp_path / "out" / "fusion.safetensors").kind == "fusion_folded"
+    assert load_weights(tmp_path / "out" / "fusion.safetensors").kind == "fusion_corrected"
     assert (tmp_path / "out" / "samples" / "step-000020.png").exists()
 
 

@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from mixed_scene import mixed_scene
 
 from difffusr.kernels.bands import GROUPS, RGB
-from difffusr.pipeline.weights.training.wald import LOST, SHIFT_PX, random_square, seen_from_afar, squares, view_of
+from difffusr.pipeline.weights.training.wald import (
+    LOST,
+    MIXED,
+    SHIFT_PX,
+    random_square,
+    seen_from_afar,
+    squares,
+    view_of,
+)
+from difffusr.pipeline.weights.training.wald import _related_anew as related_anew
 from difffusr.pipeline.weights.training.wald import _shifted as shifted
 from difffusr.pipeline.weights.training.wald import _varied as varied
 
@@ -79,3 +88,23 @@ def test_gains_haze_and_lost_bands_come_as_often_as_stated():
     added = torch.stack([draw[10].mean((1, 2)) for draw in draws])
     assert added[:, GROUPS[10].index("B02")].std() > added[:, nir].std() * 0.3
     assert SHIFT_PX == 0.3
+
+
+@pytest.mark.parametrize("gsd", [10, 20])
+def test_bands_are_mixed_and_bent_as_often_as_stated_and_colours_only_bent(gsd: int):
+    bands = view_of(mixed_scene(), gsd).bands
+    like: dict[str, list[float]] = {name: [] for g in bands for name in GROUPS[g]}
+    for seed in range(200):
+        for g, drawn in related_anew(bands, np.random.default_rng(seed)).items():
+            assert (drawn > 0).all()
+            for name, new, old in zip(GROUPS[g], drawn, bands[g], strict=True):
+                assert 0.7 < new.mean() / old.mean() < 1.4
+                ranks = torch.stack([x.flatten().argsort().argsort().float() for x in (new, old)])
+                like[name].append(float(torch.corrcoef(ranks)[0, 1]))
+    for name, found in like.items():
+        kept = np.mean(np.array(found) > 0.999)
+        if name in RGB:
+            assert kept == 1, "a power keeps the order of pixels"
+        else:
+            assert abs(1 - kept - MIXED) < 0.12
+            assert min(found) < 0, "some are upside down"
