@@ -95,11 +95,11 @@ class SuperResolution:
             sr = self._project(10, sr, rgb, known[10], _RGB)
         fused = self.fusion(self._standardised(filled), FUSION_RGB.apply(sr))
         groups = {gsd: FUSION.select(GROUPS[gsd]).invert(fused[gsd]) for gsd in GROUPS}
-        if self.sampling.consistency:
+        if self.sampling.consistency and not self.fusion.passes_rgb:
             groups = {
                 gsd: self._project(gsd, groups[gsd], filled[gsd], known[gsd], range(len(GROUPS[gsd]))) for gsd in GROUPS
             }
-        if self.fusion.passes_rgb:  # they have been projected already
+        if self.fusion.passes_rgb:  # as they are, to the last bit
             groups[10] = torch.cat([sr, groups[10][:, len(_RGB) :]], 1)
         return merge_groups(groups)
 

@@ -39,9 +39,9 @@ BEYOND: Final = {10: 4.0, 20: 4.0, 60: 10.0}
 
 DARKEST: Final = 0.2
 
-#: By native GSD, how often a result is projected on the measurement and brought back into its range, so that the last
-#: projection, which nothing follows, has little left to change: it alone would throw dark halos around bright roofs.
-ROUNDS: Final = {10: 3, 20: 3, 60: 1}
+#: By native GSD, how often a result is projected on the measurement and brought back into its range, which is the last
+#: thing done: a projection alone throws dark halos around bright roofs, down to the floor and below.
+ROUNDS: Final = {10: 3, 20: 3, 60: 2}
 
 
 class CorrectingBranch(nn.Module):

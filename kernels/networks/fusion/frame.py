@@ -101,7 +101,8 @@ class FusionNetwork(nn.Module):
 
     sources: ClassVar[Mapping[int, tuple[int, ...]]]
 
-    #: Whether red, green and blue come out as the guide that went in, so that they need no back-projection again.
+    #: Whether red, green and blue come out as the guide that went in, and all else projected on what was measured and
+    #: kept in range: then nothing is projected again.
     passes_rgb: ClassVar[bool] = False
 
     #: Modules of a branch that `lower` lowers.

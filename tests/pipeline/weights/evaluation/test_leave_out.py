@@ -11,9 +11,11 @@ from beside import SHARED
 from mixed_scene import mixed_scene
 from rich.console import Console
 
+from difffusr.kernels.networks.fusion import build_fusion
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.weights.evaluation import leave_out as module
 from difffusr.pipeline.weights.evaluation.leave_out import FOLDS, leave_out, main, show, summary
+from difffusr.pipeline.weights.training.checkpoint import export
 from difffusr.pipeline.weights.training.scenes import load_scenes
 from difffusr.pipeline.weights.training.settings import FusionSettings, load_settings
 
@@ -42,11 +44,12 @@ def settings(tmp_path) -> FusionSettings:
 
 def test_every_scene_is_judged_by_a_network_that_has_not_seen_it(settings, monkeypatch):
     seen: dict[str, list[str]] = {}
-    train = module.train_here
 
     def noted(of_fold: FusionSettings) -> Path:
+        """A network that has learned nothing."""
         seen[Path(of_fold.out).name] = [scene.name for scene in load_scenes(of_fold.data, Path(of_fold.root))[0]]
-        return train(of_fold)
+        Path(of_fold.out).mkdir(parents=True)
+        return export(Path(of_fold.out) / "fusion.safetensors", build_fusion(of_fold.network), {})
 
     monkeypatch.setattr(module, "train_here", noted)
     folds = {"one": ("north",), "two": ("south*",)}
@@ -55,8 +58,8 @@ def test_every_scene_is_judged_by_a_network_that_has_not_seen_it(settings, monke
     assert {row["scene"].split("@")[0] for row in found["scenes"]} == {"north", "south", "south-again"}
     assert set(found["groups"]) == {"10 m bands", "20 m bands"}, "the scene is too small for 60 m"
     for row in found["scenes"]:
-        # two steps teach next to nothing: it is the estimate still, brought into its range
-        assert row["network ergas"] == pytest.approx(row["estimate ergas"], rel=0.2)
+        # it is the estimate, brought into its range
+        assert row["network ergas"] == pytest.approx(row["estimate ergas"], rel=0.15)
         assert row["best by ergas"] not in ("fusion network", "regression on finer bands + bp")
     monkeypatch.setattr(module, "train_here", lambda _: pytest.fail("trained again"))
     monkeypatch.setattr(module, "judged", lambda *_: found["scenes"])
