@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder that l2a_patches/ and archive/ are in")
     parser.add_argument("--configuration", type=Path, default=CONFIGURATION, help="of the training")
-    parser.add_argument("--steps", type=int, default=350, help="of each training")
+    parser.add_argument("--steps", type=int, default=300, help="of each training")
     parser.add_argument("--out", type=Path, default=Path("runs/leave-one-out"), help="folder of the trainings")
     parser.add_argument("--result", type=Path, default=Path("tests/bench/leave-one-out.json"))
     args = parser.parse_args(argv)
