@@ -6,3 +6,4 @@ from .objects import store_failures as store_failures
 from .places import cube_staging_of as cube_staging_of
 from .places import staging_of as staging_of
 from .places import storage_of as storage_of
+from .versions import is_of as is_of

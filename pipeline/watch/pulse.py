@@ -80,6 +80,17 @@ def read_status(staging: Storage) -> RunStatus | None:
         raise StoreError(f"{staging.url}/{_NAME}: cannot be understood ({error}); delete it") from None
 
 
+def clock_skew(staging: Storage) -> float | None:
+    """Seconds by which the clock of the driver that last wrote a run's status is ahead of the store's; None if the
+    store does not say when objects were written, or the status was written again meanwhile.
+
+    Raises:
+        StoreError: there is no status, or it cannot be read.
+    """
+    before, said, after = staging.modified(_NAME), read_status(staging), staging.modified(_NAME)
+    return None if before is None or said is None or before != after else said.updated - before
+
+
 #: Seconds between two writings.
 PULSE_S = 10.0
 
