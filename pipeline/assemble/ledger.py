@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,9 +81,9 @@ class Ledger:
         here = [entry for entry in self.entries.get(shard, ()) if entry.state in lineage]
         return max(here, key=lambda entry: lineage[entry.state], default=None)
 
-    def in_state(self, shard: str, state: str) -> list[Entry]:
-        """Entries of a shard in one state; more than one only if a driver died between writing and deleting."""
-        return [entry for entry in self.entries.get(shard, ()) if entry.state == state]
+    def in_states(self, shard: str, states: Set[str]) -> list[Entry]:
+        """Entries of a shard in some states; several in one only if a driver died between writing and deleting."""
+        return [entry for entry in self.entries.get(shard, ()) if entry.state in states]
 
 
 def shard_digests(shards: Shards, numbers: NDArray[np.int32], failed: NDArray[np.bool_]) -> list[str]:

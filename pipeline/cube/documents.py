@@ -10,17 +10,26 @@ from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.storage import Storage
 
 
-def in_order(objects: Mapping[str, bytes]) -> list[str]:
-    """Paths of a cube's objects in the order in which they may be written: coordinates, arrays, then groups from the
-    inside out. The root comes last: xarray finds every group in its consolidated metadata, so this one object switches
-    all zones at once."""
+def in_steps(objects: Mapping[str, bytes]) -> list[list[str]]:
+    """Paths of a cube's objects, those that may be written at the same time together, in the order in which they may be
+    written: coordinates, arrays, then groups from the inside out. The root comes last: xarray finds every group in its
+    consolidated metadata, so this one object switches all zones at once."""
 
-    def order(path: str) -> tuple[int, int, str]:
+    def order(path: str) -> tuple[int, int]:
         if not path.endswith("zarr.json"):
-            return 0, 0, path
-        return (1 if json.loads(objects[path])["node_type"] == "array" else 2), -path.count("/"), path
+            return 0, 0
+        is_array = json.loads(objects[path])["node_type"] == "array"
+        return (1, 0) if is_array else (2, -path.count("/"))
 
-    return sorted(objects, key=order)
+    found: dict[tuple[int, int], list[str]] = {}
+    for path in sorted(objects):
+        found.setdefault(order(path) if path != "zarr.json" else (3, 0), []).append(path)
+    return [found[step] for step in sorted(found)]
+
+
+def in_order(objects: Mapping[str, bytes]) -> list[str]:
+    """Paths of a cube's objects in the order of `in_steps`."""
+    return [path for paths in in_steps(objects) for path in paths]
 
 
 def objects_of(storage: Storage) -> Callable[[str], bytes | None]:

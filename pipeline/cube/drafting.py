@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -48,6 +48,7 @@ def draft_cube(
     *,
     composite: str = "none",
     revise: Mapping[int, int] | None = None,
+    begun: Collection[int] = (),
 ) -> CubeDraft:
     """Plan the next state of a cube, new or existing. Nothing is written.
 
@@ -59,6 +60,7 @@ def draft_cube(
         uncertainty_samples: number of samples behind `reflectance_std`; 0 for a cube without that variable.
         composite: what several looks of a chip become; "none" for a cube without `looks`.
         revise: new revision by zone, for the zones that need one.
+        begun: those of them whose first shards are written already, as revision 0, though readers see no zone yet.
 
     Raises:
         ConfigError: the cube at this URL covers other ground, has another grid, another number of samples, or another
@@ -72,7 +74,9 @@ def draft_cube(
         number = ids.setdefault(facts["id"], len(ids) + 1)
         numbered[number] = dict(facts)
     zones = {
-        epsg: _next_zone(storage, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg))
+        epsg: _next_zone(
+            storage, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg), epsg in begun
+        )
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()
@@ -116,14 +120,15 @@ def _next_zone(
     samples: int,
     composite: str,
     revision: int | None,
+    begun: bool,
 ) -> Zone:
     """A zone with the run's period added to the time axis that the store has already."""
     path = f"{epsg}/{BASE_LEVEL}"
     existing = store_of(storage).group(path)
     if existing is None:
         overviews = overviews_over(window, grid)
-        first = revision is not None
-        return Zone(epsg, window, (period,), 0, overviews, samples, (revision or 0,), (), first, composite)
+        lineage = (0,) if revision is None else (0, revision) if begun else (revision,)
+        return Zone(epsg, window, (period,), 0, overviews, samples, lineage, (), revision is not None, composite)
     attributes = existing["attributes"]
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:

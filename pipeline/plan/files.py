@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo import Grid, in_degrees, origin_m
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.plan.balance import read_balance, write_balance
+from difffusr.pipeline.plan.balance import write_balance
 from difffusr.pipeline.plan.tables import KEY_BYTES, Chips, Plan, Shards, StoredPlan
 from difffusr.pipeline.scenes import Scene
 from difffusr.pipeline.storage import Storage
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Rows written at a time, so that memory for geometries does not grow with the plan.
 _ROW_GROUP = 65_536
-
-_FILES = ("scenes.parquet", "chips.parquet", "shards.parquet", "manifest.json")
 
 #: `date` is that of the first scene.
 _CHIP_FIELDS = pa.schema(
@@ -49,9 +47,9 @@ _SHARD_FIELDS = pa.schema(
 )
 
 
-def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
-    """Write the plan below ``plan/``: GeoParquet tables `scenes`, `chips`, `shards`, `manifest.json`, and `balance`
-    where scenes are balanced.
+def write_plan(plan: Plan, grid: Grid, staging: Storage, name: str = "plan") -> None:
+    """Write the plan into a folder of its run: GeoParquet tables `scenes`, `chips`, `shards`, `manifest.json`, and
+    `balance` where scenes are balanced.
 
     A chip's geometry is its core; its window reaches half the overlap further on every side.
     The same plan gives the same bytes.
@@ -59,7 +57,7 @@ def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
     Raises:
         StoreError: the store refuses.
     """
-    folder = staging.child("plan")
+    folder = staging.child(name)
     scenes = BytesIO()
     _scene_table(plan).to_parquet(scenes, index=False)
     folder.write("scenes.parquet", scenes.getvalue())
@@ -86,18 +84,6 @@ def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
         return StoredPlan(manifest, scenes, chips, Shards.of(chips, Grid(**manifest["config"]["grid"])))
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{folder.url}: not a plan of this version ({error}); make it again") from None
-
-
-def copy_plan(staging: Storage, folder: str) -> None:
-    """Copy a run's plan to another of its folders.
-
-    Raises:
-        StoreError: there is none, or the store refuses.
-    """
-    source, kept = staging.child("plan"), staging.child(folder)
-    for name in _FILES:
-        kept.write(name, source.read(name))
-    write_balance(read_balance(source), kept)
 
 
 def _scene_table(plan: Plan) -> gpd.GeoDataFrame:

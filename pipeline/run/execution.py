@@ -15,7 +15,7 @@ from difffusr.pipeline.run.compute import compute
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
-from difffusr.pipeline.run.publishing import publish
+from difffusr.pipeline.run.publishing import finish_what_was_left, publish
 from difffusr.pipeline.run.result import RunResult, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
@@ -82,6 +82,7 @@ def _execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolve
 def _carry_out(run: Run) -> RunResult:
     work, result = _planned(run)
     if work.complete:
+        finish_what_was_left(run, work, result)
         write_report(run, result)
         return result
     reasons = why_rewritten(run, work, result)
