@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, RGB
-from difffusr.kernels.images import FUSION, FUSION_RGB, Sensor, back_project, fill_invalid, sensor_for_group
+from difffusr.kernels.images import (
+    FUSION,
+    FUSION_RGB,
+    Sensor,
+    back_project,
+    fill_invalid,
+    not_darker,
+    sensor_for_group,
+)
 from difffusr.kernels.networks import Recorded, Stage1, compiled
 from difffusr.kernels.networks.fusion import FusionNetwork, fusion_from_weights, merge_groups, pick_channels
 from difffusr.kernels.sampling import Sampling, fingerprint, sample_spread
@@ -93,6 +101,10 @@ class SuperResolution:
         )
         if self.sampling.consistency:
             sr = self._project(10, sr, rgb, known[10], _RGB)
+        if self.fusion.passes_rgb:  # nothing after it would lift what fell below zero beside river banks
+            sr = not_darker(sr, rgb)
+            if self.sampling.consistency:
+                sr = not_darker(self._project(10, sr, rgb, known[10], _RGB), rgb)
         fused = self.fusion(self._standardised(filled), FUSION_RGB.apply(sr))
         groups = {gsd: FUSION.select(GROUPS[gsd]).invert(fused[gsd]) for gsd in GROUPS}
         if self.sampling.consistency and not self.fusion.passes_rgb:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, RGB, SCALE
-from difffusr.kernels.images import FUSION, FUSION_RGB, local_moments
+from difffusr.kernels.images import DARKEST, FUSION, FUSION_RGB, local_moments, signal_share
 from difffusr.kernels.networks.fusion.classical import classical_estimates, projected
 from difffusr.kernels.networks.fusion.frame import (
     Bands,
@@ -34,10 +34,8 @@ LARGEST: Final = {10: 1.0, 20: 1.0, 60: 0.25}
 SURE: Final = {10: 1.0, 20: 0.7, 60: 1.0}
 
 #: By native GSD, how far a result may leave the range of the measured values around it, in units of that range: the
-#: larger a pixel, the less of what is in it shows. And how near to zero it may come, as a share of the least of them.
+#: larger a pixel, the less of what is in it shows.
 BEYOND: Final = {10: 4.0, 20: 4.0, 60: 10.0}
-
-DARKEST: Final = 0.2
 
 #: By native GSD, how often a result is projected on the measurement and brought back into its range, which is the last
 #: thing done: a projection alone throws dark halos around bright roofs, down to the floor and below.
@@ -114,7 +112,7 @@ class FusionCorrected(FusionNetwork):
             for gsd, x in native.items()
         }
         with torch.no_grad():
-            estimates = classical_estimates(rgb, measured, max(wanted), self.groups)
+            estimates = classical_estimates(_quiet(rgb), measured, max(wanted), self.groups)
         out, (texture, level) = {}, _inputs(rgb)
         for gsd, estimate in sorted(estimates.items()):
             names = self.groups[gsd]
@@ -148,6 +146,13 @@ def _inputs(x: Tensor) -> tuple[Tensor, Tensor]:
     centre = small.mean((-2, -1), keepdim=True)
     spread = (small - centre).square().mean((-2, -1), keepdim=True).sqrt()
     return texture, (small - centre) / (spread + NOISE)
+
+
+def _quiet(guide: Tensor) -> Tensor:
+    """A guide whose texture is left out where it is no more than noise: waves in blue are not in the other bands."""
+    small, size = F.avg_pool2d(guide, SCALE), list(guide.shape[-2:])
+    mean = _bilinear(local_moments(small)[0], size)
+    return mean + _bilinear(signal_share(small, NOISE), size) * (guide - mean)
 
 
 def _contrast(estimate: Tensor, measured: Tensor) -> Tensor:
