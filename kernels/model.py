@@ -18,14 +18,14 @@ from difffusr.kernels.images import (
     not_darker,
     sensor_for_group,
 )
-from difffusr.kernels.networks import Recorded, Stage1, compiled
+from difffusr.kernels.networks import Recorded, Stage1, fuse
 from difffusr.kernels.networks.fusion import FusionNetwork, fusion_from_weights, merge_groups, pick_channels
 from difffusr.kernels.sampling import Sampling, fingerprint, sample_spread
 from difffusr.kernels.weights import Preset, Weights, load_weights, weight_files
 
-#: "eager": operation by operation. "compiled": the operations between convolutions are fused; on GPUs the whole chip is
-#: also recorded as one graph and replayed. Results differ by rounding only.
-Execution = Literal["eager", "compiled"]
+#: "eager": operation by operation. "fused": the operations between convolutions are few kernels; on GPUs the whole chip
+#: is also recorded as one graph and replayed. Results differ by rounding only.
+Execution = Literal["eager", "fused"]
 
 _RGB: Final = [GROUPS[10].index(band) for band in RGB]
 
@@ -35,7 +35,7 @@ class SuperResolution:
 
     Attributes:
         fingerprint: hash of weights and sampling; models with the same fingerprint compute the same.
-        execution: see `Execution`; when compiled, the first call for each chip shape is slow.
+        execution: see `Execution`; when fused, the first call for each chip shape is slower on a GPU.
     """
 
     def __init__(
@@ -60,19 +60,11 @@ class SuperResolution:
             self.stage1.lower(torch.bfloat16)
             self.fusion.lower(torch.bfloat16)
         self._run: Callable[..., Tensor] = self._resolve
-        if execution == "compiled":
-            self._compile()
-        if execution == "compiled" and self.device.type == "cuda":
+        if execution == "fused":
+            fuse(self.stage1)
+            fuse(self.fusion)
+        if execution == "fused" and self.device.type == "cuda":
             self._run = Recorded(self._resolve, self.device)
-
-    def _compile(self) -> None:
-        """Compile the networks; there is little work between them."""
-        ema, encoder = self.stage1.ema, self.stage1.encoder
-        ema.denoise = compiled(ema.denoise)
-        encoder.context, encoder.tail = compiled(encoder.context), compiled(encoder.tail)
-        for gsd in GROUPS:
-            branch = self.fusion.branch(gsd)
-            branch.forward = compiled(branch.forward)
 
     @torch.inference_mode()
     def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor | None) -> Tensor:

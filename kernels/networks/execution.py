@@ -1,4 +1,4 @@
-"""How the networks run on a device: compiled kernels, and on GPUs one CUDA graph instead of thousands of launches."""
+"""How the networks run on a GPU: as one CUDA graph instead of thousands of launches."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ from torch import Tensor
 
 #: Runs before a recording, in which libraries choose algorithms and allocate their workspaces.
 _WARM_UPS = 2
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with everything between its convolutions fused; compiled at the first call for each set of shapes.
-
-    Kernels are chosen by rule, never by timing: all workers on the same kind of device compute the same bits.
-    """
-    options: dict[str, Any] = {"deterministic": True, "max_autotune": False}
-    return torch.compile(function, dynamic=False, fullgraph=True, options=options)
 
 
 class _Recording(NamedTuple):

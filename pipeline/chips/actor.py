@@ -119,7 +119,7 @@ class SuperResolver:
         """The models, run as `compute.execution` says.
 
         Raises:
-            DifffusrError: they are to be compiled, and cannot be.
+            DifffusrError: they are to be fused, and cannot be.
             WeightsError: the weights cannot be used.
         """
         wanted = config.compute.execution
@@ -127,16 +127,16 @@ class SuperResolver:
         if wanted == "eager" or (wanted == "auto" and self.device.type == "cpu"):
             return load()
         try:
-            self.model = load(execution="compiled")
+            self.model = load(execution="fused")
             self.super_resolve(no_image(self.batch, config.grid.chip_px), list(range(self.batch)))
         except torch.OutOfMemoryError:
             pass  # batches are made smaller when chips come
-        except (RuntimeError, ImportError) as error:  # no compiler, no Triton, a device that it does not know
-            if wanted == "compiled":
+        except (RuntimeError, ImportError) as error:  # no Triton, no C compiler, a device that it does not know
+            if wanted == "fused":
                 raise DifffusrError(
-                    f"the networks cannot be compiled here ({first_line(error)}); set compute.execution to 'eager'"
+                    f"the networks cannot be fused here ({first_line(error)}); set compute.execution to 'eager'"
                 ) from error
-            log.warning("the networks cannot be compiled here, and run operation by operation: %s", first_line(error))
+            log.warning("the networks cannot be fused here, and run operation by operation: %s", first_line(error))
             return load()
         return self.model
 
@@ -252,7 +252,7 @@ class SuperResolver:
                     side,
                     stream=sample,
                     device=self.device,
-                    kernel=self.device.type == "cuda" and self.model.execution == "compiled",
+                    kernel=self.device.type == "cuda" and self.model.execution == "fused",
                 )
                 for i in rows
             ]

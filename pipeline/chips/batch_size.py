@@ -56,7 +56,7 @@ def with_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> RunConfi
 def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> int:
     """The largest batch that pays on the device of the cluster's actors; measured unless the run's folder has it.
 
-    It is measured operation by operation: compiling for every size would take longer than the rest, and saves memory.
+    It is measured operation by operation, which takes more memory than the fused kernels do.
 
     Args:
         fingerprint: of the model.

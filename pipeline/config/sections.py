@@ -344,8 +344,8 @@ class ComputeSection(Section):
         default=0.0, ge=0, description="a number ≥ 0 (minutes to wait for the cluster to start nodes)"
     )
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
-    execution: Literal["auto", "eager", "compiled"] = Field(
-        default="auto", description="'auto' (compiled on a GPU where that works), 'eager' or 'compiled'"
+    execution: Literal["auto", "eager", "fused"] = Field(
+        default="auto", description="'auto' (fused on a GPU where that works), 'eager' or 'fused'"
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, RGB, SCALE
 from difffusr.kernels.images import DARKEST, FUSION, FUSION_RGB, local_moments, signal_share
+from difffusr.kernels.networks.convolutions import ConvActivation
 from difffusr.kernels.networks.fusion.classical import classical_estimates, projected
 from difffusr.kernels.networks.fusion.frame import (
     Bands,
@@ -54,23 +55,23 @@ class CorrectingBranch(nn.Module):
 
     def __init__(self, seen: int, bands: int, channels: int, blocks: int, fine: int) -> None:
         super().__init__()
-        self.fine = nn.Conv2d(seen, fine, 3, padding=1)
-        self.coarse = nn.Conv2d(2 * seen + fine, channels, 3, padding=1)
+        self.fine = ConvActivation(seen, fine)
+        self.coarse = ConvActivation(2 * seen + fine, channels)
         self.body = nn.Sequential(*(ConvBlock(channels) for _ in range(blocks)))
-        self.up2 = nn.Conv2d(channels, fine, 3, padding=1)
-        self.up4 = nn.Conv2d(fine, fine, 3, padding=1)
+        self.up2 = ConvActivation(channels, fine)
+        self.up4 = ConvActivation(fine, fine)
         self.last = nn.Conv2d(fine, bands, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, texture: Tensor, level: Tensor) -> Tensor:
         texture, level = (x.to(self.fine.weight.dtype) for x in (texture, level))
-        detail = F.relu(self.fine(texture.contiguous(memory_format=torch.channels_last)), inplace=True)
+        detail = self.fine(texture.contiguous(memory_format=torch.channels_last))
         x = torch.cat([level, F.avg_pool2d(texture, SCALE), F.avg_pool2d(detail, SCALE)], 1)
-        x = self.body(F.relu(self.coarse(x.contiguous(memory_format=torch.channels_last)), inplace=True))
-        x = F.relu(self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]])), inplace=True)
+        x = self.body(self.coarse(x.contiguous(memory_format=torch.channels_last)))
+        x = self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]]))
         x = _bilinear(x, list(texture.shape[-2:])).add_(detail)
-        out: Tensor = self.last(F.relu(self.up4(x), inplace=True))
+        out: Tensor = self.last(self.up4(x))
         return torch.tanh(out.float())
 
 

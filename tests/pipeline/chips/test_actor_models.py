@@ -1,4 +1,4 @@
-"""The actor with the shipped models: uncertainty changes no pixel, and what cannot be compiled runs as it is."""
+"""The actor with the shipped models: uncertainty changes no pixel, and what cannot be fused runs as it is."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def test_overlapping_chips_have_the_same_noise_in_every_sample(sample):
     assert torch.equal(actor.noise(read_batch(2), [0, 1])[0], left) == (sample == 0)
 
 
-def test_networks_that_cannot_be_compiled_run_as_they_are_unless_compiling_is_asked_for(monkeypatch, tmp_path):
-    def without_compiler(function: Any) -> Any:
-        raise RuntimeError("no compiler\nfound here")
+def test_networks_that_cannot_be_fused_run_as_they_are_unless_fusing_is_asked_for(monkeypatch, tmp_path):
+    def without_triton(network: Any) -> None:
+        raise ImportError("no Triton\nfound here")
 
-    monkeypatch.setattr("difffusr.kernels.model.compiled", without_compiler)
+    monkeypatch.setattr("difffusr.kernels.model.fuse", without_triton)
     path = tmp_path / "run.yaml"
     path.write_text(
         "area: {bbox: [5, 49, 6, 50]}\nperiod: {start: 2024-06-01, end: 2024-06-30}\n"
@@ -89,8 +89,6 @@ def test_networks_that_cannot_be_compiled_run_as_they_are_unless_compiling_is_as
     config = load_config(path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert SuperResolver(config).model.execution == "eager"
-    asked = config.model_copy(update={"compute": config.compute.model_copy(update={"execution": "compiled"})})
-    with pytest.raises(
-        DifffusrError, match=r"cannot be compiled here \(no compiler\); set compute.execution to 'eager'"
-    ):
+    asked = config.model_copy(update={"compute": config.compute.model_copy(update={"execution": "fused"})})
+    with pytest.raises(DifffusrError, match=r"cannot be fused here \(no Triton\); set compute.execution to 'eager'"):
         SuperResolver(asked)
