@@ -1,4 +1,5 @@
 from .degradation_encoder import MomentumContrast as MomentumContrast
+from .execution import ChipByChip as ChipByChip
 from .execution import Recorded as Recorded
 from .execution import compiled as compiled
 from .rrdb import RRDBNet as RRDBNet
