@@ -24,7 +24,7 @@ from difffusr.kernels.networks.stage1 import (
 from difffusr.kernels.sampling.settings import Sampling
 from difffusr.kernels.weights.packaged import shipped_sampling
 
-SIDE_M = 480
+SIDE_M = 240
 
 #: The published layout in small: attention, several levels, the clean image predicted.
 PUBLISHED = Stage1Config(
@@ -42,7 +42,7 @@ FUSED = {
 FAST = replace(shipped_sampling().by("fast"), steps=2)
 
 #: Rows of the batch, and threads.
-CALLS = (([0], 2), ([1, 0], 1), ([2, 0, 1], 4), ([1, 1, 1], 2), ([4, 3, 2, 1, 0], 2), ([4, 3, 2, 1, 0], 1))
+CALLS = (([0], 2), ([1, 0], 1), ([2, 0, 1], 4), ([0, 4, 3, 2, 1], 2))
 
 
 @pytest.fixture(autouse=True)
@@ -92,12 +92,12 @@ def alone(model: SuperResolution, batch: Given, row: int) -> Tensor:
 @pytest.mark.parametrize("layout", ["shipped", *FUSED])
 def test_whatever_the_batch_the_place_in_it_and_the_number_of_threads(layout, precision):
     model, batch = model_of(layout, replace(FAST, precision=precision)), given(5)
-    ones = [alone(model, batch, row) for row in range(5)]
+    one = alone(model, batch, 0)
     for rows, threads in CALLS:
         torch.set_num_threads(threads)
-        for row, out in zip(rows, model(*rows_of(batch, rows)), strict=True):
-            assert torch.equal(out, ones[row]), (rows, threads)
-    assert not torch.equal(ones[0], ones[1])
+        out = model(*rows_of(batch, rows))
+        same = [row for row, chip in zip(rows, out, strict=True) if torch.equal(chip, one)]
+        assert same == [0], (rows, threads)
 
 
 def _scaled(factor: float) -> Given:
@@ -144,7 +144,7 @@ def test_whatever_else_is_in_the_batch(companion, threads):
 @pytest.mark.parametrize("layout", ["shipped", "corrected"])
 def test_how_much_a_chip_varies_with_the_noise_is_the_same_too(layout, precision):
     model, batch = model_of(layout, replace(FAST, precision=precision)), given(3)
-    noises = [batch[2], batch[2].flip(-1), batch[2].flip(-2)]
+    noises = [batch[2], batch[2].flip(-1)]
     torch.set_num_threads(1)
     one = [part[0] for part in model.with_spread(*rows_of(batch, [1])[:2], [noise[[1]] for noise in noises])]
     torch.set_num_threads(4)

@@ -69,11 +69,11 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("layout", "channels"),
+    [(name, channels) for name in LAYOUTS for channels in (1, 3) if (name, channels) != ("one channel last", 3)],
+)
 def test_a_chip_lies_in_memory_as_if_it_were_alone_however_its_batch_lies(layout, channels):
-    if layout == "one channel last" and channels > 1:
-        pytest.skip("strides of a channel among others mean something")
     seen: list[tuple[tuple[int, ...], int]] = []
 
     def look(x: Tensor) -> Tensor:
