@@ -18,7 +18,7 @@ from difffusr.kernels.images import (
     not_darker,
     sensor_for_group,
 )
-from difffusr.kernels.networks import Recorded, Stage1, fuse
+from difffusr.kernels.networks import ChipByChip, Recorded, Stage1, fuse
 from difffusr.kernels.networks.fusion import FusionNetwork, fusion_from_weights, merge_groups, pick_channels
 from difffusr.kernels.sampling import Sampling, fingerprint, sample_spread
 from difffusr.kernels.weights import Preset, Weights, load_weights, weight_files
@@ -32,6 +32,9 @@ _RGB: Final = [GROUPS[10].index(band) for band in RGB]
 
 class SuperResolution:
     """Holds both networks on one device.
+
+    On a CPU a chip has the same bits in any batch and with any number of threads, on one kind of processor and with one
+    torch (`ChipByChip`). On a GPU its last digits depend on the size of the batch.
 
     Attributes:
         fingerprint: hash of weights and sampling; models with the same fingerprint compute the same.
@@ -63,7 +66,9 @@ class SuperResolution:
         if execution == "fused":
             fuse(self.stage1)
             fuse(self.fusion)
-        if execution == "fused" and self.device.type == "cuda":
+        if self.device.type == "cpu":
+            self._run = ChipByChip(self._resolve)
+        elif execution == "fused" and self.device.type == "cuda":
             self._run = Recorded(self._resolve, self.device)
 
     @torch.inference_mode()

@@ -1,4 +1,5 @@
 from .degradation_encoder import MomentumContrast as MomentumContrast
+from .execution import ChipByChip as ChipByChip
 from .execution import Recorded as Recorded
 from .fused import fuse as fuse
 from .rrdb import RRDBNet as RRDBNet

@@ -52,12 +52,12 @@ class SuperResolver:
     """Loads both models once and super-resolves batch after batch; pinned to a GPU where the run has GPUs."""
 
     def __init__(self, config: RunConfig) -> None:
-        torch.set_num_threads(config.compute.cpus_per_actor)
+        torch.set_num_threads(config.compute.cpus_per_actor)  # so many chips at a time, each with one thread
         # The same chip must come out the same on every actor: no algorithm may be picked by timing.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.batch = 1 if config.compute.batch == "auto" else config.compute.batch
+        self.batch = config.compute.batch_on_cores
         self.seed = config.model.seed
         self.samples = config.model.uncertainty_samples
         self.model = self._load(config)
@@ -169,10 +169,11 @@ class SuperResolver:
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Made:
         """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; returns when they are computed.
 
-        A partial batch is filled up with copies: a network's last digits may depend on its batch size, and a chip must
-        not depend on how chips were grouped.
+        On a GPU a partial batch is filled up with copies: a network's last digits may depend on its batch size, and a
+        chip must not depend on how chips were grouped. On CPUs each is computed alone.
         """
-        rows = chosen + [chosen[-1]] * (self.batch - len(chosen))
+        alone = self.device.type == "cpu"
+        rows = chosen + [chosen[-1]] * (0 if alone else self.batch - len(chosen))
         bands = {gsd: self._reflectance(batch[f"dn{gsd}"][rows]) for gsd in GROUPS}
         valid = {gsd: self._on_device(batch[f"valid{gsd}"][rows])[:, None] > 0 for gsd in GROUPS}
         if not self.samples:

@@ -337,7 +337,7 @@ class ComputeSection(Section):
     )
     cpus_per_actor: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
     batch: Annotated[Integer, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, 1 on CPUs)"
+        default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, one a core on CPUs)"
     )
     read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
     wait_minutes: Number = Field(
@@ -347,6 +347,11 @@ class ComputeSection(Section):
     execution: Literal["auto", "eager", "fused"] = Field(
         default="auto", description="'auto' (fused on a GPU where that works), 'eager' or 'fused'"
     )
+
+    @property
+    def batch_on_cores(self) -> int:
+        """Chips that an actor without a GPU takes at a time: a chip has one core, whatever the actor has."""
+        return self.cpus_per_actor if self.batch == "auto" else self.batch
 
     @model_validator(mode="after")
     def _check(self) -> Self:

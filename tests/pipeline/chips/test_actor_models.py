@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.sampling.noise import ground_noise
 from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.staging import StagedChip, write_chip
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.storage.objects import Storage
 
 MINIMAL: dict[str, Any] = {
     "name": "a",
@@ -24,8 +27,8 @@ MINIMAL: dict[str, Any] = {
 }
 
 
-def configured(**model: Any) -> RunConfig:
-    return RunConfig.model_validate({**MINIMAL, "model": {"sampler_steps": 2, **model}})
+def configured(compute: dict[str, Any] | None = None, **model: Any) -> RunConfig:
+    return RunConfig.model_validate({**MINIMAL, "model": {"sampler_steps": 2, **model}, "compute": compute or {}})
 
 
 def read_batch(chips: int = 1, px: int = 24, seed: int = 2) -> dict[str, Any]:
@@ -56,6 +59,38 @@ def test_uncertainty_leaves_every_pixel_of_the_result_as_it_is():
     assert with_it["std"].dtype == np.uint16
     assert with_it["std"].shape == with_it["dn"].shape
     assert 0 < with_it["std"].mean() < 10_000  # below 0.1 reflectance
+
+
+def staged(out: dict[str, Any], folder: Path) -> list[bytes]:
+    """The bytes of each chip of a batch in the staging folder; none of one that failed."""
+    objects = []
+    for i, error in enumerate(out["error"]):
+        chip = StagedChip(out["dn"][i], out["quality"][i], out["source"][i], out["std"][i] if "std" in out else None)
+        write_chip(Storage(str(folder)), "a.chip", chip)
+        objects.append(b"" if error else (folder / "chips" / "a.chip").read_bytes())
+    return objects
+
+
+@pytest.mark.parametrize(
+    ("compute", "samples"),
+    [
+        ({"batch": 5}, 0),
+        ({"cpus_per_actor": 2}, 0),
+        ({"cpus_per_actor": 2, "batch": 1}, 0),
+        ({"cpus_per_actor": 4, "batch": 3}, 2),
+        ({"cpus_per_actor": 2, "batch": 5, "precision": "bfloat16"}, 2),
+    ],
+)
+def test_a_chip_is_staged_byte_for_byte_as_if_it_were_alone(compute, samples, tmp_path):
+    batch = {**read_batch(5), "skipped": np.array([False, False, True, False, False])}
+    batch["error"][1], batch["quality"][3] = "unreadable", 0
+    alone = {"precision": compute.get("precision", "float32")}
+    threads, resolve = torch.get_num_threads(), SuperResolver(configured(alone, uncertainty_samples=samples))
+    ones = [staged(resolve({name: x[[i]] for name, x in batch.items()}), tmp_path)[0] for i in range(5)]
+    together = SuperResolver(configured(compute, uncertainty_samples=samples))(batch)
+    torch.set_num_threads(threads)
+    assert staged(together, tmp_path) == ones
+    assert len(set(ones)) == 5
 
 
 def test_a_chip_that_failed_passes_through():
