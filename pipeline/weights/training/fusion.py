@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ from difffusr.kernels.networks.fusion import FusionNetwork, build_fusion
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.weights.training.samples import Sample
 from difffusr.pipeline.weights.training.scenes import load_scenes
-from difffusr.pipeline.weights.training.settings import FusionSettings
 from difffusr.pipeline.weights.training.validation import evaluate_fusion
 from difffusr.pipeline.weights.training.wald import STAND_INS, View, WaldSample, random_square, squares, view_of
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import FusionSettings
 
 #: By native GSD in metres, the samples of a step, on the CPU.
 Batch = dict[int, list[WaldSample]]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.weights.training.checkpoint import export, read_checkpoint, write_checkpoint
 from difffusr.pipeline.weights.training.record import Recorder
 from difffusr.pipeline.weights.training.samples import Sample
-from difffusr.pipeline.weights.training.settings import Training
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import Training
 
 
 class DivergedError(DifffusrError):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from difffusr.pipeline.weights.training.pictures import draw_curves, draw_sheet
 from difffusr.pipeline.weights.training.samples import Sample
@@ -31,6 +30,8 @@ class Recorder:
         out.mkdir(parents=True, exist_ok=True)
         self._losses = _Table(out / "losses.csv", ("step", *terms, "rate", "seconds"), step)
         self._scores = _Table(out / "validation.csv", _SCORES, step)
+        from torch.utils.tensorboard import SummaryWriter  # not where only tables and pictures are wanted
+
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
 
     def losses(self, step: int, losses: Mapping[str, float], optimiser: torch.optim.Optimizer, seconds: float) -> None:

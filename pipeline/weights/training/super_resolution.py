@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from difffusr.kernels.bands import SCALE
 from difffusr.kernels.learning import bicubic, inference_weights, published_losses, stage1_losses, start_at_nothing
 from difffusr.kernels.networks import Stage1
 from difffusr.pipeline.ground.errors import WeightsError
-from difffusr.pipeline.plan import read_weights, weights_errors
 from difffusr.pipeline.weights.training.degrading import degrade_patches
-from difffusr.pipeline.weights.training.imagery import HRImage, PatchSource, find_all, read_image, size_of
+from difffusr.pipeline.weights.training.imagery import HRImage
+from difffusr.pipeline.weights.training.patches import PatchSource
+from difffusr.pipeline.weights.training.reading import find_all, read_image, size_of
 from difffusr.pipeline.weights.training.samples import Sample
-from difffusr.pipeline.weights.training.settings import SuperResolutionSettings
 from difffusr.pipeline.weights.training.validation import Pair, evaluate_stage1, project_rgb, validation_pairs
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import SuperResolutionSettings
 
 T = TypeVar("T")
 
@@ -167,6 +170,8 @@ def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
     """
     if settings.start == "random":
         return None
+    from difffusr.pipeline.plan import read_weights, weights_errors  # an address needs more than torch
+
     try:
         with weights_errors():
             return Stage1.from_weights(read_weights(settings.start), settings.network)

@@ -16,7 +16,7 @@ from torch import Tensor
 from difffusr.kernels.bands import GROUPS, GSD_M, MTF_NYQUIST, RGB, WAVELENGTH_NM
 from difffusr.kernels.images import sensor_matrix
 from difffusr.kernels.networks.fusion import upscale_factor
-from difffusr.pipeline.weights.training.imagery import random_turn
+from difffusr.pipeline.weights.training.patches import random_turn
 from difffusr.pipeline.weights.training.scenes import NativeScene
 
 #: Fewest coarse pixels a side that a scene is usable with.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from difffusr.pipeline.weights.training.degrading import degrade
-from difffusr.pipeline.weights.training.imagery import PatchSource
+from difffusr.pipeline.weights.training.patches import PatchSource
 
 
 def test_degradation_keeps_reflectance_and_brightness(fields):

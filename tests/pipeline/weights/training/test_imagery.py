@@ -8,7 +8,9 @@ import torch
 from tiny_training import write_image
 
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
-from difffusr.pipeline.weights.training.imagery import HRImage, PatchSource, find_all, random_radiometry
+from difffusr.pipeline.weights.training.imagery import HRImage
+from difffusr.pipeline.weights.training.patches import PatchSource, random_radiometry
+from difffusr.pipeline.weights.training.reading import find_all
 from difffusr.pipeline.weights.training.settings import ImageSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

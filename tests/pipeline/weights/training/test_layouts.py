@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tiny_training import write_image
 
-from difffusr.pipeline.weights.training.imagery import PatchSource, find_all, read_image, size_of
+from difffusr.pipeline.weights.training.patches import PatchSource
+from difffusr.pipeline.weights.training.reading import find_all, read_image, size_of
 from difffusr.pipeline.weights.training.settings import ImageSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

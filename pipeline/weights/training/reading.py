@@ -1,0 +1,82 @@
+"""Reads the images of a training from files; rasterio is imported only when one is opened."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from difffusr.pipeline.ground.errors import ConfigError, ReadError
+from difffusr.pipeline.weights.training.imagery import HRImage
+from difffusr.pipeline.weights.training.layouts import ImageFile, find_images
+
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
+    from rasterio.windows import Window
+
+    from difffusr.pipeline.weights.training.settings import ImageSource
+
+
+def find_all(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageFile], list[ImageFile]]:
+    """The images of all sources: (for training, held out). Every file's header is read.
+
+    Raises ConfigError or ReadError, which name the key and the file that cannot be used.
+    """
+    training: list[ImageFile] = []
+    held_out: list[ImageFile] = []
+    for i, source in enumerate(sources):
+        some, others = find_images(source, root, f"data[{i}]")
+        training += some
+        held_out += others
+    for file in (*training, *held_out):
+        size_of(file)
+    if not training:
+        raise ConfigError("data: every image is held out, none is left to learn from")
+    return training, held_out
+
+
+def size_of(file: ImageFile) -> tuple[int, int]:
+    """(H, W) in pixels of the part that is read, from the header; checks that the file has the bands it should."""
+    with _opened(file) as dataset:
+        bands = dataset.count
+        window = _window_of(dataset, file)
+    if bands < max(file.rgb):
+        raise ConfigError(f"{file.key}.rgb: {file.path} has {bands} band(s), expected at least {max(file.rgb)}")
+    return window.height, window.width
+
+
+def _window_of(dataset: DatasetReader, file: ImageFile) -> Window:
+    from rasterio.windows import Window
+
+    first, last = (round(share * dataset.height) for share in file.rows)
+    return Window(0, first, dataset.width, last - first)
+
+
+def read_image(file: ImageFile) -> HRImage:
+    """The pixels of an image. Raises ReadError, which names the file."""
+    with _opened(file) as dataset:
+        raw = dataset.read(file.rgb, window=_window_of(dataset, file))
+    valid = np.ones(raw.shape[1:], dtype=bool)
+    if file.nodata_at_ends:
+        valid = (raw.min(0) < 254) & (raw.max(0) > 0)
+    pixels = np.clip(raw / np.float32(file.full_scale), 0, 1).astype(np.float32, copy=False)
+    return HRImage(file.path.name, file.gsd_m, pixels, valid, file.display, file.resample)
+
+
+@contextmanager
+def _opened(file: ImageFile) -> Iterator[DatasetReader]:
+    """The file, open; pictures need no georeference."""
+    import rasterio
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(file.path) as dataset:
+                yield dataset
+    except rasterio.errors.RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ReadError(f"{file.key}: {file.path}: cannot be read ({reason})") from None
