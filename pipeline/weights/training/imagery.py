@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,24 @@ class HRImage:
     valid: NDArray[np.bool_] = field(repr=False)
     display: bool
     resample: str = "pyramid"
+
+
+def image_of(
+    raw: NDArray[Any],
+    name: str,
+    gsd_m: float,
+    full_scale: float,
+    *,
+    display: bool,
+    nodata_at_ends: bool,
+    resample: str,
+) -> HRImage:
+    """An image from what a file holds: (3, H, W), any type of number, where `full_scale` is a reflectance of 1."""
+    valid = np.ones(raw.shape[1:], dtype=bool)
+    if nodata_at_ends:
+        valid = (raw.min(0) < 254) & (raw.max(0) > 0)
+    pixels = np.clip(raw / np.float32(full_scale), 0, 1).astype(np.float32, copy=False)
+    return HRImage(name, gsd_m, pixels, valid, display, resample)
 
 
 def resample(image: HRImage, gsd_m: float) -> HRImage:

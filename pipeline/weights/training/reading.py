@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
-from difffusr.pipeline.weights.training.imagery import HRImage
+from difffusr.pipeline.weights.training.imagery import HRImage, image_of
 from difffusr.pipeline.weights.training.layouts import ImageFile, find_images
 
 if TYPE_CHECKING:
@@ -19,6 +21,28 @@ if TYPE_CHECKING:
     from rasterio.windows import Window
 
     from difffusr.pipeline.weights.training.settings import ImageSource
+
+
+@dataclass(frozen=True)
+class ImageOnDisk:
+    """A file as a `patches.Image`."""
+
+    file: ImageFile
+
+    @property
+    def gsd_m(self) -> float:
+        return self.file.gsd_m
+
+    @property
+    def resample(self) -> str:
+        return self.file.resample
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        return size_of(self.file)
+
+    def read(self) -> HRImage:
+        return read_image(self.file)
 
 
 def find_all(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageFile], list[ImageFile]]:
@@ -37,6 +61,12 @@ def find_all(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageFile
     if not training:
         raise ConfigError("data: every image is held out, none is left to learn from")
     return training, held_out
+
+
+def on_disk(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageOnDisk], list[ImageOnDisk]]:
+    """As `find_all`, as images that can be read."""
+    training, held_out = find_all(sources, root)
+    return [ImageOnDisk(file) for file in training], [ImageOnDisk(file) for file in held_out]
 
 
 def size_of(file: ImageFile) -> tuple[int, int]:
@@ -58,13 +88,23 @@ def _window_of(dataset: DatasetReader, file: ImageFile) -> Window:
 
 def read_image(file: ImageFile) -> HRImage:
     """The pixels of an image. Raises ReadError, which names the file."""
+    raw = read_bands(file)
+    return image_of(
+        raw,
+        file.path.name,
+        file.gsd_m,
+        file.full_scale,
+        display=file.display,
+        nodata_at_ends=file.nodata_at_ends,
+        resample=file.resample,
+    )
+
+
+def read_bands(file: ImageFile, *, whole: bool = False) -> NDArray[Any]:
+    """What the file holds of red, green, blue: (3, H, W), of its rows alone unless `whole`."""
     with _opened(file) as dataset:
-        raw = dataset.read(file.rgb, window=_window_of(dataset, file))
-    valid = np.ones(raw.shape[1:], dtype=bool)
-    if file.nodata_at_ends:
-        valid = (raw.min(0) < 254) & (raw.max(0) > 0)
-    pixels = np.clip(raw / np.float32(file.full_scale), 0, 1).astype(np.float32, copy=False)
-    return HRImage(file.path.name, file.gsd_m, pixels, valid, file.display, file.resample)
+        raw: NDArray[Any] = dataset.read(file.rgb, window=None if whole else _window_of(dataset, file))
+    return raw
 
 
 @contextmanager
