@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -90,5 +91,6 @@ def _kinds() -> dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]]:
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Leave figures beside this file."""
-    (HERE / "training.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    """Leave figures beside this file. Where `load` exceeds the cores, threads wait for each other: trust one."""
+    told = {"machine": machine(), "load": round(os.getloadavg()[0], 1), "rows": rows}
+    (HERE / "training.json").write_text(json.dumps(told, indent=1) + "\n")
