@@ -95,7 +95,7 @@ def _described(path: Path, options: ImageOptions, stated: dict[str, float]) -> I
     if gsd is None:
         raise ConfigError(f"{path}: how many metres a pixel? State it with --gsd, or in an index.csv (file, gsd_m)")
     scale = options.full_scale or (255.0 if eight_bits else 10_000.0)
-    return ImageFile(path, path.stem, gsd, options.rgb, scale, eight_bits, eight_bits, "target", (0.0, 1.0), "data")
+    return ImageFile(path, path.stem, gsd, options.rgb, scale, eight_bits, eight_bits, "target", "data")
 
 
 def _stated_gsds(index: Path) -> dict[str, float]:

@@ -177,26 +177,41 @@ def related_anew(bands: Mapping[int, Tensor], draws: Draws) -> dict[int, Tensor]
     """
     x = torch.cat(list(bands.values()), 1)
     batch, every = x.shape[:2]
-
-    def column(values: Tensor) -> Tensor:
-        return values[..., None, None]
-
     colour = torch.cat([_is_colour(g, x.device) for g in bands])
-    mean, spread = x.mean((2, 3), keepdim=True), x.std((2, 3), keepdim=True)
-    which = column((draws.uniform(0, every, batch, every)).long().clamp_max(every - 1))
-    other = x.gather(1, which.expand_as(x))
-    share = draws.uniform(0, 1, batch, every) * (draws.happens(MIXED, batch, every) & ~colour)
-    sign = torch.where(draws.happens(1 / 3, batch, every), -1.0, 1.0)
-    slope = column(sign) * spread / (spread.gather(1, which) + 1e-4)
-    like = mean + slope * (other - mean.gather(1, which))
-    mixed = torch.maximum(x.lerp(like, column(share)), 0.1 * mean.clamp_min(1e-4))
-    x = torch.where(column(share > 0), mixed, x)
-    # a mix has the mean of the band, but where it was cut off
-    mean = torch.where(column(share > 0), x.mean((2, 3), keepdim=True), mean.clamp_min(1e-4))
-    power = column(draws.uniform(-0.6, 0.6, batch, every).exp())
-    bent = mean * ((x.clamp_min(1e-4) / mean).log() * power).exp()
-    x = torch.where(column(draws.happens(BENT, batch, every)), bent, x)
-    return dict(zip(bands, x.split([part.shape[1] for part in bands.values()], 1), strict=True))
+    which = (draws.uniform(0, every, batch, every)).long().clamp_max(every - 1)
+    which = (which + torch.arange(batch, device=x.device)[:, None] * every).flatten()
+    share = draws.uniform(0, 1, batch * every, 1)
+    sign = torch.where(draws.happens(1 / 3, batch * every, 1), -1.0, 1.0)
+    power = draws.uniform(-0.6, 0.6, batch * every, 1).exp()
+    mixed = _numbers(draws.happens(MIXED, batch, every) & ~colour)
+    bent = _numbers(draws.happens(BENT, batch, every))
+
+    planes = x.flatten(2).flatten(0, 1)  # (B·C, H·W), a copy of its own
+    own, other = planes[mixed], planes[which[mixed]]
+    mean, departure = _parted(own)
+    _, other_departure = _parted(other)
+    scale = _spread(departure) / (_spread(other_departure) + 1e-4)
+    like = mean + sign[mixed] * scale * other_departure
+    planes[mixed] = torch.maximum(own.lerp(like, share[mixed]), 0.1 * mean.clamp_min(1e-4))
+    own = planes[bent]
+    mean = own.mean(1, keepdim=True).clamp_min(1e-4)
+    planes[bent] = mean * (own.clamp_min(1e-4) / mean).log_().mul_(power[bent]).exp_()
+    return dict(zip(bands, planes.view(x.shape).split([part.shape[1] for part in bands.values()], 1), strict=True))
+
+
+def _parted(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """Each plane's mean (N, 1), and the planes (N, H·W) without it."""
+    mean = planes.mean(1, keepdim=True)
+    return mean, planes - mean
+
+
+def _spread(departure: Tensor) -> Tensor:
+    return departure.square().mean(1, keepdim=True).sqrt()
+
+
+def _numbers(chosen: Tensor) -> Tensor:
+    """Where a mask is true, counted through."""
+    return chosen.flatten().nonzero()[:, 0]
 
 
 def shifted(x: Tensor, shift_px: Tensor, gsd: int) -> Tensor:
