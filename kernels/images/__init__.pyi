@@ -17,6 +17,7 @@ from .degradation import SIGMA_RANGE as SIGMA_RANGE
 from .degradation import DegradationDraws as DegradationDraws
 from .degradation import bicubic_downsample as bicubic_downsample
 from .degradation import blur as blur
+from .degradation import blur_and_reduce as blur_and_reduce
 from .degradation import degrade as degrade
 from .degradation import gaussian_kernels as gaussian_kernels
 from .degradation import isotropic_kernels as isotropic_kernels

@@ -3,6 +3,7 @@ from .execution import ChipByChip as ChipByChip
 from .execution import Recorded as Recorded
 from .fused import fuse as fuse
 from .rrdb import RRDBNet as RRDBNet
+from .stage1 import BASE as BASE
 from .stage1 import PUBLISHED as PUBLISHED
 from .stage1 import SMALL as SMALL
 from .stage1 import Stage1 as Stage1

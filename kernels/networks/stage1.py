@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Final, Literal, Self
 
@@ -150,6 +150,13 @@ SMALL = Stage1Config(
     diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0, chroma=0.4),
 )
 
+#: A configuration for small GPUs, and for CPUs with patience: the diffusion network works on a grid of 5 m.
+BASE = Stage1Config(
+    rrdb=RRDBConfig(channels=48, blocks=7, growth=24),
+    encoder=EncoderConfig(widths=(24, 24, 48, 48, 96, 96)),
+    unet=replace(SMALL.unet, res_blocks=2, fold=2, kernel_dim=48),
+    diffusion=SMALL.diffusion,
+)
 
 #: `local_contrast`: its floor, reflectance.
 CONTRAST_FLOOR: Final = 0.002

@@ -1,6 +1,7 @@
 from .build import build_fusion as build_fusion
 from .build import fusion_from_weights as fusion_from_weights
 from .classical import classical_estimates as classical_estimates
+from .frame import BASE as BASE
 from .frame import FOLDED as FOLDED
 from .frame import PUBLISHED_V2 as PUBLISHED_V2
 from .frame import SMALL as SMALL
