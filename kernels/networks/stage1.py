@@ -147,7 +147,7 @@ SMALL = Stage1Config(
         mid_attention=False,
         even_phases=True,
     ),
-    diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0, chroma=0.4),
+    diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0, chroma=0.5),
 )
 
 #: A configuration for small GPUs, and for CPUs with patience: the diffusion network works on a grid of 5 m.
