@@ -424,12 +424,8 @@ class RunConfig(Section):
     skip: SkipSection = Field(default_factory=SkipSection, description="a section with water, cloud")
     store: StoreSection = Field(description="a section with url")
     compute: ComputeSection = Field(default_factory=ComputeSection, description="a section with address, actors_min, …")
-    failures: FailuresSection = Field(
-        default_factory=FailuresSection, description="a section with max_failed, on_failed, stall_minutes"
-    )
-    costs: CostsSection = Field(
-        default_factory=CostsSection, description="a section with calibration, currency, prices"
-    )
+    failures: FailuresSection = Field(default_factory=FailuresSection, description="a section with max_failed, …")
+    costs: CostsSection = Field(default_factory=CostsSection, description="a section with calibration, prices, …")
     budget: Number | None = Field(
         default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
     )
@@ -442,9 +438,8 @@ class RunConfig(Section):
         return self
 
     def canonical(self) -> dict[str, Any]:
-        """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
-        or the query strings of URLs, and without what says how files are opened, not which. Without what came later
-        where it is not used: hashes are those of before these keys."""
+        """The configuration as JSON-able values, for manifests and hashes, without secrets and what says how files are
+        opened, not which. Without what came later where it is not used: hashes are those of before these keys."""
         data = self.model_dump(mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}})
         if not any(data["skip"].values()):
             del data["skip"]

@@ -172,7 +172,7 @@ def _bytes_of(save: Any, *arrays: NDArray[Any], **named: NDArray[Any]) -> bytes:
 def _decoded(content: bytes, member: str) -> NDArray[Any]:
     """The pixels of a member, (3, H, W)."""
     if member.endswith(".npy"):
-        array: NDArray[Any] = np.load(io.BytesIO(content))
+        array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
         return array
     with Picture.open(io.BytesIO(content)) as picture:
         return np.asarray(picture).transpose(2, 0, 1)
@@ -201,7 +201,7 @@ def _image(path: Path, entry: Mapping[str, Any]) -> PackedImage:
 
 
 def _scene(file: zipfile.ZipFile, entry: Mapping[str, Any]) -> NativeScene:
-    with np.load(io.BytesIO(file.read(entry["member"]))) as bands:
+    with np.load(io.BytesIO(file.read(entry["member"])), allow_pickle=False) as bands:
         return NativeScene(
             entry["name"],
             {band: torch.from_numpy(_from_steps(bands[band]).astype(np.float32)) / _DN for band in bands.files},

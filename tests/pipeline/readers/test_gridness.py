@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.geo.grid import ChipIndex
 from difffusr.pipeline.plan.tables import ChipPlan
-from difffusr.pipeline.readers import gridness
 from difffusr.pipeline.readers.gridness import GridCheck
 from difffusr.pipeline.readers.verdicts import BandReport, shows_grid
 from difffusr.pipeline.readers.verify import Report
