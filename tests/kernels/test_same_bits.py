@@ -34,6 +34,7 @@ PUBLISHED = Stage1Config(
 )
 
 FUSED = {
+    "folded": FusionConfig("folded", 16, 1, 1),
     "corrected": FusionConfig("corrected", 16, 1, 8),
     "v1": FusionConfig("v1", 8, 2, 4),
     "v2": FusionConfig("v2", 8, 3, 4),
@@ -58,7 +59,7 @@ def model_of(layout: str, sampling: Sampling) -> SuperResolution:
         return load_model("small", sampling=sampling)
     torch.manual_seed(0)
     parts: tuple[nn.Module, nn.Module] = (
-        Stage1(SMALL if layout == "corrected" else PUBLISHED),
+        Stage1(PUBLISHED if layout in ("v1", "v2") else SMALL),
         build_fusion(FUSED[layout]),
     )
     for part in parts:
@@ -152,6 +153,13 @@ def test_how_much_a_chip_varies_with_the_noise_is_the_same_too(layout, precision
     for part, whole in zip(one, all_three, strict=True):
         assert torch.equal(whole[2], part)
     assert one[1].any()
+
+
+def test_with_the_kernels_of_a_gpu_between_the_convolutions():
+    fused, batch = load_model("small", sampling=FAST, execution="fused"), given(3)
+    one = alone(fused, batch, 1)
+    torch.set_num_threads(2)
+    assert torch.equal(fused(*rows_of(batch, [0, 2, 1]))[2], one)
 
 
 @pytest.mark.parametrize("sampler", ["reference", "draft"])
