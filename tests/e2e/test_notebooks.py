@@ -26,6 +26,7 @@ from difffusr.kernels.images import back_project, fill_invalid, sensor_for_group
 from difffusr.kernels.networks.fusion import merge_groups
 from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.commands.two_orbits import run_two_orbits
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.run.execution import execute
 
@@ -164,6 +165,8 @@ def demonstrated(difffusr: Callable[..., Any], folder: Path) -> tuple[str, dict[
 
 def test_a_mosaic_of_two_orbits_is_even_once_it_is_balanced(difffusr, tmp_path, monkeypatch):
     monkeypatch.setattr("difffusr.pipeline.commands.two_orbits.execute", partial(execute, resolver=WithoutNetworks))
+    smaller = partial(run_two_orbits, size_m=(2400, 3660))
+    monkeypatch.setattr("difffusr.pipeline.commands.two_orbits.run_two_orbits", smaller)
     said, gained = demonstrated(difffusr, tmp_path)
     for band, times in (("B02", 3), ("B04", 3), ("B08", 4)):
         none, full = gained["difference to the truth", band]
