@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images import FUSION, FUSION_RGB, Sensor, back_project, sensor_for_group, to_stage1
@@ -55,7 +56,7 @@ def stage1_losses(
     Args:
         hr: (B, 3, 4h, 4w) reflectance.
         lr: (B, 2, 3, h, w) reflectance: two patches degraded in the same way, the first belongs to `hr`.
-        generator: on the CPU; noise and noise levels.
+        generator: of noise and noise levels, on any device.
     """
     hr = hr.contiguous(memory_format=torch.channels_last)
     sample, rgb, contrast = _stage1_terms(stage1, hr, lr, generator, precision)
@@ -87,8 +88,8 @@ def _stage1_terms(
         rgb = stage1.encoder.tail(ctx).float()
 
     clean = _clean(stage1, hr, rgb.detach(), lr[:, 0])
-    u = torch.rand(2, len(hr), generator=generator).to(hr.device)
-    noise = torch.randn(hr.shape, generator=generator).to(hr.device)
+    u = torch.rand(2, len(hr), generator=generator, device=generator.device).to(hr.device)
+    noise = torch.randn(hr.shape, generator=generator, device=generator.device).to(hr.device)
     x_t, level = q_sample(clean, (1000 * u[0]).long(), u[1], noise, stage1.schedule.to(hr.device))
     with _reduced(n.device, precision):
         predicted = stage1.model(x_t.contiguous(memory_format=torch.channels_last), level.flatten(1), ctx, k).float()
@@ -193,11 +194,11 @@ def warm_cosine(warm: float, done: float) -> float:
 @torch.no_grad()
 def move_average(average: nn.Module, weights: Mapping[str, Tensor], rate: float) -> None:
     """average ← rate·average + (1 − rate)·weights, by name; counters are copied."""
-    for name, slow in average.state_dict().items():
-        if slow.is_floating_point():
-            slow.lerp_(weights[name], 1 - rate)
-        else:
-            slow.copy_(weights[name])
+    named = average.state_dict()
+    moving = [name for name, slow in named.items() if slow.is_floating_point()]
+    get_ema_multi_avg_fn(rate)([named[name] for name in moving], [weights[name] for name in moving], 0)
+    for name in named.keys() - moving:
+        named[name].copy_(weights[name])
 
 
 def inference_weights(stage1: Stage1) -> dict[str, Tensor]:

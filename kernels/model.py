@@ -9,15 +9,23 @@ import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS, RGB
-from difffusr.kernels.images import FUSION, FUSION_RGB, Sensor, back_project, fill_invalid, sensor_for_group
-from difffusr.kernels.networks import Recorded, Stage1, compiled
+from difffusr.kernels.images import (
+    FUSION,
+    FUSION_RGB,
+    Sensor,
+    back_project,
+    fill_invalid,
+    not_darker,
+    sensor_for_group,
+)
+from difffusr.kernels.networks import ChipByChip, Recorded, Stage1, fuse
 from difffusr.kernels.networks.fusion import FusionNetwork, fusion_from_weights, merge_groups, pick_channels
 from difffusr.kernels.sampling import Sampling, fingerprint, sample_spread
 from difffusr.kernels.weights import Preset, Weights, load_weights, weight_files
 
-#: "eager": operation by operation. "compiled": the operations between convolutions are fused; on GPUs the whole chip is
-#: also recorded as one graph and replayed. Results differ by rounding only.
-Execution = Literal["eager", "compiled"]
+#: "eager": operation by operation. "fused": the operations between convolutions are few kernels; on GPUs the whole chip
+#: is also recorded as one graph and replayed. Results differ by rounding only.
+Execution = Literal["eager", "fused"]
 
 _RGB: Final = [GROUPS[10].index(band) for band in RGB]
 
@@ -25,9 +33,12 @@ _RGB: Final = [GROUPS[10].index(band) for band in RGB]
 class SuperResolution:
     """Holds both networks on one device.
 
+    On a CPU a chip has the same bits in any batch and with any number of threads, on one kind of processor and with one
+    torch (`ChipByChip`). On a GPU its last digits depend on the size of the batch.
+
     Attributes:
         fingerprint: hash of weights and sampling; models with the same fingerprint compute the same.
-        execution: see `Execution`; when compiled, the first call for each chip shape is slow.
+        execution: see `Execution`; when fused, the first call for each chip shape is slower on a GPU.
     """
 
     def __init__(
@@ -52,19 +63,13 @@ class SuperResolution:
             self.stage1.lower(torch.bfloat16)
             self.fusion.lower(torch.bfloat16)
         self._run: Callable[..., Tensor] = self._resolve
-        if execution == "compiled":
-            self._compile()
-        if execution == "compiled" and self.device.type == "cuda":
+        if execution == "fused":
+            fuse(self.stage1)
+            fuse(self.fusion)
+        if self.device.type == "cpu":
+            self._run = ChipByChip(self._resolve)
+        elif execution == "fused" and self.device.type == "cuda":
             self._run = Recorded(self._resolve, self.device)
-
-    def _compile(self) -> None:
-        """Compile the networks; there is little work between them."""
-        ema, encoder = self.stage1.ema, self.stage1.encoder
-        ema.denoise = compiled(ema.denoise)
-        encoder.context, encoder.tail = compiled(encoder.context), compiled(encoder.tail)
-        for gsd in GROUPS:
-            branch = self.fusion.branch(gsd)
-            branch.forward = compiled(branch.forward)
 
     @torch.inference_mode()
     def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor | None) -> Tensor:
@@ -93,6 +98,10 @@ class SuperResolution:
         )
         if self.sampling.consistency:
             sr = self._project(10, sr, rgb, known[10], _RGB)
+        if self.fusion.passes_rgb:  # nothing after it would lift what fell below zero beside river banks
+            sr = not_darker(sr, rgb)
+            if self.sampling.consistency:
+                sr = not_darker(self._project(10, sr, rgb, known[10], _RGB), rgb)
         fused = self.fusion(self._standardised(filled), FUSION_RGB.apply(sr))
         groups = {gsd: FUSION.select(GROUPS[gsd]).invert(fused[gsd]) for gsd in GROUPS}
         if self.sampling.consistency and not self.fusion.passes_rgb:

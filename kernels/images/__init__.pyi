@@ -9,11 +9,15 @@ from .consistency import gaussian_sigma as gaussian_sigma
 from .consistency import observe as observe
 from .consistency import sensor_for_group as sensor_for_group
 from .consistency import sensor_matrix as sensor_matrix
+from .contrast import DARKEST as DARKEST
 from .contrast import local_moments as local_moments
+from .contrast import not_darker as not_darker
+from .contrast import signal_share as signal_share
 from .degradation import SIGMA_RANGE as SIGMA_RANGE
 from .degradation import DegradationDraws as DegradationDraws
 from .degradation import bicubic_downsample as bicubic_downsample
 from .degradation import blur as blur
+from .degradation import blur_and_reduce as blur_and_reduce
 from .degradation import degrade as degrade
 from .degradation import gaussian_kernels as gaussian_kernels
 from .degradation import isotropic_kernels as isotropic_kernels

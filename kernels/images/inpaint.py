@@ -11,7 +11,7 @@ def fill_invalid(x: Tensor, valid: Tensor) -> Tensor:
     """Replace invalid pixels by a smooth continuation of their valid surroundings (push–pull pyramid).
 
     Args:
-        x: (B, C, H, W), any units.
+        x: (B, C, H, W), any units; NaN or anything else where it is invalid.
         valid: (B, 1, H, W) bool or 0/1.
 
     Returns:
@@ -21,7 +21,7 @@ def fill_invalid(x: Tensor, valid: Tensor) -> Tensor:
     v = valid.to(x.dtype)
     if x.device.type == "cpu" and bool(v.all()):  # on a GPU the check would cost more than it saves
         return x
-    x = x * v
+    x = x.masked_fill(v == 0, 0.0)
     height, width = x.shape[-2:]
     if height == 1 and width == 1:
         return x

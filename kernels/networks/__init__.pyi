@@ -1,7 +1,9 @@
 from .degradation_encoder import MomentumContrast as MomentumContrast
+from .execution import ChipByChip as ChipByChip
 from .execution import Recorded as Recorded
-from .execution import compiled as compiled
+from .fused import fuse as fuse
 from .rrdb import RRDBNet as RRDBNet
+from .stage1 import BASE as BASE
 from .stage1 import PUBLISHED as PUBLISHED
 from .stage1 import SMALL as SMALL
 from .stage1 import Stage1 as Stage1

@@ -1,8 +1,9 @@
-"""How the networks run on a device: compiled kernels, and on GPUs one CUDA graph instead of thousands of launches."""
+"""How the networks run: on CPUs chip by chip; on GPUs as one CUDA graph instead of thousands of launches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +13,35 @@ from torch import Tensor
 _WARM_UPS = 2
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with everything between its convolutions fused; compiled at the first call for each set of shapes.
+class ChipByChip:
+    """A function of batches on a CPU, called for one chip at a time, with one thread for each.
 
-    Kernels are chosen by rule, never by timing: all workers on the same kind of device compute the same bits.
+    Libraries choose kernels, and split sums, by the size of the batch, the number of threads and where in memory an
+    image begins. Here these are always the same: with one torch on one kind of processor a chip's bits depend neither
+    on its batch nor on `torch.set_num_threads`, which says how many chips are computed side by side. That costs no
+    time, as long as there are as many chips as threads.
+
+    The function takes and returns tensors whose first axis is the batch. It is called from several threads at once.
     """
-    options: dict[str, Any] = {"deterministic": True, "max_autotune": False}
-    return torch.compile(function, dynamic=False, fullgraph=True, options=options)
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self._function = function
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """As the function, without gradients; inputs in any memory layout."""
+        threads, chips = torch.get_num_threads(), [tuple(x[i] for x in inputs) for i in range(len(inputs[0]))]
+        if threads == 1:
+            return torch.cat([self._alone(chip) for chip in chips])
+        try:
+            with ThreadPoolExecutor(min(threads, len(chips)), "chip", torch.set_num_threads, (1,)) as pool:
+                return torch.cat(list(pool.map(self._alone, chips)))
+        finally:
+            torch.set_num_threads(threads)  # the pool's threads have also set what threads of the future begin with
+
+    @torch.inference_mode()
+    def _alone(self, chip: tuple[Tensor, ...]) -> Tensor:
+        """The function of a batch of one, in memory of its own."""
+        return self._function(*(x.clone(memory_format=torch.contiguous_format)[None] for x in chip))
 
 
 class _Recording(NamedTuple):

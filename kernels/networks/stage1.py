@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Final, Literal, Self
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difffusr.kernels.images import from_stage1, local_moments, to_stage1
+from difffusr.kernels.images import from_stage1, local_moments, signal_share, to_stage1
 from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast
 from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.unet import DiffusionUNet
@@ -150,9 +150,15 @@ SMALL = Stage1Config(
     diffusion=DiffusionConfig(prediction="v", residual=1.25, clip=6.0, chroma=0.5),
 )
 
-#: `local_contrast`: standard deviation of its Gaussian window in low-resolution pixels, and its floor in reflectance.
-CONTRAST_SIGMA_PX: Final = 2.0
+#: A configuration for small GPUs, and for CPUs with patience: the diffusion network works on a grid of 5 m.
+BASE = Stage1Config(
+    rrdb=RRDBConfig(channels=48, blocks=7, growth=24),
+    encoder=EncoderConfig(widths=(24, 24, 48, 48, 96, 96)),
+    unet=replace(SMALL.unet, res_blocks=2, fold=2, kernel_dim=48),
+    diffusion=SMALL.diffusion,
+)
 
+#: `local_contrast`: its floor, reflectance.
 CONTRAST_FLOOR: Final = 0.002
 
 
@@ -245,11 +251,11 @@ class Stage1(nn.Module):
             clip=self.config.diffusion.clip,
         )
         diffusion = self.config.diffusion
-        if diffusion.residual:
-            if diffusion.chroma != 1:
-                x = x.mean(1, keepdim=True).lerp(x, diffusion.chroma)
-            return from_stage1(self.encoder.tail(ctx)) + self.unit(lr) * signal_share(lr) * x
-        return from_stage1(x)
+        if not diffusion.residual:
+            return from_stage1(x)
+        if diffusion.chroma != 1:
+            x = x.mean(1, keepdim=True).lerp(x, diffusion.chroma)
+        return self._above_noise(from_stage1(self.encoder.tail(ctx)) + self.unit(lr) * x, lr)
 
     def lower(self, dtype: torch.dtype) -> None:
         """Run the features of the context encoder and of the diffusion network in a lower precision.
@@ -274,7 +280,18 @@ class Stage1(nn.Module):
     @torch.no_grad()
     def deterministic(self, lr: Tensor) -> Tensor:
         """The context encoder's own RGB, no diffusion: (B, 3, h, w) → (B, 3, 4h, 4w), reflectance, not clamped."""
-        return from_stage1(self.encoder.tail(self.encoder.context(to_stage1(lr))))
+        return self._above_noise(from_stage1(self.encoder.tail(self.encoder.context(to_stage1(lr)))), lr)
+
+    def _above_noise(self, x: Tensor, lr: Tensor) -> Tensor:
+        """An image (B, 3, 4h, 4w) where `lr` has contrast; its enlargement where that is none but noise.
+
+        Only for the residual: what was published is left as it is.
+        """
+        if not self.config.diffusion.residual:
+            return x
+        plain = F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+        share = F.interpolate(signal_share(lr), scale_factor=4, mode="bilinear", align_corners=False)
+        return plain + share * (x - plain)
 
     def _unet(self) -> DiffusionUNet:
         config = self.config
@@ -283,19 +300,9 @@ class Stage1(nn.Module):
         )
 
 
-def signal_share(lr: Tensor) -> Tensor:
-    """The share of an image's contrast that is not noise: (B, 3, h, w) → (B, 1, 4h, 4w), from 0 to 1.
-
-    Where it is 0 (open water, fog) a sample adds nothing to the context encoder's image.
-    """
-    variance = local_moments(lr, CONTRAST_SIGMA_PX)[1].mean(1, keepdim=True)
-    share = (1 - CONTRAST_FLOOR**2 / variance.clamp_min(CONTRAST_FLOOR**2)).sqrt()
-    return F.interpolate(share, scale_factor=4, mode="bilinear", align_corners=False)
-
-
 def local_contrast(lr: Tensor) -> Tensor:
     """Standard deviation of an image around each pixel, over its channels: (B, C, h, w) → (B, 1, h, w), same units."""
-    _, variance = local_moments(lr, CONTRAST_SIGMA_PX)
+    _, variance = local_moments(lr)
     return (variance.mean(1, keepdim=True) + CONTRAST_FLOOR**2).sqrt()
 
 

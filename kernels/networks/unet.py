@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difffusr.kernels.networks.fused import depthwise, norm_swish
-
 
 class Conditioning(NamedTuple):
     """What the network computes once, before the first sampling step, and uses at each step.
@@ -68,8 +66,8 @@ class DiffusionUNet(nn.Module):
         self.compress = nn.Sequential(nn.Linear(degradation_dim, kernel_dim, bias=False), nn.LeakyReLU(0.1))
         self.noise_level_mlp = _LevelEmbedding(n)
 
-        def block(before: int, after: int, attention: bool) -> _Block:
-            return _Block(before, after, n, kernel_dim, norm_groups, attention)
+        def block(before: int, after: int, attention: bool) -> Block:
+            return Block(before, after, n, kernel_dim, norm_groups, attention)
 
         widths = [n * mult for mult in channel_mults]
         attention = [2**level in attn_strides for level in range(len(widths))]
@@ -81,7 +79,7 @@ class DiffusionUNet(nn.Module):
                 c = width
                 skips.append(c)
             if level < len(widths) - 1:
-                downs.append(_Downsample(c))
+                downs.append(Downsample(c))
                 skips.append(c)
         ups: list[nn.Module] = []
         mid = [block(c, c, mid_attention), block(c, c, False)]
@@ -90,7 +88,7 @@ class DiffusionUNet(nn.Module):
                 ups.append(block(c + skips.pop(), width, attention[level]))
                 c = width
             if level:
-                ups.append(_Upsample(c))
+                ups.append(Upsample(c))
         self.downs, self.mid, self.ups = nn.ModuleList(downs), nn.ModuleList(mid), nn.ModuleList(ups)
         self.final_conv = _NormConv(c, folded, norm_groups)
 
@@ -130,24 +128,27 @@ class DiffusionUNet(nn.Module):
 
     def prepare(self, ctx: Tensor, degradation: Tensor, size: tuple[int, int]) -> Conditioning:
         """The part that does not depend on the step, from conditions as in `forward`; `size` is (H, W) of the image."""
+        context = self.context_share(ctx, size)
+        kappa = self.compress(degradation)  # (B, kernel_dim)
+        blocks = [block.res_block for block in self.blocks()]
+        return Conditioning(
+            context,
+            tuple(block.block2.da_conv.kernels(kappa).to(context.dtype) for block in blocks),
+            torch.cat([block.noise_func.linear.weight for block in blocks]),
+            torch.cat([block.noise_func.linear.bias + block.block1.conv.get_parameter("bias") for block in blocks]),
+        )
+
+    def context_share(self, ctx: Tensor, size: tuple[int, int]) -> Tensor:
+        """The context's share of the first features, see `Conditioning`. Raises ValueError if sides do not fold."""
         if size[0] % self.fold or size[1] % self.fold:
             raise ValueError(f"the image's sides must be multiples of {self.fold}, got {size[0]}×{size[1]}")
         grid = (size[0] // self.fold, size[1] // self.fold)
-        dtype = self.first_conv_ctx.weight.dtype
-        ctx = ctx.to(dtype)
+        ctx = ctx.to(self.first_conv_ctx.weight.dtype)
         if ctx.shape[-2:] != grid:
             ctx = F.interpolate(ctx, grid, mode="bilinear", align_corners=False)
         # downs.0 is linear in the concatenation [x, ctx]: its ctx half is computed here, its x half at each step
         first = cast(nn.Conv2d, self.downs[0])
-        context = F.conv2d(self.first_conv_ctx(ctx), first.weight[:, self.inner_channels :], first.bias, padding=1)
-        kappa = self.compress(degradation)  # (B, kernel_dim)
-        blocks = [block.res_block for block in self._blocks()]
-        return Conditioning(
-            context,
-            tuple(block.block2.da_conv.kernels(kappa).to(dtype) for block in blocks),
-            torch.cat([block.noise_func.linear.weight for block in blocks]),
-            torch.cat([block.noise_func.linear.bias + block.block1.conv.get_parameter("bias") for block in blocks]),
-        )
+        return F.conv2d(self.first_conv_ctx(ctx), first.weight[:, self.inner_channels :], first.bias, padding=1)
 
     def denoise(self, x: Tensor, level: Tensor, conditioning: Conditioning) -> Tensor:
         """One evaluation; `x` and `level` as in `forward`. Returns the predicted clean images (B, C, H, W)."""
@@ -160,12 +161,12 @@ class DiffusionUNet(nn.Module):
         x = F.conv2d(x, first.weight[:, : self.inner_channels], padding=1) + conditioning.context
         skips = [x]
         for module in self.downs[1:]:
-            x = module(x, next(biases), next(kernels)) if isinstance(module, _Block) else module(x)
+            x = module(x, next(biases), next(kernels)) if isinstance(module, Block) else module(x)
             skips.append(x)
         for module in self.mid:
             x = module(x, next(biases), next(kernels))
         for module in self.ups:
-            if isinstance(module, _Block):
+            if isinstance(module, Block):
                 skip = skips.pop()
                 x = x[..., : skip.shape[-2], : skip.shape[-1]]  # an odd side was rounded up on the way down
                 x = module(torch.cat([x, skip], 1), next(biases), next(kernels))
@@ -178,24 +179,24 @@ class DiffusionUNet(nn.Module):
         kernel stay float32, so that the output keeps float32 digits."""
         for module in (self.first_conv_x, self.first_conv_ctx, self.downs, self.mid, self.ups):
             module.to(dtype)
-        for block in self._blocks():
+        for block in self.blocks():
             block.res_block.noise_func.float()
             block.res_block.block2.da_conv.kernel.float()
 
-    def _blocks(self) -> Iterator[_Block]:
+    def blocks(self) -> Iterator[Block]:
         """Residual blocks in the order they run."""
         for modules in (self.downs, self.mid, self.ups):
-            yield from (module for module in modules if isinstance(module, _Block))
+            yield from (module for module in modules if isinstance(module, Block))
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """A residual block, with attention on its output if asked. (B, before, H, W) → (B, after, H, W)."""
 
     def __init__(self, before: int, after: int, n: int, kernel_dim: int, groups: int, attention: bool) -> None:
         super().__init__()
-        self.res_block = _ResBlock(before, after, n, kernel_dim, groups)
+        self.res_block = ResBlock(before, after, n, kernel_dim, groups)
         if attention:
-            self.attn = _Attention(after, groups)
+            self.attn = Attention(after, groups)
         self.has_attention = attention
 
     def forward(self, x: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
@@ -203,7 +204,7 @@ class _Block(nn.Module):
         return self.attn(x) if self.has_attention else x
 
 
-class _ResBlock(nn.Module):
+class ResBlock(nn.Module):
     """Convolution, noise level added, degradation-aware convolution; residual."""
 
     def __init__(self, before: int, after: int, n: int, kernel_dim: int, groups: int) -> None:
@@ -239,7 +240,7 @@ class _NormConv(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`bias` (B, C) or (1, C) replaces the convolution's own; one row for all samples is free."""
         norm, conv = cast(nn.GroupNorm, self.block[0]), self.conv
-        h = norm_swish(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        h = F.silu(norm(x), inplace=True)
         if bias is None:
             return conv(h)
         bias = bias.to(h.dtype)
@@ -280,12 +281,15 @@ class _DegradationAwareConv(nn.Module):
         return self.kernel(kappa).view(len(kappa), -1, 1, 3, 3)
 
     def forward(self, h: Tensor, kernels: Tensor) -> Tensor:
+        B, C, H, W = h.shape
         out: Tensor = self.conv(h)
-        out += F.leaky_relu(depthwise(h, kernels), 0.1, inplace=True)
+        # samples become groups of one convolution
+        y = F.conv2d(h.reshape(1, B * C, H, W), kernels.flatten(0, 1), padding=1, groups=B * C)
+        out += F.leaky_relu(y.reshape(B, C, H, W), 0.1, inplace=True)
         return out
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Single-head self-attention over positions; residual. (B, C, H, W) → same shape."""
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -329,7 +333,7 @@ class _LevelEmbedding(nn.Sequential):
         return super().forward(encoding.to(cast(nn.Linear, self[1]).weight.dtype))
 
 
-class _Downsample(nn.Module):
+class Downsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
@@ -338,7 +342,7 @@ class _Downsample(nn.Module):
         return self.conv(x)
 
 
-class _Upsample(nn.Module):
+class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)

@@ -43,7 +43,7 @@ class Sampling:
     temperature: float = 1.0
 
     def by(self, sampler: str) -> Sampling:
-        """The same with solver and steps of one of `SAMPLERS`; temperature and denoised stay those of the weights."""
+        """The same with solver and steps of one of `SAMPLERS`; temperature and denoised stay."""
         solver, steps = SAMPLERS[sampler]
         return replace(self, solver=solver, steps=steps)
 

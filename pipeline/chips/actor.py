@@ -52,12 +52,12 @@ class SuperResolver:
     """Loads both models once and super-resolves batch after batch; pinned to a GPU where the run has GPUs."""
 
     def __init__(self, config: RunConfig) -> None:
-        torch.set_num_threads(config.compute.cpus_per_actor)
+        torch.set_num_threads(config.compute.cpus_per_actor)  # so many chips at a time, each with one thread
         # The same chip must come out the same on every actor: no algorithm may be picked by timing.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.batch = 1 if config.compute.batch == "auto" else config.compute.batch
+        self.batch = config.compute.batch_on_cores
         self.seed = config.model.seed
         self.samples = config.model.uncertainty_samples
         self.model = self._load(config)
@@ -119,7 +119,7 @@ class SuperResolver:
         """The models, run as `compute.execution` says.
 
         Raises:
-            DifffusrError: they are to be compiled, and cannot be.
+            DifffusrError: they are to be fused, and cannot be.
             WeightsError: the weights cannot be used.
         """
         wanted = config.compute.execution
@@ -127,16 +127,16 @@ class SuperResolver:
         if wanted == "eager" or (wanted == "auto" and self.device.type == "cpu"):
             return load()
         try:
-            self.model = load(execution="compiled")
+            self.model = load(execution="fused")
             self.super_resolve(no_image(self.batch, config.grid.chip_px), list(range(self.batch)))
         except torch.OutOfMemoryError:
             pass  # batches are made smaller when chips come
-        except (RuntimeError, ImportError) as error:  # no compiler, no Triton, a device that it does not know
-            if wanted == "compiled":
+        except (RuntimeError, ImportError) as error:  # no Triton, no C compiler, a device that it does not know
+            if wanted == "fused":
                 raise DifffusrError(
-                    f"the networks cannot be compiled here ({first_line(error)}); set compute.execution to 'eager'"
+                    f"the networks cannot be fused here ({first_line(error)}); set compute.execution to 'eager'"
                 ) from error
-            log.warning("the networks cannot be compiled here, and run operation by operation: %s", first_line(error))
+            log.warning("the networks cannot be fused here, and run operation by operation: %s", first_line(error))
             return load()
         return self.model
 
@@ -169,10 +169,11 @@ class SuperResolver:
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Made:
         """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; returns when they are computed.
 
-        A partial batch is filled up with copies: a network's last digits may depend on its batch size, and a chip must
-        not depend on how chips were grouped.
+        On a GPU a partial batch is filled up with copies: a network's last digits may depend on its batch size, and a
+        chip must not depend on how chips were grouped. On CPUs each is computed alone.
         """
-        rows = chosen + [chosen[-1]] * (self.batch - len(chosen))
+        alone = self.device.type == "cpu"
+        rows = chosen + [chosen[-1]] * (0 if alone else self.batch - len(chosen))
         bands = {gsd: self._reflectance(batch[f"dn{gsd}"][rows]) for gsd in GROUPS}
         valid = {gsd: self._on_device(batch[f"valid{gsd}"][rows])[:, None] > 0 for gsd in GROUPS}
         if not self.samples:
@@ -252,7 +253,7 @@ class SuperResolver:
                     side,
                     stream=sample,
                     device=self.device,
-                    kernel=self.device.type == "cuda" and self.model.execution == "compiled",
+                    kernel=self.device.type == "cuda" and self.model.execution == "fused",
                 )
                 for i in rows
             ]

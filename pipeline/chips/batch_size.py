@@ -1,7 +1,7 @@
 """How many chips the models take at a time: found once on the device, remembered in the run's folder.
 
-The last digits of a chip may depend on the size of its batch. All actors of a run, and all its resumptions, therefore
-use one number.
+On a GPU the last digits of a chip may depend on the size of its batch. All actors of a run, and all its resumptions,
+therefore use one number. On CPUs they do not: there the batch only keeps an actor's cores busy.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ class ActorKind(NamedTuple):
 def with_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> RunConfig:
     """A configuration whose `compute.batch` is a number.
 
-    On CPUs that is 1: one chip's convolutions keep a core busy, and more only leave its caches (the small networks, two
-    cores, 96 px: 1.6 s a chip alone, 1.8 in pairs, 1.9 in fours).
+    On CPUs that is one chip for each of an actor's cores.
 
     Args:
         fingerprint: of the model.
     """
-    batch = config.compute.batch
-    if batch == "auto":
-        batch = remembered_batch(config, fingerprint, kind) if kind.gpus else 1
-    return _sized(config, batch)
+    compute = config.compute
+    if compute.batch == "auto" and kind.gpus:
+        return _sized(config, remembered_batch(config, fingerprint, kind))
+    if not kind.gpus and (idle := compute.cpus_per_actor - compute.batch_on_cores) > 0:
+        log.warning("compute.batch %s leaves %d cores of each actor idle: a chip has one core", compute.batch, idle)
+    return _sized(config, compute.batch_on_cores)
 
 
 def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> int:
     """The largest batch that pays on the device of the cluster's actors; measured unless the run's folder has it.
 
-    It is measured operation by operation: compiling for every size would take longer than the rest, and saves memory.
+    It is measured operation by operation, which takes more memory than the fused kernels do.
 
     Args:
         fingerprint: of the model.

@@ -337,16 +337,21 @@ class ComputeSection(Section):
     )
     cpus_per_actor: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
     batch: Annotated[Integer, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, 1 on CPUs)"
+        default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, one a core on CPUs)"
     )
     read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
     wait_minutes: Number = Field(
         default=0.0, ge=0, description="a number ≥ 0 (minutes to wait for the cluster to start nodes)"
     )
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
-    execution: Literal["auto", "eager", "compiled"] = Field(
-        default="auto", description="'auto' (compiled on a GPU where that works), 'eager' or 'compiled'"
+    execution: Literal["auto", "eager", "fused"] = Field(
+        default="auto", description="'auto' (fused on a GPU where that works), 'eager' or 'fused'"
     )
+
+    @property
+    def batch_on_cores(self) -> int:
+        """Chips that an actor without a GPU takes at a time: a chip has one core, whatever the actor has."""
+        return self.cpus_per_actor if self.batch == "auto" else self.batch
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -419,12 +424,8 @@ class RunConfig(Section):
     skip: SkipSection = Field(default_factory=SkipSection, description="a section with water, cloud")
     store: StoreSection = Field(description="a section with url")
     compute: ComputeSection = Field(default_factory=ComputeSection, description="a section with address, actors_min, …")
-    failures: FailuresSection = Field(
-        default_factory=FailuresSection, description="a section with max_failed, on_failed, stall_minutes"
-    )
-    costs: CostsSection = Field(
-        default_factory=CostsSection, description="a section with calibration, currency, prices"
-    )
+    failures: FailuresSection = Field(default_factory=FailuresSection, description="a section with max_failed, …")
+    costs: CostsSection = Field(default_factory=CostsSection, description="a section with calibration, prices, …")
     budget: Number | None = Field(
         default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
     )
@@ -437,9 +438,8 @@ class RunConfig(Section):
         return self
 
     def canonical(self) -> dict[str, Any]:
-        """The whole configuration as JSON-able values, for manifests and hashes, without storage options, passwords
-        or the query strings of URLs, and without what says how files are opened, not which. Without what came later
-        where it is not used: hashes are those of before these keys."""
+        """The configuration as JSON-able values, for manifests and hashes, without secrets and what says how files are
+        opened, not which. Without what came later where it is not used: hashes are those of before these keys."""
         data = self.model_dump(mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}})
         if not any(data["skip"].values()):
             del data["skip"]

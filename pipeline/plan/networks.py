@@ -50,13 +50,14 @@ def weights_of(config: RunConfig) -> dict[str, str]:
 def sampling_of(config: RunConfig) -> Sampling:
     """How a configuration runs the models: its own settings, and the preset's where it has none.
 
-    `model.sampler` sets solver and steps only: the small weights keep their own temperature and last estimate under
-    "reference", too, and with the published weights "reference" is the published sampler.
+    `model.sampler` sets solver and steps: the small weights keep their last estimate and have their own temperature,
+    and with the published weights "reference" is the published sampler.
     """
     model = config.model
-    own = shipped_sampling() if model.preset == "small" else Sampling()
-    if model.sampler is not None:
-        own = own.by(model.sampler)
+    if model.preset == "small":
+        own = shipped_sampling(sampler=model.sampler)
+    else:
+        own = Sampling() if model.sampler is None else Sampling().by(model.sampler)
     return replace(
         own,
         steps=own.steps if model.sampler_steps is None else model.sampler_steps,

@@ -2,7 +2,6 @@ from .export import USUAL as USUAL
 from .export import export_cogs as export_cogs
 from .export import exports_of as exports_of
 from .stac import write_records as write_records
-from .verdicts import GRID_COUNTS as GRID_COUNTS
 from .verdicts import GRID_LIMIT as GRID_LIMIT
 from .verdicts import RESIDUAL_LIMIT as RESIDUAL_LIMIT
 from .verdicts import SEAM_RANGE as SEAM_RANGE

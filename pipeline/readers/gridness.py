@@ -14,7 +14,7 @@ from difffusr.kernels.measures import PERIODS, TILE_PX, GridPower, grid_power
 from difffusr.pipeline.geo import ChipIndex
 from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.plan import ChipPlan
-from difffusr.pipeline.readers.verdicts import GRID_COUNTS, BandReport, shows_grid
+from difffusr.pipeline.readers.verdicts import BandReport, shows_grid
 
 #: About as many tiles are looked at, whatever the cube: what they hold is known to a hundredth of the limit.
 _TILES: Final = 24
@@ -75,5 +75,5 @@ def _with_grid(band: BandReport, share: float, amplitude: float) -> BandReport:
         gridness=round(share, 5),
         grid_amplitude=round(amplitude, 6),
         grid=grid,
-        ok=band.ok and not (grid and GRID_COUNTS),
+        ok=band.ok and not grid,
     )

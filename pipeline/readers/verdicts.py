@@ -19,10 +19,6 @@ GRID_LIMIT: Final = 0.005
 
 GRID_AMPLITUDE: Final = 1e-4
 
-#: Whether a band with a grid is off. The weights that ship today leave one in every band, so that no cube would be
-#: clean; to be switched on with weights that leave none.
-GRID_COUNTS: Final = False
-
 
 @dataclass(frozen=True)
 class BandReport:
@@ -33,7 +29,7 @@ class BandReport:
         seam_error: its standard error, by the jackknife over chip borders: the part that the ground's variety explains.
         residual: mean absolute difference in reflectance between the scenes and the cube as the sensor would see it.
         ok: whether the residual is within its limit, the seam ratio within its range or two standard errors of it, and
-            no grid shows where `GRID_COUNTS`.
+            no grid shows.
         gridness: share of the power of fine texture that repeats every 4 pixels, 0 to 1; None if it is not known.
         grid_amplitude: of the sinusoid that has as much power, in reflectance; None if it is not known.
         grid: whether that is a grid, more than `GRID_LIMIT` and `GRID_AMPLITUDE`.

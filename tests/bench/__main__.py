@@ -1,7 +1,8 @@
 """How fast everything is, as a table and as JSON: `make bench`, or `python tests/bench [PART …]`.
 
-Parts: models (chips a second by preset, precision and batch, against a plain run; where a GPU's time goes), limits
-(reading, staging, assembly beside what their libraries do alone), busy (one actor's time), scaling (1 to 8 actors).
+Parts: models (chips a second by preset, precision and batch, against a plain run; where a GPU's time goes), counted
+(what a chip costs a GPU, counted without one), limits (reading, staging, assembly beside what their libraries do
+alone), busy (one actor's time), scaling (1 to 8 actors).
 With a GPU, `models` measures it and not the CPU. Figures depend on the machine: it is described in the JSON. What must
 hold on any machine are ratios within one run; the tests marked `bench` hold them (`make bench-guards`).
 """
@@ -35,6 +36,13 @@ def models(folder: Path) -> Tables:
     return model_speed.on_gpu() if torch.cuda.is_available() else model_speed.on_cpu()
 
 
+def counted(folder: Path) -> Tables:
+    """See `counted_speed`."""
+    import counted_speed
+
+    return counted_speed.tables()
+
+
 def limits(folder: Path) -> Tables:
     """See `limits`."""
     import limits as module
@@ -65,6 +73,7 @@ def scaling(folder: Path) -> Tables:
 
 PARTS: Mapping[str, Callable[[Path], Tables]] = {
     "models": models,
+    "counted": counted,
     "limits": limits,
     "busy": busy,
     "scaling": scaling,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,16 @@ def conformance() -> Conformance:
     if not (root / "manifest.json").is_file():
         pytest.skip(f"the published numbers are not at {root}")
     return Conformance(root)
+
+
+@pytest.fixture(autouse=True)
+def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter a program takes as long whatever its size."""
+    if "TRITON_INTERPRET" in os.environ:
+        from difffusr.kernels.networks.fused import triton_forms
+
+        monkeypatch.setattr(triton_forms, "_TILE", 1 << 14)
+        monkeypatch.setattr(triton_forms, "_strip", lambda height, width: (64, 64))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from difffusr.kernels.bands import GROUPS, RGB, band_indices
 from difffusr.kernels.images.degradation import wald_downsample
 from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB, to_uint8
 from difffusr.kernels.measures.pansharpen import LUMA, gram_schmidt, gram_schmidt_by_resolution, pan_from_rgb
+from difffusr.kernels.networks.fused import fuse
 from difffusr.kernels.networks.fusion.build import build_fusion, fusion_from_weights
 from difffusr.kernels.networks.fusion.frame import (
     PUBLISHED_V1,
@@ -65,10 +66,13 @@ def test_a_published_fusion_has_the_published_keys_shapes_and_types(
 
 
 @both_generations
+@pytest.mark.parametrize("way", ["plain", "fused"])
 @torch.no_grad()
-def test_each_branch_on_the_guides_grid(conformance: Conformance, name: str) -> None:
+def test_each_branch_on_the_guides_grid(conformance: Conformance, name: str, way: str) -> None:
     fixture = conformance(name)
     network = narrow_network(fixture, name)
+    if way == "fused":
+        fuse(network)
     for gsd in GROUPS:
         out = network.branch(gsd)(fixture.tensor(f"branch{gsd}/rgb"), fixture.tensor(f"branch{gsd}/ms"))
         fixture.check(out, f"branch{gsd}/out")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, MomentumContrast, momentum_update
+from difffusr.kernels.networks.fused import fuse
 from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.stage1 import PUBLISHED, SMALL, Stage1, Stage1Config
 from difffusr.kernels.networks.unet import DiffusionUNet
@@ -128,11 +129,14 @@ def test_contrastive_loss_reaches_the_query_encoder_and_only_it():
     assert all(parameter.grad is None for parameter in moco.encoder_k.parameters())
 
 
+@pytest.mark.parametrize("way", ["plain", "fused"])
 @torch.no_grad()
-def test_context_encoder(conformance):
+def test_context_encoder(conformance, way):
     fixture = conformance("04_rrdbnet")
     net = RRDBNet(channels=16, blocks=2, growth=8)
     net.load_state_dict(fixture.weights())
+    if way == "fused":
+        fuse(net)
     for i in (0, 1):
         ctx, rgb = net(fixture.tensor(f"x{i}"))
         fixture.check(ctx, f"ctx{i}")
@@ -143,11 +147,14 @@ UNET_INPUTS = ("x", "level", "ctx", "k_v")
 
 
 @pytest.mark.parametrize("name", ["05_unet_A", "05_unet_B"])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("way", ["nchw", "nhwc", "fused"])
 @torch.no_grad()
-def test_unet(conformance, name, layout):
+def test_unet(conformance, name, way):
     fixture = conformance(name)
+    layout = torch.contiguous_format if way == "nchw" else torch.channels_last
     net = unet(fixture, fixture.weights()).to(memory_format=layout)
+    if way == "fused":
+        fuse(net)
     for i in (0, 1):  # the second is a batch of two, not square
         x, level, ctx, k = (fixture.tensor(f"{what}{i}") for what in UNET_INPUTS)
         fixture.check(net(x.contiguous(memory_format=layout), level, ctx, k), f"out{i}")
@@ -275,6 +282,13 @@ def test_stage1_from_a_lightning_checkpoint(tiny, i):
     check_uint8(fixture, sr, f"sr_uint8{i}", fixture.tolerance())
     check_uint8(fixture, lr, f"lr_uint8{i}", fixture.tolerance())
     assert np.abs(sr.numpy() * 2 - 1 - fixture.arrays[f"sample_non_ema{i}"]).max() > 0.01, "samples with ema, not model"
+
+
+def test_fused_stage1_from_a_lightning_checkpoint(tiny):
+    fixture, weights, _ = tiny
+    stage1 = Stage1.from_weights(weights)
+    fuse(stage1)
+    fixture.check(stage1.sample(fixture.tensor("lr0"), fixture.tensor("x_T0")), "sr_raw0")
 
 
 @torch.no_grad()

@@ -189,6 +189,7 @@ def test_a_run_that_is_asked_to_stop_finishes_what_is_in_flight_and_says_how_to_
     assert not (path.with_suffix(".zarr") / "zarr.json").exists()
     staged = chips.names("chips")
     assert 0 < len(staged) < 12
+    path = configure(compute={"batch": 3, "cpus_per_actor": 2})  # resumed elsewhere
     result = execute(load_config(path), Silent())
     assert result.exit_code == 0
     assert result.computed <= 12 - len(staged)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from tiny_training import TINY
@@ -10,6 +9,7 @@ from tiny_training import TINY
 from difffusr.kernels.learning import inference_weights, published_losses, start_at_nothing
 from difffusr.kernels.networks.stage1 import Stage1, Stage1Config
 from difffusr.pipeline.weights.training.degrading import published_degrade
+from difffusr.pipeline.weights.training.draws import Seeds
 
 
 def test_a_velocity_network_starts_by_predicting_nothing():
@@ -29,9 +29,8 @@ def test_a_velocity_network_starts_by_predicting_nothing():
 def test_published_losses_are_positive_and_reach_every_network(precision):
     torch.manual_seed(0)
     stage1 = Stage1(Stage1Config.from_dict(TINY), training=True).train()
-    rng = np.random.default_rng(0)
     hr = torch.rand(2, 2, 3, 64, 64)
-    lr = published_degrade(hr, rng)
+    lr = published_degrade(hr, Seeds(0, 0, 0).draws(torch.device("cpu")))
     assert lr.shape == (2, 2, 3, 16, 16)
     assert torch.allclose(lr * 255, (lr * 255).round(), atol=1e-3)
     losses = published_losses(stage1, hr[:, 0], lr, torch.Generator().manual_seed(0), precision)

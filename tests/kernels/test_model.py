@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS
 from difffusr.kernels.model import SuperResolution, load_model
-from difffusr.kernels.networks.execution import compiled
 from difffusr.kernels.networks.fusion.build import build_fusion
 from difffusr.kernels.networks.fusion.frame import FOLDED, FusionConfig
 from difffusr.kernels.networks.fusion.frame import SMALL as SMALL_FUSION
-from difffusr.kernels.networks.stage1 import SMALL, Stage1
+from difffusr.kernels.networks.stage1 import SMALL, DiffusionConfig, Stage1
 from difffusr.kernels.sampling.noise import ground_noise
 from difffusr.kernels.sampling.settings import Sampling
 from difffusr.kernels.weights.packaged import shipped_sampling
@@ -34,38 +33,28 @@ def test_bfloat16_changes_a_chip_by_less_than_its_noise():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("generation", ["v1", "v2", "folded", "corrected"])
-def test_whatever_is_compiled_is_one_graph_each(monkeypatch, generation, precision):
-    """Traced as for a GPU, and then run operation by operation: where Python had to step in, tracing would fail."""
-
-    def traced(function: Any) -> Any:
-        compiled(function)  # knows its options
-        return torch.compile(function, dynamic=False, fullgraph=True, backend="eager")
-
+def test_fused_networks_compute_the_same(generation, precision):
     torch.manual_seed(0)
-    stage1, fusion = Stage1(SMALL), build_fusion(FusionConfig(generation, 8, 2, 4)).eval().requires_grad_(False)
+    stage1 = Stage1(replace(SMALL, diffusion=DiffusionConfig()))
+    fusion = build_fusion(FusionConfig(generation, 8, 3, 4)).eval().requires_grad_(False)
+    for parameter in fusion.parameters():
+        if not parameter.any():  # what training begins with
+            parameter.normal_(std=0.05)
     bands, valid, noise = chips(side_m=240)
     sampling = Sampling(steps=2, precision=precision)
     eager = SuperResolution(copy.deepcopy(stage1), copy.deepcopy(fusion), sampling)(bands, valid, noise)
-    monkeypatch.setattr("difffusr.kernels.model.compiled", traced)
-    one_graph = SuperResolution(stage1, fusion, sampling, execution="compiled")(bands, valid, noise)
-    torch.testing.assert_close(one_graph, eager, atol=1e-3 if precision == "float32" else 0.05, rtol=0.01)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs g++")
-def test_compiled_networks_compute_the_same():
-    bands, valid, noise = chips()
-    sampling = Sampling(steps=2)
-    eager = load_model("small", sampling=sampling)(bands, valid, noise)
-    fused = load_model("small", sampling=sampling, execution="compiled")(bands, valid, noise)
-    torch.testing.assert_close(fused, eager, atol=1e-4, rtol=1e-4)
+    fused = SuperResolution(stage1, fusion, sampling, execution="fused")(bands, valid, noise)
+    assert not torch.equal(fused, eager), "another way of computing rounds in other places"
+    # a few pixels differ by more: corrections are in units of a contrast that may be small
+    torch.testing.assert_close(fused, eager, atol=1e-3 if precision == "float32" else 0.05, rtol=1e-3)
+    assert (fused - eager).abs().mean() < (1e-5 if precision == "float32" else 1e-2)
 
 
 @pytest.mark.parametrize("fusion", [SMALL_FUSION, FOLDED], ids=lambda config: config.generation)
 def test_after_the_first_chip_nothing_is_made_on_the_cpu_and_no_value_is_looked_at(monkeypatch, fusion):
     """What a recording of the device's work must not hold: copies from lists, and questions to tensors."""
     model = SuperResolution(Stage1(SMALL).to("meta"), build_fusion(fusion).to("meta"), Sampling(steps=2),
-                            device="meta")  # fmt: skip
+                            device="meta", execution="fused")  # fmt: skip
     inputs = chips(2)
     bands, valid = ({gsd: x.to("meta") for gsd, x in part.items()} for part in inputs[:2])
     noise = inputs[2].to("meta")

@@ -1,12 +1,15 @@
 from .build import build_fusion as build_fusion
 from .build import fusion_from_weights as fusion_from_weights
 from .classical import classical_estimates as classical_estimates
+from .frame import BASE as BASE
 from .frame import FOLDED as FOLDED
 from .frame import PUBLISHED_V2 as PUBLISHED_V2
 from .frame import SMALL as SMALL
+from .frame import ConvBlock as ConvBlock
 from .frame import FusionConfig as FusionConfig
 from .frame import FusionNetwork as FusionNetwork
 from .frame import group_loss as group_loss
 from .frame import merge_groups as merge_groups
 from .frame import pick_channels as pick_channels
 from .frame import upscale_factor as upscale_factor
+from .mtf import ResidualBlock as ResidualBlock

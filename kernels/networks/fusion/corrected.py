@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, RGB, SCALE
-from difffusr.kernels.images import FUSION, FUSION_RGB, local_moments
+from difffusr.kernels.images import DARKEST, FUSION, FUSION_RGB, local_moments, signal_share
+from difffusr.kernels.networks.convolutions import ConvActivation
 from difffusr.kernels.networks.fusion.classical import classical_estimates, projected
 from difffusr.kernels.networks.fusion.frame import (
     Bands,
@@ -34,10 +35,8 @@ LARGEST: Final = {10: 1.0, 20: 1.0, 60: 0.25}
 SURE: Final = {10: 1.0, 20: 0.7, 60: 1.0}
 
 #: By native GSD, how far a result may leave the range of the measured values around it, in units of that range: the
-#: larger a pixel, the less of what is in it shows. And how near to zero it may come, as a share of the least of them.
+#: larger a pixel, the less of what is in it shows.
 BEYOND: Final = {10: 4.0, 20: 4.0, 60: 10.0}
-
-DARKEST: Final = 0.2
 
 #: By native GSD, how often a result is projected on the measurement and brought back into its range, which is the last
 #: thing done: a projection alone throws dark halos around bright roofs, down to the floor and below.
@@ -56,23 +55,23 @@ class CorrectingBranch(nn.Module):
 
     def __init__(self, seen: int, bands: int, channels: int, blocks: int, fine: int) -> None:
         super().__init__()
-        self.fine = nn.Conv2d(seen, fine, 3, padding=1)
-        self.coarse = nn.Conv2d(2 * seen + fine, channels, 3, padding=1)
+        self.fine = ConvActivation(seen, fine)
+        self.coarse = ConvActivation(2 * seen + fine, channels)
         self.body = nn.Sequential(*(ConvBlock(channels) for _ in range(blocks)))
-        self.up2 = nn.Conv2d(channels, fine, 3, padding=1)
-        self.up4 = nn.Conv2d(fine, fine, 3, padding=1)
+        self.up2 = ConvActivation(channels, fine)
+        self.up4 = ConvActivation(fine, fine)
         self.last = nn.Conv2d(fine, bands, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, texture: Tensor, level: Tensor) -> Tensor:
         texture, level = (x.to(self.fine.weight.dtype) for x in (texture, level))
-        detail = F.relu(self.fine(texture.contiguous(memory_format=torch.channels_last)), inplace=True)
+        detail = self.fine(texture.contiguous(memory_format=torch.channels_last))
         x = torch.cat([level, F.avg_pool2d(texture, SCALE), F.avg_pool2d(detail, SCALE)], 1)
-        x = self.body(F.relu(self.coarse(x.contiguous(memory_format=torch.channels_last)), inplace=True))
-        x = F.relu(self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]])), inplace=True)
+        x = self.body(self.coarse(x.contiguous(memory_format=torch.channels_last)))
+        x = self.up2(_bilinear(x, [2 * n for n in x.shape[-2:]]))
         x = _bilinear(x, list(texture.shape[-2:])).add_(detail)
-        out: Tensor = self.last(F.relu(self.up4(x), inplace=True))
+        out: Tensor = self.last(self.up4(x))
         return torch.tanh(out.float())
 
 
@@ -114,7 +113,7 @@ class FusionCorrected(FusionNetwork):
             for gsd, x in native.items()
         }
         with torch.no_grad():
-            estimates = classical_estimates(rgb, measured, max(wanted), self.groups)
+            estimates = classical_estimates(_quiet(rgb), measured, max(wanted), self.groups)
         out, (texture, level) = {}, _inputs(rgb)
         for gsd, estimate in sorted(estimates.items()):
             names = self.groups[gsd]
@@ -148,6 +147,13 @@ def _inputs(x: Tensor) -> tuple[Tensor, Tensor]:
     centre = small.mean((-2, -1), keepdim=True)
     spread = (small - centre).square().mean((-2, -1), keepdim=True).sqrt()
     return texture, (small - centre) / (spread + NOISE)
+
+
+def _quiet(guide: Tensor) -> Tensor:
+    """A guide whose texture is left out where it is no more than noise: waves in blue are not in the other bands."""
+    small, size = F.avg_pool2d(guide, SCALE), list(guide.shape[-2:])
+    mean = _bilinear(local_moments(small)[0], size)
+    return mean + _bilinear(signal_share(small, NOISE), size) * (guide - mean)
 
 
 def _contrast(estimate: Tensor, measured: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images import local_moments
+from difffusr.kernels.networks.convolutions import ConvActivation
 from difffusr.kernels.networks.fusion.frame import ConvBlock, FusionNetwork, Groups, upscale_factor
 
 #: Standard deviation of an image's noise, about 0.002 reflectance, in standardised units (of about 0.15).
@@ -34,7 +35,7 @@ class FoldedBranch(nn.Module):
         super().__init__()
         self.ratio = ratio
         folded = 3 * SCALE**2
-        self.first = nn.Conv2d(2 * folded + 3 + 2 * (bands + others), channels, 3, padding=1)
+        self.first = ConvActivation(2 * folded + 3 + 2 * (bands + others), channels)
         self.body = nn.Sequential(*(ConvBlock(channels) for _ in range(blocks)))
         self.last = nn.Conv2d(channels, bands * SCALE**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
@@ -55,7 +56,7 @@ class FoldedBranch(nn.Module):
             mean, variance = local_moments(x)
             inputs += [_bicubic(y, grid) for y in (mean, (x - mean) / (variance + NOISE**2).sqrt())]
         seen = torch.cat(inputs, 1).contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.first(seen.to(self.first.weight.dtype)))
+        x = self.first(seen.to(self.first.weight.dtype))
         detail = F.pixel_shuffle(self.last(self.body(x)), SCALE)
         from_own = _bilinear((local_moments(own)[1] - NOISE**2).clamp_min(0), grid)
         from_guide = (variance_of_guide - (3 * NOISE) ** 2).clamp_min(0)  # faint waves in blue are not in the infrared

@@ -89,6 +89,8 @@ FOLDED: Final = FusionConfig("folded", channels=48, blocks=3, growth=1)
 
 SMALL: Final = FusionConfig("corrected", channels=32, blocks=2, growth=16)
 
+BASE: Final = FusionConfig("corrected", channels=48, blocks=4, growth=24)
+
 
 class FusionNetwork(nn.Module):
     """The frame of all generations: three branches named `rrdb_block_{10,20,60}_fusion`, one for each group of bands.

@@ -113,8 +113,8 @@ class MTFBranch(nn.Module):
 
         def per_band(*planes: Tensor) -> Tensor:
             """(B, c, H, W) or (B, 1, H, W) each → channels of a batch of bands, (B·c, n, H, W), channels last."""
-            stacked = torch.stack([p.expand_as(ms) for p in planes], -1).flatten(0, 1).movedim(-1, 1)
-            return stacked.to(self._dtype)
+            stacked = torch.stack([p.to(self._dtype).expand_as(ms) for p in planes], -1)
+            return stacked.flatten(0, 1).movedim(-1, 1)
 
         detail = pan - low
         detail = detail + self.detail_net(per_band(detail, ms)).reshape(ms.shape)

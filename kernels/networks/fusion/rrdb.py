@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS
+from difffusr.kernels.networks.convolutions import ConvActivation
 from difffusr.kernels.networks.fusion.frame import FusionNetwork, Groups
 from difffusr.kernels.networks.rrdb import RRDB
 
@@ -50,8 +51,8 @@ class RRDBBranch(nn.Module):
     def __init__(self, in_bands: int, out_bands: int, channels: int, blocks: int, growth: int) -> None:
         super().__init__()
 
-        def conv(inputs: int, outputs: int = channels) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, 3, padding=1)
+        def conv(inputs: int) -> ConvActivation:
+            return ConvActivation(inputs, channels, 0.2)
 
         def tower() -> nn.Sequential:
             return nn.Sequential(*(RRDB(channels, growth, prefix="RDB") for _ in range(blocks)))
@@ -63,18 +64,18 @@ class RRDBBranch(nn.Module):
         self.fusion_conv, self.fusion_rrdb = conv(2 * channels), tower()
         # "up" in name only: the published layers work at one resolution
         self.upconv1, self.upconv2, self.HRconv = conv(channels), conv(channels), conv(channels)
-        self.conv_last = conv(channels, out_bands)
+        self.conv_last = nn.Conv2d(channels, out_bands, 3, padding=1)
 
     def forward(self, guide: Tensor, ms: Tensor) -> Tensor:
         dtype = self.fusion_conv.weight.dtype
-        rgb = self.rgb_rrdb(_lrelu(self.rgb_conv_first(guide.to(dtype))))
+        rgb = self.rgb_rrdb(self.rgb_conv_first(guide.to(dtype)))
         rgb = F.dropout(rgb, 0.2, self.training)
         rgb = self.spatial_attention_rgb(self.rgb_channel_attention(rgb))
-        bands = self.ms_rrdb(_lrelu(self.ms_conv_first(ms.to(dtype))))
+        bands = self.ms_rrdb(self.ms_conv_first(ms.to(dtype)))
         bands = self.spatial_attention_ms(self.ms_channel_attention(bands))
-        y = self.fusion_rrdb(_lrelu(self.fusion_conv(torch.cat([bands, rgb], 1))))  # (B, channels, H, W)
+        y = self.fusion_rrdb(self.fusion_conv(torch.cat([bands, rgb], 1)))  # (B, channels, H, W)
         for layer in (self.upconv1, self.upconv2, self.HRconv):
-            y = _lrelu(layer(y))
+            y = layer(y)
         out: Tensor = self.conv_last(y.to(self.conv_last.weight.dtype))
         return out
 
@@ -97,7 +98,3 @@ class FusionRRDB(FusionNetwork):
             in_bands = sum(len(groups[s]) for s in seen)
             branch = RRDBBranch(in_bands, len(groups[gsd]), channels, blocks, growth)
             self.add_module(f"rrdb_block_{gsd}_fusion", branch)
-
-
-def _lrelu(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)

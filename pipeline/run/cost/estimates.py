@@ -175,9 +175,9 @@ def _chip_seconds(work: Workload, config: RunConfig, calibration: Calibration, c
 
 def _batch(config: RunConfig, calibration: Calibration, cluster: Cluster) -> int:
     """Chips of a batch. On a GPU, where a run would look for the fastest size, the fastest of those measured."""
-    if config.compute.batch != "auto":
-        return config.compute.batch
-    return min(calibration.model, key=lambda size: calibration.model[size]) if cluster.gpus else 1
+    if config.compute.batch != "auto" or not cluster.gpus:
+        return config.compute.batch_on_cores
+    return min(calibration.model, key=lambda size: calibration.model[size])
 
 
 def _shared_out(seconds: NDArray[np.floating], workers: int) -> float:

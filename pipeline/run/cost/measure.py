@@ -39,14 +39,14 @@ def calibrate(
     engine (Ray Data) adds to a chip is lost in the noise, and not measured.
 
     Args:
-        batches: sizes to measure the model with, besides `compute.batch`, or 1 where that is 'auto'.
+        batches: sizes to measure the model with, besides `compute.batch`, or one a core where that is 'auto'.
         plan: of this configuration; chips of it are read from its own scenes. Without it, from a generated scene.
 
     Raises:
         DifffusrError: source, model, store or cluster cannot be used.
     """
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    sizes = sorted({1 if config.compute.batch == "auto" else config.compute.batch, *batches})
+    sizes = sorted({config.compute.batch_on_cores, *batches})
     progress = progress or _Silent()
     progress.start("calibrate", 5 + len(sizes))
     with _scratch(config) as (scratch, folder):

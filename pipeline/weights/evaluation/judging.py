@@ -123,10 +123,12 @@ def _opensr(distance: str) -> Scorer:
 
 def _sampling(stage1: Stage1, choice: SamplerChoice) -> Sampling:
     sampler, steps, temperature = choice.sampler, choice.steps, choice.temperature
-    own = shipped_sampling() if stage1.config.diffusion.residual else Sampling()
     if sampler not in (None, "reference", "fast"):
         raise ConfigError(f"--sampler: {sampler!r} is neither 'reference' nor 'fast' (draft is the context encoder)")
-    chosen = own if sampler is None else own.by(sampler)
+    if stage1.config.diffusion.residual:
+        chosen = shipped_sampling(sampler=sampler)
+    else:
+        chosen = Sampling() if sampler is None else Sampling().by(sampler)
     if steps is not None and chosen.solver == "ddim" and 1000 % steps:
         raise ConfigError(f"--steps: {steps} is not a number from 2 that divides 1000")
     return replace(

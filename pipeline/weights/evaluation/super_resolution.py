@@ -209,10 +209,10 @@ def _scores(x: Tensor, pair: Pair, scorer: Scorer | None) -> dict[str, float]:
         "swd": sliced_wasserstein(x, pair.hr).mean(),
         "swd_scaled": sliced_wasserstein(x, pair.hr, own_scale=False).mean(),
         "spectrum": spectrum_error_db(x, pair.hr),
-        CHROMA: _chroma(fine_colour(x), fine_colour(pair.hr)),
     }
     more = scorer(pair.lr, x, pair.hr) if scorer else {}
-    return {name: float(value) for name, value in found.items()} | {k: float(v) for k, v in more.items()}
+    scores = {name: float(value) for name, value in found.items()} | {k: float(v) for k, v in more.items()}
+    return scores | {CHROMA: _chroma(fine_colour(x), fine_colour(pair.hr))}
 
 
 def _chroma(made: Tensor, truth: Tensor) -> float:

@@ -1,12 +1,12 @@
 from .degrading import sensor_axis as sensor_axis
 from .imagery import HRImage as HRImage
-from .imagery import find_all as find_all
-from .imagery import read_image as read_image
 from .imagery import resample as resample
 from .launch import run_training as run_training
 from .launch import train_here as train_here
 from .layouts import SUFFIXES as SUFFIXES
 from .layouts import ImageFile as ImageFile
+from .reading import find_all as find_all
+from .reading import read_image as read_image
 from .scenes import NativeScene as NativeScene
 from .scenes import load_scenes as load_scenes
 from .scenes import read_native as read_native

@@ -8,38 +8,45 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from difffusr.kernels.bands import GROUPS
 from difffusr.kernels.learning import fuse, fusion_loss, start_as_injection
 from difffusr.kernels.networks.fusion import FusionNetwork, build_fusion
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.weights.training.draws import Seeds, on_device
 from difffusr.pipeline.weights.training.samples import Sample
-from difffusr.pipeline.weights.training.scenes import load_scenes
-from difffusr.pipeline.weights.training.settings import FusionSettings
+from difffusr.pipeline.weights.training.scenes import NativeScene, load_scenes
 from difffusr.pipeline.weights.training.validation import evaluate_fusion
-from difffusr.pipeline.weights.training.wald import STAND_INS, View, WaldSample, random_square, squares, view_of
+from difffusr.pipeline.weights.training.variation import GroundSource, WaldBatch
+from difffusr.pipeline.weights.training.wald import STAND_INS, squares, view_of
 
-#: By native GSD in metres, the samples of a step, on the CPU.
-Batch = dict[int, list[WaldSample]]
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import FusionSettings
+
+#: By native GSD in metres, what a step learns from, squares of one size together; on the device.
+Batch = dict[int, list[WaldBatch]]
 
 
 @dataclass
 class FusionTask:
-    """`loop.Task` for the fusion network; `learning` and `average` as there."""
+    """`loop.Task` for the fusion network; `learning` and `average` as there.
+
+    `data`: the scenes to learn from, and those held out; by default what the settings name.
+    """
 
     settings: FusionSettings
     device: torch.device
+    data: tuple[Sequence[NativeScene], Sequence[NativeScene]] | None = None
     name: str = "fusion"
     terms: tuple[str, ...] = tuple(f"{gsd} m" for gsd in GROUPS)
     decibels: tuple[str, ...] = ()
     betas: tuple[float, float] = (0.9, 0.99)
+    waits: bool = False
     learning: FusionNetwork = field(init=False)
     average: FusionNetwork = field(init=False)
 
@@ -49,21 +56,24 @@ class FusionTask:
         Raises ConfigError if no scene is large enough for a group.
         """
         settings = self.settings
-        scenes, self._held_out = load_scenes(settings.data, Path(settings.root))
-        self._views: dict[int, tuple[list[View], NDArray[np.float64]]] = {}
+        scenes, self._held_out = self.data or load_scenes(settings.data, Path(settings.root))
+        self._sources: dict[int, GroundSource] = {}
         for gsd, kinds in STAND_INS.items():
             drawn = [(view_of(s, gsd, of, names), weight) for s in scenes for of, names, weight in kinds]
-            usable = [(view, weight * view.size[0] * view.size[1]) for view, weight in drawn if view.enough]
+            usable = [(view, (weight * view.size[0] * view.size[1]) ** 0.5) for view, weight in drawn if view.enough]
             if not usable:
                 raise ConfigError(f"data: no scene is large enough for the {gsd} m bands (3 coarse pixels a side)")
-            share = np.sqrt([size for _, size in usable])
-            self._views[gsd] = [view for view, _ in usable], share / share.sum()
+            size = settings.truth_px if gsd < 60 else settings.truth_px * 3 // 2  # coarse pixels are six times as large
+            self._sources[gsd] = GroundSource.of(gsd, usable, size, self.device)
         torch.manual_seed(settings.seed)
         network = build_fusion(settings.network)
         if settings.network.generation == "v2":
             start_as_injection(network)
-        self.learning = network.to(self.device).train()
+        network = on_device(network, self.device)
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
+        if settings.precision == "mixed" and self.device.type == "cuda":
+            convolve_in_bfloat16(network, self.device)
+        self.learning = network.train()
 
     def groups(self) -> list[dict[str, Any]]:
         """The parameter groups of the optimiser."""
@@ -71,15 +81,8 @@ class FusionTask:
 
     def batch(self, step: int, rank: int) -> Batch:
         """What a worker learns from in a step; depends only on seed, step and rank."""
-        settings = self.settings
-        rng = np.random.default_rng((settings.seed, step, rank))
-
-        def sample(gsd: int) -> WaldSample:
-            views, share = self._views[gsd]
-            size = settings.truth_px if gsd < 60 else settings.truth_px * 3 // 2  # coarse pixels are six times as large
-            return random_square(views[rng.choice(len(views), p=share)], size, rng, wide=settings.variation == "wide")
-
-        return {gsd: [sample(gsd) for _ in range(settings.batch)] for gsd in GROUPS}
+        seeds, wide = Seeds(self.settings.seed, step, rank), self.settings.variation == "wide"
+        return {gsd: self._sources[gsd].draw(seeds, self.settings.batch, wide=wide) for gsd in GROUPS}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of each group, and their sum "total". Samples of one size go through the network together."""
@@ -87,22 +90,14 @@ class FusionTask:
         whole = torch.autocast(self.device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
         terms: dict[str, Tensor] = {}
         with whole:
-            for gsd, samples in batch.items():
-                loss = torch.zeros((), device=self.device)
-                for alike in _by_shape(samples):
-                    guide, measured, truth, others = self._stacked(alike)
-                    published = settings.loss == "published"
-                    one = fusion_loss(self.learning, gsd, guide, measured, truth, others, published=published)
-                    loss = loss + one * len(alike) / len(samples)
+            for gsd, parts in batch.items():
+                loss, published = torch.zeros((), device=self.device), settings.loss == "published"
+                for part in parts:
+                    given = part.guide, part.measured, part.truth, part.others
+                    one = fusion_loss(self.learning, gsd, *given, published=published)
+                    loss = loss + one * len(part.truth) / settings.batch
                 terms[f"{gsd} m"] = loss
         return {"total": sum(terms.values(), torch.zeros((), device=self.device)), **terms}
-
-    def _stacked(self, samples: Sequence[WaldSample]) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
-        def of(parts: Sequence[Tensor]) -> Tensor:
-            return torch.stack(list(parts)).to(self.device)
-
-        others = {g: of([sample.others[g] for sample in samples]) for g in samples[0].others}
-        return of([s.guide for s in samples]), of([s.measured for s in samples]), of([s.truth for s in samples]), others
 
     def settle(self) -> None:
         """Nothing is asked of the weights."""
@@ -122,7 +117,10 @@ class FusionTask:
         for scene in self._held_out[:2]:
             for gsd in GROUPS:
                 for sample in squares(view_of(scene, gsd))[:1]:
-                    guide, measured, truth, others = self._stacked([sample])
+                    guide, measured, truth = (
+                        x[None].to(self.device) for x in (sample.guide, sample.measured, sample.truth)
+                    )
+                    others = {g: x[None].to(self.device) for g, x in sample.others.items()}
                     fused = fuse(self.average, gsd, guide, measured, others)
                     enlarged = F.interpolate(measured, size=truth.shape[-2:], mode="bicubic", align_corners=False)
                     images = {"measured": measured, "bicubic": enlarged, "predicted": fused, "truth": truth}
@@ -141,8 +139,12 @@ class FusionTask:
         }
 
 
-def _by_shape(samples: Sequence[WaldSample]) -> list[list[WaldSample]]:
-    alike: dict[tuple[tuple[int, ...], ...], list[WaldSample]] = {}
-    for sample in samples:
-        alike.setdefault(sample.shapes(), []).append(sample)
-    return list(alike.values())
+def convolve_in_bfloat16(network: FusionNetwork, device: torch.device) -> None:
+    """Run the branches in bfloat16 where torch deems that safe. All that is added to the bands stays float32.
+
+    For networks whose branches have nothing but features inside; the published ones have the sensors' filters, too.
+    """
+    if network.passes_rgb:
+        for gsd in GROUPS:
+            branch = network.branch(gsd)
+            branch.forward = torch.autocast(device.type, torch.bfloat16)(branch.forward)

@@ -1,40 +1,17 @@
-"""High-resolution images as reflectance, and the patches that a training draws from them (reference section 4)."""
+"""High-resolution images as reflectance."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rasterio.windows import Window
 from torch import Tensor
 
-from difffusr.kernels.bands import TARGET_GSD_M
-from difffusr.kernels.images import GAMMA_RGB, power_law
-from difffusr.pipeline.ground.errors import ConfigError, ReadError
-from difffusr.pipeline.weights.training.layouts import ImageFile, find_images
-from difffusr.pipeline.weights.training.settings import ImageSource
-
 Images = NDArray[np.float32]
-
-Radiometry = Literal["mixed", "published", "none"]
-
-#: By `resample`, the levels an image is drawn at: (GSD in metres, preference); 0 is its own GSD.
-_LEVELS = {
-    "pyramid": ((TARGET_GSD_M, 1.0), (1.6, 0.35), (0.0, 0.35)),
-    "target": ((TARGET_GSD_M, 1.0),),
-    "none": ((0.0, 1.0),),
-}
 
 
 @dataclass(frozen=True)
@@ -49,61 +26,22 @@ class HRImage:
     resample: str = "pyramid"
 
 
-def find_all(sources: Sequence[ImageSource], root: Path) -> tuple[list[ImageFile], list[ImageFile]]:
-    """The images of all sources: (for training, held out). Every file's header is read.
-
-    Raises ConfigError or ReadError, which name the key and the file that cannot be used.
-    """
-    training: list[ImageFile] = []
-    held_out: list[ImageFile] = []
-    for i, source in enumerate(sources):
-        some, others = find_images(source, root, f"data[{i}]")
-        training += some
-        held_out += others
-    for file in (*training, *held_out):
-        size_of(file)
-    if not training:
-        raise ConfigError("data: every image is held out, none is left to learn from")
-    return training, held_out
-
-
-def size_of(file: ImageFile) -> tuple[int, int]:
-    """(H, W) in pixels of the part that is read, from the header; checks that the file has the bands it should."""
-    with _opened(file) as dataset:
-        bands = dataset.count
-        window = _window_of(dataset, file)
-    if bands < max(file.rgb):
-        raise ConfigError(f"{file.key}.rgb: {file.path} has {bands} band(s), expected at least {max(file.rgb)}")
-    return window.height, window.width
-
-
-def _window_of(dataset: rasterio.DatasetReader, file: ImageFile) -> Window:
-    first, last = (round(share * dataset.height) for share in file.rows)
-    return Window(0, first, dataset.width, last - first)
-
-
-def read_image(file: ImageFile) -> HRImage:
-    """The pixels of an image. Raises ReadError, which names the file."""
-    with _opened(file) as dataset:
-        raw = dataset.read(file.rgb, window=_window_of(dataset, file))
+def image_of(
+    raw: NDArray[Any],
+    name: str,
+    gsd_m: float,
+    full_scale: float,
+    *,
+    display: bool,
+    nodata_at_ends: bool,
+    resample: str,
+) -> HRImage:
+    """An image from what a file holds: (3, H, W), any type of number, where `full_scale` is a reflectance of 1."""
     valid = np.ones(raw.shape[1:], dtype=bool)
-    if file.nodata_at_ends:
+    if nodata_at_ends:
         valid = (raw.min(0) < 254) & (raw.max(0) > 0)
-    pixels = np.clip(raw / np.float32(file.full_scale), 0, 1).astype(np.float32, copy=False)
-    return HRImage(file.path.name, file.gsd_m, pixels, valid, file.display, file.resample)
-
-
-@contextmanager
-def _opened(file: ImageFile) -> Iterator[rasterio.DatasetReader]:
-    """The file, open; pictures need no georeference."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(file.path) as dataset:
-                yield dataset
-    except rasterio.errors.RasterioError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise ReadError(f"{file.key}: {file.path}: cannot be read ({reason})") from None
+    pixels = np.clip(raw / np.float32(full_scale), 0, 1).astype(np.float32, copy=False)
+    return HRImage(name, gsd_m, pixels, valid, display, resample)
 
 
 def resample(image: HRImage, gsd_m: float) -> HRImage:
@@ -119,118 +57,3 @@ def resample(image: HRImage, gsd_m: float) -> HRImage:
 
 def _antialiased(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False)
-
-
-@dataclass(frozen=True)
-class PatchSource:
-    """Draws patches of HR imagery in reflectance, at several GSDs and with the radiometry of many scenes.
-
-    `levels` give an image at one GSD when called, `weights` say how often each is drawn; both in the same order.
-    """
-
-    levels: Sequence[Callable[[], HRImage]]
-    weights: NDArray[np.float64]
-    size_px: int
-    radiometry: Radiometry = "mixed"
-
-    @classmethod
-    def build(cls, images: Iterable[HRImage], size_px: int, radiometry: Radiometry = "mixed") -> PatchSource:
-        """A pyramid of each image at 2.5 m (preferred), 1.6 m and its own GSD; larger images are drawn more often.
-
-        Raises ConfigError where none of the images is as large as a patch.
-        """
-        levels: list[HRImage] = []
-        weights: list[float] = []
-        for image in images:
-            for gsd, preference in _LEVELS[image.resample]:
-                level = resample(image, gsd or image.gsd_m)
-                if min(level.valid.shape) < size_px or any(level is other for other in levels):
-                    continue
-                levels.append(level)
-                weights.append(preference * level.valid.sum() ** 0.5)
-        return cls([partial(_same, level) for level in levels], _shares(weights, size_px), size_px, radiometry)
-
-    @classmethod
-    def stored(
-        cls, files: Sequence[ImageFile], size_px: int, radiometry: Radiometry = "mixed", kept: int = 64
-    ) -> PatchSource:
-        """As `build`, for more images than memory holds: each is read when it is drawn, the last `kept` stay."""
-        levels: list[Callable[[], HRImage]] = []
-        weights: list[float] = []
-        read = lru_cache(maxsize=kept)(lambda file, gsd: resample(read_image(file), gsd))
-        for file in files:
-            sizes: set[tuple[int, int]] = set()
-            for gsd, preference in _LEVELS[file.resample]:
-                ratio = (gsd or file.gsd_m) / file.gsd_m
-                h, w = (round(n / ratio) if ratio >= 1.3 else n for n in size_of(file))
-                if min(h, w) < size_px or (h, w) in sizes:
-                    continue
-                sizes.add((h, w))
-                levels.append(partial(read, file, gsd or file.gsd_m))
-                weights.append(preference * (h * w) ** 0.5)
-        return cls(levels, _shares(weights, size_px), size_px, radiometry)
-
-    def draw(self, rng: np.random.Generator) -> Tensor:
-        """Two patches of one image with the same radiometry: float32 (2, 3, size, size), reflectance in [0, 1].
-
-        Raises ConfigError where no patch without a gap is found in a thousand tries.
-        """
-        for _ in range(1000):
-            image = self.levels[rng.choice(len(self.levels), p=self.weights)]()
-            windows = [self._window(image, rng) for _ in range(2)]
-            if all(image.valid[window].all() for window in windows):
-                break
-        else:
-            raise ConfigError(
-                f"data: found no patch of {self.size_px} pixels without gaps (nodata_at_ends) in 1000 tries"
-            )
-        turn = random_turn(rng)
-        patches = np.stack([turn(image.pixels[(slice(None), *window)]) for window in windows])
-        x = torch.from_numpy(patches)
-        if self.radiometry == "mixed":
-            return random_radiometry(x, image.display, rng)
-        return power_law(x, GAMMA_RGB) if self.radiometry == "published" and image.display else x
-
-    def _window(self, image: HRImage, rng: np.random.Generator) -> tuple[slice, slice]:
-        row, col = (int(rng.integers(n - self.size_px + 1)) for n in image.valid.shape)
-        return slice(row, row + self.size_px), slice(col, col + self.size_px)
-
-
-def _same(image: HRImage) -> HRImage:
-    return image
-
-
-def _shares(weights: Sequence[float], size_px: int) -> NDArray[np.float64]:
-    if not weights:
-        raise ConfigError(f"data: no image is as large as a patch, {size_px} × {size_px} pixels; lower lr_px")
-    share = np.array(weights)
-    return share / share.sum()
-
-
-def random_turn(rng: np.random.Generator) -> Callable[[Images], Images]:
-    """One of the eight turns and flips of the last two axes."""
-    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-
-    def turn(x: Images) -> Images:
-        x = np.rot90(x, turns, axes=(-2, -1))
-        return np.ascontiguousarray(x[..., ::-1] if flip else x)
-
-    return turn
-
-
-def random_radiometry(x: Tensor, display: bool, rng: np.random.Generator) -> Tensor:
-    """Imagery in [0, 1] (..., 3, H, W) as the reflectance of some scene: mostly dark as Sentinel-2 is, some bright.
-
-    Pictures for the eye go through the harmonisation's power law with an exponent that varies (from the published one
-    to none at all); then everything gets a random gain and offset, a little different per band.
-    """
-    if display:
-        kind = rng.random()
-        exponent = 1.0 if kind < 0.15 else rng.uniform(1.0, 2.2) if kind < 0.4 else rng.uniform(2.2, 3.4)
-        x = power_law(x, [1 / (exponent * rng.uniform(0.95, 1.05)) for _ in range(3)])
-    if rng.random() < 0.8:
-        gain = math.exp(rng.uniform(math.log(0.4), math.log(1.6)))
-        offset = rng.uniform(0, 0.1) ** 1.5 if rng.random() < 0.7 else rng.uniform(0, 0.25)
-        jitter = torch.from_numpy(rng.uniform(0.85, 1.15, (2, 3, 1, 1)).astype(np.float32))
-        x = x * gain * jitter[0] + offset * jitter[1]
-    return x.clamp(0, 1)

@@ -20,7 +20,7 @@ from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.weights.training.checkpoint import sole_writer
 from difffusr.pipeline.weights.training.fusion import FusionTask
-from difffusr.pipeline.weights.training.imagery import find_all
+from difffusr.pipeline.weights.training.reading import find_all
 from difffusr.pipeline.weights.training.scenes import load_scenes
 from difffusr.pipeline.weights.training.settings import FusionSettings, SuperResolutionSettings, Training
 from difffusr.pipeline.weights.training.super_resolution import SuperResolutionTask, starting_weights

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.ground.errors import ConfigError
-from difffusr.pipeline.weights.training.settings import ImageSource
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import ImageSource
 
 #: Suffixes of images, in lower case.
 SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -18,9 +17,12 @@ from torch import Tensor, nn
 from difffusr.kernels.learning import move_average, warm_cosine
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.weights.training.checkpoint import export, read_checkpoint, write_checkpoint
+from difffusr.pipeline.weights.training.draws import Seeds
 from difffusr.pipeline.weights.training.record import Recorder
 from difffusr.pipeline.weights.training.samples import Sample
-from difffusr.pipeline.weights.training.settings import Training
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import Training
 
 
 class DivergedError(DifffusrError):
@@ -35,6 +37,7 @@ class Task(Protocol):
         terms: names of the terms of the loss.
         decibels: those that are in decibels; may include "total".
         betas: of the optimiser (AdamW).
+        waits: whether `batch` waits for files. Known after `build`.
         learning, average: the networks that learn, and their averaged weights for inference. Made by `build`.
     """
 
@@ -47,6 +50,8 @@ class Task(Protocol):
     @property
     def betas(self) -> tuple[float, float]: ...
     @property
+    def waits(self) -> bool: ...
+    @property
     def learning(self) -> nn.Module: ...
     @property
     def average(self) -> nn.Module: ...
@@ -58,7 +63,7 @@ class Task(Protocol):
         """The parameter groups of the optimiser: "params", and optionally "share", of the learning rate."""
 
     def batch(self, step: int, rank: int) -> Any:
-        """What a worker learns from in a step, on the CPU; depends only on seed, step and rank."""
+        """What a worker learns from in a step, on its device; depends only on seed, step and rank."""
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Scalars: "total", whose gradient is followed, and the terms."""
@@ -121,6 +126,52 @@ class Context:
         return every or []
 
 
+class Learner:
+    """The optimiser of a task, and what one step does."""
+
+    def __init__(self, task: Task, settings: Training, context: Context) -> None:
+        self._task, self._settings, self._context = task, settings, context
+        groups = task.groups()
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            lr=settings.rate,
+            betas=task.betas,
+            weight_decay=settings.weight_decay,
+            fused=True if context.device.type == "cuda" else None,
+        )
+
+    def step(self, step: int, batch: Any, warm: float, done: float) -> dict[str, Tensor]:
+        """Learn from a batch; returns its losses and the gradient's norm, scalars on the device.
+
+        `warm`, `done`: how far the warm-up and the training have come, as shares.
+        """
+        task, settings, context = self._task, self._settings, self._context
+        for group in self.optimiser.param_groups:
+            group["lr"] = group.get("share", 1.0) * settings.rate * warm_cosine(warm, done)
+        torch.manual_seed(Seeds(settings.seed, step, context.rank).number())
+        losses = task.losses(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        context.average_gradients(self._parameters)
+        losses["norm"] = nn.utils.clip_grad_norm_(self._parameters, settings.clip)
+        self.optimiser.step()
+        task.settle()
+        move_average(task.average, task.weights(), min(settings.ema, (1 + step) / (10 + step)))
+        return losses
+
+
+def values_of(losses: Mapping[str, Tensor]) -> list[float]:
+    """Scalars on a device as numbers, in one transfer."""
+    return torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+
+
+def check_finite(step: int, values: Sequence[float]) -> None:
+    """Raise DivergedError if one of the losses of a step is no number."""
+    if not all(map(math.isfinite, values)):
+        raise DivergedError(f"step {step}: the loss is not a number any more; lower rate or clip and start again")
+
+
 def train(task: Task, settings: Training, context: Context) -> int:
     """Train from the last checkpoint in `settings.out`, or from the start; returns the steps done.
 
@@ -131,34 +182,18 @@ def train(task: Task, settings: Training, context: Context) -> int:
     """
     out = Path(settings.out)
     task.build()
-    groups = task.groups()
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    optimiser = torch.optim.AdamW(groups, lr=settings.rate, betas=task.betas, weight_decay=settings.weight_decay)
+    learner = Learner(task, settings, context)
+    optimiser = learner.optimiser
     first, spent = read_checkpoint(out, task.learning, task.average, optimiser, context.rank)
     terms = ("total", *task.terms, "norm")
     recorder = Recorder(out, terms, first, task.decibels) if context.rank == 0 else None
     started = time.monotonic() - spent
     step, stop = first, False
     for step, batch in _batches(task, settings, context, first):
-        for group in optimiser.param_groups:
-            group["lr"] = (
-                group.get("share", 1.0)
-                * settings.rate
-                * warm_cosine(step / settings.warm_up, (step + 1) / settings.steps)
-            )
-        torch.manual_seed(_seed(settings.seed, step, context.rank))
-        losses = task.losses(batch)
-        optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        context.average_gradients(parameters)
-        losses["norm"] = nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
-        task.settle()
-        move_average(task.average, task.weights(), min(settings.ema, (1 + step) / (10 + step)))
+        losses = learner.step(step, batch, step / settings.warm_up, (step + 1) / settings.steps)
         step += 1
-        values, stop = context.agree([float(loss.detach()) for loss in losses.values()])
-        if not all(map(math.isfinite, values)):
-            raise DivergedError(f"step {step}: the loss is not a number any more; lower rate or clip and start again")
+        values, stop = context.agree(values_of(losses))
+        check_finite(step, values)
         if recorder:
             recorder.losses(step, dict(zip(losses, values, strict=True)), optimiser, time.monotonic() - started)
             _look(task, settings, recorder, step)
@@ -188,8 +223,8 @@ def _look(task: Task, settings: Training, recorder: Recorder, step: int) -> None
 
 
 def _batches(task: Task, settings: Training, context: Context, first: int) -> Iterator[tuple[int, Any]]:
-    """(step, batch) of all steps to come. On a GPU the next batch is made while the device works on this one."""
-    if context.device.type == "cpu":
+    """(step, batch) of all steps to come. A GPU does not wait for files: the next are read while it works."""
+    if context.device.type == "cpu" or not task.waits:
         yield from ((step, task.batch(step, context.rank)) for step in range(first, settings.steps))
         return
     with ThreadPoolExecutor(1) as ahead:
@@ -199,7 +234,3 @@ def _batches(task: Task, settings: Training, context: Context, first: int) -> It
             if step + 1 < settings.steps:
                 coming = ahead.submit(task.batch, step + 1, context.rank)
             yield step, batch
-
-
-def _seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])

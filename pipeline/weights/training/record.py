@@ -6,13 +6,15 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from difffusr.pipeline.weights.training.pictures import draw_curves, draw_sheet
 from difffusr.pipeline.weights.training.samples import Sample
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _SCORES: Final = ("step", "set", "measure", "value")
 
@@ -20,10 +22,13 @@ _SCORES: Final = ("step", "set", "measure", "value")
 class Recorder:
     """Writes `losses.csv` (a line a step), `validation.csv`, `losses.png`, `samples/` and `tensorboard/` into a folder.
 
-    A training that continues from an earlier step drops what was written after it.
+    A training that continues from an earlier step drops what was written after it. Without `board`, which needs
+    TensorBoard, there are no events.
     """
 
-    def __init__(self, out: Path, terms: Sequence[str], step: int, decibels: Sequence[str] = ()) -> None:
+    def __init__(
+        self, out: Path, terms: Sequence[str], step: int, decibels: Sequence[str] = (), *, board: bool = True
+    ) -> None:
         self._out = out
         self._decibels = decibels
         self._drawn = False
@@ -31,23 +36,25 @@ class Recorder:
         out.mkdir(parents=True, exist_ok=True)
         self._losses = _Table(out / "losses.csv", ("step", *terms, "rate", "seconds"), step)
         self._scores = _Table(out / "validation.csv", _SCORES, step)
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board: SummaryWriter | None = None
+        if board:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
 
     def losses(self, step: int, losses: Mapping[str, float], optimiser: torch.optim.Optimizer, seconds: float) -> None:
         """The terms of a step, its learning rate, and the seconds of training so far."""
         rate = float(optimiser.param_groups[0]["lr"])
         self._drawn = False
         self._losses.add([step, *(losses[term] for term in self._terms), rate, round(seconds, 2)])
-        for name, value in losses.items():
-            self._board.add_scalar(f"loss/{name}", value, step)
-        self._board.add_scalar("rate", rate, step)
+        self._show({f"loss/{name}": value for name, value in losses.items()} | {"rate": rate}, step)
 
     def scores(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Scores on held-out places, by set and measure; the curves are redrawn."""
         for name, of in scores.items():
             for measure, value in of.items():
                 self._scores.add([step, name, measure, value])
-                self._board.add_scalar(f"validation/{name}/{measure}", value, step)
+            self._show({f"validation/{name}/{measure}": value for measure, value in of.items()}, step)
         self._draw()
 
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
@@ -60,14 +67,21 @@ class Recorder:
         """Write everything so far to disk, before a checkpoint relies on it."""
         self._losses.flush()
         self._scores.flush()
-        self._board.flush()
+        if self._board:
+            self._board.flush()
 
     def close(self) -> None:
         """Draw the curves a last time if they are out of date, and close the files."""
         self.flush()
         if not self._drawn:
             self._draw()
-        self._board.close()
+        if self._board:
+            self._board.close()
+
+    def _show(self, values: Mapping[str, float], step: int) -> None:
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def _draw(self) -> None:
         draw_curves(self._out / "losses.csv", self._out / "validation.csv", self._out / "losses.png", self._decibels)

@@ -6,21 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import rasterio
 import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import BANDS, GROUPS
-from difffusr.pipeline.config import load_config
-from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.ground.errors import ConfigError, ReadError
 from difffusr.pipeline.ground.pixels import Quality
-from difffusr.pipeline.plan import make_plan
-from difffusr.pipeline.scenes import ChipRules, find_scenes, read_chip
-from difffusr.pipeline.weights.training.settings import SceneSource
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import SceneSource
 
 #: Bands of the stacks of the DSen2 testing data, in their order, by GSD in metres.
 _STACKS: Final = {
@@ -77,7 +74,15 @@ def _from_folder(source: SceneSource, root: Path, key: str) -> Iterator[NativeSc
 
 
 def _from_run(source: SceneSource) -> Iterator[NativeScene]:
-    """Cloudless, complete chips of a run configuration, spread evenly over its area; names are zone, row and column."""
+    """Cloudless, complete chips of a run configuration, spread evenly over its area; names are zone, row and column.
+
+    Alone among the sources, it needs what plans and reads a run.
+    """
+    from difffusr.pipeline.config import load_config
+    from difffusr.pipeline.geo import grid_of
+    from difffusr.pipeline.plan import make_plan
+    from difffusr.pipeline.scenes import ChipRules, find_scenes, read_chip
+
     config = load_config(str(source.run))
     scenes = find_scenes(config)
     plan = make_plan(config, scenes, "training")
@@ -97,6 +102,8 @@ def _from_run(source: SceneSource) -> Iterator[NativeScene]:
 
 def read_native(folder: Path, key: str = "data") -> NativeScene:
     """The scene in a folder, reflectance from DN / 10⁴. Raises ReadError if a band is missing or damaged."""
+    import rasterio
+
     bands: dict[str, Tensor] = {}
     try:
         if (folder / "im60.tif").exists():

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from difffusr.kernels.learning import LOSS_WEIGHTS
-from difffusr.kernels.networks import PUBLISHED, SMALL, Stage1Config
+from difffusr.kernels.networks import BASE, PUBLISHED, SMALL, Stage1Config
+from difffusr.kernels.networks.fusion import BASE as FUSION_BASE
 from difffusr.kernels.networks.fusion import FOLDED, PUBLISHED_V2, FusionConfig
 from difffusr.kernels.networks.fusion import SMALL as FUSION_SMALL
 from difffusr.pipeline.config import (
@@ -129,7 +129,9 @@ class SuperResolutionSettings(Training):
     data: Annotated[tuple[ImageSource, ...], Field(strict=False, min_length=1)] = Field(
         description="a list of sources with path, gsd_m, …"
     )
-    network: Stage1Config = Field(default=SMALL, description="'small', 'published', or sizes by rrdb, encoder, unet")
+    network: Stage1Config = Field(
+        default=SMALL, description="'small', 'base', 'published', or sizes by rrdb, encoder, unet"
+    )
     start: Text = Field(default="random", description="'random', or the path of weights to start from")
     degradation: Literal["mixed", "published"] = Field(default="mixed", description="'mixed' or 'published'")
     radiometry: Literal["mixed", "published", "none"] = Field(
@@ -157,7 +159,11 @@ class SuperResolutionSettings(Training):
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
             return _sizes_of(Stage1Config.from_dict, value)
-        return {"small": SMALL, "published": PUBLISHED}.get(value, value) if isinstance(value, str) else value
+        return (
+            {"small": SMALL, "base": BASE, "published": PUBLISHED}.get(value, value)
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("start")
     @classmethod
@@ -170,11 +176,6 @@ class SuperResolutionSettings(Training):
             raise rule_error("batch", self.batch, "a power of 2 up to 8192")
         return self
 
-    def weights(self) -> dict[str, float]:
-        """The weight of each term of the loss."""
-        given = {"tail": self.tail_weight, "contrast": self.contrast_weight}
-        return LOSS_WEIGHTS[self.loss] | {name: value for name, value in given.items() if value is not None}
-
 
 class FusionSettings(Training):
     """A training of the fusion network: patches of `truth_px` pixels of the truth."""
@@ -184,7 +185,7 @@ class FusionSettings(Training):
     )
     network: FusionConfig = Field(
         default=FUSION_SMALL,
-        description="'small', 'folded', 'published', or sizes by generation ('v2', 'folded', 'corrected'), "
+        description="'small', 'folded', 'base', 'published', or sizes by generation ('v2', 'folded', 'corrected'), "
         "channels, blocks, growth",
     )
     variation: Literal["plain", "wide"] = Field(
@@ -204,7 +205,7 @@ class FusionSettings(Training):
     def _network(cls, value: object) -> object:
         if isinstance(value, Mapping):
             return _sizes_of(lambda sizes: FusionConfig(**sizes), value)
-        named = {"small": FUSION_SMALL, "folded": FOLDED, "published": PUBLISHED_V2}
+        named = {"small": FUSION_SMALL, "folded": FOLDED, "base": FUSION_BASE, "published": PUBLISHED_V2}
         return named.get(value, value) if isinstance(value, str) else value
 
     @model_validator(mode="after")

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from difffusr.kernels.bands import SCALE
-from difffusr.kernels.learning import bicubic, inference_weights, published_losses, stage1_losses, start_at_nothing
+from difffusr.kernels.learning import (
+    LOSS_WEIGHTS,
+    bicubic,
+    inference_weights,
+    published_losses,
+    stage1_losses,
+    start_at_nothing,
+)
 from difffusr.kernels.networks import Stage1
 from difffusr.pipeline.ground.errors import WeightsError
-from difffusr.pipeline.plan import read_weights, weights_errors
 from difffusr.pipeline.weights.training.degrading import degrade_patches
-from difffusr.pipeline.weights.training.imagery import HRImage, PatchSource, find_all, read_image, size_of
+from difffusr.pipeline.weights.training.draws import Seeds, on_device
+from difffusr.pipeline.weights.training.patches import Image, PatchSource, patch_source, with_radiometry
+from difffusr.pipeline.weights.training.reading import on_disk
 from difffusr.pipeline.weights.training.samples import Sample
-from difffusr.pipeline.weights.training.settings import SuperResolutionSettings
 from difffusr.pipeline.weights.training.validation import Pair, evaluate_stage1, project_rgb, validation_pairs
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.weights.training.settings import SuperResolutionSettings
 
 T = TypeVar("T")
 
-#: Bytes that a pixel takes in memory: three float32 and its validity, once and in a pyramid.
-_BYTES_PER_PIXEL: Final = 13 * 1.6
+#: What numbers are drawn for (`draws.Seeds`); `patches` draws for others.
+_DEGRADATION: Final = 0
 
-#: (HR (B, 3, H, W), LR (B, 2, 3, h, w), what draws the noise), reflectance, on the CPU.
+#: (HR (B, 3, H, W), LR (B, 2, 3, h, w), what draws the noise), reflectance, on the device.
 Batch = tuple[Tensor, Tensor, torch.Generator]
 
 
@@ -39,12 +48,14 @@ class SuperResolutionTask:
     """`loop.Task` for stage 1.
 
     Attributes:
+        data: the images to learn from, and those held out; by default what the settings name.
         learning: the networks that learn, in the full layout of a published checkpoint.
         average: the same for inference, with averaged weights.
     """
 
     settings: SuperResolutionSettings
     device: torch.device
+    data: tuple[Sequence[Image], Sequence[Image]] | None = None
     name: str = "stage1"
     terms: tuple[str, ...] = ("sample", "tail", "contrast")
     betas: tuple[float, float] = (0.9, 0.99)
@@ -59,7 +70,7 @@ class SuperResolutionTask:
     def build(self) -> None:
         """Make the networks, the same for the same seed, and find the data."""
         settings = self.settings
-        self._files, self._held_out = find_all(settings.data, Path(settings.root))
+        self._images, self._held_out = self.data or on_disk(settings.data, Path(settings.root))
         torch.manual_seed(settings.seed)
         stage1 = Stage1(settings.network, training=True)
         if settings.network.diffusion.prediction == "v":
@@ -69,8 +80,8 @@ class SuperResolutionTask:
         stage1.model.even_out()
         average = Stage1(settings.network)
         average.load_state_dict(inference_weights(stage1))
-        self.learning = stage1.to(self.device).train()
-        self.average = average.to(self.device).eval()
+        self.learning = on_device(stage1, self.device).train()
+        self.average = on_device(average, self.device).eval()
 
     def groups(self) -> list[dict[str, Any]]:
         """The parameter groups of the optimiser: the diffusion network, and the encoders at their own rate."""
@@ -85,25 +96,28 @@ class SuperResolutionTask:
     def _source(self) -> PatchSource:
         settings = self.settings
         size = SCALE * (settings.lr_px + 2 * settings.margin)
-        pixels = sum(h * w for h, w in map(size_of, self._files))
-        if pixels * _BYTES_PER_PIXEL > settings.memory_gb * 1e9:
-            return PatchSource.stored(self._files, size, settings.radiometry)
-        return PatchSource.build(map(read_image, self._files), size, settings.radiometry)
+        return patch_source(self._images, size, self.device, settings.memory_gb)
+
+    @property
+    def waits(self) -> bool:
+        """Whether images are read from files when they are drawn."""
+        return self._source.waits
 
     def batch(self, step: int, rank: int) -> Batch:
         """What a worker learns from in a step; depends only on seed, step and rank."""
         settings = self.settings
-        rng = np.random.default_rng((settings.seed, step, rank))
-        patches = torch.stack([self._source.draw(rng) for _ in range(settings.batch)])  # (B, 2, 3, H, W)
-        lr = degrade_patches(patches, rng, settings.margin, settings.degradation)
+        seeds = Seeds(settings.seed, step, rank)
+        patches, display = self._source.draw(seeds, settings.batch)
+        patches = with_radiometry(patches, display, settings.radiometry, seeds)  # (B, 2, 3, H, W)
+        draws = seeds.draws(self.device, _DEGRADATION)
+        lr = degrade_patches(patches, draws, settings.margin, settings.degradation)
         m = SCALE * settings.margin
         hr = patches[:, 0, :, m : patches.shape[-2] - m, m : patches.shape[-1] - m]
-        return hr, lr, torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return hr, lr, draws.generator
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, and their weighted sum "total"."""
         hr, lr, generator = batch
-        hr, lr = hr.to(self.device), lr.to(self.device)
         settings = self.settings
         whole = torch.autocast(self.device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
         with whole:
@@ -111,7 +125,7 @@ class SuperResolutionTask:
                 terms = stage1_losses(self.learning, hr, lr, generator, settings.precision)
             else:
                 terms = published_losses(self.learning, hr, lr, generator, settings.precision)
-        weights = settings.weights()
+        weights = loss_weights(settings)
         total = terms["sample"] * weights["sample"] + weights["tail"] * terms["tail"]
         return {"total": total + weights["contrast"] * terms["contrast"], **terms}
 
@@ -127,8 +141,7 @@ class SuperResolutionTask:
     def _pairs(self) -> dict[str, list[Pair]]:
         settings = self.settings
         files = _spread(self._held_out, settings.validation_images)
-        images: list[HRImage] = [read_image(file) for file in files]
-        return validation_pairs(images, size_px=settings.validation_px)
+        return validation_pairs([file.read() for file in files], size_px=settings.validation_px)
 
     def validate(self, thorough: bool, /) -> dict[str, dict[str, float]]:
         """Scores by set of pairs and measure; of every third pair only, unless `thorough`."""
@@ -150,14 +163,20 @@ class SuperResolutionTask:
     def facts(self) -> dict[str, str]:
         """What the exported weights state about themselves."""
         settings = self.settings
-        images = str(len(self._files))
+        images = str(len(self._images))
         sizes = json.dumps(settings.network.to_dict())
         return {"config": sizes, "batch": str(settings.batch), "seed": str(settings.seed), "images": images}
 
 
-def _spread(items: list[T], most: int) -> list[T]:
+def _spread(items: Sequence[T], most: int) -> Sequence[T]:
     """At most `most` of the items, evenly spread."""
     return [items[i * len(items) // most] for i in range(most)] if len(items) > most else items
+
+
+def loss_weights(settings: SuperResolutionSettings) -> dict[str, float]:
+    """The weight of each term of the loss."""
+    given = {"tail": settings.tail_weight, "contrast": settings.contrast_weight}
+    return LOSS_WEIGHTS[settings.loss] | {name: value for name, value in given.items() if value is not None}
 
 
 def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
@@ -167,6 +186,8 @@ def starting_weights(settings: SuperResolutionSettings) -> Stage1 | None:
     """
     if settings.start == "random":
         return None
+    from difffusr.pipeline.plan import read_weights, weights_errors  # an address needs more than torch
+
     try:
         with weights_errors():
             return Stage1.from_weights(read_weights(settings.start), settings.network)

@@ -88,23 +88,24 @@ def evaluate_stage1(stage1: Stage1, pairs: Sequence[Pair], seed: int = 0) -> dic
     "wins": share of the pairs where "sample+bp" is above bicubic.
     """
     generator, device = torch.Generator().manual_seed(seed), next(stage1.parameters()).device
+    at_once = 16 if device.type == "cuda" else 1
     scores: dict[str, list[float]] = {}
-    for pair in pairs:
-        lr = pair.lr[None].to(device)
-        x_T = torch.randn((1, *pair.hr.shape), generator=generator).to(device)
+    for some in (pairs[i : i + at_once] for i in range(0, len(pairs), at_once)):
+        lr = torch.stack([pair.lr for pair in some]).to(device)
+        x_T = torch.stack([torch.randn(pair.hr.shape, generator=generator) for pair in some]).to(device)
         sample = stage1.sample(lr, x_T, skip=100, skip_last=True, denoised=True)
-        tail = stage1.deterministic(lr)
         results = {
             "bicubic": bicubic(lr),
             "bicubic+bp": project_rgb(bicubic(lr), lr),
-            "tail": tail,
+            "tail": stage1.deterministic(lr),
             "sample": sample,
             "sample+bp": project_rgb(sample, lr),
         }
-        values = {name: float(psnr(x[0].cpu(), pair.hr)) for name, x in results.items()}
-        values["wins"] = float(values["sample+bp"] > values["bicubic"])
-        for name, value in values.items():
-            scores.setdefault(name, []).append(value)
+        for i, pair in enumerate(some):
+            values = {name: float(psnr(x[i].cpu(), pair.hr)) for name, x in results.items()}
+            values["wins"] = float(values["sample+bp"] > values["bicubic"])
+            for name, value in values.items():
+                scores.setdefault(name, []).append(value)
     return {name: float(np.mean(values)) for name, values in scores.items()}
 
 

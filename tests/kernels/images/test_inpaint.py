@@ -14,4 +14,6 @@ def test_filled_pixels_continue_their_surroundings():
     holed = torch.where(valid, x, torch.nan).nan_to_num(0.0)
     filled = fill_invalid(holed, valid)
     assert torch.allclose(filled, x, atol=1e-6)
+    for fill in (torch.nan, torch.inf, -9999.0):  # whatever stands for no data
+        assert torch.equal(fill_invalid(torch.where(valid, x, fill), valid), filled)
     assert torch.equal(fill_invalid(x, torch.ones_like(valid)), x)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from difffusr.kernels.model import weights_sha256
+from difffusr.kernels.sampling import Sampling
 from difffusr.kernels.weights import packaged as module
 from difffusr.kernels.weights.errors import WeightsError
 from difffusr.kernels.weights.packaged import files_sha256, shipped, shipped_sampling, weight_files
@@ -56,6 +57,9 @@ def test_an_altered_or_missing_shipped_file_is_named(copy):
 
 def test_shipped_weights_have_their_own_sampling(copy):
     index = json.loads((copy / "index.json").read_text())
-    index["small"]["sampling"] = {"steps": 4}
+    index["small"]["sampling"] = {"steps": 4, "temperature": 0.2}
+    index["small"]["samplers"] = {"fast": {"temperature": 0.7}}
     (copy / "index.json").write_text(json.dumps(index))
     assert shipped_sampling().steps == 4
+    assert [shipped_sampling(sampler=name).temperature for name in ("reference", "fast", "draft")] == [0.2, 0.7, 0.2]
+    assert shipped_sampling(sampler="fast").steps == Sampling().by("fast").steps

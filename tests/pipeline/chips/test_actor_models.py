@@ -1,7 +1,8 @@
-"""The actor with the shipped models: uncertainty changes no pixel, and what cannot be compiled runs as it is."""
+"""The actor with the shipped models: uncertainty changes no pixel, and what cannot be fused runs as it is."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.sampling.noise import ground_noise
 from difffusr.pipeline.chips.actor import SuperResolver
+from difffusr.pipeline.chips.staging import StagedChip, write_chip
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.storage.objects import Storage
 
 MINIMAL: dict[str, Any] = {
     "name": "a",
@@ -24,8 +27,8 @@ MINIMAL: dict[str, Any] = {
 }
 
 
-def configured(**model: Any) -> RunConfig:
-    return RunConfig.model_validate({**MINIMAL, "model": {"sampler_steps": 2, **model}})
+def configured(compute: dict[str, Any] | None = None, **model: Any) -> RunConfig:
+    return RunConfig.model_validate({**MINIMAL, "model": {"sampler_steps": 2, **model}, "compute": compute or {}})
 
 
 def read_batch(chips: int = 1, px: int = 24, seed: int = 2) -> dict[str, Any]:
@@ -58,6 +61,38 @@ def test_uncertainty_leaves_every_pixel_of_the_result_as_it_is():
     assert 0 < with_it["std"].mean() < 10_000  # below 0.1 reflectance
 
 
+def staged(out: dict[str, Any], folder: Path) -> list[bytes]:
+    """The bytes of each chip of a batch in the staging folder; none of one that failed."""
+    objects = []
+    for i, error in enumerate(out["error"]):
+        chip = StagedChip(out["dn"][i], out["quality"][i], out["source"][i], out["std"][i] if "std" in out else None)
+        write_chip(Storage(str(folder)), "a.chip", chip)
+        objects.append(b"" if error else (folder / "chips" / "a.chip").read_bytes())
+    return objects
+
+
+@pytest.mark.parametrize(
+    ("compute", "samples"),
+    [
+        ({"batch": 5}, 0),
+        ({"cpus_per_actor": 2}, 0),
+        ({"cpus_per_actor": 2, "batch": 1}, 0),
+        ({"cpus_per_actor": 4, "batch": 3}, 2),
+        ({"cpus_per_actor": 2, "batch": 5, "precision": "bfloat16"}, 2),
+    ],
+)
+def test_a_chip_is_staged_byte_for_byte_as_if_it_were_alone(compute, samples, tmp_path):
+    batch = {**read_batch(5), "skipped": np.array([False, False, True, False, False])}
+    batch["error"][1], batch["quality"][3] = "unreadable", 0
+    alone = {"precision": compute.get("precision", "float32")}
+    threads, resolve = torch.get_num_threads(), SuperResolver(configured(alone, uncertainty_samples=samples))
+    ones = [staged(resolve({name: x[[i]] for name, x in batch.items()}), tmp_path)[0] for i in range(5)]
+    together = SuperResolver(configured(compute, uncertainty_samples=samples))(batch)
+    torch.set_num_threads(threads)
+    assert staged(together, tmp_path) == ones
+    assert len(set(ones)) == 5
+
+
 def test_a_chip_that_failed_passes_through():
     batch = read_batch(2)
     batch["error"][0] = "unreadable"
@@ -76,11 +111,11 @@ def test_overlapping_chips_have_the_same_noise_in_every_sample(sample):
     assert torch.equal(actor.noise(read_batch(2), [0, 1])[0], left) == (sample == 0)
 
 
-def test_networks_that_cannot_be_compiled_run_as_they_are_unless_compiling_is_asked_for(monkeypatch, tmp_path):
-    def without_compiler(function: Any) -> Any:
-        raise RuntimeError("no compiler\nfound here")
+def test_networks_that_cannot_be_fused_run_as_they_are_unless_fusing_is_asked_for(monkeypatch, tmp_path):
+    def without_triton(network: Any) -> None:
+        raise ImportError("no Triton\nfound here")
 
-    monkeypatch.setattr("difffusr.kernels.model.compiled", without_compiler)
+    monkeypatch.setattr("difffusr.kernels.model.fuse", without_triton)
     path = tmp_path / "run.yaml"
     path.write_text(
         "area: {bbox: [5, 49, 6, 50]}\nperiod: {start: 2024-06-01, end: 2024-06-30}\n"
@@ -89,8 +124,6 @@ def test_networks_that_cannot_be_compiled_run_as_they_are_unless_compiling_is_as
     config = load_config(path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert SuperResolver(config).model.execution == "eager"
-    asked = config.model_copy(update={"compute": config.compute.model_copy(update={"execution": "compiled"})})
-    with pytest.raises(
-        DifffusrError, match=r"cannot be compiled here \(no compiler\); set compute.execution to 'eager'"
-    ):
+    asked = config.model_copy(update={"compute": config.compute.model_copy(update={"execution": "fused"})})
+    with pytest.raises(DifffusrError, match=r"cannot be fused here \(no Triton\); set compute.execution to 'eager'"):
         SuperResolver(asked)

@@ -9,10 +9,23 @@ from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.storage.objects import Storage
 
 
-def test_without_a_gpu_it_is_one_and_a_number_that_is_given_stays(loaded, tmp_path):
-    on_cores = ActorKind(PinnedResolver, None, Storage(str(tmp_path)), 0.0)
-    assert with_batch(loaded(), "f", on_cores).compute.batch == 1
-    assert with_batch(loaded(compute={"batch": 3}), "f", on_cores._replace(gpus=1.0)).compute.batch == 3
+@pytest.mark.parametrize(
+    ("compute", "gpus", "batch", "idle"),
+    [
+        ({}, 0.0, 1, 0),
+        ({"cpus_per_actor": 4}, 0.0, 4, 0),
+        ({"cpus_per_actor": 4, "batch": 1}, 0.0, 1, 3),
+        ({"cpus_per_actor": 2, "batch": 3}, 0.0, 3, 0),
+        ({"batch": 3}, 1.0, 3, 0),
+        ({"cpus_per_actor": 4, "batch": 1}, 1.0, 1, 0),
+    ],
+)
+def test_on_cores_it_is_one_chip_a_core_and_a_number_that_is_given_stays(
+    loaded, tmp_path, caplog, compute, gpus, batch, idle
+):
+    kind = ActorKind(PinnedResolver, None, Storage(str(tmp_path)), gpus)
+    assert with_batch(loaded(compute=compute), "f", kind).compute.batch == batch
+    assert [f"leaves {idle} cores of each actor idle" in said for said in caplog.messages] == [True] * (idle > 0)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from difffusr.pipeline.ground.errors import ConfigError
 def test_a_wrong_type_names_key_value_and_what_is_allowed(tmp_path: Path) -> None:
     assert (
         refused(tmp_path, compute={"batch": "four"})
-        == "config.yaml: compute.batch: found 'four', expected an integer ≥ 1, or 'auto' (found on a GPU, 1 on CPUs) "
-        "(line 8)"
+        == "config.yaml: compute.batch: found 'four', expected an integer ≥ 1, or 'auto' (found on a GPU, one a core "
+        "on CPUs) (line 8)"
     )
 
 

@@ -162,15 +162,15 @@ def test_reference_with_published_weights_is_the_published_sampler():
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_sampler_decides_on_solver_and_steps_and_leaves_the_weights_temperature(sampler):
-    own, chosen = shipped_sampling(), sampling_of(configured(sampler=sampler))
+def test_a_sampler_decides_on_solver_and_steps_and_the_weights_on_the_temperature(sampler):
+    own, chosen = shipped_sampling(sampler=sampler), sampling_of(configured(sampler=sampler))
     assert (chosen.solver, chosen.steps) == SAMPLERS[sampler]
     assert (chosen.temperature, chosen.denoised) == (own.temperature, own.denoised)
 
 
 def test_steps_of_the_configuration_replace_those_of_the_sampler():
     assert sampling_of(configured(sampler="fast", sampler_steps=7)) == Sampling(
-        solver="multistep", steps=7, denoised=True, temperature=shipped_sampling().temperature
+        solver="multistep", steps=7, denoised=True, temperature=shipped_sampling(sampler="fast").temperature
     )
     assert sampling_of(configured(**PUBLISHED, sampler_steps=100)).steps == 100
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.geo.grid import ChipIndex
 from difffusr.pipeline.plan.tables import ChipPlan
-from difffusr.pipeline.readers import gridness
 from difffusr.pipeline.readers.gridness import GridCheck
 from difffusr.pipeline.readers.verdicts import BandReport, shows_grid
 from difffusr.pipeline.readers.verify import Report
@@ -117,13 +116,11 @@ def test_without_chips_nothing_is_known():
     assert GridCheck([]).judged(CLEAN) == CLEAN
 
 
-@pytest.mark.parametrize("counts", [False, True])
-def test_a_grid_makes_a_cube_unclean_only_where_it_counts(monkeypatch, counts):
-    monkeypatch.setattr(gridness, "GRID_COUNTS", counts)
+def test_a_grid_makes_a_cube_unclean():
     bands = list(judged((pixels({"B01": 20}), of_scene(768))).values())
     found = Report(1, 0, [], [], [], 1.0, {}, bands)
-    assert found.clean is not counts
-    assert [band.band for band in bands if not band.ok] == (["B01"] if counts else [])
+    assert not found.clean
+    assert [band.band for band in bands if not band.ok] == ["B01"]
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [band["band"] for band in told["bands"] if band["grid"]] == ["B01"]
     assert told["bands"][0]["gridness"] > 0.1

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pytest
 import torch
+from held_image import Held
 
 from difffusr.pipeline.weights.training.degrading import degrade
-from difffusr.pipeline.weights.training.imagery import PatchSource
+from difffusr.pipeline.weights.training.draws import Seeds
+from difffusr.pipeline.weights.training.patches import patch_source
+
+CPU = torch.device("cpu")
 
 
-def test_degradation_keeps_reflectance_and_brightness(fields):
-    rng = np.random.default_rng(1)
-    source = PatchSource.build([fields], 144)
-    hr = torch.stack([source.draw(rng) for _ in range(16)])
-    lr = degrade(hr, rng, margin=2)
-    assert lr.shape == (16, 2, 3, 32, 32)
+@pytest.mark.parametrize("batch", [1, 2, 5, 16])
+@pytest.mark.parametrize("margin", [2, 3])
+def test_degradation_keeps_reflectance_and_brightness(fields, batch: int, margin: int):
+    seeds = Seeds(1, batch, 0)
+    hr, _ = patch_source([Held(fields)], 144, CPU, 1).draw(seeds, batch)
+    lr = degrade(hr, seeds.draws(CPU), margin)
+    assert lr.shape == (batch, 2, 3, 36 - 2 * margin, 36 - 2 * margin)
     assert torch.isfinite(lr).all()
     assert lr.min() > -0.6
     assert lr.max() < 1.6  # noise of 0.1 at most
-    inner = hr[..., 8:-8, 8:-8].mean((1, 2, 3, 4))
-    assert torch.allclose(lr.mean((1, 2, 3, 4)), inner, atol=0.02)
+    inner = slice(4 * margin, -4 * margin)
+    assert torch.allclose(lr.mean((1, 2, 3, 4)), hr[..., inner, inner].mean((1, 2, 3, 4)), atol=0.02)
+
+
+def test_a_single_sample_is_degraded_in_either_way(fields):
+    """In a batch of one there is no half."""
+    hr, _ = patch_source([Held(fields)], 144, CPU, 1).draw(Seeds(0, 0, 0), 1)
+    sharp = torch.stack([degrade(hr, Seeds(s, 0, 0).draws(CPU)).diff().abs().mean() for s in range(12)])
+    assert sharp.max() > 1.2 * sharp.min()

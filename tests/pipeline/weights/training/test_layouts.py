@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tiny_training import write_image
 
-from difffusr.pipeline.weights.training.imagery import PatchSource, find_all, read_image, size_of
+from difffusr.pipeline.weights.training.imagery import resample
+from difffusr.pipeline.weights.training.reading import find_all, read_image, size_of
 from difffusr.pipeline.weights.training.settings import ImageSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -39,8 +40,7 @@ def test_worldstrat_is_split_by_site(tmp_path):
     assert not sharp.display
     assert 0.3 < sharp.pixels.max() < 0.51  # DN / 10⁴
     assert picture.display
-    level = PatchSource.build([sharp], 64).levels[0]()
-    assert level.pixels.shape == (3, 96, 96), "160 px at 1.5 m are 96 px at 2.5 m"
+    assert resample(sharp, 2.5).pixels.shape == (3, 96, 96), "160 px at 1.5 m are 96 px at 2.5 m"
 
 
 def test_gsd_comes_from_the_index_where_it_states_a_number(tmp_path):

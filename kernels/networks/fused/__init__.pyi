@@ -1,0 +1,1 @@
+from .install import fuse as fuse

@@ -1,0 +1,97 @@
+"""Chip by chip: each alone, with one thread, in memory of its own; as many at a time as torch has threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from difffusr.kernels.networks.execution import ChipByChip
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_chip_is_alone_has_one_thread_and_comes_out_in_its_place(threads, count):
+    seen: list[tuple[tuple[int, ...], int, bool]] = []
+
+    def double(x: Tensor, y: Tensor) -> Tensor:
+        seen.append((tuple(x.shape), torch.get_num_threads(), torch.is_inference_mode_enabled()))
+        return 2 * x + y
+
+    x, y = torch.rand(count, 3, 2, 2), torch.rand(count, 3, 2, 2)
+    torch.set_num_threads(threads)
+    assert torch.equal(ChipByChip(double)(x, y), 2 * x + y)
+    assert seen == [((1, 3, 2, 2), 1, True)] * count
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_as_many_chips_are_computed_side_by_side_as_there_are_threads(threads):
+    together = threading.Barrier(threads, timeout=20)  # breaks unless so many come at once
+
+    def meet(x: Tensor) -> Tensor:
+        together.wait()
+        return x
+
+    torch.set_num_threads(threads)
+    assert len(ChipByChip(meet)(torch.rand(2 * threads, 1))) == 2 * threads
+
+
+def _slice(x: Tensor) -> Tensor:
+    return torch.cat([x, x], 1)[:, : x.shape[1]]
+
+
+def _from_an_odd_byte(x: Tensor) -> Tensor:
+    return torch.cat([torch.zeros(1), x.flatten()])[1:].view(x.shape)
+
+
+def _one_channel_last(x: Tensor) -> Tensor:
+    return x.as_strided(x.shape, (x.stride(0), 1, *x.stride()[2:]))
+
+
+LAYOUTS = {
+    "as it is": lambda x: x.clone(),
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "a slice": _slice,
+    "from an odd byte": _from_an_odd_byte,
+    "one channel last": _one_channel_last,
+    "repeated": lambda x: x[:1].expand(2, -1, -1, -1),
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels"),
+    [(name, channels) for name in LAYOUTS for channels in (1, 3) if (name, channels) != ("one channel last", 3)],
+)
+def test_a_chip_lies_in_memory_as_if_it_were_alone_however_its_batch_lies(layout, channels):
+    seen: list[tuple[tuple[int, ...], int]] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append((x.stride(), x.data_ptr() % 64))
+        return x
+
+    x = torch.rand(2, channels, 4, 6)
+    given = LAYOUTS[layout](x)
+    assert torch.equal(ChipByChip(look)(given), given)
+    assert seen == [((channels * 24, 24, 6, 1), 0)] * 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_chip_that_fails_says_so_and_leaves_the_number_of_threads_as_it_was(threads):
+    def refuse(x: Tensor) -> Tensor:
+        raise RuntimeError(f"chip {int(x)}")
+
+    torch.set_num_threads(threads)
+    with pytest.raises(RuntimeError, match="chip 0"):
+        ChipByChip(refuse)(torch.arange(3)[:, None])
+    assert torch.get_num_threads() == threads
