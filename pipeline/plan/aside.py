@@ -14,9 +14,9 @@ from typing import Final
 
 from difffusr.pipeline.engine import in_order
 from difffusr.pipeline.geo import ChipIndex, Grid, PlaceName
-from difffusr.pipeline.ground.errors import ReadError, StoreError
+from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.scenes import MASK, Scene, Unread, read_window
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 log = logging.getLogger("difffusr.planner")
 
@@ -60,10 +60,7 @@ class Aside:
         """
         if not staging.exists(_FILE):
             return cls({})
-        try:
-            entries = [SetAside(**{**one, "chips": tuple(one["chips"])}) for one in json.loads(staging.read(_FILE))]
-        except (ValueError, TypeError, LookupError):
-            raise StoreError(f"{staging.url}/{_FILE}: is damaged; delete it, and run again") from None
+        entries = read_document(staging, _FILE, list[SetAside], "delete it, and run again")
         return cls({one.scene: one for one in entries})
 
     def write(self, staging: Storage) -> None:

@@ -32,7 +32,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage import Storage, store_failures
+from difffusr.pipeline.storage import Storage, read_document, store_failures
 
 #: Requests to the store at a time.
 _REQUESTS = 16
@@ -200,8 +200,7 @@ class PlainTarget:
         """Revision, step and period that shards were last written for, by zone."""
         if not self.staging.exists(_CLAIMS):
             return {}
-        claims: dict[str, list[Any]] = json.loads(self.staging.read(_CLAIMS))
-        return claims
+        return read_document(self.staging, _CLAIMS, dict[str, list[Any]], "delete it, and run again")
 
     def _note(self, claims: Mapping[str, list[Any]]) -> None:
         self.staging.write(_CLAIMS, json.dumps(claims, sort_keys=True).encode())
@@ -287,12 +286,20 @@ def put_in_place(storage: Storage, staging: Storage, publication: Publication) -
     for path, text in publication.steps_of_time.items():
         storage.write(path, base64.b64decode(text))
     objects = {path: text.encode() for path, text in publication.documents.items()}
-    dropped = [f"{name}/zarr.json" for name in PlainStore(storage).consolidated() if f"{name}/zarr.json" not in objects]
+    dropped = [f"{name}/zarr.json" for name in _described(storage) if f"{name}/zarr.json" not in objects]
     for path in in_order(objects):
         storage.write(path, objects[path])
     for path in dropped:
         storage.delete(path)
     keep(staging, replace(publication, state="published"))
+
+
+def _described(storage: Storage) -> Collection[str]:
+    """The groups and arrays that the root describes; none where it is damaged, which writing it anew mends."""
+    try:
+        return PlainStore(storage).consolidated()
+    except StoreError:
+        return ()
 
 
 def _state(revision: int) -> str:

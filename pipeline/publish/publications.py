@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 if TYPE_CHECKING:  # listing the history must not load Zarr and NumPy
     from difffusr.pipeline.cube import CubeDraft
 
 _FOLDER = "history"
+
+#: Names of its documents; whatever else lies in the folder is a stranger's.
+_NUMBERED = re.compile(r"\d{6,9}\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,6 @@ class Publication:
         document = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "current"}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
-    @classmethod
-    def from_json(cls, data: bytes) -> Publication:
-        """Inverse of `to_json`."""
-        document = json.loads(data)
-        for name in ("zones", "steps"):
-            document[name] = {int(zone): value for zone, value in document[name].items()}
-        return cls(**document)
-
 
 def now() -> str:
     """The current time in the format of `Publication.when`."""
@@ -117,14 +112,16 @@ def records(staging: Storage) -> Iterator[Publication]:
     Raises:
         StoreError: a document cannot be read.
     """
-    yield from (_record(staging, name) for name in sorted(staging.names(_FOLDER)))
+    yield from (_record(staging, name) for name in _names(staging))
+
+
+def _names(staging: Storage) -> list[str]:
+    """Of its documents, in order."""
+    return sorted(name for name in staging.names(_FOLDER) if _NUMBERED.fullmatch(name))
 
 
 def _record(staging: Storage, name: str) -> Publication:
-    try:
-        return Publication.from_json(staging.read(f"{_FOLDER}/{name}"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{staging.url}/{_FOLDER}/{name}: cannot be understood ({error}); delete it") from None
+    return read_document(staging, f"{_FOLDER}/{name}", Publication, "restore it from a copy, or delete it")
 
 
 def next_number(staging: Storage) -> int:
@@ -149,5 +146,5 @@ def latest_number(staging: Storage) -> int:
     Raises:
         StoreError: a document cannot be read.
     """
-    names = sorted(staging.names(_FOLDER), reverse=True)
+    names = reversed(_names(staging))
     return next((record.number for record in map(partial(_record, staging), names) if record.state == "published"), 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -18,12 +19,16 @@ from pathlib import Path
 from uuid import uuid4
 
 from difffusr.pipeline.ground.errors import DifffusrError, StoreError
+from difffusr.pipeline.storage.documents import read_document
 from difffusr.pipeline.storage.objects import Storage
 
 #: Seconds between two beats, and seconds without a beat after which a holder counts as dead.
 BEAT_S, TERM_S = 5.0, 30.0
 
 _FOLDER = "lease"
+
+#: Names of leases; whatever else lies in the folder is a stranger's.
+_NUMBERED = re.compile(r"(\d{8,18})\.json", re.ASCII)
 
 
 class LeaseError(DifffusrError):
@@ -186,23 +191,32 @@ def _watch(staging: Storage, number: int, other: Holder, waiting: Callable[[str]
 def _latest(staging: Storage) -> tuple[int, Holder | None]:
     """The highest number and its holder; (0, None) if there is no lease yet."""
     for _ in range(5):
-        numbers = [int(name.removesuffix(".json")) for name in staging.names(_FOLDER) if name.endswith(".json")]
+        numbers = _numbers(staging)
         if not numbers:
             return 0, None
         try:
-            return max(numbers), Holder(**json.loads(staging.read(_name(max(numbers)))))
-        except StoreError:
-            continue  # it was just replaced by a higher one
-        except (ValueError, TypeError):
+            return max(numbers), read_document(staging, _name(max(numbers)), Holder, _TODO)
+        except StoreError as error:
+            failure = error
+        if max(_numbers(staging), default=0) == max(numbers):
             break
-    raise StoreError(f"{staging.url}/{_FOLDER}: cannot be read as a lease; delete this folder if no driver is running")
+        # else it was just replaced by a higher one
+    raise failure
 
 
 def _forget(staging: Storage, number: int) -> None:
     """Delete the leases before one."""
-    for name in staging.names(_FOLDER):
-        if name.endswith(".json") and int(name.removesuffix(".json")) < number:
-            staging.delete(f"{_FOLDER}/{name}")
+    for earlier in _numbers(staging):
+        if earlier < number:
+            staging.delete(_name(earlier))
+
+
+def _numbers(staging: Storage) -> list[int]:
+    """Of all leases that are there."""
+    return [int(found[1]) for name in staging.names(_FOLDER) if (found := _NUMBERED.fullmatch(name))]
+
+
+_TODO = "delete it if no driver is running"
 
 
 def _name(number: int) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,21 @@ class Storage:
         except store_failures() as error:
             raise StoreError(f"{self.url}/{name}: cannot be deleted ({first_line(error)})") from None
 
+    def sweep(self) -> int:
+        """Delete what writers that were killed have left below this folder of this machine; returns how much it was.
+        Only for who alone may write here: what somebody is writing now is deleted, too."""
+        if not self.is_local:
+            return 0  # object stores show whole objects alone
+        swept = 0
+        for folder, folders, files in os.walk(self.filesystem()[1]):
+            for name in filter(_is_partial, [*folders, *files]):
+                place = Path(folder, name)
+                with suppress(OSError):  # somebody else's, or gone
+                    shutil.rmtree(place) if name in folders else place.unlink()
+                    swept += 1
+            folders[:] = [name for name in folders if not _is_partial(name)]
+        return swept
+
     def check_writable(self) -> None:
         """Write and delete a small object, to find out before computing that a store refuses.
 
@@ -212,10 +228,14 @@ def _is_partial(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(".partial-")
 
 
-def _replace_file(path: Path, data: bytes | Path) -> None:
+def _replace_file(path: Path, data: bytes | Path, tries: int = 2) -> None:
     partial = _written_beside(path, data)
     try:
         os.replace(partial, path)
+    except FileNotFoundError:
+        if tries <= 1:
+            raise
+        _replace_file(path, data, tries - 1)  # it was swept
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
