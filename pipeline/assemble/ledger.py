@@ -37,7 +37,7 @@ Lineage = Mapping[str, int]
 
 
 #: Names of entries; whatever else lies in the folder is a stranger's.
-_NAMED = re.compile(rf"(\d+(?:/\d+)?/-?\d+_-?\d+)-([0-9a-f]{{{NAME_DIGITS}}})\.([\w.-]+)\.json", re.ASCII)
+_NAMED = re.compile(r"(\d+(?:/\d+)?/-?\d+_-?\d+)-([0-9a-f]+)\.([\w.-]+)\.json", re.ASCII)
 
 
 class Entry(NamedTuple):

@@ -103,10 +103,10 @@ def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
         TypeError,
         AttributeError,
     ) as error:
-        raise StoreError(f"{folder.url}: not a plan of this version ({one_line(error)}); {_TODO}") from None
+        raise StoreError(f"{folder.url}: cannot be understood ({one_line(error)}); {_TODO}") from None
 
 
-_TODO = "make it again"
+_TODO = "it is of another version, or damaged: plan again"
 
 
 def _check_scenes(table: pa.Table) -> None:

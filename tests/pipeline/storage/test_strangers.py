@@ -69,7 +69,7 @@ def test_a_cube_is_written_among_strangers(staging, tmp_path):
 def test_the_ledger_has_no_strangers(staging, folder):
     own = Entry("32648/-2_5", "0123456789abcdef0123", "r0")
     staging.write(own.object_name, b"{}")
-    for name in ("-2_5-0123456789abcdef0123.r0.json.tmp", "-2_5-0123.r0.json", "._-2_5-0123456789abcdef0123.r0.json"):
+    for name in ("-2_5-0123456789abcdef0123.r0.json.tmp", "-2_5-xyz.r0.json", "._-2_5-0123456789abcdef0123.r0.json"):
         staging.write(f"{folder}/{name}", b"{}")
     visited(staging, folder)
     assert list(Ledger.read(staging).entries) == ["32648/-2_5"]
