@@ -10,14 +10,16 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import ray
+from pydantic import Field
 
 from difffusr.pipeline.chips.actor import device_facts
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 log = logging.getLogger("difffusr.batch")
 
@@ -73,7 +75,7 @@ def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> in
     )  # fmt: skip
     name = f"batch/{'_'.join(facts)}.json"
     if kind.staging.exists(name):
-        return int(json.loads(kind.staging.read(name))["batch"])
+        return read_document(kind.staging, name, _Measured, "delete it, and run again").batch
     actor = ray.remote(**share)(kind.resolver).remote(_sized(config, 1, execution="eager"), kind.board, kind.staging)
     try:
         batch, rates = largest_batch(lambda size: ray.get(actor.rate.remote(size, config.grid.chip_px)))
@@ -82,6 +84,13 @@ def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> in
     kind.staging.write(name, json.dumps({"batch": batch, "chips_per_s": rates}).encode())
     log.info("batches of %d on %s: chips a second by batch %s", batch, device, rates)
     return batch
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured: the batch that is used."""
+
+    batch: Annotated[int, Field(ge=1)]
 
 
 #: Batches are doubled only while the throughput grows by this factor.

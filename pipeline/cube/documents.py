@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from difffusr.pipeline.cube.described import TODO
 from difffusr.pipeline.cube.store import store_of
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, parse_document
 
 
 def in_steps(objects: Mapping[str, bytes]) -> list[list[str]]:
@@ -53,5 +54,4 @@ def object_bytes(storage: Storage, path: str) -> bytes | None:
 def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     """A JSON document of a cube as readers see it, or None."""
     data = object_bytes(storage, path)
-    document: dict[str, Any] | None = None if data is None else json.loads(data)
-    return document
+    return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", TODO)

@@ -24,6 +24,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from difffusr.pipeline.cube.conventions import multiscales
+from difffusr.pipeline.cube.described import check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over, periods_of, periods_text
@@ -107,7 +108,8 @@ def draft_cube(
                 document.pop("consolidated_metadata", None)
                 data = default_buffer_prototype().buffer.from_bytes(json.dumps(document).encode())
                 sync(memory.set(f"{path}/zarr.json", data))
-        zarr.consolidate_metadata(memory)
+        with understood(storage):
+            zarr.consolidate_metadata(memory)
     return CubeDraft(storage, grid, zones, numbered, {**own, "zarr.json": _contents(memory)["zarr.json"]})
 
 
@@ -129,7 +131,8 @@ def _next_zone(
         overviews = overviews_over(window, grid)
         lineage = (0,) if revision is None else (0, revision) if begun else (revision,)
         return Zone(epsg, window, (period,), 0, overviews, samples, lineage, (), revision is not None, composite)
-    attributes = existing["attributes"]
+    attributes = existing.get("attributes") or {}
+    check_zone(attributes, storage, epsg)
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
         raise ConfigError(
@@ -240,8 +243,9 @@ def _read_root(storage: Storage) -> dict[str, Any]:
     if document is None:
         return {}
     attributes: dict[str, Any] = document.get("attributes", {})
-    if "difffusr:zones" not in attributes:
+    if not isinstance(attributes, dict) or "difffusr:zones" not in attributes:
         raise ConfigError(
             f"store.url: {storage.url} holds a Zarr store that is not a cube of this kind; choose another store.url"
         )
+    check_root(attributes, storage)
     return attributes

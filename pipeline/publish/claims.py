@@ -16,13 +16,16 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from difffusr.pipeline.cube import ENCODINGS
-from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage import Lease, Storage
+from difffusr.pipeline.storage import Lease, Storage, read_document
 
 _FOLDER = "claims"
+
+#: Names of its documents; whatever else lies in the folder is a stranger's.
+_NUMBERED = re.compile(r"\d{8,18}\.json", re.ASCII)
+
+_TODO = "delete it, and run again"
 
 #: Where earlier versions noted revision, step and period by zone.
 _EARLIER = "claims.json"
@@ -70,19 +73,11 @@ class Claims:
     attempt: int
     zones: Mapping[int, Claim] = field(default_factory=dict)
     open: bool = True
-    clearing: Mapping[int, Collection[int]] = field(default_factory=dict)
+    clearing: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """As an object of the staging folder."""
         return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Claims:
-        """Inverse of `to_json`."""
-        said = json.loads(data)
-        zones = {int(epsg): Claim(**claim) for epsg, claim in said["zones"].items()}
-        clearing = {int(epsg): tuple(revisions) for epsg, revisions in said["clearing"].items()}
-        return cls(int(said["attempt"]), zones, bool(said["open"]), clearing)
 
 
 class ClaimBook:
@@ -167,23 +162,12 @@ class ClaimBook:
 
 
 def _read(staging: Storage) -> list[Claims]:
-    names = [f"{_FOLDER}/{name}" for name in staging.names(_FOLDER) if re.fullmatch(r"\d{8}\.json", name)]
-    found = [_understood(staging, name, Claims.from_json) for name in names]
+    names = [f"{_FOLDER}/{name}" for name in staging.names(_FOLDER) if _NUMBERED.fullmatch(name)]
+    found = [read_document(staging, name, Claims, _TODO) for name in names]
     if staging.exists(_EARLIER):
-        found.append(_understood(staging, _EARLIER, _of_earlier_version))
+        before = read_document(staging, _EARLIER, dict[int, tuple[int, int, str]], _TODO)
+        found.append(Claims(-1, {epsg: Claim(*claim) for epsg, claim in before.items()}, open=False))
     return found
-
-
-def _understood(staging: Storage, name: str, parse: Any) -> Claims:
-    try:
-        claims: Claims = parse(staging.read(name))
-        return claims
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreError(f"{staging.url}/{name}: cannot be understood ({error}); delete it") from None
-
-
-def _of_earlier_version(data: bytes) -> Claims:
-    return Claims(-1, {int(epsg): Claim(*claim) for epsg, claim in json.loads(data).items()}, open=False)
 
 
 def _name(attempt: int) -> str:

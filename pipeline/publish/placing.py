@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from difffusr.pipeline.cube import PlainStore, in_steps
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.publish.publications import Publication, enter, mark
 from difffusr.pipeline.storage import Lease, Storage, is_of
 
@@ -39,13 +40,20 @@ def put_in_place(
         StoreError: the store refuses, or another driver publishes. It can be called again.
         LeaseError: another driver has taken over.
     """
-    text = _numbered(publication)
-    objects = {path: base64.b64decode(data) for path, data in publication.steps_of_time.items()}
-    objects |= {path: data.encode() for path, data in text.items()}
+    try:
+        text = _numbered(publication)
+        objects = {path: base64.b64decode(data) for path, data in publication.steps_of_time.items()}
+        objects |= {path: data.encode() for path, data in text.items()}
+        steps = in_steps(objects)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"{staging.url}: the documents of publication {publication.number} of the history cannot be understood "
+            f"({one_line(error)}); restore the history from a copy, or go back to another publication"
+        ) from None
     constant = constant or {}
     replacing = _Replacing(storage, [*constant, *objects], lease)
     replacing.write(constant)
-    gone = {f"{name}/zarr.json" for name in PlainStore(storage).consolidated()} - objects.keys()
+    gone = {f"{name}/zarr.json" for name in _described(storage)} - objects.keys()
     begun = replace(publication, documents=text, dropped=sorted(gone.union(publication.dropped)), state="publishing")
     try:
         enter(staging, begun)
@@ -53,11 +61,19 @@ def put_in_place(
         if lease is not None:
             lease.check()
         raise
-    for paths in in_steps(objects):
+    for paths in steps:
         replacing.write({path: objects[path] for path in paths})
     for path in begun.dropped:
         storage.delete(path)
     return mark(staging, publication.number, state="published")
+
+
+def _described(storage: Storage) -> Collection[str]:
+    """The groups and arrays that the root describes; none where it is damaged, which writing it anew mends."""
+    try:
+        return PlainStore(storage).consolidated()
+    except StoreError:
+        return ()
 
 
 def _numbered(publication: Publication) -> dict[str, str]:

@@ -14,12 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage import Lease, Storage
+from difffusr.pipeline.storage import Lease, Storage, read_document
 
 if TYPE_CHECKING:  # listing the history must not load Zarr and NumPy
     from difffusr.pipeline.cube import CubeDraft
 
 _FOLDER = "history"
+
+#: Names of its documents; whatever else lies in the folder is a stranger's.
+_NUMBERED = re.compile(r"\d{6,9}\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,6 @@ class Publication:
         """As an object of the staging folder."""
         document = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "current"}
         return json.dumps(document, indent=1, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Publication:
-        """Inverse of `to_json`."""
-        document = json.loads(data)
-        for name in ("zones", "steps"):
-            document[name] = {int(zone): value for zone, value in document[name].items()}
-        return cls(**document)
 
 
 def attempt_of(lease: Lease | None) -> int:
@@ -163,15 +158,12 @@ def _name(number: int) -> str:
 
 
 def _names(staging: Storage) -> list[str]:
-    """Names of all records, the oldest first. What others have put beside them is none of ours."""
-    return sorted(f"{_FOLDER}/{name}" for name in staging.names(_FOLDER) if re.fullmatch(r"\d+\.json", name))
+    """Names of all records, the oldest first."""
+    return sorted(f"{_FOLDER}/{name}" for name in staging.names(_FOLDER) if _NUMBERED.fullmatch(name))
 
 
 def _record(staging: Storage, name: str) -> Publication:
-    try:
-        return Publication.from_json(staging.read(name))
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{staging.url}/{name}: cannot be understood ({error}); delete it") from None
+    return read_document(staging, name, Publication, "restore it from a copy, or delete it")
 
 
 def unfinished(staging: Storage) -> Publication | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from difffusr.pipeline.assemble import Overviews, write_overviews
 from difffusr.pipeline.chips import delete_chip, done_chips
+from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan import write_plan
 from difffusr.pipeline.publish import latest_since
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_overviews, places_of
+from difffusr.pipeline.storage import read_document
 from difffusr.pipeline.watch import tell_published
 
 
@@ -75,15 +78,22 @@ def _let_chips_go(run: Run, result: RunResult) -> None:
 _DONE = "published/done.json"
 
 
+@dataclass(frozen=True)
+class _Done:
+    """Its content: the publication's number."""
+
+    publication: int
+
+
 def _note_done(run: Run, number: int) -> None:
-    run.staging.write(_DONE, json.dumps({"publication": number}).encode())
+    run.staging.write(_DONE, json.dumps(asdict(_Done(number))).encode())
 
 
 def _last_done(run: Run) -> int:
     """Number of the last publication of this period after which nothing was left to do; 0 if that is not known."""
     try:
-        return int(json.loads(run.staging.read(_DONE))["publication"]) if run.staging.exists(_DONE) else 0
-    except (ValueError, TypeError, KeyError):
+        return read_document(run.staging, _DONE, _Done, "delete it").publication if run.staging.exists(_DONE) else 0
+    except StoreError:
         return 0
 
 

@@ -61,15 +61,6 @@ class Holder:
         """As an object of the store."""
         return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
 
-    @classmethod
-    def from_json(cls, data: bytes) -> Holder:
-        """Inverse of `to_json`, for later versions' holders too. Raises ValueError or TypeError for anything else."""
-        said = json.loads(data)
-        if not isinstance(said, dict):
-            raise ValueError("it is no JSON object")
-        known = {name: said[name] for name in cls.__dataclass_fields__ if name in said}
-        return cls(**{**known, **{name: tuple(known.get(name, ())) for name in ("silent", "after")}})
-
     def __str__(self) -> str:
         return f"run {self.run} (process {self.pid} on {self.host}, since {self.since})"
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from difffusr.pipeline.ground.errors import DifffusrError, StoreError
+from difffusr.pipeline.storage.documents import read_document
 from difffusr.pipeline.storage.holder import Holder
 from difffusr.pipeline.storage.objects import Storage
 
@@ -28,6 +29,11 @@ BEAT_S, TERM_S = 5.0, 30.0
 _REMEMBERED = 50
 
 _FOLDER = "lease"
+
+#: Names of leases; whatever else lies in the folder is a stranger's.
+_NUMBERED = re.compile(r"(\d{8,18})\.json", re.ASCII)
+
+_TODO = "delete it if no driver is running"
 
 
 class LeaseError(DifffusrError):
@@ -240,24 +246,25 @@ def _latest(staging: Storage) -> tuple[int, Holder | None]:
         if not numbers:
             return 0, None
         try:
-            return max(numbers), Holder.from_json(staging.read(_name(max(numbers))))
-        except StoreError:
-            continue  # it was just replaced by a higher one
-        except (ValueError, TypeError):
+            return max(numbers), read_document(staging, _name(max(numbers)), Holder, _TODO)
+        except StoreError as error:
+            failure = error
+        if max(_numbers(staging), default=0) == max(numbers):
             break
-    raise StoreError(f"{staging.url}/{_FOLDER}: cannot be read as a lease; delete this folder if no driver is running")
+        # else it was just replaced by a higher one
+    raise failure
 
 
 def _forget(staging: Storage, number: int) -> None:
     """Delete the leases before one."""
-    for before in _numbers(staging):
-        if before < number:
-            staging.delete(_name(before))
+    for earlier in _numbers(staging):
+        if earlier < number:
+            staging.delete(_name(earlier))
 
 
 def _numbers(staging: Storage) -> list[int]:
-    """Numbers of the leases that are there. What others have put beside them is none of ours."""
-    return [int(name[:8]) for name in staging.names(_FOLDER) if re.fullmatch(r"\d{8}\.json", name)]
+    """Of all leases that are there."""
+    return [int(found[1]) for name in staging.names(_FOLDER) if (found := _NUMBERED.fullmatch(name))]
 
 
 def _name(number: int) -> str:

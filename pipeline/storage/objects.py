@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,21 @@ class Storage:
             return
         except store_failures() as error:
             raise StoreError(f"{self.url}/{name}: cannot be deleted ({first_line(error)})") from None
+
+    def sweep(self) -> int:
+        """Delete what writers that were killed have left below this folder of this machine; returns how much it was.
+        Only for who alone may write here: what somebody is writing now is deleted, too."""
+        if not self.is_local:
+            return 0  # object stores show whole objects alone
+        swept = 0
+        for folder, folders, files in os.walk(self.filesystem()[1]):
+            for name in filter(_is_partial, [*folders, *files]):
+                place = Path(folder, name)
+                with suppress(OSError):  # somebody else's, or gone
+                    shutil.rmtree(place) if name in folders else place.unlink()
+                    swept += 1
+            folders[:] = [name for name in folders if not _is_partial(name)]
+        return swept
 
     def check_writable(self) -> None:
         """Write and delete a small object, to find out before computing that a store refuses.

@@ -129,11 +129,15 @@ def _lock(handle: int, folder: Path) -> None:
         time.sleep(0.01)
 
 
-def replace_file(path: Path, data: bytes | Path) -> None:
+def replace_file(path: Path, data: bytes | Path, tries: int = 2) -> None:
     """Write a file atomically: readers see all of it or what was there before."""
     partial = _written_beside(path, data)
     try:
         os.replace(partial, path)
+    except FileNotFoundError:
+        if tries <= 1:
+            raise
+        replace_file(path, data, tries - 1)  # it was swept
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 _NAME = "progress.json"
 
@@ -72,12 +72,7 @@ def read_status(staging: Storage) -> RunStatus | None:
     """
     if not staging.exists(_NAME):
         return None
-    try:
-        said: dict[str, Any] = json.loads(staging.read(_NAME))
-        known = {name: said[name] for name in RunStatus.__dataclass_fields__ if name in said}
-        return RunStatus(**known)
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{staging.url}/{_NAME}: cannot be understood ({error}); delete it") from None
+    return read_document(staging, _NAME, RunStatus, "delete it")
 
 
 def clock_skew(staging: Storage) -> float | None:
