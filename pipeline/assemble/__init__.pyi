@@ -1,11 +1,13 @@
 from .blend import ChipSource as ChipSource
 from .blend import blend_shard as blend_shard
+from .facts import Facts as Facts
+from .halving import ShardError as ShardError
 from .halving import halve_shards as halve_shards
 from .ledger import OVERVIEWS as OVERVIEWS
 from .ledger import Entry as Entry
-from .ledger import Facts as Facts
 from .ledger import Ledger as Ledger
 from .ledger import chips_needed as chips_needed
+from .ledger import forget as forget
 from .ledger import read_entry as read_entry
 from .ledger import shard_digests as shard_digests
 from .overviews import OverviewPlace as OverviewPlace

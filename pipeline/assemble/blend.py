@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, SCALE
 from difffusr.kernels.images import Layer, blend, chip_window
-from difffusr.pipeline.chips import StagedChip, read_chip
+from difffusr.pipeline.chips import ChipError, StagedChip, read_chip
 from difffusr.pipeline.cube import ShardData, encoding_bytes, shard_bytes
 from difffusr.pipeline.engine import WORKER_BYTES
 from difffusr.pipeline.geo import ChipIndex, Grid, PixelWindow, ShardIndex
-from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL, Quality
 from difffusr.pipeline.storage import Storage
 
@@ -76,7 +75,8 @@ def blend_shard(
         gaps: places of failed chips: pixels there that no other chip fills get the quality `FAILED`.
 
     Raises:
-        StoreError: a staged chip is missing, damaged, or lacks the standard deviation or the number of observations.
+        ChipError: a staged chip is missing, damaged, or lacks the standard deviation or the number of observations.
+        StoreError: the staging folder cannot be read.
     """
     window, side = grid.shard_window(shard), grid.shard_px
     spectral = len(BANDS), side, side
@@ -148,7 +148,8 @@ def _load(
         (with_looks and staged.looks is None, "number of observations"),
     ):
         if lacks:
-            raise StoreError(f"{staging.url}: staged chip {chip.object_name} has no {what}; delete it and run again")
+            where = f"{staging.url}: staged chip {chip.object_name}"
+            raise ChipError(f"{where} has no {what}; run again to compute it again", chip.object_name)
     numbers = np.array([0, *chip.numbers], np.uint16)
     return StagedChip(
         staged.dn,

@@ -5,6 +5,7 @@ Workers import this module: it must not import what only the driver needs.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from zarr.storage import MemoryStore
 
 from difffusr.kernels.bands import BANDS
 from difffusr.kernels.images import average_2x, mode_2x
+from difffusr.pipeline.assemble.facts import read_facts
 from difffusr.pipeline.cube import CubeDraft, ShardData, encoding_bytes, read_window, shard_bytes
 from difffusr.pipeline.engine import WORKER_BYTES
 from difffusr.pipeline.geo import Grid, OverviewIndex, PixelWindow
@@ -26,19 +28,37 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import STD_FILL
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.publish import Receipt, ShardWriter
-from difffusr.pipeline.storage import store_failures
+from difffusr.pipeline.storage import Storage, store_failures
 
 
-def write_overview(writer: ShardWriter, epsg: int, at: OverviewIndex, children: Sequence[OverviewIndex]) -> Receipt:
+class ShardError(StoreError):
+    """A shard is missing, or not as it was written: it has to be written again."""
+
+
+def write_overview(
+    writer: ShardWriter,
+    epsg: int,
+    at: OverviewIndex,
+    children: Sequence[OverviewIndex],
+    staging: Storage | None = None,
+    entries: Mapping[OverviewIndex, str] | None = None,
+) -> Receipt:
     """Make one shard of an overview and write it whole.
 
     Args:
         children: its existing ones of four.
+        staging: the run's folder, with the ledger.
+        entries: object of the ledger's entry of each child; the checksums of others are not compared.
 
     Raises:
-        StoreError: the store fails, or a shard below is missing.
+        ShardError: a shard below is missing, or not as it was written.
+        StoreError: the store fails.
     """
-    return writer.write(epsg, at, halve_shards(writer.draft, writer.store(), epsg, children))
+    draft, sums = writer.draft, dict[str, str]()
+    for child, name in (entries or {}).items():
+        assert staging is not None
+        sums |= read_facts(staging, name).at(draft.shard_objects(epsg, child)).objects
+    return writer.write(epsg, at, halve_shards(draft, writer.store(), epsg, children, sums=sums))
 
 
 def halve_memory(grid: Grid, *, with_std: bool, with_looks: bool = False) -> int:
@@ -49,7 +69,12 @@ def halve_memory(grid: Grid, *, with_std: bool, with_looks: bool = False) -> int
 
 
 def halve_shards(
-    draft: CubeDraft, store: Store, epsg: int, children: Sequence[OverviewIndex], strip_px: int = 512
+    draft: CubeDraft,
+    store: Store,
+    epsg: int,
+    children: Sequence[OverviewIndex],
+    strip_px: int = 512,
+    sums: Mapping[str, str] | None = None,
 ) -> ShardData:
     """One shard of an overview.
 
@@ -63,9 +88,11 @@ def halve_shards(
     Args:
         children: its existing ones of four, of one level.
         strip_px: rows halved at a time, even.
+        sums: sha256 by path of objects that are to be compared with it.
 
     Raises:
-        StoreError: the store fails, or a shard below is missing.
+        ShardError: a shard below is missing, or not as it was written.
+        StoreError: the store fails.
     """
     side, zone = draft.grid.shard_px, draft.zones[epsg]
     spectral = len(BANDS), side, side
@@ -79,7 +106,7 @@ def halve_shards(
     graph: dict[tuple[Any, ...], Any] = {}
     strips = []
     for child in children:
-        graph["objects", *child] = (partial(_fetch, draft, store, epsg, child),)
+        graph["objects", *child] = (partial(_fetch, draft, store, epsg, child, sums or {}),)
         row, col = child.row % 2 * side // 2, child.col % 2 * side // 2
         for top in range(0, side, strip_px):
             rows = slice(row + top // 2, row + min(top + strip_px, side) // 2)
@@ -90,7 +117,9 @@ def halve_shards(
     return made
 
 
-def _fetch(draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex) -> dict[str, Buffer]:
+def _fetch(
+    draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex, sums: Mapping[str, str]
+) -> dict[str, Buffer]:
     """A shard's objects, by path."""
     objects = {}
     for path in draft.shard_objects(epsg, shard):
@@ -99,7 +128,9 @@ def _fetch(draft: CubeDraft, store: Store, epsg: int, shard: OverviewIndex) -> d
         except store_failures() as error:
             raise StoreError(f"{draft.storage.url}/{path}: cannot be read ({first_line(error)})") from None
         if found is None:
-            raise StoreError(f"{draft.storage.url}/{path}: is missing; run again")
+            raise ShardError(f"{draft.storage.url}/{path}: is missing; run again")
+        if path in sums and hashlib.sha256(found.as_buffer_like()).hexdigest() != sums[path]:
+            raise ShardError(f"{draft.storage.url}/{path}: is not as it was written; run again")
         objects[path] = found
     return objects
 

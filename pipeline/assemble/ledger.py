@@ -14,16 +14,17 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from difffusr.pipeline.assemble.facts import Facts, read_facts
 from difffusr.pipeline.geo import NAME_DIGITS
 from difffusr.pipeline.plan import Chips, Shards
 from difffusr.pipeline.publish import Receipt, Target
-from difffusr.pipeline.storage import Storage, read_document
+from difffusr.pipeline.storage import Storage
 
 SHARDS = "shards"
 
@@ -112,22 +113,9 @@ def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> Non
     """Write an entry.
 
     Args:
-        facts: `objects` (sha256 by path in the store), `missing` (names of chips), `valid_share`.
+        facts: those of `Facts`, and `valid_share`.
     """
     staging.write(entry.object_name, json.dumps(facts, indent=1, sort_keys=True).encode())
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The content of an entry.
-
-    Attributes:
-        objects: sha256 by path in the store.
-        missing: names of the chips that it was made without.
-    """
-
-    objects: Mapping[str, str]
-    missing: Sequence[str] = field(default=())
 
 
 class Written(NamedTuple):
@@ -153,7 +141,8 @@ def enter(staging: Storage, target: Target, written: Sequence[Written]) -> None:
     target.accept([one.receipt for one in written])
 
     def write(one: Written) -> None:
-        write_entry(staging, one.entry, {"objects": one.receipt.objects, **one.facts})
+        of_objects = {"objects": dict(one.receipt.objects), "sizes": dict(one.receipt.sizes)}
+        write_entry(staging, one.entry, {**of_objects, **one.facts})
 
     with ThreadPoolExecutor(REQUESTS, "ledger") as pool:
         for _ in pool.map(write, written):
@@ -166,7 +155,17 @@ def read_entry(staging: Storage, entry: Entry) -> Facts:
     Raises:
         StoreError: it cannot be read.
     """
-    return read_document(staging, entry.object_name, Facts, "delete it, and `difffusr run` writes the shard again")
+    return read_facts(staging, entry.object_name)
+
+
+def forget(staging: Storage, ledger: Ledger, shard: str, lineage: Lineage) -> None:
+    """Delete the entries of a shard in the states of a lineage: it is not written any more.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    for entry in ledger.in_states(shard, lineage.keys()):
+        staging.delete(entry.object_name)
 
 
 def chips_needed(chips: Chips, shards: Shards, unwritten: NDArray[np.bool_]) -> NDArray[np.bool_]:

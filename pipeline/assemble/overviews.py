@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -45,6 +45,7 @@ class Overviews:
         changed: those that readers see differently or not at all.
         todo: those of `changed` that are not written yet.
         lost: those whose objects are gone although readers should see them.
+        entries: the ledger's entry of what is written of shards and overviews.
     """
 
     made_of: Mapping[OverviewPlace, Sequence[OverviewIndex]]
@@ -52,6 +53,7 @@ class Overviews:
     changed: AbstractSet[OverviewPlace]
     todo: AbstractSet[OverviewPlace]
     lost: AbstractSet[OverviewPlace]
+    entries: Mapping[OverviewPlace, Entry] = field(default_factory=dict)
 
 
 def plan_overviews(
@@ -60,6 +62,7 @@ def plan_overviews(
     staging: Storage,
     shards: Mapping[tuple[int, ShardIndex], str],
     lost: AbstractSet[OverviewPlace] = frozenset(),
+    entries: Mapping[tuple[int, ShardIndex], Entry] | None = None,
 ) -> Overviews:
     """The overviews of a period, and which of them to write, by the ledger and the store.
 
@@ -67,15 +70,17 @@ def plan_overviews(
         staging: the run's folder.
         shards: digest of every shard of the period, by zone and place.
         lost: those to make again even if the ledger has them.
+        entries: the ledger's entries of the shards, to compare their checksums when overviews are made of them.
 
     Raises:
         StoreError: the store refuses.
     """
     made_of, digests = _pyramid(draft, shards)
-    ledger, present = Ledger.read(staging, OVERVIEWS), target.present()
+    ledger, present = Ledger.read(staging, OVERVIEWS), target.present().keys()
     seen = {epsg: target.published(epsg) for epsg in draft.zones}
     coming = {epsg: target.lineage(epsg) for epsg in draft.zones}
     changed, todo, gone = set(), set(), set()
+    known = {(epsg, draft.zones[epsg].position(at, draft.grid)): entry for (epsg, at), entry in (entries or {}).items()}
     for (epsg, at), digest in digests.items():
         name = overview_name(epsg, at)
         there = present >= set(draft.shard_objects(epsg, at))
@@ -83,9 +88,12 @@ def plan_overviews(
             changed.add((epsg, at))
         elif not there and not draft.zones[epsg].revised:
             gone.add((epsg, at))
-        if not (there and _says(ledger.latest(name, coming[epsg]), digest)):
+        entry = ledger.latest(name, coming[epsg])
+        if not (there and _says(entry, digest)):
             todo.add((epsg, at))
-    return Overviews(made_of, digests, changed, changed & todo, gone)
+        elif entry is not None:
+            known[epsg, at] = entry
+    return Overviews(made_of, digests, changed, changed & todo, gone, known)
 
 
 def _pyramid(
@@ -136,19 +144,22 @@ def write_overviews(
         guard: raises where this driver may write no more; called before every step.
 
     Raises:
+        ShardError: a shard is missing, or not as it was written.
         DifffusrError: the store fails, or the lease is lost.
     """
-    ledger = Ledger.read(staging, OVERVIEWS)
+    ledger, entries = Ledger.read(staging, OVERVIEWS), dict(overviews.entries)
     for _, places in groupby(sorted(overviews.todo, key=lambda place: place[1].level), lambda place: place[1].level):
         level = list(places)
         guard()
         for epsg, at in level:
             for entry in ledger.in_states(overview_name(epsg, at), target.replaced(epsg)):
                 staging.delete(entry.object_name)  # before its pixels change
-        for done in _level_written(level, overviews, target, stopped):
+        for done in _level_written(level, overviews, target, staging, entries, stopped):
             guard()
-            enter(staging, target, [_entered(overviews, target, *one) for one in done])
-            for _ in done:
+            written = [_entered(overviews, target, *one) for one in done]
+            enter(staging, target, written)
+            for (place, _), one in zip(done, written, strict=True):
+                entries[place] = one.entry
                 advance()
         if stopped():
             return False
@@ -156,7 +167,12 @@ def write_overviews(
 
 
 def _level_written(
-    level: Sequence[OverviewPlace], overviews: Overviews, target: Target, stopped: Callable[[], bool]
+    level: Sequence[OverviewPlace],
+    overviews: Overviews,
+    target: Target,
+    staging: Storage,
+    entries: Mapping[OverviewPlace, Entry],
+    stopped: Callable[[], bool],
 ) -> Iterator[list[tuple[OverviewPlace, Receipt]]]:
     """Write the shards of one level; yields receipts as tasks end."""
     draft, writer = target.draft, ray.put(target.writer())
@@ -166,7 +182,9 @@ def _level_written(
     task = ray.remote(write_overview).options(**task_options(1, memory))
 
     def begin(place: OverviewPlace) -> Any:
-        return task.remote(writer, *place, overviews.made_of[place])
+        epsg, children = place[0], overviews.made_of[place]
+        known = {child: entries[epsg, child].object_name for child in children if (epsg, child) in entries}
+        return task.remote(writer, *place, children, staging, known)
 
     def limit() -> int:
         """More than there are cores: an autoscaler starts nodes for waiting tasks."""

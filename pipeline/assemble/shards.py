@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,12 +63,17 @@ class ShardResult:
         same: shards that readers see already with the same pixels.
         skipped: shards that were not written because chips of them failed.
         seconds: CPU seconds of the tasks.
+        broken: staged objects that were missing, or not as they were written. They are deleted, and shards with them
+            are not written: their chips have to be computed again.
+        unlike: shards that were not written because they came out otherwise than they have to.
     """
 
     written: int = 0
     same: list[int] = field(default_factory=list)
     skipped: int = 0
     seconds: float = 0.0
+    broken: set[str] = field(default_factory=set)
+    unlike: list[int] = field(default_factory=list)
 
 
 class ShardStream:
@@ -125,7 +130,7 @@ class ShardStream:
         """Wait for all shards whose chips are staged.
 
         Raises:
-            DifffusrError: the store or a staged chip fails.
+            DifffusrError: the store fails.
         """
         self._news.put(None)
         self._thread.join()
@@ -208,11 +213,18 @@ class ShardStream:
         return sources, gaps
 
     def _end(self, ended: Sequence[tuple[int, WrittenShard]]) -> None:
-        """Make shards durable, enter them, and delete the chips that no shard needs any more."""
+        """Make shards durable, enter them, and delete the chips that no shard needs any more, and those that are
+        broken."""
         self._work.guard()
-        enter(self._staging, self._target, [self._entered(*pair) for pair in ended])
-        free: list[str] = []
+        done = [(i, written) for i, written in ended if written.receipt.objects]
+        enter(self._staging, self._target, [self._entered(*pair) for pair in done])
         for i, written in ended:
+            self.result.broken.update(written.broken)
+            if not (written.receipt.objects or written.broken):
+                self.result.unlike.append(i)
+        self._delete_chips({name for _, written in ended for name in written.broken})
+        free: list[str] = []
+        for i, written in done:
             self.result.written += 1
             self.result.seconds += written.seconds
             tell_shard(self._name(i), time.monotonic() - self._begun.pop(i))
@@ -222,8 +234,12 @@ class ShardStream:
                 free += [self._work.plan.chips[int(m)].object_name for m in members if self._left[m] == 0]
             self._advance()
         if not self._keep_chips:
+            self._delete_chips(free)
+
+    def _delete_chips(self, object_names: Collection[str]) -> None:
+        if object_names:
             with ThreadPoolExecutor(REQUESTS, "chips") as pool:
-                list(pool.map(partial(delete_chip, self._staging), free))
+                list(pool.map(partial(delete_chip, self._staging), object_names))
 
     def _entered(self, i: int, written: WrittenShard) -> Written:
         """A finished shard with its entry."""

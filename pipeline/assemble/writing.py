@@ -6,9 +6,11 @@ Workers import this module: it must not import what only the driver needs.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
+from difffusr.pipeline.chips import ChipError, is_whole
 from difffusr.pipeline.geo import ChipIndex, Grid, ShardIndex
 from difffusr.pipeline.publish import Receipt, ShardWriter
 from difffusr.pipeline.storage import Storage
@@ -16,11 +18,19 @@ from difffusr.pipeline.storage import Storage
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What a task returns: the store's receipt, the share of pixels with data, and CPU seconds."""
+    """What a task returns.
+
+    Attributes:
+        receipt: the store's; empty where nothing was written.
+        valid_share: share of pixels with data.
+        seconds: of CPU time.
+        broken: staged objects of chips that have to be computed again first; then nothing was written.
+    """
 
     receipt: Receipt
     valid_share: float
     seconds: float
+    broken: tuple[str, ...] = ()
 
 
 def write_shard(
@@ -34,17 +44,26 @@ def write_shard(
     with_std: bool,
     with_looks: bool = False,
 ) -> WrittenShard:
-    """Blend one shard and write it whole.
+    """Blend one shard and write it whole, unless a staged chip is missing or not as it was written.
 
     Args:
         chips: the staged chips that touch it.
         gaps: places of failed chips; pixels there that no neighbour fills are flagged.
 
     Raises:
-        StoreError: a staged chip or the store fails.
+        StoreError: the staging folder or the store fails.
     """
     begun = time.process_time()
-    data = blend_shard(grid, index, chips, staging, with_std=with_std, with_looks=with_looks, gaps=gaps)
+    try:
+        data = blend_shard(grid, index, chips, staging, with_std=with_std, with_looks=with_looks, gaps=gaps)
+    except ChipError as error:
+        broken = {error.object_name, *_broken(staging, (chip.object_name for chip in chips))}
+        return WrittenShard(Receipt({}), 0.0, time.process_time() - begun, tuple(sorted(broken)))
     receipt = writer.write(epsg, index, data)
     valid = float((data.source > 0).mean())
     return WrittenShard(receipt, round(valid, 6), time.process_time() - begun)
+
+
+def _broken(staging: Storage, object_names: Iterable[str]) -> set[str]:
+    """Those that are not whole: all of a shard at once, so that they are computed again together."""
+    return {name for name in object_names if not is_whole(staging, name)}

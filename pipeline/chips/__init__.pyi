@@ -4,9 +4,12 @@ from .batch import LEFT as LEFT
 from .batch import Batch as Batch
 from .batch import stacked as stacked
 from .resolver import PinnedResolver as PinnedResolver
+from .staging import ChipError as ChipError
 from .staging import StagedChip as StagedChip
 from .staging import delete_chip as delete_chip
 from .staging import done_chips as done_chips
+from .staging import is_staged as is_staged
+from .staging import is_whole as is_whole
 from .staging import read_chip as read_chip
 from .staging import write_chip as write_chip
 from .stream import chip_dataset as chip_dataset

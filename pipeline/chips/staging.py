@@ -1,8 +1,13 @@
-"""Staged chips, the ledger of a run: a chip is done when its one object exists."""
+"""Staged chips, the ledger of a run: a chip is done when its one object exists.
+
+An object says whose it is and has a checksum over all of it, which is compared whenever it is read: what lies under a
+chip's name and is not that chip, bit for bit, is not blended but computed again.
+"""
 
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,8 +25,23 @@ _FOLDER = "chips"
 #: fast as bit-shuffled zstd at level 3, and is 6 % larger. Blosc streams name their codec: any of them can be read.
 CODEC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
 
+#: Where the header has the checksum, eight hexadecimal digits: they count as zeros in it.
+_NO_SUM = "0" * 8
+
 #: Parts, of as many rows each, in which every band is packed: a shard needs only some rows of the chips at its edge.
 _PARTS = 4
+
+
+class ChipError(StoreError):
+    """A staged chip is missing, damaged, or another one: it has to be computed again.
+
+    Attributes:
+        object_name: its staged object.
+    """
+
+    def __init__(self, message: str, object_name: str = "") -> None:
+        super().__init__(message)
+        self.object_name = object_name
 
 
 @dataclass(frozen=True)
@@ -62,10 +82,16 @@ def write_chip(staging: Storage, object_name: str, chip: StagedChip) -> int:
         header[name] = {"dtype": "U8", "shape": [sum(sizes)], "data_offsets": [begin, begin + sum(sizes)]}
         streams += packed
         begin += sum(sizes)
-    header["__metadata__"] = {"layout": json.dumps(layout)}
+    header["__metadata__"] = {"layout": json.dumps(layout), "chip": object_name, "crc32": _NO_SUM}
     head = json.dumps(header).encode()
-    data = b"".join([len(head).to_bytes(8, "little"), head, *streams])
-    staging.write(f"{_FOLDER}/{object_name}", data)
+    parts = [len(head).to_bytes(8, "little"), head, *streams]
+    total = 0
+    for part in parts:
+        total = zlib.crc32(part, total)
+    parts[1] = head[: -len(_NO_SUM) - 3] + f'{total:08x}"}}}}'.encode()
+    data = b"".join(parts)
+    # Not made durable: after a loss of power the checksum tells, and the chip is computed again.
+    staging.write(f"{_FOLDER}/{object_name}", data, durable=False)
     return len(data)
 
 
@@ -76,13 +102,16 @@ def read_chip(staging: Storage, object_name: str, rows: slice | None = None) -> 
         rows: which rows of `dn` and `std` to read, start and stop; the others are undefined. All by default.
 
     Raises:
-        StoreError: the object is missing or damaged.
+        ChipError: the object is missing, damaged, or another chip's.
+        StoreError: the store refuses.
     """
-    data = memoryview(staging.read(f"{_FOLDER}/{object_name}"))
+    data = memoryview(_object(staging, object_name))
     try:
         begin = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(bytes(data[8:begin]))
-        layout = json.loads(header.pop("__metadata__")["layout"])
+        said = header.pop("__metadata__")
+        _check(data, begin, said, object_name)
+        layout = json.loads(said["layout"])
         places = {name: entry["data_offsets"] for name, entry in header.items()}
         if begin + max(stop for _, stop in places.values()) != len(data):
             raise ValueError("it has another length than its header says")
@@ -95,9 +124,45 @@ def read_chip(staging: Storage, object_name: str, rows: slice | None = None) -> 
             _unpack(data[start:stop], sizes[0] if sizes else [stop - start], arrays[name], wanted)
         return StagedChip(arrays["dn"], arrays["quality"], arrays["source"], arrays.get("std"), arrays.get("looks"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise StoreError(
-            f"{staging.url}/{_FOLDER}/{object_name}: is damaged ({error}); delete it and run again"
-        ) from None
+        raise ChipError(_damaged(staging, object_name, error), object_name) from None
+
+
+def is_whole(staging: Storage, object_name: str) -> bool:
+    """Whether a staged chip is there and what was written, by its checksum; nothing is decoded.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    try:
+        read_chip(staging, object_name, slice(0, 0))
+    except ChipError:
+        return False
+    return True
+
+
+def _object(staging: Storage, object_name: str) -> bytes:
+    name = f"{_FOLDER}/{object_name}"
+    try:
+        return staging.read(name)
+    except StoreError:
+        if staging.exists(name):
+            raise
+        raise ChipError(f"{staging.url}/{name}: is missing; run again", object_name) from None
+
+
+def _check(data: memoryview, begin: int, said: dict[str, str], object_name: str) -> None:
+    """Raise ValueError unless an object has the checksum that its header, up to `begin`, says, and says this name."""
+    if said.keys() == {"layout"}:
+        return  # of an earlier version
+    if said["chip"] != object_name:
+        raise ValueError(f"it is chip {said['chip']}")
+    head = bytes(data[:begin]).replace(f'"{said["crc32"]}"}}}}'.encode(), f'"{_NO_SUM}"}}}}'.encode())
+    if f"{zlib.crc32(data[begin:], zlib.crc32(head)):08x}" != said["crc32"]:
+        raise ValueError("it has another checksum than its header says")
+
+
+def _damaged(staging: Storage, object_name: str, why: object) -> str:
+    return f"{staging.url}/{_FOLDER}/{object_name}: is damaged ({why}); run again to compute it again"
 
 
 def _parts(array: NDArray[Any], count: int) -> NDArray[Any]:

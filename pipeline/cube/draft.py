@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,19 @@ _READ_BACK = 16 << 20
 
 
 @dataclass(frozen=True)
+class StoredShard:
+    """What was written of a shard.
+
+    Attributes:
+        checksums: sha256 of each object's bytes, by its path in the store.
+        sizes: their number.
+    """
+
+    checksums: Mapping[str, str]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class CubeDraft:
     """A cube's next state: metadata in memory, and where its shards are written.
 
@@ -53,49 +66,66 @@ class CubeDraft:
         """The cube's Zarr store; of an Icechunk repository use a session's."""
         return open_store(self.storage, read_only=False)
 
-    def write_shard(self, epsg: int, shard: AnyShard, data: ShardData, store: Store | None = None) -> dict[str, str]:
+    def write_shard(
+        self,
+        epsg: int,
+        shard: AnyShard,
+        data: ShardData,
+        store: Store | None = None,
+        only: Mapping[str, str] | None = None,
+    ) -> StoredShard:
         """Write one whole shard of every variable and read it back.
 
         A shard is encoded in memory and written by one request, which does not read the old object first. Then it is
-        read back and compared byte for byte.
+        read back and compared byte for byte. On this machine's file system it is on the disk when this returns.
 
         Args:
             store: an Icechunk session's; the cube's own by default.
+            only: the sha256 that each object must have, by its path: where one comes out otherwise, none is written.
 
         Returns:
-            the sha256 of each object written, by its path in the store.
+            what was written.
 
         Raises:
             StoreError: the store refuses, or returns other bytes than were written.
         """
+        checksums, sizes = {}, {}
+        if only is not None and any(_sha256(object_) != only[key] for key, object_ in self._objects(epsg, shard, data)):
+            return StoredShard({}, {})
+        for key, encoded in self._objects(epsg, shard, data):
+            self._place(key, encoded, store)
+            checksums[key], sizes[key] = _sha256(encoded), len(encoded)
+        return StoredShard(checksums, sizes)
+
+    def _objects(self, epsg: int, shard: AnyShard, data: ShardData) -> Iterator[tuple[str, Buffer]]:
+        """Path and content of each object of a shard, encoded one after the other."""
         zone = self.zones[epsg]
         level, *place = zone.position(shard, self.grid)
-        store = store or self.store
         keys = dict(zip(zone.variables, self.shard_objects(epsg, shard), strict=True))
-        variables: dict[str, NDArray[Any]] = {
+        variables: dict[str, NDArray[Any] | None] = {
             "reflectance": data.reflectance,
             "quality": data.quality,
             "source": data.source,
+            "reflectance_std": data.std,
+            "looks": data.looks,
         }
-        if data.std is not None:
-            variables["reflectance_std"] = data.std
-        if data.looks is not None:
-            variables["looks"] = data.looks
-        checksums = {}
         for name, values in variables.items():
-            key = keys[name]
-            encoded = self._encoded(f"{zone.level_path(level)}/{name}", key, (zone.step, *place), values)
-            try:
-                sync(store.set(key, encoded))
-                whole = _holds(store, key, encoded)
-            except store_failures() as error:
-                raise StoreError(f"{self.storage.url}/{key}: cannot be written ({first_line(error)})") from None
-            if not whole:
-                raise StoreError(
-                    f"{self.storage.url}/{key}: the store returns other bytes than were written; run again"
-                )
-            checksums[key] = hashlib.sha256(encoded.as_buffer_like()).hexdigest()
-        return checksums
+            if values is not None:
+                path = f"{zone.level_path(level)}/{name}"
+                yield keys[name], self._encoded(path, keys[name], (zone.step, *place), values)
+
+    def _place(self, key: str, encoded: Buffer, store: Store | None) -> None:
+        """Write an object and read it back."""
+        into = store or self.store
+        try:
+            sync(into.set(key, encoded))
+            whole = _holds(into, key, encoded)
+        except store_failures() as error:
+            raise StoreError(f"{self.storage.url}/{key}: cannot be written ({first_line(error)})") from None
+        if not whole:
+            raise StoreError(f"{self.storage.url}/{key}: the store returns other bytes than were written; run again")
+        if store is None:
+            self.storage.sync(key)
 
     def _encoded(self, path: str, key: str, place: Sequence[int], values: NDArray[Any]) -> Buffer:
         """A shard's object at `key` of the array at `path`; `place` is (time, row, col), in shards. Pixels past the
@@ -129,6 +159,10 @@ class CubeDraft:
         document = json.loads(self.objects[f"{path}/zarr.json"])
         inner = zarr.AsyncArray(document, StorePath(store, path), config={"write_empty_chunks": True})
         return zarr.Array(inner)
+
+
+def _sha256(encoded: Buffer) -> str:
+    return hashlib.sha256(encoded.as_buffer_like()).hexdigest()
 
 
 def _holds(store: Store, path: str, expected: Buffer) -> bool:

@@ -57,7 +57,8 @@ class IcechunkWriter:
         """See `ShardWriter`. The receipt's token is a fork with this shard only."""
         fork: icechunk.ForkSession = pickle.loads(pickle.dumps(self.fork))
         with failures_of(self.draft.storage):
-            return Receipt(self.draft.write_shard(epsg, shard, data, fork.store), fork)
+            stored = self.draft.write_shard(epsg, shard, data, fork.store)
+            return Receipt(stored.checksums, fork, stored.sizes)
 
 
 class IcechunkTarget:
@@ -119,15 +120,15 @@ class IcechunkTarget:
         """See `Target`."""
         return frozenset({*self._continues, self._attempt})
 
-    def present(self) -> set[str]:
-        """See `Target`."""
+    def present(self) -> dict[str, int | None]:
+        """See `Target`: a snapshot refers to whole chunks alone, and does not tell their sizes."""
         if self._repository is None:
-            return set()
+            return {}
         with failures_of(self._storage):
             seen = self._repository.readonly_session(MAIN)
             coming = self._coming(self._repository) or seen
             return {
-                f"{array}/{chunk_key(0, index)}"
+                f"{array}/{chunk_key(0, index)}": None
                 for zone in self.draft.zones.values()
                 for array, index, _ in _chunks(coming if zone.is_written else seen, zone)
             }

@@ -47,7 +47,8 @@ class PlainWriter:
 
     def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
         """See `ShardWriter`."""
-        return Receipt(self.draft.write_shard(epsg, shard, data))
+        stored = self.draft.write_shard(epsg, shard, data)
+        return Receipt(stored.checksums, sizes=stored.sizes)
 
     def store(self) -> Store:
         """See `ShardWriter`."""
@@ -61,11 +62,13 @@ class _Object(NamedTuple):
         path: in the store.
         chunk: index in its array.
         place: level, row and column of its shard.
+        size: in bytes.
     """
 
     path: str
     chunk: tuple[int, ...]
     place: OverviewIndex
+    size: int
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,10 @@ class PlainTarget:
         """See `Target`."""
         return {_state(revision): place for place, revision in enumerate(self.draft.zones[epsg].seen)}
 
-    def present(self) -> set[str]:
+    def present(self) -> dict[str, int | None]:
         """See `Target`."""
         return {
-            found.path
+            found.path: found.size
             for epsg, zone in self.draft.zones.items()
             if not zone.is_written or self._is_held(epsg)
             for found in self._objects(zone, zone.revision)
@@ -241,15 +244,15 @@ class PlainTarget:
         for level in zone.levels:
             for name in zone.variables:
                 folder = f"{zone.level_path(level)}/{name}"
-                for key in self.storage.names(folder):
+                for key, size in self.storage.sizes(folder).items():
                     index = chunk_index(revision, key)
                     if index is not None:
-                        yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]))
+                        yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]), size)
 
     def _bring_over(self, zone: Zone, revision: int, kept: Collection[OverviewIndex]) -> None:
         """Give every object of another revision a key in this one, except those of the run's period not in `kept`."""
         pairs = []
-        for path, index, place in self._objects(zone, revision):
+        for path, index, place, _ in self._objects(zone, revision):
             if index[0] != zone.step or place in kept:
                 folder = "/".join(path.split("/")[:3])
                 pairs.append((path, f"{folder}/{chunk_key(zone.revision, index)}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from zarr.abc.store import Store
@@ -19,12 +19,14 @@ class Receipt:
     """What writing a shard returns.
 
     Attributes:
-        objects: sha256 of each object's bytes, by its path in the store.
+        objects: sha256 of each object's bytes, by its path in the store; empty if nothing was written.
         token: what the store needs to make the shard durable; None if it is durable already.
+        sizes: how many bytes each object has, by its path.
     """
 
     objects: Mapping[str, str]
     token: Any = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 class ShardWriter(Protocol):
@@ -76,8 +78,8 @@ class Target(Protocol):
     def published(self, epsg: int) -> Mapping[str, int]:
         """The states that led to the period as readers see it; empty if they do not see it."""
 
-    def present(self) -> AbstractSet[str]:
-        """Paths of the existing objects of the draft's period."""
+    def present(self) -> Mapping[str, int | None]:
+        """Size in bytes of the existing objects of the draft's period, by path; None where the store does not tell."""
 
     def is_free(self, epsg: int, revision: int | None = None) -> bool:
         """Whether no writer of an earlier attempt may still change what the draft will hold of a zone: else the zone

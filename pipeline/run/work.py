@@ -221,7 +221,7 @@ def numbers_of(plan: Plan, draft: CubeDraft) -> NDArray[np.int32]:
 
 def _unwritten(plan: Plan, draft: CubeDraft, target: Target, ledger: Ledger, digests: list[str]) -> NDArray[np.bool_]:
     """(shards,) whether a shard is missing from the target or would come out otherwise."""
-    present, lineages = target.present(), {epsg: target.lineage(epsg) for epsg in plan.zones()}
+    present, lineages = target.present().keys(), {epsg: target.lineage(epsg) for epsg in plan.zones()}
     out = np.ones(len(plan.shards), bool)
     for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
         epsg = int(plan.shards.epsg[i])
@@ -234,7 +234,7 @@ def _unwritten(plan: Plan, draft: CubeDraft, target: Target, ledger: Ledger, dig
 def _no_longer_planned(plan: Plan, target: Target, ledger: Ledger) -> tuple[str, ...]:
     """Shards that readers see and the plan does not have."""
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
-    present, zones = target.present(), target.draft.zones
+    present, zones = target.present().keys(), target.draft.zones
     found = []
     for name in set(ledger.entries).difference(plan.shards.names()):
         place = PlaceName.parse(name)

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url, located
-from difffusr.pipeline.storage.versions import create_file, exchanged, replace_file, tag_of
+from difffusr.pipeline.storage.versions import create_file, exchanged, replace_file, sync_file, tag_of
 
 #: Errors of the object stores' clients that are neither OSErrors nor ValueErrors: module and class.
 _OF_CLIENTS = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
@@ -93,15 +93,32 @@ class Storage:
         """Whether it is on this machine's file system."""
         return isinstance(self.filesystem()[0], LocalFileSystem)
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """Write one object atomically.
 
         Local files are written to a temporary name and renamed; object stores write whole objects anyway.
 
+        Args:
+            durable: whether a local file has to outlive a loss of power once this returns.
+
         Raises:
             StoreError: the store refuses.
         """
-        self._place(name, data)
+        self._place(name, data, durable=durable)
+
+    def sync(self, name: str) -> None:
+        """Let a local file that others have written outlive a loss of power once this returns.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        if not isinstance(fs, LocalFileSystem):
+            return
+        try:
+            sync_file(Path(root, name))
+        except OSError as error:
+            raise StoreError(f"{self.url}/{name}: cannot be written ({first_line(error)})") from None
 
     def put(self, name: str, file: Path) -> None:
         """Write one object atomically, from a file on this machine.
@@ -111,12 +128,12 @@ class Storage:
         """
         self._place(name, file)
 
-    def _place(self, name: str, content: bytes | Path) -> None:
+    def _place(self, name: str, content: bytes | Path, *, durable: bool = True) -> None:
         fs, root = self.filesystem()
         path = f"{root}/{name}"
         try:
             if isinstance(fs, LocalFileSystem):
-                replace_file(Path(path), content)
+                replace_file(Path(path), content, durable=durable)
             elif isinstance(content, Path):
                 fs.put_file(str(content), path)
             else:
@@ -218,17 +235,30 @@ class Storage:
 
     def names(self, folder: str) -> set[str]:
         """Names of all objects below a folder, relative to it; empty if there is no such folder."""
+        return set(self._listed(folder, detail=False))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """As `names`, with the size of each object in bytes: object stores list both."""
+        return {name: int(facts["size"]) for name, facts in self._listed(folder, detail=True).items()}
+
+    def _listed(self, folder: str, *, detail: bool) -> dict[str, Mapping[str, Any]]:
+        """What is known of all objects below a folder, by name; nothing of them without `detail`."""
         fs, root = self.filesystem()
         base = f"{root}/{folder}"
         try:
             fs.invalidate_cache()
-            found = fs.find(base)
+            found = fs.find(base, detail=detail)
         except FileNotFoundError:
-            return set()
+            return {}
         except store_failures() as error:
             raise StoreError(f"{self.url}/{folder}: cannot be listed ({first_line(error)})") from None
+        facts = found if detail else dict.fromkeys(found, {})
         prefix = fs._strip_protocol(base).rstrip("/") + "/"
-        return {str(f)[len(prefix) :] for f in found if str(f).startswith(prefix) and not _is_partial(str(f))}
+        return {
+            str(file)[len(prefix) :]: known
+            for file, known in facts.items()
+            if str(file).startswith(prefix) and not _is_partial(str(file))
+        }
 
     def delete(self, name: str) -> None:
         """Delete one object, if it exists."""

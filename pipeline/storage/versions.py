@@ -1,4 +1,8 @@
-"""Versions of an object: files written whole, and writes that replace one version only."""
+"""Versions of an object: files written whole, and writes that replace one version only.
+
+A file that was written outlives a loss of power: its bytes are on the disk before it gets its name, and its name is
+before the call returns. Where that costs too much for what can be made again, a writer says so (`durable`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -98,9 +102,10 @@ def _exchange_file(path: Path, data: bytes, tag: str) -> bool:
             if _file_tag(path) != tag:
                 return False
             os.replace(partial, path)
-            return True
     finally:
         partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
 
 
 @contextmanager
@@ -129,18 +134,39 @@ def _lock(handle: int, folder: Path) -> None:
         time.sleep(0.01)
 
 
-def replace_file(path: Path, data: bytes | Path, tries: int = 2) -> None:
+def sync_file(path: Path) -> None:
+    """Have a file's bytes and its name on the disk before this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk before this returns."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems cannot do that for folders
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, data: bytes | Path, tries: int = 2, *, durable: bool = True) -> None:
     """Write a file atomically: readers see all of it or what was there before."""
-    partial = _written_beside(path, data)
+    partial = _written_beside(path, data, durable=durable)
     try:
         os.replace(partial, path)
     except FileNotFoundError:
         if tries <= 1:
             raise
-        replace_file(path, data, tries - 1)  # it was swept
+        return replace_file(path, data, tries - 1, durable=durable)  # it was swept
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    return sync_folder(path.parent) if durable else None
 
 
 def create_file(path: Path, data: bytes) -> bool:
@@ -152,10 +178,11 @@ def create_file(path: Path, data: bytes) -> bool:
         return False
     finally:
         partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
     return True
 
 
-def _written_beside(path: Path, data: bytes | Path) -> Path:
+def _written_beside(path: Path, data: bytes | Path, *, durable: bool = True) -> Path:
     """Data, or a copy of a file, under a temporary name in the same folder.
 
     With the permissions of any new file: those of `tempfile` let only the owner read, and a cube is there to be read.
@@ -170,6 +197,9 @@ def _written_beside(path: Path, data: bytes | Path) -> Path:
                     shutil.copyfileobj(source, file, 16 << 20)
             else:
                 file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -192,7 +192,8 @@ class Pulse:
                 self.now, updated=time.time(), rate=self._rate(), gpu_hours=gpu, cpu_hours=cpu, cost=cost
             )
             said = self.now
-        _quietly(lambda: self._staging.write(_NAME, json.dumps(asdict(said), indent=1, sort_keys=True).encode()))
+        data = json.dumps(asdict(said), indent=1, sort_keys=True).encode()
+        _quietly(lambda: self._staging.write(_NAME, data, durable=False))
         for watcher in self._watchers:
             watcher(said)
 

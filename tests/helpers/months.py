@@ -55,7 +55,7 @@ def run_month(
 
 def write_missing(target: Target, value: int, ledger: Storage) -> None:
     """Write the shards that are not there, or not with these pixels, as the ledger in a folder says."""
-    there, entered, lineage = target.present(), Ledger.read(ledger), target.lineage(EPSG)
+    there, entered, lineage = target.present().keys(), Ledger.read(ledger), target.lineage(EPSG)
     target.begin()
     writer = target.writer()
     for shard in SHARDS:

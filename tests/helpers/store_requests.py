@@ -15,7 +15,7 @@ from difffusr.pipeline.storage import Lease
 from difffusr.pipeline.storage.objects import Storage
 
 #: Methods that make one request.
-_OF_STORAGE = ("write", "put", "create", "exchange", "tag", "modified", "read", "exists", "names", "delete")
+_OF_STORAGE = ("write", "put", "create", "exchange", "tag", "modified", "read", "exists", "names", "sizes", "delete")
 
 #: And of an Icechunk repository, where a request is what changes something.
 _OF_REPOSITORY = ("reset_branch", "create_branch", "delete_branch", "create_tag")

@@ -188,8 +188,8 @@ def _write_shard(draft: CubeDraft, shard: ShardIndex, sources: list[ChipSource],
     with Stopwatch() as watch:
         with_std, with_looks = zone.uncertainty_samples > 0, zone.composite != "none"
         data = blend_shard(draft.grid, shard, sources, staging, with_std=with_std, with_looks=with_looks)
-        objects = draft.write_shard(epsg, shard, data)
-    size = sum(len(draft.storage.read(name)) for name in objects)
+        stored = draft.write_shard(epsg, shard, data)
+    size = sum(stored.sizes.values())
     return _Written(watch.seconds, len(sources), size, int((data.quality > 0).sum()))
 
 
@@ -198,6 +198,6 @@ def _write_overview(draft: CubeDraft, at: OverviewIndex, children: list[Overview
     ((epsg, _),) = draft.zones.items()
     with Stopwatch() as watch:
         data = halve_shards(draft, draft.store, epsg, children)
-        objects = draft.write_shard(epsg, at, data)
-    size = sum(len(draft.storage.read(name)) for name in objects)
+        stored = draft.write_shard(epsg, at, data)
+    size = sum(stored.sizes.values())
     return _Written(watch.seconds, len(children), size, int((data.quality > 0).sum()))

@@ -60,7 +60,7 @@ def test_looks_change_nothing_else_and_are_not_there_unless_wanted(tmp_path):
 
 def test_a_staged_chip_without_the_looks_that_are_needed_is_named(tmp_path):
     staging, sources = staged(tmp_path, with_looks=False)
-    with pytest.raises(StoreError, match=r"\.chip has no number of observations; delete it and run again"):
+    with pytest.raises(StoreError, match=r"\.chip has no number of observations; run again to compute it again"):
         blend_shard(GRID, SHARD, sources, staging, with_looks=True)
 
 

@@ -80,5 +80,5 @@ def test_a_shard_s_deviation_is_blended_like_its_pixels_and_missing_where_they_a
 
 def test_a_staged_chip_without_the_deviation_that_is_needed_is_named(tmp_path: Path):
     staging, sources = written_shard(tmp_path, with_std=False)
-    with pytest.raises(StoreError, match=r"\.chip has no standard deviation; delete it"):
+    with pytest.raises(StoreError, match=r"\.chip has no standard deviation; run again"):
         blend_shard(GRID, ShardIndex(0, 0), sources, staging, with_std=True)
