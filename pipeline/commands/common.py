@@ -60,6 +60,11 @@ def load(path: Path, verbose: bool, period: str | None = None, *, life: bool = F
     return config
 
 
+def run_command(config: Path, period: str | None) -> str:
+    """What to type to begin or continue a run."""
+    return f"difffusr run {config}" + (f" --period {period}" if period else "")
+
+
 def table_of(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     """A table of labels and values, which may hold rich's markup."""
     from rich.table import Table

@@ -16,6 +16,7 @@ from difffusr.pipeline.commands.common import (
     check_folder,
     json_place,
     load,
+    run_command,
     write_file,
 )
 from difffusr.pipeline.commands.terminal import console, say, set_up_logging
@@ -105,10 +106,11 @@ def verify(
 ) -> None:
     """Check that a cube is complete, seamless, and true to its source scenes.
 
-    Compares every planned shard with its checksum. By band, the seam ratio compares steps across chip boundaries with
-    steps inside chips (1 is perfect), and steps across borders between dates and between granules with steps inside one
-    scene; the residual is the difference between the cube, seen through the sensor, and the scenes. Exit code 1 when
-    something is off.
+    Compares every planned shard with its checksum, documents and coordinates with the cube's history, staged chips with
+    themselves; `difffusr run` then writes again what is missing or damaged. By band, the seam ratio compares steps
+    across chip boundaries with steps inside chips (1 is perfect), and steps across borders between dates and between
+    granules with steps inside one scene; the residual is the difference between the cube, seen through the sensor, and
+    the scenes. Exit code 1 when something is off.
 
     Warns of a 4-pixel grid, by its share of the power of fine texture, and of scenes whose bands are shifted.
     """
@@ -119,18 +121,20 @@ def verify(
         with console.status("verifying …"):
             found = verify_run(settings)
         write(found.to_dict())
-        _show_verified(found)
+        _show_verified(found, run_command(config, period))
     if not found.clean:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _show_verified(found: Report) -> None:
+def _show_verified(found: Report, command: str) -> None:
     _show_shards(found)
     if found.bands:
         _show_bands(found.bands)
     _show_sources(found.sources, found.worst_border)
     _show_warnings(found)
     console.print("[green]clean[/]" if found.clean else "[red]not clean[/]")
+    if found.missing or found.damaged or found.incomplete or found.documents or found.chips:
+        say(f"`{command}` writes again what is missing or damaged")
 
 
 def export(
@@ -343,7 +347,8 @@ def _show_shards(found: Report) -> None:
     table = Table(title="shards", title_justify="left", show_header=False)
     table.add_row("planned", f"{found.shards:,}, {found.overviews:,} of overviews", "")
     for label, names in (
-        ("never written", found.missing), ("damaged", found.damaged), ("without some chips", found.incomplete),
+        ("missing", found.missing), ("damaged", found.damaged), ("without some chips", found.incomplete),
+        ("documents damaged", found.documents), ("staged chips damaged", found.chips),
     ):  # fmt: skip
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         table.add_row(label, f"{len(names):,} {shown}".rstrip(), _mark(not names))

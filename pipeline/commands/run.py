@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from difffusr.pipeline.commands.common import AsJson, ConfigPath, OfPeriod, Verbose, json_place, load, table_of
+from difffusr.pipeline.commands.common import (
+    AsJson,
+    ConfigPath,
+    OfPeriod,
+    Verbose,
+    json_place,
+    load,
+    run_command,
+    table_of,
+)
 from difffusr.pipeline.commands.extras import check_masks
 from difffusr.pipeline.commands.terminal import StageBars, console, errors, say
 from difffusr.pipeline.ground.errors import EXIT_FAILED, DifffusrError
@@ -45,7 +55,8 @@ def run(
 ) -> None:
     """Run a configuration from catalogue to published cube.
 
-    Start it again after an interruption: it continues. On SIGTERM or Ctrl-C it finishes what is in flight and stops.
+    Start it again after an interruption: it continues. What is missing from the cube or was found damaged by `difffusr
+    verify` is written again. On SIGTERM or Ctrl-C it finishes what is in flight and stops.
     Readers see the new cube only once it is complete. A terminal shows bars; elsewhere the log tells, line by line, how
     the run gets on.
     """
@@ -68,7 +79,7 @@ def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | No
         lines = json_lines(json_log, f"{settings.name}, {settings.period.label}")
         lines.hide(secret_values(settings.store.storage_options))
         logging.getLogger("difffusr").addHandler(lines)
-    again = _command(config, period)
+    again = run_command(config, period)
     try:
         with StageBars() as progress:
             outcome.result = result = execute(settings, progress, file=config)
@@ -94,7 +105,7 @@ def status(config: ConfigPath, json_path: AsJson = None, period: OfPeriod = None
         said = read_status(staging)
         if said is None:
             planned = "there is only a plan" if staging.exists("plan/manifest.json") else "there is no plan yet"
-            raise DifffusrError(f"{staging.url}: {planned}; `{_command(config, period)}` begins the run")
+            raise DifffusrError(f"{staging.url}: {planned}; `{run_command(config, period)}` begins the run")
         driver = Driver.of(settings, said)
         verified = read_verdict(staging, cube_staging_of(settings))
         console.print(_status_table(said, driver.words, verified))
@@ -172,11 +183,6 @@ def _facts(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _command(config: Path, period: str | None) -> str:
-    """What to type to begin or continue a run."""
-    return f"difffusr run {config}" + (f" --period {period}" if period else "")
-
-
 def _show_result(config: RunConfig, result: RunResult, command: str) -> None:
     """How a run ended: a table, and what to do about chips that failed."""
     from difffusr.pipeline.storage import staging_of
@@ -209,6 +215,7 @@ def result_table(config: RunConfig, result: RunResult) -> Table:
     rows = [
         ("chips", f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed"),
         ("shards", f"{result.written:,} written, {result.kept:,} found done{made}"),
+        *((("mended", _some(result.mended)),) if result.mended else ()),
         *(("written again", f"{shards:,}: {escape(reason)}") for reason, shards in result.reasons.items()),
         ("seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items())),
         ("cube", escape(config.store.url)),
@@ -217,11 +224,15 @@ def result_table(config: RunConfig, result: RunResult) -> Table:
     return table_of(f"{config.name} · {config.period.label}", rows)
 
 
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names):,}: {escape(', '.join(names[:3]))}{' …' if len(names) > 3 else ''}"
+
+
 def _seen(result: RunResult) -> str:
     if result.stopped:
         return "what they saw before"
     if result.publication is None:
-        return "what they saw before: nothing has changed"
+        return f"what they saw before: {'it is whole again' if result.mended else 'nothing has changed'}"
     return f"publication {result.publication.number} ({result.publication.kind}, {result.publication.where})"
 
 

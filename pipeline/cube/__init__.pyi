@@ -2,10 +2,10 @@ from .documents import in_steps as in_steps
 from .documents import metadata as metadata
 from .documents import objects_of as objects_of
 from .draft import CubeDraft as CubeDraft
+from .draft import StoredShard as StoredShard
 from .drafting import draft_cube as draft_cube
 from .icechunk import MAIN as MAIN
 from .icechunk import failures_of as failures_of
-from .icechunk import object_in as object_in
 from .icechunk import open_repository as open_repository
 from .layout import BASE_LEVEL as BASE_LEVEL
 from .layout import ENCODINGS as ENCODINGS
@@ -14,9 +14,12 @@ from .layout import Zone as Zone
 from .layout import chunk_index as chunk_index
 from .layout import chunk_key as chunk_key
 from .layout import overviews_over as overviews_over
+from .protocol import object_in as object_in
 from .published import Cube as Cube
+from .published import period_labels as period_labels
 from .reading import CubeReader as CubeReader
 from .reading import read_window as read_window
+from .rebuilding import damaged_coordinates as damaged_coordinates
 from .shard import ShardData as ShardData
 from .shard import encoding_bytes as encoding_bytes
 from .shard import shard_bytes as shard_bytes

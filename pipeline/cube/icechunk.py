@@ -11,12 +11,10 @@ from typing import Any
 import icechunk
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from difffusr.pipeline.config import ICECHUNK
 from difffusr.pipeline.cube.described import TODO
-from difffusr.pipeline.cube.protocol import Documents
+from difffusr.pipeline.cube.protocol import Documents, object_in
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url
 from difffusr.pipeline.storage import Storage, parse_document
@@ -69,12 +67,6 @@ class IcechunkStore:
     def stored_bytes(self) -> int | None:
         """None: the objects are those of all snapshots."""
         return None
-
-
-def object_in(store: Store, path: str) -> bytes | None:
-    """An object of a session's store, or None."""
-    value = sync(store.get(path, default_buffer_prototype()))
-    return None if value is None else bytes(value.to_bytes())
 
 
 def open_repository(storage: Storage, *, create: bool = False) -> icechunk.Repository | None:

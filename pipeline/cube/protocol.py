@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from difffusr.pipeline.storage import Storage
 
@@ -40,3 +42,9 @@ class CubeStore(Protocol):
 
     def stored_bytes(self) -> int | None:
         """Bytes of all objects, by listing them; None if readers do not see all of them."""
+
+
+def object_in(store: Store, path: str) -> bytes | None:
+    """An object of a Zarr store, or None."""
+    value = sync(store.get(path, default_buffer_prototype()))
+    return None if value is None else bytes(value.to_bytes())

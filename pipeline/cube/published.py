@@ -11,7 +11,7 @@ import zarr
 from difffusr.pipeline.config import PeriodSection
 from difffusr.pipeline.cube.described import check_arrays, check_levels, check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import metadata
-from difffusr.pipeline.cube.layout import periods_of
+from difffusr.pipeline.cube.layout import BASE_LEVEL, periods_of
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
@@ -82,3 +82,20 @@ class Cube:
 
     def _attribute(self, epsg: int, name: str) -> Any:
         return self.zones[epsg].attrs[name]
+
+
+def period_labels(storage: Storage) -> dict[str, tuple[date, date]]:
+    """First and last day of each period of any zone, by label, from the documents alone.
+
+    Raises:
+        StoreError: they are not those of a cube.
+    """
+    root = (metadata(storage, "zarr.json") or {}).get("attributes", {})
+    check_root(root, storage)
+    found: dict[str, tuple[date, date]] = {}
+    for epsg in root["difffusr:zones"]:
+        zone = (metadata(storage, f"{epsg}/{BASE_LEVEL}/zarr.json") or {}).get("attributes", {})
+        check_zone(zone, storage, epsg)
+        periods = [PeriodSection(start=start, end=end) for start, end in periods_of(zone)]
+        found |= {period.label: (period.start, period.end) for period in periods}
+    return found

@@ -2,6 +2,10 @@ from .door import finish_publishing as finish_publishing
 from .door import open_target as open_target
 from .door import revisions_to_come as revisions_to_come
 from .door import rollback as rollback
+from .in_place import written_in_place as written_in_place
+from .kept import AsPublished as AsPublished
+from .kept import damaged_documents as damaged_documents
+from .kept import mend_documents as mend_documents
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication
 from .publications import history as history

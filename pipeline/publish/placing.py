@@ -51,7 +51,7 @@ def put_in_place(
             f"({one_line(error)}); restore the history from a copy, or go back to another publication"
         ) from None
     constant = constant or {}
-    replacing = _Replacing(storage, [*constant, *objects], lease)
+    replacing = Replacing(storage, [*constant, *objects], lease)
     replacing.write(constant)
     gone = {f"{name}/zarr.json" for name in _described(storage)} - objects.keys()
     begun = replace(publication, documents=text, dropped=sorted(gone.union(publication.dropped)), state="publishing")
@@ -83,7 +83,7 @@ def _numbered(publication: Publication) -> dict[str, str]:
     return {**publication.documents, _ROOT: json.dumps(root, indent=2)}
 
 
-class _Replacing:
+class Replacing:
     """Replaces objects of a store, each only if it is the version that was there when this was made.
 
     Raises:

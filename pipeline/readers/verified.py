@@ -12,11 +12,18 @@ from pydantic import BaseModel, ConfigDict
 
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish import latest_number
+from difffusr.pipeline.run import Damaged, is_damage_noted, note_damaged
 from difffusr.pipeline.storage import Storage, read_document
 
 _log = logging.getLogger(__name__)
 
 _NAME = "verified.json"
+
+_COUNTED = ("missing", "damaged", "incomplete", "documents", "chips")
+
+_OTHERS = {"documents": "documents and coordinates", "chips": "staged chips"}
+
+_SINCE = {"mended": "damage written again since", "published_since": "published again since"}
 
 _BETWEEN = {"dates": "between dates", "granules": "between granules", "all": "between scenes"}
 
@@ -33,19 +40,21 @@ def keep_verdict(folder: Storage, found: Mapping[str, Any], publication: int) ->
         "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "publication": publication,
         "clean": found["clean"],
-        **{name: len(found[name]) for name in ("missing", "damaged", "incomplete")},
+        **{name: len(found[name]) for name in _COUNTED},
         "bands_off": [band["band"] for band in found["bands"] if not band["ok"]],
         "sources": found["sources"],
         "worst_border": found["worst_border"],
     }
     try:
+        note_damaged(folder, Damaged([*found["missing"], *found["damaged"]], found["chips"]))
         folder.write(_NAME, json.dumps(verdict, indent=1).encode())
     except StoreError as error:
-        _log.warning("status will not know what verify found: %s", error)
+        _log.warning("status and the next run will not know what verify found: %s", error)
 
 
 def read_verdict(folder: Storage, cube_staging: Storage) -> dict[str, Any] | None:
-    """What was last written down, and `published_since`: whether the cube was published after that; None for nothing.
+    """What was last written down, `published_since`, whether the cube was published after that, and `mended`, whether a
+    run has written again what was damaged; None for nothing.
 
     Raises:
         StoreError: it cannot be read.
@@ -53,7 +62,8 @@ def read_verdict(folder: Storage, cube_staging: Storage) -> dict[str, Any] | Non
     if not folder.exists(_NAME):
         return None
     kept = read_document(folder, _NAME, _Verdict, "delete it")
-    return {**kept.model_dump(), "published_since": latest_number(cube_staging) != kept.publication}
+    mended = bool(kept.missing or kept.damaged or kept.chips) and not is_damage_noted(folder)
+    return {**kept.model_dump(), "published_since": latest_number(cube_staging) != kept.publication, "mended": mended}
 
 
 class _Part(BaseModel):
@@ -82,6 +92,8 @@ class _Verdict(_Part):
     missing: int
     damaged: int
     incomplete: int
+    documents: int = 0
+    chips: int = 0
     bands_off: list[str]
     sources: list[_Kind]
 
@@ -90,10 +102,12 @@ def verdict_words(verdict: dict[str, Any]) -> str:
     """One line of it."""
     when = f"{verdict['when'][:16].replace('T', ' ')} UTC"
     faults = [f"{verdict[name]:,} shards {name}" for name in ("missing", "damaged", "incomplete") if verdict[name]]
+    faults += [f"{verdict[name]:,} {what} damaged" for name, what in _OTHERS.items() if verdict.get(name)]
     faults += [f"off: {', '.join(verdict['bands_off'])}"] if verdict["bands_off"] else []
     faults += _off_between(verdict["sources"])
     found = "clean" if verdict["clean"] else f"not clean ({'; '.join(faults)})"
-    return f"{when}: {found}{'; published again since' if verdict['published_since'] else ''}"
+    since = [words for key, words in _SINCE.items() if verdict.get(key)]
+    return "; ".join([f"{when}: {found}", *since])
 
 
 def seam_words(verdict: dict[str, Any]) -> list[tuple[str, str]]:

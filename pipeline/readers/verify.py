@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.assemble import (
-    OVERVIEWS,
-    Entry,
-    Facts,
-    Ledger,
-    overview_name,
-    plan_overviews,
-    read_entry,
-    shard_digests,
-)
+from difffusr.pipeline.assemble import OVERVIEWS, Ledger, OverviewPlace, overview_name, plan_overviews, shard_digests
+from difffusr.pipeline.chips import done_chips
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.cube import Cube, CubeDraft, CubeReader, metadata, objects_of
+from difffusr.pipeline.cube import CubeDraft, CubeReader, metadata, objects_of, period_labels
 from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import Plan, decide
-from difffusr.pipeline.publish import Target, latest_number, open_target
-from difffusr.pipeline.readers.fidelity import Fidelity, measure_fidelity
+from difffusr.pipeline.publish import AsPublished, Target, damaged_documents, latest_number, open_target
+from difffusr.pipeline.readers.fidelity import measure_fidelity
 from difffusr.pipeline.readers.seams import sampled_chips
 from difffusr.pipeline.readers.verdicts import BandReport, SceneShift, SourceSeams, WorstBorder
 from difffusr.pipeline.readers.verified import keep_verdict
-from difffusr.pipeline.run import draft_of, numbers_of, places_of
+from difffusr.pipeline.run import broken_chips, checked, draft_of, numbers_of, places_of, positions_of, read_facts
 from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.storage import Storage, cube_staging_of, staging_of, storage_of
 
@@ -47,6 +38,8 @@ class Report:
         shards: number planned.
         overviews: number of overview shards over them; their names have the level in the middle.
         missing, damaged, incomplete: names of shards not written, not as the ledger says, written without some chip.
+        documents: paths of the cube's documents and coordinates that are missing, or not as the history says.
+        chips: names of staged chips that are not what was written.
         valid_share: share of the planned chips' pixels that hold data.
         bands: figures of each band; empty if shards are damaged.
         sources: seams between scenes, by kind; empty if shards are damaged.
@@ -62,6 +55,8 @@ class Report:
     incomplete: list[str]
     valid_share: float
     flags: Mapping[str, float]
+    documents: list[str] = field(default_factory=list)
+    chips: list[str] = field(default_factory=list)
     bands: list[BandReport] = field(default_factory=list)
     sources: list[SourceSeams] = field(default_factory=list)
     worst_border: WorstBorder | None = None
@@ -70,7 +65,7 @@ class Report:
     @property
     def clean(self) -> bool:
         """Whether nothing is wrong."""
-        whole = not (self.missing or self.damaged or self.incomplete)
+        whole = not (self.missing or self.damaged or self.incomplete or self.documents or self.chips)
         return whole and all(band.ok for band in self.bands) and all(kind.ok for kind in self.sources)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +75,8 @@ class Report:
 
 
 def verify_run(config: RunConfig) -> Report:
-    """Check the cube of a configuration against its plan and its source scenes; `status` shows the last result.
+    """Check the cube of a configuration against its history, its plan and its source scenes; `status` shows the last
+    result, and the next run writes again what is damaged.
 
     Raises:
         DifffusrError: the catalogue or the store cannot be read, or there is no cube.
@@ -92,33 +88,36 @@ def verify_run(config: RunConfig) -> Report:
 
 
 def _found(config: RunConfig) -> Report:
-    storage = storage_of(config)
+    storage, cube_staging, staging = storage_of(config), cube_staging_of(config), staging_of(config)
+    wrong = damaged_documents(storage, cube_staging)
+    storage = AsPublished(storage.url, storage.options, wrong) if wrong else storage
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
     _check_published(storage, config)
     plan = decide(config)
-    draft = draft_of(config, plan)
-    target = open_target(draft.storage, cube_staging_of(config), draft, config.period.label)
+    draft = draft_of(config, plan, storage=storage)
+    target = open_target(storage, cube_staging, draft, config.period.label)
     missing, damaged, incomplete = _check_shards(config, plan, draft, target)
     overviews, *faulty = _check_overviews(config, plan, draft, target)
-    grid = grid_of(config)
-    cube = CubeReader(storage, draft)
-    flags = _flag_shares(cube, plan, grid)
-    valid = 1.0 - flags["no_data"]
-    scenes = {scene.id: scene for scene in plan.scenes}
-    rules = ChipRules.of(config.canonical()["scenes"], staging_of(config))
-    seen = Fidelity([], [], None)
-    if not damaged:
-        seen = measure_fidelity(plan.chips, cube.read, grid, scenes, draft.scenes, rules)
     missing, damaged = missing + faulty[0], damaged + faulty[1]
-    found = (missing, damaged, incomplete, round(valid, 4), flags)
-    return Report(len(plan.shards), overviews, *found, seen.bands, seen.sources, seen.worst_border, seen.shifted)
+    names = missing, damaged, incomplete
+    of_others = sorted(wrong), broken_chips(staging, done_chips(staging))
+    if damaged or wrong:
+        return Report(len(plan.shards), overviews, *names, 0.0, {}, *of_others)
+    grid, cube = grid_of(config), CubeReader(storage, draft)
+    flags = _flag_shares(cube, plan, grid)
+    scenes = {scene.id: scene for scene in plan.scenes}
+    rules = ChipRules.of(config.canonical()["scenes"], staging)
+    seen = measure_fidelity(plan.chips, cube.read, grid, scenes, draft.scenes, rules)
+    return Report(
+        len(plan.shards), overviews, *names, round(1.0 - flags["no_data"], 4), flags, *of_others,
+        seen.bands, seen.sources, seen.worst_border, seen.shifted,
+    )  # fmt: skip
 
 
 def _check_published(storage: Storage, config: RunConfig) -> None:
     """Raise ConfigError where readers do not see the period at all, before anything is searched or read for it."""
-    cube = Cube(storage)
-    labels = {label: days for epsg in cube.zones for label, (_, days) in cube.periods(epsg).items()}
+    labels = period_labels(storage)
     if (config.period.start, config.period.end) not in labels.values():
         known = ", ".join(sorted(labels, key=lambda label: labels[label]))
         raise ConfigError(
@@ -135,24 +134,22 @@ def _check_shards(
     ledger = Ledger.read(staging)
     digests = shard_digests(plan.shards, numbers_of(plan, draft), np.zeros(len(plan.chips), bool))
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
+    places = dict(zip(plan.shards.names(), positions_of(plan, draft), strict=True))
     missing: list[str] = []
-    damaged: list[str] = []
     incomplete: list[str] = []
-    read = objects_of(draft.storage)
-    for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
-        entry = ledger.latest(name, seen[int(plan.shards.epsg[i])])
-        facts = None if entry is None else _read(staging, entry)
-        if entry is not None and facts is None:
-            damaged.append(name)
-            continue
-        if entry is None or facts is None or (entry.digest != digest and not facts.missing):
+    entries = {}
+    for (name, place), digest in zip(places.items(), digests, strict=True):
+        entry = ledger.latest(name, seen[place[0]])
+        facts = None if entry is None or entry.digest == digest else read_facts(staging, entry)
+        if entry is None or (facts is not None and not facts.missing):
             missing.append(name)
             continue
-        if facts.missing:
+        if facts is not None:
             incomplete.append(name)
-        if fault := _fault(facts.objects, read):
-            (missing if fault == "missing" else damaged).append(name)
-    return missing, damaged, incomplete
+        entries[place] = entry
+    faults = dict(checked(draft, staging, entries, objects_of(draft.storage)))
+    missing += [name for name, place in places.items() if faults.get(place) == "missing"]
+    return missing, [name for name, place in places.items() if faults.get(place) == "damaged"], incomplete
 
 
 def _check_overviews(
@@ -163,40 +160,24 @@ def _check_overviews(
     staging = staging_of(config)
     ledger, tops = Ledger.read(staging), Ledger.read(staging, OVERVIEWS)
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
-    entries = {
-        place: entry
+    digests = {
+        place: entry.digest
         for name, place in zip(plan.shards.names(), places_of(plan), strict=True)
         if (entry := ledger.latest(name, seen[place[0]])) is not None
     }
-    overviews = plan_overviews(draft, target, staging, {place: entry.digest for place, entry in entries.items()})
-    missing = [overview_name(*place) for place in sorted(overviews.changed)]
-    damaged: list[str] = []
-    read = objects_of(draft.storage)
+    overviews = plan_overviews(draft, target, staging, digests)
+    entries = {}
     for place in overviews.digests.keys() - overviews.changed:
-        entry = tops.latest(overview_name(*place), seen[place[0]])
-        assert entry is not None
-        facts = _read(staging, entry)
-        if fault := "damaged" if facts is None else _fault(facts.objects, read):
-            (missing if fault == "missing" else damaged).append(overview_name(*place))
-    return len(overviews.digests), missing, sorted(damaged)
+        if (entry := tops.latest(overview_name(*place), seen[place[0]])) is not None:
+            entries[place] = entry
+    faults = dict(checked(draft, staging, entries, objects_of(draft.storage)))
+    missing = {*overviews.changed, *(place for place, fault in faults.items() if fault == "missing")}
+    damaged = {place for place, fault in faults.items() if fault == "damaged"}
+    return len(overviews.digests), _names(missing), _names(damaged)
 
 
-def _read(staging: Storage, entry: Entry) -> Facts | None:
-    """The content of an entry; None, with a warning, where it is lost: then nobody knows whether the shard is right."""
-    try:
-        return read_entry(staging, entry)
-    except StoreError as error:
-        log.warning("%s", error)
-        return None
-
-
-def _fault(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> str:
-    """What is wrong with objects, given their sha256 by path: `missing`, `damaged`, or an empty string."""
-    found = {path: read(path) for path in objects}
-    if any(data is None for data in found.values()):
-        return "missing"
-    right = all(hashlib.sha256(data or b"").hexdigest() == objects[path] for path, data in found.items())
-    return "" if right else "damaged"
+def _names(overviews: Iterable[OverviewPlace]) -> list[str]:
+    return [overview_name(*place) for place in sorted(overviews)]
 
 
 def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from difffusr.pipeline.assemble import ShardStream, ShardWork
 from difffusr.pipeline.chips import LEFT, Batch, PinnedResolver, chip_dataset, in_squares
 from difffusr.pipeline.engine import Watchdog, await_node, gpus_per_actor, resources, start_board
 from difffusr.pipeline.geo import place_names
-from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.errors import DifffusrError, StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import Plan, plan_run
 from difffusr.pipeline.run.context import Run
@@ -32,7 +33,8 @@ def compute(run: Run, work: Work, result: RunResult) -> tuple[Work, Meters]:
     """Compute the chips that are wanted and write the shards that are left.
 
     Scenes that cannot be read are set aside, and the chips that would have shown them are planned anew: rounds end when
-    every chip is made or has no scene left.
+    every chip is made or has no scene left. A staged chip that is not what was written is computed again in a round of
+    its own.
 
     Returns:
         the work as planned last, and the driver's meters.
@@ -43,11 +45,34 @@ def compute(run: Run, work: Work, result: RunResult) -> tuple[Work, Meters]:
     meters = _meters_of(run, result)
     run.progress.start("chips", len(work.plan.chips), result.reused)
     run.progress.start("shards", len(work.plan.shards), result.kept)
+    mishaps = 0
     while True:
-        _compute_round(run, work, result, meters)
-        if not result.unread or run.stop.requested:
+        broken = _compute_round(run, work, result, meters)
+        if run.stop.requested or not (result.unread or broken):
             return work, meters
-        work = _without_unreadable(run, work, result)
+        if broken:
+            mishaps += 1
+            _say_broken(run, broken, mishaps)
+        work = _without_unreadable(run, work, result) if result.unread else find_work(run, work.plan)
+
+
+#: Rounds in which staged chips were broken, until it must be the disk's fault.
+_MOST_MISHAPS = 5
+
+
+def _say_broken(run: Run, broken: Collection[str], mishaps: int) -> None:
+    """Warn of staged chips that were not what was written.
+
+    Raises:
+        StoreError: it happens again and again.
+    """
+    first, where = min(broken), f"{run.staging.url}/chips"
+    if mishaps >= _MOST_MISHAPS:
+        raise StoreError(
+            f"{where}: staged chips are not what was written, again and again, such as {first}; check that disk or "
+            "store, and run again: what is whole is kept"
+        )
+    log.warning("%s: %d chips were not what was written, such as %s; computed again", where, len(broken), first)
 
 
 def _without_unreadable(run: Run, work: Work, result: RunResult) -> Work:
@@ -68,7 +93,8 @@ def _keys(plan: Plan) -> dict[str, bytes]:
     return dict(zip(place_names(c.epsg, c.row, c.col), map(bytes, c.key), strict=True))
 
 
-def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> None:
+def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> set[str]:
+    """One round; returns the staged objects that were broken, and are deleted now."""
     work.target.begin()
     board = start_board()
     watchdog = Watchdog(board, run.config.failures.stall_minutes * 60, lambda _: meters.actor_restarted("stall"))
@@ -84,7 +110,8 @@ def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> N
         watchdog.stop()
         ray.kill(board)  # workers that wait for other work would hold on to it
         with result.timed("shards"):
-            _finish_shards(run, work, result, shards)
+            broken = _finish_shards(run, work, result, shards)
+    return broken
 
 
 def _compute_chips(run: Run, work: Work, board: Any, notes: _Notes) -> None:
@@ -198,7 +225,7 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
     names = plan.shards.names()
 
     def is_seen(i: int, digest: str) -> bool:
-        entry = work.ledger.latest(names[i], seen[int(plan.shards.epsg[i])])
+        entry = work.ledger.latest(names[i], seen[int(plan.shards.epsg[i])]) if work.damage is None else None
         return entry is not None and entry.digest == digest
 
     def advance() -> None:
@@ -219,8 +246,9 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
     )
 
 
-def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream) -> None:
-    """Wait for the shards whose chips are staged; for those begun where a stop was requested."""
+def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream) -> set[str]:
+    """Wait for the shards whose chips are staged; for those begun where a stop was requested. Returns the staged
+    objects that were broken."""
     if run.stop.requested:
         shards.halt()
     done = shards.finish()
@@ -229,6 +257,7 @@ def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream)
     result.kept += len(done.same)
     result.work["shard"] = result.work.get("shard", 0.0) + done.seconds
     work.changed[done.same] = False
+    return done.broken
 
 
 def _meters_of(run: Run, result: RunResult) -> Meters:

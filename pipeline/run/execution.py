@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from difffusr.pipeline.assemble import ShardError
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine import KEEP_FREED, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
@@ -15,6 +17,7 @@ from difffusr.pipeline.run.compute import compute
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
+from difffusr.pipeline.run.mending import documents_mended, let_damage_go, mended, without_damaged
 from difffusr.pipeline.run.publishing import finish_what_was_left, publish
 from difffusr.pipeline.run.result import RunResult, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
@@ -23,6 +26,8 @@ from difffusr.pipeline.watch import Progress, stage_told, tell_cluster, tell_end
 
 if TYPE_CHECKING:
     from difffusr.pipeline.chips import PinnedResolver
+
+log = logging.getLogger("difffusr.run")
 
 
 def execute(
@@ -81,38 +86,79 @@ def _execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolve
 
 def _carry_out(run: Run) -> RunResult:
     work, result = _planned(run)
-    if work.complete:
-        finish_what_was_left(run, work, result)
-        write_report(run, result)
+    if work.complete and not work.wanted.any():
+        _leave_whole(run, work, result)
         return result
-    reasons = why_rewritten(run, work, result)
     # Twice: Ray, when it has started, hears SIGTERM itself.
     with run.stop.on_signals(), cluster(run.config, KEEP_FREED), run.stop.on_signals():
         there = resources()
         tell_cluster(nodes_alive(), there.gpus, there.cpus)
         run.lease.on_lost(run.stop.request)
+        work = mended(run, work, result)
+        reasons = why_rewritten(run, work, result)
         meters = None
-        if work.todo.any():
+        if work.todo.any() or work.wanted.any():
             enforce_budget(run.config, work.plan, result.reused)
             work, meters = compute(run, work, result)
         judge_failures(run, result)
-        result.stopped = run.stop.requested or not publish(run, work, result)
+        result.stopped = run.stop.requested
+        if work.complete and not result.stopped:
+            _leave_whole(run, work, result)
+            return result
+        result.stopped = result.stopped or not _published(run, work, result)
         run.lease.check()
         if meters is not None and result.publication is not None:
             meters.published()  # before Ray, which exports it, is left
     if not result.stopped:
+        _note_whole(run, result)
         write_report(run, result, reasons)
     return result
+
+
+#: Times that what is to be published is found damaged, until it must be the disk's fault.
+_MOST_MISHAPS = 3
+
+
+def _published(run: Run, work: Work, result: RunResult) -> bool:
+    """As `publish`; what is found damaged is written again before."""
+    for attempt in range(1 + _MOST_MISHAPS):
+        try:
+            return publish(run, work, result)
+        except ShardError as error:
+            if attempt == _MOST_MISHAPS or run.stop.requested:
+                raise
+            log.warning("%s; whatever is damaged is written again", error)
+        work = without_damaged(run, work)
+        if work.todo.any():
+            work, _ = compute(run, work, result)
+            judge_failures(run, result)
+        if run.stop.requested:
+            return False
+    raise AssertionError("unreachable")
+
+
+def _leave_whole(run: Run, work: Work, result: RunResult) -> None:
+    """Readers see everything already: do what an earlier driver has left to do, and report."""
+    finish_what_was_left(run, work, result)
+    _note_whole(run, result)
+    write_report(run, result)
+
+
+def _note_whole(run: Run, result: RunResult) -> None:
+    """What `verify` has named is put right, unless chips have failed."""
+    if not result.failed:
+        let_damage_go(run)
 
 
 def _planned(run: Run) -> tuple[Work, RunResult]:
     """What there is to do, and a result that says what is done already."""
     started = time.monotonic()
     with hearing(end_at_once, signal.SIGTERM), stage_told("plan"):
+        documents = documents_mended(run)
         plan = plan_run(run.config)
         work = find_work(run, plan)
     run.progress.advance("plan")
-    result = RunResult(plan, reused=int((~work.wanted).sum()), kept=int((~work.todo).sum()))
+    result = RunResult(plan, reused=int((~work.wanted).sum()), kept=int((~work.todo).sum()), mended=documents)
     result.seconds["plan"] = time.monotonic() - started
     run.pulse.update(chips=len(plan.chips), chips_done=result.reused, shards=len(plan.shards), shards_done=result.kept)
     wanted, todo = int(work.wanted.sum()), int(work.todo.sum())

@@ -13,6 +13,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan import write_plan
 from difffusr.pipeline.publish import latest_since
 from difffusr.pipeline.run.context import Run
+from difffusr.pipeline.run.damage import check_sizes, positions_of
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_overviews, places_of
 from difffusr.pipeline.storage import read_document
@@ -26,6 +27,7 @@ def publish(run: Run, work: Work, result: RunResult) -> bool:
         False where a stop was requested before all overviews were written: then nothing is published.
 
     Raises:
+        ShardError: something to publish is missing, or not as it was written.
         DifffusrError: the store fails, or the lease is lost.
     """
     run.lease.check()
@@ -36,6 +38,7 @@ def publish(run: Run, work: Work, result: RunResult) -> bool:
             return False
     with result.timed("publish"):
         if changes:
+            _check_written(run, work)
             run.lease.check()
             _show_readers(run, work, result)
         run.lease.check()
@@ -113,6 +116,13 @@ def _overviews_written(run: Run, work: Work, overviews: Overviews, result: RunRe
         lambda: run.stop.requested,
         run.lease.guard,
     )
+
+
+def _check_written(run: Run, work: Work) -> None:
+    """Compare the sizes of what is new to readers with the ledger; of shards, overviews have compared the checksums."""
+    overviews, places = find_overviews(run, work), positions_of(work.plan, work.draft)
+    written = {place for place, changed in zip(places, work.changed, strict=True) if changed}
+    check_sizes(work.target, run.staging, overviews, written | overviews.changed)
 
 
 def _show_readers(run: Run, work: Work, result: RunResult) -> None:

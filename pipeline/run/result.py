@@ -34,6 +34,7 @@ class RunResult:
         reasons: why shards of a published period were written again: number of shards by reason.
         seconds: wall time by stage.
         work: total seconds of all workers by step: read, resolve, stage; of core: shard.
+        mended: what was damaged and is as it was again: documents, coordinates, shards, shards of overviews.
         stopped: asked to stop before the end: what is done stays, nothing was published.
         publication: what readers see now, if it is new.
     """
@@ -51,6 +52,7 @@ class RunResult:
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     work: dict[str, float] = field(default_factory=dict)
+    mended: list[str] = field(default_factory=list)
     stopped: bool = False
     publication: Publication | None = None
 
@@ -61,8 +63,11 @@ class RunResult:
 
     @property
     def state(self) -> str:
-        """`stopped`, `published`, or `unchanged` where readers see all of it already."""
-        return "stopped" if self.stopped else "unchanged" if self.publication is None else "published"
+        """`stopped`, `published`, `mended` where what was damaged is as it was again, or `unchanged` where readers see
+        all of it already."""
+        if self.stopped or self.publication is not None:
+            return "stopped" if self.stopped else "published"
+        return "mended" if self.mended else "unchanged"
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -82,6 +87,7 @@ class RunResult:
                 "failed": len(self.failed),
             },
             "shards": {"written": self.written, "kept": self.kept, "overviews": self.overviews},
+            "mended": len(self.mended),
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
         }
 

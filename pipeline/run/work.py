@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -19,10 +19,19 @@ from difffusr.pipeline.cube import CubeDraft, draft_cube
 from difffusr.pipeline.geo import PlaceName, ShardIndex, grid_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan import Plan, balance_facts, compare, read_plan, sampling_of
-from difffusr.pipeline.publish import Publication, Target, finish_publishing, open_target, revisions_to_come, was_seen
+from difffusr.pipeline.publish import (
+    Publication,
+    Target,
+    finish_publishing,
+    open_target,
+    revisions_to_come,
+    was_seen,
+    written_in_place,
+)
 from difffusr.pipeline.run.context import Run
+from difffusr.pipeline.run.damage import Damage, broken_chips, find_damage, read_damaged
 from difffusr.pipeline.run.result import RunResult
-from difffusr.pipeline.storage import storage_of
+from difffusr.pipeline.storage import Storage, storage_of
 
 log = logging.getLogger("difffusr.run")
 
@@ -46,6 +55,7 @@ class Work:
         revises: whether this changes a period that readers see.
         complete: whether readers see all of this already.
         finished: the publication of a driver that died in the middle of it, which was finished now.
+        damage: what readers see and is damaged. Where there is any, `todo` and `target` are for that alone.
     """
 
     plan: Plan
@@ -62,6 +72,7 @@ class Work:
     revises: bool
     complete: bool
     finished: Publication | None = None
+    damage: Damage | None = None
 
 
 def find_work(run: Run, plan: Plan) -> Work:
@@ -79,10 +90,20 @@ def find_work(run: Run, plan: Plan) -> Work:
     digests = shard_digests(plan.shards, numbers, np.zeros(len(plan.chips), bool))
     of = (config.period.label, run.lease, _pixels(plan, digests))
     target = open_target(storage, cube_staging, draft, *of)
+    overviews = plan_overviews(draft, target, staging, dict(zip(places_of(plan), digests, strict=True)))
+    staged = _staged(plan, staging)
+    if damage := find_damage(plan, target, staging, ledger, digests, overviews):
+        todo, in_place = damage.shards, written_in_place(target, damage.sums)
+        damage = replace(damage, sums={}) if in_place is None else damage
+        target = in_place or target
+        wanted = _chips_wanted(run, plan, todo, staged)
+        return Work(
+            plan, draft, target, ledger, todo, todo, numbers, staged, wanted, (), frozenset(), False, False, finished,
+            damage,
+        )  # fmt: skip
     changed = todo = _unwritten(plan, draft, target, ledger, digests)
     gone = _no_longer_planned(plan, target, ledger)
     seen = [epsg for epsg in plan.zones() if target.published(epsg)]
-    overviews = plan_overviews(draft, target, staging, dict(zip(places_of(plan), digests, strict=True)))
     lost = overviews.lost
     touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {PlaceName.parse(name).epsg for name in gone}
     touched |= {epsg for epsg, _ in overviews.todo | lost}
@@ -97,13 +118,27 @@ def find_work(run: Run, plan: Plan) -> Work:
         draft = draft_of(config, plan, revise, taken)
         target = open_target(storage, cube_staging, draft, *of)
         todo = changed & _unwritten(plan, draft, target, ledger, digests)
-    staged = np.isin(plan.chips.object_names(), list(done_chips(staging)))
-    wanted = chips_needed(plan.chips, plan.shards, todo) & ~staged
+    wanted = _chips_wanted(run, plan, todo, staged)
     complete = not touched and len(seen) == len(plan.zones())
     revises = bool(touched.intersection(seen))
     return Work(
         plan, draft, target, ledger, changed, todo, numbers, staged, wanted, gone, lost, revises, complete, finished
     )
+
+
+def _staged(plan: Plan, staging: Storage) -> NDArray[np.bool_]:
+    """(chips,) whether a chip is staged, and not known to be broken."""
+    done = done_chips(staging)
+    done.difference_update(broken_chips(staging, done.intersection(read_damaged(staging).chips)))
+    return np.isin(plan.chips.object_names(), list(done))
+
+
+def _chips_wanted(run: Run, plan: Plan, todo: NDArray[np.bool_], staged: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(chips,) those to compute: what shards need, and what was broken and is to be kept."""
+    wanted = chips_needed(plan.chips, plan.shards, todo)
+    if run.config.store.keep_chips:
+        wanted |= np.isin(plan.chips.object_names(), list(read_damaged(run.staging).chips))
+    return wanted & ~staged
 
 
 def _pixels(plan: Plan, digests: Sequence[str]) -> dict[int, str]:
@@ -135,13 +170,14 @@ def find_overviews(run: Run, work: Work) -> Overviews:
     """
     plan, staging = work.plan, run.staging
     ledger, lineages = Ledger.read(staging), {epsg: work.target.lineage(epsg) for epsg in plan.zones()}
-    digests = {}
+    entries = {}
     for name, place in zip(plan.shards.names(), places_of(plan), strict=True):
         entry = ledger.latest(name, lineages[place[0]])
         if entry is None:
             raise StoreError(f"{staging.url}: nothing is entered of shard {name} any more; run again")
-        digests[place] = entry.digest
-    return plan_overviews(work.draft, work.target, staging, digests, work.lost)
+        entries[place] = entry
+    digests = {place: entry.digest for place, entry in entries.items()}
+    return plan_overviews(work.draft, work.target, staging, digests, work.lost, entries)
 
 
 def why_rewritten(run: Run, work: Work, result: RunResult) -> dict[str, str]:
@@ -167,13 +203,18 @@ _PIXEL_SECTIONS = ("area", "period", "source", "grid", "model", "scenes", "skip"
 
 
 def draft_of(
-    config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = None, begun: Collection[int] = ()
+    config: RunConfig,
+    plan: Plan,
+    revise: Mapping[int, int] | None = None,
+    begun: Collection[int] = (),
+    storage: Storage | None = None,
 ) -> CubeDraft:
     """The cube as it will be once the plan is carried out.
 
     Args:
         revise: the new revision of each zone of which a published shard changes, or whose keys others may write.
         begun: see `draft_cube`.
+        storage: of the cube; as the configuration says by default.
 
     Raises:
         DifffusrError: the store holds something else.
@@ -203,7 +244,7 @@ def draft_of(
     samples = config.model.uncertainty_samples
     composite = config.scenes.composite
     return draft_cube(
-        storage_of(config), grid, extents, period, facts, provenance, samples,
+        storage or storage_of(config), grid, extents, period, facts, provenance, samples,
         composite=composite, revise=revise, begun=begun,
     )  # fmt: skip
 

@@ -252,7 +252,7 @@ class Storage:
             return {}
         except store_failures() as error:
             raise StoreError(f"{self.url}/{folder}: cannot be listed ({first_line(error)})") from None
-        facts = found if detail else dict.fromkeys(found, {})
+        facts: dict[str, Mapping[str, Any]] = found if detail else {file: {} for file in found}
         prefix = fs._strip_protocol(base).rstrip("/") + "/"
         return {
             str(file)[len(prefix) :]: known

@@ -1,0 +1,95 @@
+"""What a published cube's documents and coordinates must be, by its history: found where they are not, and put back.
+
+A plain store's documents are in the history, byte for byte; coordinates follow from them. An Icechunk repository keeps
+its documents in snapshots, which it reads whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+from difffusr.pipeline.cube import PlainStore, damaged_coordinates, in_steps, store_of
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.publish.placing import Replacing
+from difffusr.pipeline.publish.publications import Publication, history, unfinished
+from difffusr.pipeline.storage import Lease, Storage
+
+#: Requests to the store at a time.
+_REQUESTS = 16
+
+
+@dataclass(frozen=True)
+class AsPublished(Storage):
+    """A cube's folder as it should be: what is damaged in it is read from the history.
+
+    Attributes:
+        right: what it should hold, by path, where it does not.
+    """
+
+    right: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    def read(self, name: str) -> bytes:
+        """See `Storage`."""
+        return self.right[name] if name in self.right else super().read(name)
+
+    def exists(self, name: str) -> bool:
+        """See `Storage`."""
+        return name in self.right or super().exists(name)
+
+
+def damaged_documents(storage: Storage, staging: Storage, *, exactly: bool = False) -> dict[str, bytes]:
+    """The documents and coordinates of a published cube that are missing or damaged: path, and what it must hold.
+
+    Args:
+        exactly: also chunks of coordinates whose values are right, and whose bytes are others than would be written.
+
+    Raises:
+        StoreError: the store cannot be read, or the history not understood.
+    """
+    seen = history(staging)
+    if not seen or not isinstance(store_of(storage), PlainStore):
+        return {}
+    documents = documents_of(seen[0])
+    begun = unfinished(staging)
+    also = documents_of(begun) if begun is not None else {}
+    there = _read(storage, documents)
+    found = {path: data for path, data in documents.items() if there[path] not in (data, also.get(path, data))}
+    if also:
+        return found  # some coordinates are those of the unfinished publication already
+    coordinates = damaged_coordinates(storage, documents, partial(_read, storage))
+    return found | {path: data for path, data, holds in coordinates if exactly or not holds}
+
+
+def mend_documents(storage: Storage, staging: Storage, lease: Lease | None) -> list[str]:
+    """Put back what `damaged_documents` finds; returns the paths of that. The caller holds the store's lease.
+
+    Raises:
+        StoreError: the store refuses, or the root is missing and the history cannot say what it was.
+        LeaseError: another driver has taken over.
+    """
+    wrong = damaged_documents(storage, staging, exactly=True)
+    if wrong:
+        replacing = Replacing(storage, [*wrong], lease)
+        for paths in in_steps(wrong):
+            replacing.write({path: wrong[path] for path in paths})
+    if store_of(storage).objects()("zarr.json") is None and (seen := history(staging)):
+        raise StoreError(
+            f"{storage.url}: there is no cube, but publication {seen[0].number} of {staging.url}/history; check "
+            "store.url, or restore the cube from a copy; to begin a new one, delete both folders"
+        )
+    return sorted(wrong)
+
+
+def documents_of(publication: Publication) -> dict[str, bytes]:
+    """Every metadata document of a publication, by path; none of an Icechunk repository's."""
+    return {path: text.encode() for path, text in publication.documents.items()}
+
+
+def _read(storage: Storage, paths: Collection[str]) -> dict[str, bytes | None]:
+    """Objects of a plain store by path, None for those that do not exist."""
+    read = PlainStore(storage).objects()
+    with ThreadPoolExecutor(_REQUESTS, "documents") as pool:
+        return dict(zip(paths, pool.map(read, paths), strict=True))
