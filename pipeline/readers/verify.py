@@ -97,12 +97,12 @@ def _found(config: RunConfig) -> Report:
     plan = decide(config)
     draft = draft_of(config, plan, storage=storage)
     target = open_target(storage, cube_staging, draft, config.period.label)
-    missing, damaged, incomplete = _check_shards(config, plan, draft, target)
+    missing, damaged, incomplete, holes = _check_shards(config, plan, draft, target)
     overviews, *faulty = _check_overviews(config, plan, draft, target)
     missing, damaged = missing + faulty[0], damaged + faulty[1]
     names = missing, damaged, incomplete
     of_others = sorted(wrong), broken_chips(staging, done_chips(staging))
-    if damaged or wrong:
+    if damaged or wrong or holes:
         return Report(len(plan.shards), overviews, *names, 0.0, {}, *of_others)
     grid, cube = grid_of(config), CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
@@ -128,8 +128,8 @@ def _check_published(storage: Storage, config: RunConfig) -> None:
 
 def _check_shards(
     config: RunConfig, plan: Plan, draft: CubeDraft, target: Target
-) -> tuple[list[str], list[str], list[str]]:
-    """Names of shards that are missing, damaged, incomplete."""
+) -> tuple[list[str], list[str], list[str], bool]:
+    """Names of shards that are missing, damaged, incomplete; and whether objects of any are gone."""
     staging = staging_of(config)
     ledger = Ledger.read(staging)
     digests = shard_digests(plan.shards, numbers_of(plan, draft), np.zeros(len(plan.chips), bool))
@@ -148,8 +148,10 @@ def _check_shards(
             incomplete.append(name)
         entries[place] = entry
     faults = dict(checked(draft, staging, entries, objects_of(draft.storage)))
-    missing += [name for name, place in places.items() if faults.get(place) == "missing"]
-    return missing, [name for name, place in places.items() if faults.get(place) == "damaged"], incomplete
+    gone, damaged = (
+        [name for name, at in places.items() if faults.get(at) == fault] for fault in ("missing", "damaged")
+    )
+    return missing + gone, damaged, incomplete, bool(gone)
 
 
 def _check_overviews(

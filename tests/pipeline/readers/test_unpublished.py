@@ -15,7 +15,8 @@ from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.publish.door import rollback
-from difffusr.pipeline.readers.verify import _read, verify_run
+from difffusr.pipeline.readers.verify import verify_run
+from difffusr.pipeline.run.damage import read_facts
 from difffusr.pipeline.storage.objects import Storage
 
 
@@ -78,9 +79,9 @@ def test_metadata_that_are_not_a_cubes_are_one_line(cube, path, change):
 def test_an_entry_whose_content_is_lost_is_not_known_to_be_right(tmp_path, data, caplog):
     staging, entry = Storage(str(tmp_path)), Entry("32648/-2_5", "0123456789abcdef0123", "r0")
     write_entry(staging, entry, {"objects": {"a": "b"}, "missing": ["c"]})
-    found = _read(staging, entry)
+    found = read_facts(staging, entry)
     assert found is not None
     assert (dict(found.objects), list(found.missing)) == ({"a": "b"}, ["c"])
     staging.write(entry.object_name, data)
-    assert _read(staging, entry) is None
+    assert read_facts(staging, entry) is None
     assert "writes the shard again" in caplog.text
