@@ -10,14 +10,15 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 
-from difffusr.pipeline.chips.actor import device_facts
-from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.chips.resolver import PinnedResolver
 
 log = logging.getLogger("difffusr.batch")
 
@@ -32,7 +33,7 @@ class ActorKind(NamedTuple):
         gpus: of each actor.
     """
 
-    resolver: type[PinnedResolver]
+    resolver: type[PinnedResolver] | None
     board: Any
     staging: Storage
     gpus: float
@@ -65,6 +66,9 @@ def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> in
     Raises:
         StoreError: the staging folder cannot be read or written.
     """
+    from difffusr.pipeline.chips.actor import device_facts  # with torch: only where the batch is measured
+    from difffusr.pipeline.chips.resolver import PinnedResolver
+
     share = {"num_gpus": kind.gpus, "num_cpus": 0}
     device, memory = ray.get(ray.remote(max_calls=1, **share)(device_facts).remote())
     facts = (
@@ -74,7 +78,7 @@ def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> in
     name = f"batch/{'_'.join(facts)}.json"
     if kind.staging.exists(name):
         return int(json.loads(kind.staging.read(name))["batch"])
-    actor = ray.remote(**share)(kind.resolver).remote(_sized(config, 1, execution="eager"), kind.board, kind.staging)
+    actor = ray.remote(**share)(kind.resolver or PinnedResolver).remote(_sized(config, 1, execution="eager"), kind.board, kind.staging)
     try:
         batch, rates = largest_batch(lambda size: ray.get(actor.rate.remote(size, config.grid.chip_px)))
     finally:
