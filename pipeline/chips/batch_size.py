@@ -78,7 +78,9 @@ def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> in
     name = f"batch/{'_'.join(facts)}.json"
     if kind.staging.exists(name):
         return int(json.loads(kind.staging.read(name))["batch"])
-    actor = ray.remote(**share)(kind.resolver or PinnedResolver).remote(_sized(config, 1, execution="eager"), kind.board, kind.staging)
+    actor = ray.remote(**share)(kind.resolver or PinnedResolver).remote(
+        _sized(config, 1, execution="eager"), kind.board, kind.staging
+    )
     try:
         batch, rates = largest_batch(lambda size: ray.get(actor.rate.remote(size, config.grid.chip_px)))
     finally:

@@ -15,9 +15,9 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.batch_size import ActorKind, with_batch
 from difffusr.pipeline.chips.reading import read_chips
+from difffusr.pipeline.chips.resolving import SuperResolve
 from difffusr.pipeline.chips.storing import stage_rows
 from difffusr.pipeline.chips.table import ChipTable
 from difffusr.pipeline.config import RunConfig
@@ -32,7 +32,7 @@ from difffusr.pipeline.engine import (
     resources,
 )
 from difffusr.pipeline.plan import Plan
-from difffusr.pipeline.storage import Storage, staging_of
+from difffusr.pipeline.storage import staging_of
 
 if TYPE_CHECKING:
     from difffusr.pipeline.chips.resolver import PinnedResolver
@@ -43,20 +43,6 @@ _CALLS_PER_ACTOR = 2
 #: Utilisation of the actors below which the engine lets some go. It is never negative, so none go: their models would
 #: have to be loaded again.
 _NEVER = -1.0
-
-
-class SuperResolve:
-    """The run's actor, `PinnedResolver`, whose module, and torch with it, is imported by the actors alone: the driver
-    needs neither its second nor its memory."""
-
-    def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
-        from difffusr.pipeline.chips.resolver import PinnedResolver
-
-        self._resolver = PinnedResolver(config, board, staging)
-
-    def __call__(self, batch: Batch) -> Batch:
-        """As `PinnedResolver`."""
-        return self._resolver(batch)
 
 
 def chip_dataset(

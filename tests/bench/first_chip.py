@@ -238,8 +238,8 @@ def summary(turns: Sequence[Turn]) -> dict[str, Any]:
 def table_of(name: str, figures: Mapping[str, Any]) -> Table:
     """One line a process, and the medians as the title."""
     title = (
-        f"{name}: first chip after {figures['first_chip_s']:.1f} s, of these {figures['networks_s']:.1f} in the networks;"
-        f"\na killed actor is replaced in {figures['replaced_s']:.1f} s"
+        f"{name}: first chip after {figures['first_chip_s']:.1f} s, of these {figures['networks_s']:.1f} in the "
+        f"networks;\na killed actor is replaced in {figures['replaced_s']:.1f} s"
     )
     table = Table(title=title, title_justify="left", box=None, min_width=79)
     for column in ("", "began, s", "ready, s", "core, s"):
