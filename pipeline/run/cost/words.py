@@ -14,6 +14,7 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
     scenes = ", ".join(f"{chips:,} from {count}" for count, chips in made.chips_by_scenes.items() if chips)
     rows = [
         ("chips to compute", f"{made.chips - made.done:,}" + (f" of {made.chips:,}" if made.done else "")),
+        ("area", f"{digits(made.ground.km2)} km² of cube"),
         ("scenes a chip", scenes or "–"),
         ("shards", f"{made.shards:,}"),
         ("to plan", _planned(made)),
@@ -39,7 +40,28 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
         "requests": "cost: requests",
     }
     rows += [(label, money(getattr(costs, name), made.currency)) for name, label in labels.items()]
-    return [*rows, ("cost", money(made.total, made.currency))]
+    rows.append(("cost", money(made.total, made.currency)))
+    if made.spot is not None:
+        rows.append(("cost on spot", money(made.spot.total, made.currency)))
+    return [*rows, *_by_area(made)]
+
+
+def _by_area(made: Estimate) -> list[tuple[str, str]]:
+    """Square kilometres a second, and what a thousand of them cost."""
+    labels = {"on_demand": "cost per 1000 km²", "spot": "… on spot"}
+    costs = [
+        (labels[price], money(cost, made.currency)) for price, cost in made.per_1000_km2.items() if cost is not None
+    ]
+    return [("rate", _rate(made)), *costs]
+
+
+def _rate(made: Estimate) -> str:
+    ground, each = made.ground, made.km2_per_s_of_a_gpu
+    if not ground.km2_per_s:
+        return "nothing left to compute"
+    kind = ground.machine.rpartition(" × ")[2]
+    of_each = "" if each is None else f", {digits(each)} a GPU ({kind})"
+    return f"{digits(ground.km2_per_s)} km²/s{of_each}"
 
 
 def _planned(made: Estimate) -> str:
@@ -96,6 +118,11 @@ def _span(seconds: float) -> str:
     if seconds >= 3600:
         return f"{seconds / 3600:,.1f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def digits(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def money(amount: float, currency: str) -> str:
