@@ -6,6 +6,8 @@ import humanize
 
 from difffusr.pipeline.run.cost.calibration import Calibration, Planning
 from difffusr.pipeline.run.cost.figures import Estimate
+from difffusr.pipeline.run.cost.gpu_rates import EXECUTION_WORDS, SKETCH_NOTE
+from difffusr.pipeline.run.cost.on_gpus import ByGpu, OnGpu
 
 
 def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
@@ -50,7 +52,9 @@ def _by_area(made: Estimate) -> list[tuple[str, str]]:
     """Square kilometres a second, and what a thousand of them cost."""
     labels = {"on_demand": "cost per 1000 km²", "spot": "… on spot"}
     costs = [
-        (labels[price], money(cost, made.currency)) for price, cost in made.per_1000_km2.items() if cost is not None
+        (labels[price], _small_money(cost, made.currency))
+        for price, cost in made.per_1000_km2.items()
+        if cost is not None
     ]
     return [("rate", _rate(made)), *costs]
 
@@ -72,6 +76,45 @@ def _planned(made: Estimate) -> str:
     if work.known:
         words += [_size(work.bytes), f"{work.requests:,.0f} requests"]
     return ", ".join(words)
+
+
+def by_gpu_tables(found: ByGpu) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """For every kind of GPU a title and rows: a label, and a value for each way to run the networks."""
+    tables = []
+    for gpu in dict.fromkeys(kind.rate.gpu for kind in found.kinds):
+        columns = [_of_gpu(kind, found.currency) for kind in found.kinds if kind.rate.gpu == gpu]
+        rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
+        tables.append((f"super-resolution alone on {gpu}", rows))
+    return tables
+
+
+def _of_gpu(kind: OnGpu, currency: str) -> dict[str, str]:
+    rate = kind.rate
+    return {
+        "networks": f"{rate.models} sizes",
+        "run": f"{EXECUTION_WORDS[rate.execution]}, {rate.precision}, batch {rate.batch}",
+        "measured": f"{rate.measured}, version {rate.version}",
+        "rate": f"{digits(kind.km2_per_s)} km²/s ({rate.chips_per_s:g} chips/s)",
+        "GPU-hours": digits(kind.gpu_hours),
+        "cost": _of_price(kind.cost, "gpu_hour", currency),
+        "cost on spot": _of_price(kind.spot, "gpu_hour_spot", currency),
+        "cost per 1000 km²": _of_price(kind.cost_per_1000_km2, "gpu_hour", currency),
+        "… on spot": _of_price(kind.spot_per_1000_km2, "gpu_hour_spot", currency),
+    }
+
+
+def _of_price(cost: float | None, price: str, currency: str) -> str:
+    return f"costs.prices.{price} is not set" if cost is None else _small_money(cost, currency)
+
+
+def by_gpu_notes(found: ByGpu) -> str:
+    """What such figures hold of, and what they leave out."""
+    words = (
+        f"{found.chips:,} chips to compute, {digits(found.km2)} km² of cube. costs.calibration is not set: these "
+        "figures are of the networks alone; reading, staging, shards and waiting come on top, and `difffusr "
+        "calibrate` measures them."
+    )
+    return f"{words} {SKETCH_NOTE}" if any(kind.rate.execution == "sketch" for kind in found.kinds) else words
 
 
 def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
@@ -122,9 +165,14 @@ def _span(seconds: float) -> str:
 
 def digits(number: float) -> str:
     """Three digits, or all before the point."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+    return f"{number:,.0f}" if number >= 99.95 else f"{number:#.3g}"
 
 
 def money(amount: float, currency: str) -> str:
     """An amount with its currency, two digits."""
     return f"{amount:,.2f} {currency}"
+
+
+def _small_money(amount: float, currency: str) -> str:
+    """The same, with two digits that are not zeros where it is less than a tenth."""
+    return f"{amount:.2g} {currency}" if 0 < amount < 0.1 else money(amount, currency)

@@ -85,8 +85,15 @@ class Workload:
             + calibration.overview.bytes_per_pixel * pixels * sum(0.25 ** (1 + n) for n in range(len(overviews))),
             chips + shards * (variables + 1) + levels * calibration.publish.objects + zones + 1 + _OBJECTS_PER_RUN,
             zones,
-            left * float(plan.chips.covered.sum(dtype=np.float64)) * km2_of_a_chip(config),
+            km2_to_compute(plan, config, done),
         )
+
+
+def km2_to_compute(plan: Plan, config: RunConfig, done: int) -> float:
+    """Square kilometres of cube that chips which are not staged cover, as far as scenes cover them."""
+    chips = len(plan.chips)
+    left = max(chips - done, 0) / max(chips, 1)
+    return left * float(plan.chips.covered.sum(dtype=np.float64)) * km2_of_a_chip(config)
 
 
 def km2_of_a_chip(config: RunConfig) -> float:
