@@ -1,8 +1,8 @@
 """Add what was measured on a GPU to the table that ships: `python -m difffusr.pipeline.run.cost.add_gpu_rates FILE`.
 
-FILE is what `make gpu` or `make bench` wrote on a machine with a GPU (JSON): rows with the keys `models`, `preset`,
-`precision`, `execution`, `side`, `batch` and `chips_per_s`, wherever in it they are; the GPU's name in the row (`gpu`) or
-under `machine`. Rows of other kinds are left out.
+FILE is what a benchmark wrote on a machine with a GPU (JSON): rows with the keys `models`, `preset`, `precision`,
+`execution`, `side`, `batch` and `chips_per_s`, wherever in it they are. `gpu`, `measured` and `version` are said by the
+row or by the file, the GPU's name also under `machine`. Rows of other kinds are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.run.cost.gpu_rates import GpuRate, GpuRates, gpu_rates, km2_of
+from difffusr.pipeline.run.cost.words import digits
 
 #: What a row must say.
 KEYS = ("models", "preset", "precision", "execution", "side", "batch", "chips_per_s")
@@ -102,8 +103,8 @@ def markdown(rates: GpuRates) -> str:
             f"{rate.execution}, {rate.precision}, batch {rate.batch}",
             f"{rate.side} px",
             f"{rate.chips_per_s:.3g}",
-            f"{rate.km2_per_s:.3g}",
-            f"{rate.gpu_hours_per_1000_km2:.2g}",
+            digits(rate.km2_per_s),
+            digits(rate.gpu_hours_per_1000_km2),
             f"{rate.measured} ({rate.version})",
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m difffusr.pipeline.run.cost.add_gpu_rates", description=(__doc__ or "").split(":")[0]
     )
-    parser.add_argument("file", type=Path, help="what `make gpu` wrote")
+    parser.add_argument("file", type=Path, help="what a benchmark wrote")
     parser.add_argument("--measured", help="the day, such as 2026-11-26, where the file does not say it")
     parser.add_argument("--version", help="the version that was measured, where the file does not say it")
     parser.add_argument(

@@ -90,21 +90,24 @@ def by_gpu_tables(found: ByGpu) -> list[tuple[str, list[tuple[str, ...]]]]:
 
 def _of_gpu(kind: OnGpu, currency: str) -> dict[str, str]:
     rate = kind.rate
+    costs = {
+        "cost": kind.cost,
+        "cost on spot": kind.spot,
+        "cost per 1000 km²": kind.cost_per_1000_km2,
+        "… on spot": kind.spot_per_1000_km2,
+    }
+    if kind.cost is None and kind.spot is None:
+        paid = {"cost": "costs.prices.gpu_hour is not set"}
+    else:
+        paid = {label: _small_money(cost, currency) for label, cost in costs.items() if cost is not None}
     return {
         "networks": f"{rate.models} sizes",
         "run": f"{EXECUTION_WORDS[rate.execution]}, {rate.precision}, batch {rate.batch}",
         "measured": f"{rate.measured}, version {rate.version}",
         "rate": f"{digits(kind.km2_per_s)} km²/s ({rate.chips_per_s:g} chips/s)",
         "GPU-hours": digits(kind.gpu_hours),
-        "cost": _of_price(kind.cost, "gpu_hour", currency),
-        "cost on spot": _of_price(kind.spot, "gpu_hour_spot", currency),
-        "cost per 1000 km²": _of_price(kind.cost_per_1000_km2, "gpu_hour", currency),
-        "… on spot": _of_price(kind.spot_per_1000_km2, "gpu_hour_spot", currency),
+        **paid,
     }
-
-
-def _of_price(cost: float | None, price: str, currency: str) -> str:
-    return f"costs.prices.{price} is not set" if cost is None else _small_money(cost, currency)
 
 
 def by_gpu_notes(found: ByGpu) -> str:
