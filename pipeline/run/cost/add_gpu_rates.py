@@ -39,7 +39,7 @@ def rates_of(document: Any, measured: str | None = None, version: str | None = N
         ConfigError: there are no rows of rates, or one lacks something or holds what it cannot.
     """
     top = document if isinstance(document, Mapping) else {}
-    machine = top.get("machine", {})
+    machine = top["machine"] if isinstance(top.get("machine"), Mapping) else {}
     said = {"gpu": machine.get("gpu"), "measured": measured, "version": version}
     said |= {name: top[name] for name in said if top.get(name) is not None}
     versions = [f"{name} {machine[name]}" for name in ("torch", "cuda") if machine.get(name)]
@@ -68,12 +68,10 @@ def _rate_of(row: Mapping[str, Any], said: Mapping[str, str | None], source: str
     what = " ".join(str(row[key]) for key in KEYS[:6])
     for name in said:
         if content[name] is None:
-            raise ConfigError(
-                f"{what}: {name} is not said, neither by the row nor by the file" + _OPTIONS.get(name, "")
-            )
+            raise ConfigError(f"{what}: {name} is not in the row, nor in the file{_OPTIONS.get(name, '')}")
     try:
         per_s = float(f"{float(row['chips_per_s']):.4g}")
-        content |= {"chips_per_s": per_s, "km2_per_s": float(f"{per_s * km2_of(int(row['side'])):.4g}")}
+        content |= {"chips_per_s": per_s, "km2_per_s": float(f"{per_s * km2_of(int(row['side'])):.6g}")}
         content["measured"] = str(content["measured"])[:10]  # of a moment, the day
         return GpuRate.model_validate({"source": source} | content)
     except (TypeError, ValueError) as error:

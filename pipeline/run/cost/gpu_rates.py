@@ -73,7 +73,7 @@ class GpuRate(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         km2_per_s = self.chips_per_s * km2_of(self.side)
-        if not math.isclose(self.km2_per_s, km2_per_s, rel_tol=1e-3):
+        if not math.isclose(self.km2_per_s, km2_per_s, rel_tol=1e-5):
             raise ValueError(f"km2_per_s: {self.km2_per_s:g} instead of {km2_per_s:g} by chips_per_s")
         return self
 
