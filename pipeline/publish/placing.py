@@ -42,13 +42,14 @@ def put_in_place(
     """
     try:
         text = _numbered(publication)
-        objects = {path: base64.b64decode(data) for path, data in publication.steps_of_time.items()}
+        objects = {path: base64.b64decode(data, validate=True) for path, data in publication.steps_of_time.items()}
         objects |= {path: data.encode() for path, data in text.items()}
         steps = in_steps(objects)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        number = publication.restores or publication.number
         raise StoreError(
-            f"{staging.url}: the documents of publication {publication.number} of the history cannot be understood "
-            f"({one_line(error)}); restore the history from a copy, or go back to another publication"
+            f"{staging.url}/history: the documents of publication {number} cannot be understood "
+            f"({one_line(error)}); restore it from a copy, or go back to another publication"
         ) from None
     constant = constant or {}
     replacing = Replacing(storage, [*constant, *objects], lease)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difffusr.pipeline.assemble import ShardError
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.engine import KEEP_FREED, cluster, nodes_alive, resources
+from difffusr.pipeline.engine import KEEP_FREED, ask_ahead, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import plan_run
-from difffusr.pipeline.run.compute import compute
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
 from difffusr.pipeline.run.mending import documents_mended, let_damage_go, mended, without_damaged
 from difffusr.pipeline.run.publishing import finish_what_was_left, publish
-from difffusr.pipeline.run.result import RunResult, write_report
+from difffusr.pipeline.run.result import RunResult, has_report, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
 from difffusr.pipeline.watch import Progress, stage_told, tell_cluster, tell_ended, tell_planned, tell_started
@@ -85,34 +86,46 @@ def _execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolve
 
 
 def _carry_out(run: Run) -> RunResult:
-    work, result = _planned(run)
-    if work.complete and not work.wanted.any():
-        _leave_whole(run, work, result)
-        return result
-    # Twice: Ray, when it has started, hears SIGTERM itself.
-    with run.stop.on_signals(), cluster(run.config, KEEP_FREED), run.stop.on_signals():
-        there = resources()
-        tell_cluster(nodes_alive(), there.gpus, there.cpus)
-        run.lease.on_lost(run.stop.request)
-        work = mended(run, work, result)
-        reasons = why_rewritten(run, work, result)
-        meters = None
-        if work.todo.any() or work.wanted.any():
-            enforce_budget(run.config, work.plan, result.reused)
-            work, meters = compute(run, work, result)
-        judge_failures(run, result)
-        result.stopped = run.stop.requested
-        if work.complete and not result.stopped:
+    engine = _Engine(run)
+    with engine.held:
+        work, result = _planned(run, engine)
+        if work.complete and not work.wanted.any():
             _leave_whole(run, work, result)
             return result
-        result.stopped = result.stopped or not _published(run, work, result)
-        run.lease.check()
-        if meters is not None and result.publication is not None:
-            meters.published()  # before Ray, which exports it, is left
+        # Twice: Ray, when it has started, hears SIGTERM itself.
+        with run.stop.on_signals(), engine.held:
+            engine.start()
+            with run.stop.on_signals():
+                reasons = _compute_and_publish(run, work, result)
     if not result.stopped:
         _note_whole(run, result)
         write_report(run, result, reasons)
     return result
+
+
+def _compute_and_publish(run: Run, work: Work, result: RunResult) -> dict[str, str]:
+    """All that there is to do; returns why each shard of a published period is written again."""
+    from difffusr.pipeline.run.compute import compute  # the engine imports it while Ray starts
+
+    there = resources()
+    tell_cluster(nodes_alive(), there.gpus, there.cpus)
+    run.lease.on_lost(run.stop.request)
+    work = mended(run, work, result)
+    reasons = why_rewritten(run, work, result)
+    meters = None
+    if work.todo.any() or work.wanted.any():
+        enforce_budget(run.config, work.plan, result.reused)
+        work, meters = compute(run, work, result)
+    judge_failures(run, result)
+    result.stopped = run.stop.requested
+    if work.complete and not result.stopped:
+        finish_what_was_left(run, work, result)
+        return reasons
+    result.stopped = result.stopped or not _published(run, work, result)
+    run.lease.check()
+    if meters is not None and result.publication is not None:
+        meters.published()  # before Ray, which exports it, is left
+    return reasons
 
 
 #: Times that what is to be published is found damaged, until it must be the disk's fault.
@@ -121,20 +134,20 @@ _MOST_MISHAPS = 3
 
 def _published(run: Run, work: Work, result: RunResult) -> bool:
     """As `publish`; what is found damaged is written again before."""
-    for attempt in range(1 + _MOST_MISHAPS):
+    from difffusr.pipeline.run.compute import compute
+
+    for _ in range(_MOST_MISHAPS):
         try:
             return publish(run, work, result)
         except ShardError as error:
-            if attempt == _MOST_MISHAPS or run.stop.requested:
-                raise
             log.warning("%s; whatever is damaged is written again", error)
         work = without_damaged(run, work)
         if work.todo.any():
-            work, _ = compute(run, work, result)
+            work, _meters = compute(run, work, result)
             judge_failures(run, result)
         if run.stop.requested:
             return False
-    raise AssertionError("unreachable")
+    return publish(run, work, result)
 
 
 def _leave_whole(run: Run, work: Work, result: RunResult) -> None:
@@ -150,13 +163,54 @@ def _note_whole(run: Run, result: RunResult) -> None:
         let_damage_go(run)
 
 
-def _planned(run: Run) -> tuple[Work, RunResult]:
+class _Engine:
+    """Ray for a run. It is started while the run is planned, where it is all but certain that there is work.
+
+    Attributes:
+        held: what ends it.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self.held = run, ExitStack()
+        self._take_back: Callable[[], None] | None = None
+        self._started = False
+
+    def found(self, scenes: int) -> None:
+        """The search has found so many scenes: the period is computed, unless an earlier run of it came to its end and
+        nothing has changed since, which only the plan tells."""
+        if scenes and not has_report(self._run):
+            self.start()
+            if self._run.config.budget is None:  # nothing is held that the estimate may refuse
+                self._take_back = ask_ahead(self._run.config, ACTORS)
+
+    def planned(self, work: Work) -> None:
+        """It is known what there is to do."""
+        if self._take_back is not None and not work.wanted.any():
+            self._take_back()
+
+    def start(self) -> None:
+        """Start it if it is not."""
+        if not self._started:
+            self.held.enter_context(cluster(self._run.config, KEEP_FREED, _import_what_computes))
+            self._started = True
+
+
+#: Where the actors' class is, which imports torch.
+ACTORS = "difffusr.pipeline.chips.resolver"
+
+
+def _import_what_computes() -> None:
+    import difffusr.pipeline.run.compute  # noqa: F401
+
+
+def _planned(run: Run, engine: _Engine) -> tuple[Work, RunResult]:
     """What there is to do, and a result that says what is done already."""
     started = time.monotonic()
     with hearing(end_at_once, signal.SIGTERM), stage_told("plan"):
         documents = documents_mended(run)
-        plan = plan_run(run.config)
+        plan = plan_run(run.config, on_found=lambda found: engine.found(len(found.scenes)))
         work = find_work(run, plan)
+    engine.planned(work)
     run.progress.advance("plan")
     result = RunResult(plan, reused=int((~work.wanted).sum()), kept=int((~work.todo).sum()), mended=documents)
     result.seconds["plan"] = time.monotonic() - started

@@ -8,7 +8,6 @@ from dataclasses import replace
 from difffusr.pipeline.assemble import ShardError, overview_name, write_overviews
 from difffusr.pipeline.chips import delete_chip
 from difffusr.pipeline.publish import finish_publishing, mend_documents
-from difffusr.pipeline.run.compute import compute
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.damage import (
     Damage,
@@ -52,6 +51,8 @@ def mended(run: Run, work: Work, result: RunResult) -> Work:
     log.warning("%s: missing or damaged: written again", _some(names))
     if damage.sums:
         if work.todo.any():
+            from difffusr.pipeline.run.compute import compute  # the engine imports it while Ray starts
+
             work, _ = compute(run, work, result)
         if work.damage is not None and not run.stop.requested:
             _mend_overviews(run, work, work.damage)
