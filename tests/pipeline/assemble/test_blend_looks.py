@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from difffusr.kernels.bands import SCALE
 from difffusr.pipeline.assemble.blend import ChipSource, blend_memory, blend_shard
 from difffusr.pipeline.assemble.halving import halve_memory
+from difffusr.pipeline.assemble.writing import write_shard
 from difffusr.pipeline.chips.staging import StagedChip, write_chip
 from difffusr.pipeline.geo.grid import ChipIndex, Grid, ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
@@ -68,3 +70,16 @@ def test_a_staged_chip_without_the_looks_that_are_needed_is_named(tmp_path):
 def test_a_task_declares_the_byte_a_pixel_that_looks_take(memory):
     grown = memory(GRID, with_std=False, with_looks=True) - memory(GRID, with_std=False)
     assert grown >= GRID.shard_px**2
+
+
+@pytest.mark.parametrize("broken", [(0,), (3,), (0, 1, 5), tuple(range(9))])
+def test_a_shard_of_broken_chips_is_not_written_and_all_of_them_are_named(tmp_path, broken):
+    staging, sources = staged(tmp_path)
+    names = [sources[i].object_name for i in broken if i < len(sources)]
+    for number, name in enumerate(names):
+        data = staging.read(f"chips/{name}")
+        staging.write(f"chips/{name}", (b"", data[:-1], data[:-5] + b"x" + data[-4:])[number % 3])
+    staging.delete(f"chips/{names[-1]}")
+    written = write_shard(cast(Any, None), GRID, 32632, SHARD, sources, [], staging, False, True)
+    assert written.broken == tuple(sorted(names))
+    assert not written.receipt.objects

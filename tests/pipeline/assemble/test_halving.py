@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import rioxarray  # noqa: F401  (it is the accessor)
 import xarray as xr
-from small_cubes import EPSG, GRID, SHARDS, drafted, finish, label, month, write
+from small_cubes import EPSG, GRID, SHARDS, drafted, finish, label, month, pixels, write
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.assemble.halving import write_overview
+from difffusr.pipeline.assemble.halving import ShardError, write_overview
+from difffusr.pipeline.assemble.ledger import Entry, write_entry
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.layout import overviews_over
 from difffusr.pipeline.cube.shard import ShardData
@@ -130,3 +131,33 @@ def test_a_shard_below_that_is_not_there_stops_it(tmp_path):
     write(target, 5, SHARDS[:3])
     with pytest.raises(StoreError, match="is missing; run again"):
         write_overview(target.writer(), EPSG, OverviewIndex(1, 0, 0), OverviewIndex(1, 0, 0).children)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path, _: path.write_bytes(b""),
+        lambda path, _: path.write_bytes(path.read_bytes()[:-3]),
+        lambda path, _: path.write_bytes(path.read_bytes()[:-9] + b"x" + path.read_bytes()[-8:]),
+        lambda path, other: path.write_bytes(other.read_bytes()),
+        lambda path, _: path.unlink(),
+    ],
+    ids=["empty", "cut", "torn", "another", "gone"],
+)
+@pytest.mark.parametrize("variable", [0, 1, 2])
+def test_no_overview_is_made_of_a_shard_that_is_not_as_the_ledger_says(tmp_path, damage, variable):
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    target, at = open_target(storage, staging, drafted(storage, 1), label(1)), OverviewIndex(1, 0, 0)
+    target.begin()
+    entries = {}
+    for number, (child, shard) in enumerate(zip(at.children, SHARDS, strict=True)):
+        entry = Entry(f"{EPSG}/{number}_0", "0123456789abcdef", "r0")
+        # Its keys were those of an earlier revision: what counts is the variable.
+        sums = target.writer().write(EPSG, shard, pixels(5 + number)).objects
+        write_entry(staging, entry, {"objects": {path.replace("/c/", "/"): digest for path, digest in sums.items()}})
+        entries[child] = entry.object_name
+    write_overview(target.writer(), EPSG, at, at.children, staging, entries)
+    paths = [Path(storage.url, target.draft.shard_objects(EPSG, shard)[variable]) for shard in SHARDS]
+    damage(paths[2], paths[1])
+    with pytest.raises(ShardError, match=r"(is not as it was written|is missing); run again"):
+        write_overview(target.writer(), EPSG, at, at.children, staging, entries)

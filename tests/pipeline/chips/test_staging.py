@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numcodecs
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from difffusr.pipeline.chips.staging import StagedChip, read_chip, write_chip
+from difffusr.pipeline.chips.staging import ChipError, StagedChip, is_whole, read_chip, write_chip
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage.objects import Storage
 
@@ -98,3 +99,49 @@ def test_what_is_no_chip_is_damaged(store):
         store.write("chips/a.chip", other)
         with pytest.raises(StoreError, match="is damaged"):
             read_chip(store, "a.chip")
+
+
+@pytest.mark.parametrize("with_std", [False, True])
+def test_no_bit_of_a_staged_chip_changes_unseen(store, with_std):
+    write_chip(store, "a.chip", a_chip(with_std))
+    data = store.read("chips/a.chip")
+    begin = 8 + int.from_bytes(data[:8], "little")
+    places = [*range(0, begin, 7), *np.random.default_rng(2).integers(begin, len(data), 150).tolist(), len(data) - 1]
+    for at in places:
+        torn = bytearray(data)
+        torn[at] ^= 1 << at % 8
+        store.write("chips/a.chip", bytes(torn))
+        with pytest.raises(ChipError) as caught:
+            read_chip(store, "a.chip", slice(0, 1))
+        assert caught.value.object_name == "a.chip"
+        assert not is_whole(store, "a.chip")
+    store.write("chips/a.chip", data)
+    assert is_whole(store, "a.chip")
+
+
+def test_another_chip_under_its_name_is_no_chip(store):
+    write_chip(store, "a.chip", a_chip())
+    store.write("chips/b.chip", store.read("chips/a.chip"))
+    with pytest.raises(ChipError, match=r"chips/b\.chip: is damaged \(it is chip a\.chip\); run again"):
+        read_chip(store, "b.chip")
+
+
+def test_a_chip_that_is_not_there_is_told_from_a_store_that_fails(store, monkeypatch):
+    with pytest.raises(ChipError, match="is missing; run again"):
+        read_chip(store, "a.chip")
+    write_chip(store, "a.chip", a_chip())
+
+    def away(*_: str) -> bytes:
+        raise StoreError("away")
+
+    monkeypatch.setattr(Storage, "read", away)
+    with pytest.raises(StoreError, match="away") as caught:
+        read_chip(store, "a.chip")
+    assert not isinstance(caught.value, ChipError)
+
+
+def test_a_workers_error_says_which_chip_it_was(store):
+    with pytest.raises(ChipError) as caught:
+        read_chip(store, "a.chip")
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (str(sent), sent.object_name) == (str(caught.value), "a.chip")

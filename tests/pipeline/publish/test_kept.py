@@ -1,0 +1,137 @@
+"""A published cube's documents and coordinates are known by its history: damage is found, and put back as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from plain_cubes import opened, revised
+from small_cubes import EPSG, drafted, published, seen
+
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.publish.kept import AsPublished, damaged_documents, mend_documents
+from difffusr.pipeline.storage.objects import Storage
+
+COORDINATES = ("x", "y", "time", "time_bnds", "band", "wavelength", "spatial_ref")
+
+
+def torn(data: bytes, at: float) -> bytes:
+    place = int(len(data) * at)
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+
+#: What becomes of an object; None where it is gone.
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "gone": lambda _: None,
+    "empty": lambda _: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "a bit at the end": lambda data: torn(data, 0.999),
+    "a bit in the middle": lambda data: torn(data, 0.5),
+    "zeros": lambda data: b"\0" * len(data),
+    "another": lambda _: b'{"zarr_format": 3, "node_type": "group", "attributes": {}}',
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> tuple[Storage, Storage]:
+    """A cube of three months, one of which was written again."""
+    folder = tmp_path_factory.mktemp("kept")
+    places = Storage(str(folder / "cube.zarr")), Storage(str(folder / "staging"))
+    for number in (1, 2, 3):
+        published(*places, number, number)
+    revised(*places, 2, 4)
+    return places
+
+
+def contents(storage: Storage) -> dict[str, bytes]:
+    """Documents and coordinates by path."""
+    files = (path for path in Path(storage.url).rglob("*") if path.is_file())
+    found = {str(path.relative_to(storage.url)): path.read_bytes() for path in files}
+    return {
+        path: data for path, data in found.items() if path.endswith("zarr.json") or path.split("/")[2] in COORDINATES
+    }
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_document_and_coordinate_is_found_damaged_and_put_back(places, damage):
+    storage, staging = places
+    before = contents(storage)
+    # Chunks under the keys of an earlier revision are not what readers read.
+    read = {path: before[path] for path in expected(storage, staging)}
+    assert {path.split("/")[2] for path in read if path.count("/") > 2} >= {*COORDINATES, "quality"} - {"spatial_ref"}
+    assert len(read) > 35
+    assert damaged_documents(storage, staging, exactly=True) == {}
+    for path, data in read.items():
+        file, new = Path(storage.url, path), DAMAGES[damage](data)
+        file.unlink() if new is None else file.write_bytes(new)
+    assert damaged_documents(storage, staging) == read
+    assert mend_documents(storage, staging, None) == sorted(read)
+    assert contents(storage) == before
+
+
+def expected(storage: Storage, staging: Storage) -> set[str]:
+    """What readers read, found by taking everything away."""
+
+    class Empty(Storage):
+        def read(self, name: str) -> bytes:
+            raise StoreError(name)
+
+        def exists(self, name: str) -> bool:
+            return False
+
+    return set(damaged_documents(Empty(storage.url), staging))
+
+
+def test_a_cube_whose_documents_are_all_gone_is_whole_again(places, tmp_path):
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), places[1]
+    shutil.copytree(places[0].url, storage.url)
+    before = seen(opened(storage))
+    for path in contents(storage):
+        Path(storage.url, path).unlink()
+    mend_documents(storage, staging, None)
+    assert seen(opened(storage)) == before
+    # Nor does a draft take it for a new cube while it is damaged.
+    Path(storage.url, "zarr.json").unlink()
+    right = AsPublished(storage.url, storage.options, damaged_documents(storage, staging))
+    assert len(drafted(right, 5).zones[EPSG].periods) == 4
+
+
+def test_coordinates_of_another_version_of_the_codec_are_right(places, tmp_path):
+    """Their values count; the next run writes them as it would now."""
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), places[1]
+    shutil.copytree(places[0].url, storage.url)
+    path = f"{EPSG}/0/x/c/0"
+    data = Path(storage.url, path).read_bytes()
+    import numcodecs
+
+    other = numcodecs.Zstd(level=19).encode(numcodecs.Zstd().decode(data))
+    assert other != data
+    Path(storage.url, path).write_bytes(other)
+    assert damaged_documents(storage, staging) == {}
+    assert mend_documents(storage, staging, None) == [path]
+    assert Path(storage.url, path).read_bytes() == data
+
+
+@pytest.mark.parametrize("kind", ["icechunk", "plain"])
+def test_a_cube_with_a_history_does_not_begin_anew(tmp_path, kind):
+    url = f"icechunk+{tmp_path}/cube" if kind == "icechunk" else f"{tmp_path}/cube"
+    storage, staging = Storage(url), Storage(str(tmp_path / "staging"))
+    published(storage, staging, 1, 5)
+    if kind == "plain":  # as in histories of earlier versions
+        record = staging.read("history/000001.json")
+        staging.write("history/000001.json", json.dumps({**json.loads(record), "documents": {}}).encode())
+    shutil.rmtree(tmp_path / "cube")
+    with pytest.raises(
+        StoreError, match=r"there is no cube, but publication 1 of .*/history; check store\.url"
+    ) as caught:
+        mend_documents(storage, staging, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_where_nothing_was_published_nothing_is_damaged(tmp_path):
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    assert damaged_documents(storage, staging) == {}
+    assert mend_documents(storage, staging, None) == []
