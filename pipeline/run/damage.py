@@ -108,18 +108,33 @@ def check_shard(facts: Facts | None, paths: Sequence[str], read: Read) -> str:
 def checked(
     draft: CubeDraft, staging: Storage, entries: Mapping[OverviewPlace, Entry], read: Read
 ) -> Iterator[tuple[OverviewPlace, str]]:
-    """What is wrong with each of some shards, as `check_shard` says; several are read at a time.
+    """What is wrong with each of some shards, as `check_shard` says; several are read at a time. One that cannot be
+    read is damaged, with a warning: of an Icechunk repository, a chunk that is gone or cut.
 
     Args:
         staging: the run's folder.
         entries: of the shards, by zone and position; level 0 is that of the shards themselves.
+
+    Raises:
+        StoreError: none of several can be read.
     """
 
+    failures: dict[OverviewPlace, StoreError] = {}
+
     def check(place: OverviewPlace) -> str:
-        return check_shard(read_facts(staging, entries[place]), draft.shard_objects(*place), read)
+        try:
+            return check_shard(read_facts(staging, entries[place]), draft.shard_objects(*place), read)
+        except StoreError as error:
+            failures[place] = error
+            return "damaged"
 
     with ThreadPoolExecutor(_AT_ONCE, "checks") as pool:
-        yield from zip(entries, pool.map(check, entries), strict=True)
+        faults = list(pool.map(check, entries))
+    if failures and len(failures) == len(entries) > 1:
+        raise next(iter(failures.values()))  # not the shards' fault
+    for error in failures.values():
+        log.warning("%s", error)
+    yield from zip(entries, faults, strict=True)
 
 
 def read_facts(staging: Storage, entry: Entry) -> Facts | None:

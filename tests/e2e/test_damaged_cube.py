@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.run.execution import execute
+from difffusr.pipeline.storage.places import storage_of
 from tests.e2e.conftest import _Silent, write_config
 
 ZONE = "32632"
@@ -211,3 +214,40 @@ def check(place: Place, damage: Callable[[Place], object], heading: str, difffus
     assert after.keys() == before.keys()
     assert [name for name in before if after[name] != before[name]] == []
     assert "nothing has changed" in difffusr("run", place.config).out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_repository_gets_a_new_snapshot_without_the_damage(difffusr, configure, tmp_path):
+    """Snapshots never change: what readers see is whole again, in another one."""
+    path = configure(store={"url": "icechunk+run.ice", "keep_chips": True})
+    assert difffusr("run", path).code == 0
+    before = pixels(path)
+    chunks = sorted((tmp_path / "run.ice" / "chunks").iterdir(), key=lambda chunk: chunk.stat().st_size)
+    for damage, chunk in ((flip, chunks[-1]), (cut, chunks[-2])):
+        whole = chunk.read_bytes()
+        damage(chunk)
+        checked = difffusr("verify", path, "--json", tmp_path / "report.json")
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert (checked.code, len(report["damaged"])) == (1, 1), checked.err
+        ended = difffusr("run", path)
+        assert ended.code == 0, ended.err
+        assert "(revision, snapshot" in ended.out
+        now = pixels(path)
+        assert all(np.array_equal(now[name], before[name]) for name in before)
+        assert not (tmp_path / "run.staging" / "runs" / report_folder(path) / "damaged.json").exists()
+        chunk.write_bytes(whole)
+
+
+def report_folder(path: Path) -> str:
+    return load_config(path).period.label
+
+
+def pixels(path: Path) -> dict[str, Any]:
+    """What readers of a repository see, of every level."""
+    cube = Cube(storage_of(load_config(path)))
+    return {
+        f"{level}/{name}": np.asarray(cube.array(int(ZONE), name, level)[...])
+        for level in range(1 + cube.overviews(int(ZONE)))
+        for name in ("reflectance", "quality", "source")
+    }
