@@ -46,7 +46,8 @@ def keep_verdict(folder: Storage, found: Mapping[str, Any], publication: int) ->
         "worst_border": found["worst_border"],
     }
     try:
-        note_damaged(folder, Damaged([*found["missing"], *found["damaged"]], found["chips"]))
+        shards = (*found["missing"], *found["damaged"])
+        note_damaged(folder, Damaged(shards, tuple(found["chips"]), tuple(found["documents"])))
         folder.write(_NAME, json.dumps(verdict, indent=1).encode())
     except StoreError as error:
         _log.warning("status and the next run will not know what verify found: %s", error)
@@ -62,7 +63,8 @@ def read_verdict(folder: Storage, cube_staging: Storage) -> dict[str, Any] | Non
     if not folder.exists(_NAME):
         return None
     kept = read_document(folder, _NAME, _Verdict, "delete it")
-    mended = bool(kept.missing or kept.damaged or kept.chips) and not is_damage_noted(folder)
+    named = kept.missing or kept.damaged or kept.chips or kept.documents
+    mended = bool(named) and not is_damage_noted(folder)
     return {**kept.model_dump(), "published_since": latest_number(cube_staging) != kept.publication, "mended": mended}
 
 

@@ -38,13 +38,13 @@ class Report:
         shards: number planned.
         overviews: number of overview shards over them; their names have the level in the middle.
         missing, damaged, incomplete: names of shards not written, not as the ledger says, written without some chip.
-        documents: paths of the cube's documents and coordinates that are missing, or not as the history says.
-        chips: names of staged chips that are not what was written.
         valid_share: share of the planned chips' pixels that hold data.
         bands: figures of each band; empty if shards are damaged.
         sources: seams between scenes, by kind; empty if shards are damaged.
         worst_border: of those between scenes; None if there is none.
         shifted: scenes whose bands are shifted against each other: a warning.
+        documents: paths of the cube's documents and coordinates that are missing, or not as the history says.
+        chips: names of staged chips that are not what was written.
         flags: share of each quality flag among the pixels of the planned chips.
     """
 
@@ -55,12 +55,12 @@ class Report:
     incomplete: list[str]
     valid_share: float
     flags: Mapping[str, float]
-    documents: list[str] = field(default_factory=list)
-    chips: list[str] = field(default_factory=list)
     bands: list[BandReport] = field(default_factory=list)
     sources: list[SourceSeams] = field(default_factory=list)
     worst_border: WorstBorder | None = None
     shifted: list[SceneShift] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
+    chips: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -100,19 +100,17 @@ def _found(config: RunConfig) -> Report:
     missing, damaged, incomplete, holes = _check_shards(config, plan, draft, target)
     overviews, *faulty = _check_overviews(config, plan, draft, target)
     missing, damaged = missing + faulty[0], damaged + faulty[1]
-    names = missing, damaged, incomplete
-    of_others = sorted(wrong), broken_chips(staging, done_chips(staging))
+    of_shards = len(plan.shards), overviews, missing, damaged, incomplete
+    chips = broken_chips(staging, done_chips(staging))
     if damaged or wrong or holes:
-        return Report(len(plan.shards), overviews, *names, 0.0, {}, *of_others)
+        return Report(*of_shards, 0.0, {}, documents=sorted(wrong), chips=chips)
     grid, cube = grid_of(config), CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
     scenes = {scene.id: scene for scene in plan.scenes}
     rules = ChipRules.of(config.canonical()["scenes"], staging)
     seen = measure_fidelity(plan.chips, cube.read, grid, scenes, draft.scenes, rules)
-    return Report(
-        len(plan.shards), overviews, *names, round(1.0 - flags["no_data"], 4), flags, *of_others,
-        seen.bands, seen.sources, seen.worst_border, seen.shifted,
-    )  # fmt: skip
+    figures = seen.bands, seen.sources, seen.worst_border, seen.shifted
+    return Report(*of_shards, round(1.0 - flags["no_data"], 4), flags, *figures, chips=chips)
 
 
 def _check_published(storage: Storage, config: RunConfig) -> None:

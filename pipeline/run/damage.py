@@ -57,10 +57,12 @@ class Damaged:
     Attributes:
         shards: of shards and of shards of overviews, missing ones included.
         chips: staged objects of chips.
+        documents: paths of documents and coordinates, which every run looks at.
     """
 
     shards: Sequence[str] = ()
     chips: Sequence[str] = ()
+    documents: Sequence[str] = ()
 
 
 def note_damaged(staging: Storage, found: Damaged) -> None:
@@ -69,7 +71,7 @@ def note_damaged(staging: Storage, found: Damaged) -> None:
     Raises:
         StoreError: the store refuses.
     """
-    if found.shards or found.chips:
+    if found != Damaged():
         staging.write(_NAME, json.dumps(asdict(found), indent=1).encode())
     elif staging.exists(_NAME):
         staging.delete(_NAME)

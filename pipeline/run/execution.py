@@ -110,11 +110,12 @@ def _compute_and_publish(run: Run, work: Work, result: RunResult) -> dict[str, s
     there = resources()
     tell_cluster(nodes_alive(), there.gpus, there.cpus)
     run.lease.on_lost(run.stop.request)
+    if work.todo.any() or work.wanted.any():
+        enforce_budget(run.config, work.plan, result.reused)
     work = mended(run, work, result)
     reasons = why_rewritten(run, work, result)
     meters = None
     if work.todo.any() or work.wanted.any():
-        enforce_budget(run.config, work.plan, result.reused)
         work, meters = compute(run, work, result)
     judge_failures(run, result)
     result.stopped = run.stop.requested

@@ -15,6 +15,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.readers.verdicts import BandReport, SourceBand, SourceSeams, WorstBorder
 from difffusr.pipeline.readers.verified import keep_verdict, read_verdict, seam_words, verdict_words
 from difffusr.pipeline.readers.verify import Report
+from difffusr.pipeline.run.damage import Damaged, note_damaged
 from difffusr.pipeline.storage.objects import Storage
 
 NAN, INF = float("nan"), float("inf")
@@ -70,6 +71,8 @@ def test_what_is_kept_is_json_without_nan(folders):
     [
         ({}, "clean"),
         ({"missing": ["a", "b"]}, "not clean (2 shards missing)"),
+        ({"documents": ["zarr.json"]}, "not clean (1 documents and coordinates damaged)"),
+        ({"damaged": ["a"], "chips": ["b", "c"]}, "not clean (1 shards damaged; 2 staged chips damaged)"),
         ({"damaged": ["a"], "bands": [], "sources": [], "worst_border": None}, "not clean (1 shards damaged)"),
         ({"incomplete": ["a"] * 1500}, "not clean (1,500 shards incomplete)"),
         ({"bands": [BandReport("B05", 1.3, 0.02, 0.0003, False)]}, "not clean (off: B05)"),
@@ -120,7 +123,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):
         keep_verdict(Storage(str(tmp_path / "file")), GOOD.to_dict(), 1)
-    assert "status will not know what verify found" in caplog.text
+    assert "status and the next run will not know what verify found" in caplog.text
 
 
 def test_seams_between_scenes_alone_make_a_cube_not_clean():
@@ -139,3 +142,14 @@ def test_the_place_of_the_most_visible_border_is_said(lat, lon, place):
     assert worst.words == (
         f"most visible: a step of 0.0080 in B02 where 0.0020 is usual, at {place}, between one and other"
     )
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged", "documents", "chips"])
+def test_that_a_run_has_written_again_what_was_damaged_is_said(folders, fault):
+    publish(folders[1], 1)
+    verdict = kept(folders, replace(GOOD, **{fault: ["a"]}))
+    assert not verdict["mended"]
+    note_damaged(folders[0], Damaged())
+    verdict = read_verdict(*folders)
+    assert verdict is not None
+    assert verdict_words(verdict).endswith("; damage written again since")

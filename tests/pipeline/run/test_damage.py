@@ -33,7 +33,7 @@ from difffusr.pipeline.storage.objects import Storage
 
 
 def test_what_verify_finds_is_there_for_the_next_run_and_goes_with_it(tmp_path):
-    staging, found = Storage(str(tmp_path)), Damaged(["32648/-2_5", "32648/1/0_0"], ["a.chip"])
+    staging, found = Storage(str(tmp_path)), Damaged(["32648/-2_5", "32648/1/0_0"], ["a.chip"], ["zarr.json"])
     assert not is_damage_noted(staging)
     note_damaged(staging, found)
     assert read_damaged(staging) == found
