@@ -16,6 +16,7 @@ from difffusr.pipeline.cube.described import check_zone, understood
 from difffusr.pipeline.cube.layout import BASE_LEVEL, Zone, periods_of
 from difffusr.pipeline.cube.variables import COORDINATES
 from difffusr.pipeline.geo import PixelWindow
+from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage
 
 
@@ -44,7 +45,8 @@ class CoordinateArray(NamedTuple):
 
 
 def coordinates_of(storage: Storage, documents: Mapping[str, bytes]) -> Iterator[CoordinateArray]:
-    """The coordinates that a cube with these documents, by path, must have.
+    """The coordinates that a cube with these documents, by path, must have, but those that an earlier version has
+    described in other ways.
 
     Args:
         storage: of the cube, for errors.
@@ -57,11 +59,16 @@ def coordinates_of(storage: Storage, documents: Mapping[str, bytes]) -> Iterator
             for coordinate in COORDINATES:
                 path = f"{zone.level_path(level)}/{coordinate.name}"
                 if (data := documents.get(f"{path}/zarr.json")) is None:
-                    continue  # of an earlier version
+                    continue
                 document, values = json.loads(data), coordinate.values(zone, level)
+                if document["shape"] != list(values.shape):
+                    continue
                 objects: dict[str, Buffer] = {}
-                with understood(storage):
-                    _array(document, path, objects)[...] = values
+                try:
+                    with understood(storage):
+                        _array(document, path, objects)[...] = values
+                except StoreError:
+                    continue
                 yield CoordinateArray(document, path, values, {key: part.to_bytes() for key, part in objects.items()})
 
 

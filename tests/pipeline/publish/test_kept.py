@@ -135,3 +135,18 @@ def test_where_nothing_was_published_nothing_is_damaged(tmp_path):
     storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
     assert damaged_documents(storage, staging) == {}
     assert mend_documents(storage, staging, None) == []
+
+
+@pytest.mark.parametrize("change", [{"data_type": "uint8"}, {"shape": [3]}, {"codecs": []}])
+def test_a_coordinate_that_an_earlier_version_wrote_otherwise_stays(tmp_path, change):
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    published(storage, staging, 1, 5)
+    path = f"{EPSG}/0/band/zarr.json"
+    record = json.loads(staging.read("history/000001.json"))
+    other = json.dumps({**json.loads(record["documents"][path]), **change})
+    record["documents"][path] = other
+    staging.write("history/000001.json", json.dumps(record).encode())
+    storage.write(path, other.encode())
+    before = contents(storage)
+    assert not mend_documents(storage, staging, None)
+    assert contents(storage) == before
