@@ -32,7 +32,7 @@ def _combine(  # type: ignore[no-untyped-def]
     pitch_out, pitch_also, pitch1, pitch2, pitch3, pitch_r1, pitch_r2,
     width, source_width, pixels, source_pixels, rows, C, slope, scale,
     SOURCES: tl.constexpr, RESIDUALS: tl.constexpr, ALSO: tl.constexpr, BIAS: tl.constexpr, MOMENTS: tl.constexpr,
-    UNFOLD: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    UNFOLD: tl.constexpr, FAR: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     part, sample = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
@@ -56,6 +56,8 @@ def _combine(  # type: ignore[no-untyped-def]
             y, x = p // width, p % width
             source = (y // 2 + y % 2) * source_width + x // 2 + x % 2
             first = ((y % 2) * 2 + x % 2) * C
+        if FAR:
+            p, source = p.to(tl.int64), source.to(tl.int64)
         v = tl.load(s1 + (source * pitch1 + first)[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
         if SOURCES > 1:
             v += tl.load(s2 + (source * pitch2)[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -87,12 +89,14 @@ def _convolve(  # type: ignore[no-untyped-def]
     pitch_out, pitch_also, pitch_seen, pitch_x, pitch_given, pitch_r1, pitch_r2,
     H, W, K, N, slope_before, slope, scale,
     RESIDUALS: tl.constexpr, ALSO: tl.constexpr, BEFORE: tl.constexpr, GIVEN: tl.constexpr, WIDEN: tl.constexpr,
-    BM: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
+    FAR: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     sample = tl.program_id(1).to(tl.int64)
     pixels = H * W
     p = tl.program_id(0) * BM + tl.arange(0, BM)
     row, col = p // W, p % W
+    if FAR:
+        p, row = p.to(tl.int64), row.to(tl.int64)
     k, n = tl.arange(0, BK), tl.arange(0, BN)
     out += sample * pixels * pitch_out
     also += sample * pixels * pitch_also
@@ -141,10 +145,12 @@ def _convolve(  # type: ignore[no-untyped-def]
 def _depthwise(  # type: ignore[no-untyped-def]
     out, partials, h, shift, kernels, taps, r1, r2,
     H, W, across, C, stride_shift, stride_taps, slope,
-    RESIDUALS: tl.constexpr, ROWS: tl.constexpr, BX: tl.constexpr, BC: tl.constexpr,
+    RESIDUALS: tl.constexpr, FAR: tl.constexpr, ROWS: tl.constexpr, BX: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     part, sample = tl.program_id(0), tl.program_id(2).to(tl.int64)
     top = (part // across) * ROWS
+    if FAR:
+        top = top.to(tl.int64)
     x = (part % across) * BX + tl.arange(0, BX)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     channel = c < C
@@ -252,10 +258,12 @@ def _affine(  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=["pixels", "blocks1"])
 def _normalise(  # type: ignore[no-untyped-def]
     out, x1, x2, affine, pixels, C1, C2, blocks1,
-    SWISH: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    SWISH: tl.constexpr, FAR: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     block, sample = tl.program_id(1), tl.program_id(2).to(tl.int64)
     p = tl.program_id(0) * BR + tl.arange(0, BR)
+    if FAR:
+        p = p.to(tl.int64)
     C = C1 + C2
     # A block of channels lies in one of both tensors.
     source, pitch, offset = x1, C1, C1 * 0
@@ -311,7 +319,7 @@ def combine(
         *(x.stride(2) for x in (out, second, *given, *left)),
         W, given[0].shape[2], pixels, given[0].shape[1] * given[0].shape[2], rows, C, slope, scale,
         SOURCES=len(sources), RESIDUALS=len(residuals), ALSO=also is not None, BIAS=bias is not None,
-        MOMENTS=partials is not None, UNFOLD=unfold, BR=BR, BC=BC,
+        MOMENTS=partials is not None, UNFOLD=unfold, FAR=_far(out, second, *given, *left), BR=BR, BC=BC,
     )  # fmt: skip
 
 
@@ -341,7 +349,7 @@ def convolve(
         *(tensor.stride(2) for tensor in (out, second, third, x, fourth, *left)),
         H, W, K, N, slope_before, slope, scale,
         RESIDUALS=len(residuals), ALSO=also is not None, BEFORE=before is not None, GIVEN=given is not None,
-        WIDEN=interpreted(), BM=BM, BK=BK, BN=BN,
+        WIDEN=interpreted(), FAR=_far(out, second, third, x, fourth, *left), BM=BM, BK=BK, BN=BN,
     )  # fmt: skip
 
 
@@ -363,7 +371,7 @@ def depthwise(
     strides = (0 if len(x) == 1 else x.stride(0) for x in (shift, taps))
     _depthwise[(triton.cdiv(H, rows) * across, triton.cdiv(C, BC), B)](
         out, partials, h, shift, kernels, taps, *left, H, W, across, C, *strides, slope,
-        RESIDUALS=len(residuals), ROWS=rows, BX=BX, BC=BC,
+        RESIDUALS=len(residuals), FAR=_far(out), ROWS=rows, BX=BX, BC=BC,
     )  # fmt: skip
 
 
@@ -387,13 +395,21 @@ def normalise(out: Tensor, parts: Sequence[Tensor], coefficients: Tensor, swish:
     BR = _TILE // BC
     blocks1, blocks2 = triton.cdiv(C1, BC), triton.cdiv(C - C1, BC)
     _normalise[(triton.cdiv(H * W, BR), blocks1 + blocks2, B)](
-        out, parts[0], parts[-1], coefficients, H * W, C1, C - C1, blocks1, SWISH=swish, BR=BR, BC=BC
+        out, parts[0], parts[-1], coefficients, H * W, C1, C - C1, blocks1, SWISH=swish, FAR=_far(out), BR=BR, BC=BC
     )  # fmt: skip
 
 
 def interpreted() -> bool:
     """Whether Triton runs kernels in Python, on the CPU's tensors; there products of bfloat16 need wider numbers."""
     return bool(triton.knobs.runtime.interpret) and not torch.cuda.is_available()
+
+
+def _far(*images: Tensor) -> bool:
+    """Whether a value of one sample may lie so far from the sample's first that 32 bits cannot say how far.
+
+    Programs also compute places outside of the image, which they then mask: half of what 32 bits can say is left to them.
+    """
+    return any((x.shape[1] * x.shape[2] + x.shape[2]) * x.stride(2) >= 1 << 30 for x in images)
 
 
 def _channels(C: int) -> int:

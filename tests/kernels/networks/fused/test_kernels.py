@@ -17,8 +17,8 @@ def test_every_kernel_computes_what_its_plain_form_does():
     run_interpreted(Path(__file__).with_name("kernels_interpreted.py"))
 
 
-SUMS = {"ALSO": False, "BIAS": True, "MOMENTS": True, "BR": 32, "BC": 64}
-SMALL = {"GIVEN": True, "WIDEN": False}
+SUMS = {"ALSO": False, "BIAS": True, "MOMENTS": True, "FAR": False, "BR": 32, "BC": 64}
+SMALL = {"GIVEN": True, "WIDEN": False, "FAR": False}
 FLOATS = {"partials", "affine", "p1", "p2", "shift", "kernels", "taps"}
 CHANNELS = {"C", "C1", "C2", "K", "N", "stride_shift", "stride_taps"}
 SIZES = CHANNELS | {"H", "W", "across", "width", "source_width", "pixels", "source_pixels", "rows", "blocks1"} | {
@@ -36,9 +36,13 @@ NUMBERS = {"slope", "slope_before", "scale", "eps"}
         ("_combine", {**SUMS, "SOURCES": 1, "RESIDUALS": 0, "UNFOLD": True}),
         ("_convolve", {**SMALL, "RESIDUALS": 0, "ALSO": False, "BEFORE": True, "BM": 128, "BK": 16, "BN": 16}),
         ("_convolve", {**SMALL, "RESIDUALS": 2, "ALSO": True, "BEFORE": False, "BM": 64, "BK": 64, "BN": 64}),
-        ("_depthwise", {"RESIDUALS": 2, "ROWS": 16, "BX": 16, "BC": 32}),
+        ("_depthwise", {"RESIDUALS": 2, "FAR": False, "ROWS": 16, "BX": 16, "BC": 32}),
         ("_affine", {"SOURCES": 2, "PER_GROUP": 6, "BN": 64, "BC": 8}),
-        ("_normalise", {"SWISH": True, "BR": 32, "BC": 64}),
+        ("_normalise", {"SWISH": True, "FAR": False, "BR": 32, "BC": 64}),
+        ("_combine", {**SUMS, "SOURCES": 1, "RESIDUALS": 0, "UNFOLD": True, "FAR": True}),
+        ("_convolve", {**SMALL, "RESIDUALS": 0, "ALSO": 0, "BEFORE": True, "FAR": True, "BM": 128, "BK": 16, "BN": 16}),
+        ("_depthwise", {"RESIDUALS": 2, "FAR": True, "ROWS": 16, "BX": 16, "BC": 32}),
+        ("_normalise", {"SWISH": True, "FAR": True, "BR": 32, "BC": 64}),
     ],
 )
 def test_every_kernel_compiles_for_a_gpu_that_is_not_there(name: str, constants: dict[str, Any]) -> None:
