@@ -407,7 +407,7 @@ def interpreted() -> bool:
 def _far(*images: Tensor) -> bool:
     """Whether a value of one sample may lie so far from the sample's first that 32 bits cannot say how far.
 
-    Programs also compute places outside of the image, which they then mask: half of what 32 bits can say is left to them.
+    Programs also compute places outside of the image, and mask them: half of what 32 bits can say is left to those.
     """
     return any((x.shape[1] * x.shape[2] + x.shape[2]) * x.stride(2) >= 1 << 30 for x in images)
 
