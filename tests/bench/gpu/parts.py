@@ -93,13 +93,13 @@ def carry_out(part: Part, setting: Setting, seconds: float, keep: Callable[[Row]
     """Run a part in a fork of this process, which must not have used the GPU.
 
     Args:
-        seconds: that it has at the most.
+        seconds: that are left for everything; a dry run may take them all.
         keep: is called with each row as it comes.
     """
     begun = time.monotonic()
     if seconds < part.least:
         return Outcome("dropped", 0.0, f"no time left: {max(seconds, 0):.0f} s, it takes {part.least:.0f} at the least")
-    setting = replace(setting, until=begun + min(part.seconds, seconds))
+    setting = replace(setting, until=begun + (seconds if setting.dry else min(part.seconds, seconds)))
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=_in_fork, args=(part, setting, there), name=part.name)

@@ -8,12 +8,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch as pytorch  # `torch` is a module of this package
 from torch import Tensor
 
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F64": pytorch.float64, "F32": pytorch.float32, "F16": pytorch.float16, "BF16": pytorch.bfloat16, "I64": pytorch.int64,
+    "I32": pytorch.int32, "I16": pytorch.int16, "I8": pytorch.int8, "U8": pytorch.uint8, "BOOL": pytorch.bool,
 }  # fmt: skip
 
 
@@ -29,9 +29,9 @@ class safe_open:  # noqa: N801 - the package's name
         try:
             (length,) = struct.unpack("<Q", content[:8])
             self._entries: dict[str, Any] = json.loads(content[8 : 8 + length])
-        except (struct.error, ValueError) as error:
+            self._metadata = self._entries.pop("__metadata__", None)
+        except (struct.error, ValueError, AttributeError, TypeError) as error:  # its JSON may be anything
             raise SafetensorError(str(error)) from None
-        self._metadata = self._entries.pop("__metadata__", None)
         self._content = bytearray(content[8 + length :])
 
     def __enter__(self) -> safe_open:
@@ -56,5 +56,5 @@ class safe_open:  # noqa: N801 - the package's name
         if dtype is None or end - begin != math.prod(shape) * dtype.itemsize or end > len(self._content):
             raise SafetensorError(f"{name}: its {entry['dtype']} values are not all there")
         if begin == end:
-            return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(self._content[begin:end], dtype=dtype).reshape(shape)
+            return pytorch.empty(shape, dtype=dtype)
+        return pytorch.frombuffer(self._content[begin:end], dtype=dtype).reshape(shape)
