@@ -218,7 +218,8 @@ def measure(
     del out
     repeats = max(2, min(5, int(4 / first))) if device.type == "cuda" else 2
     took = seconds(lambda: model(*given), device, repeats, warm_up=False)
-    flop = flop_of(replace(case, batch=1, execution="eager"), make)
+    exact_case = replace(case, batch=1, execution="eager", sampling=replace(case.sampling, precision="float32"))
+    flop = flop_of(exact_case, make)  # the same in any batch and precision: counted once
     row = {
         "what": case.label, "side": case.side, "batch": case.batch, "chips_per_s": case.batch / took,
         "km2_per_s": case.batch / took * square_km(case.side), "tflop_per_chip": flop / 1e12,

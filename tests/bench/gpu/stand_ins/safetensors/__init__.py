@@ -12,8 +12,9 @@ import torch as pytorch  # `torch` is a module of this package
 from torch import Tensor
 
 _DTYPES = {
-    "F64": pytorch.float64, "F32": pytorch.float32, "F16": pytorch.float16, "BF16": pytorch.bfloat16, "I64": pytorch.int64,
-    "I32": pytorch.int32, "I16": pytorch.int16, "I8": pytorch.int8, "U8": pytorch.uint8, "BOOL": pytorch.bool,
+    "F64": pytorch.float64, "F32": pytorch.float32, "F16": pytorch.float16, "BF16": pytorch.bfloat16,
+    "I64": pytorch.int64, "I32": pytorch.int32, "I16": pytorch.int16, "I8": pytorch.int8, "U8": pytorch.uint8,
+    "BOOL": pytorch.bool,
 }  # fmt: skip
 
 
