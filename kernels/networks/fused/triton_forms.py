@@ -83,13 +83,35 @@ def _combine(  # type: ignore[no-untyped-def]
         tl.store(at + C, tl.sum(squares, 0), mask=channel)
 
 
+@triton.jit
+def _tap(  # type: ignore[no-untyped-def]
+    total, seen, x, added, weight, pitch_seen, pitch_x, p, row, col, k, n, H, W, K, N, dy, dx, slope_before,
+    BEFORE: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """What a tap of `_convolve` adds to the sums, of the input channels k."""
+    y, z = row + (dy - 1), col + (dx - 1)
+    inside = ((p < H * W) & (y >= 0) & (y < H) & (z >= 0) & (z < W))[:, None] & (k < K)[None, :]
+    a = tl.load(x + ((y * W + z) * pitch_x)[:, None] + k[None, :], mask=inside, other=0.0)
+    if BEFORE:
+        v = a.to(tl.float32) + added[None, :]
+        v = tl.where(v >= 0, v, slope_before * v)
+        a = tl.where(inside, v, 0.0).to(seen.dtype.element_ty)
+        if (dy == 1) & (dx == 1):
+            tl.store(seen + (p * pitch_seen)[:, None] + k[None, :], a, mask=inside)
+    w = weight + (dy * 3 + dx) * K * N + k[:, None] * N + n[None, :]
+    w = tl.load(w, mask=(k < K)[:, None] & (n < N)[None, :], other=0.0)
+    if WIDEN:
+        a, w = a.to(tl.float32), w.to(tl.float32)
+    return tl.dot(a, w, total, input_precision="ieee")
+
+
 @triton.jit(do_not_specialize=["H", "W"])
 def _convolve(  # type: ignore[no-untyped-def]
     out, also, seen, x, before, weight, given, bias, r1, r2,
     pitch_out, pitch_also, pitch_seen, pitch_x, pitch_given, pitch_r1, pitch_r2,
     H, W, K, N, slope_before, slope, scale,
     RESIDUALS: tl.constexpr, ALSO: tl.constexpr, BEFORE: tl.constexpr, GIVEN: tl.constexpr, WIDEN: tl.constexpr,
-    FAR: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
+    FAR: tl.constexpr, UNROLLED: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     sample = tl.program_id(1).to(tl.int64)
     pixels = H * W
@@ -97,7 +119,7 @@ def _convolve(  # type: ignore[no-untyped-def]
     row, col = p // W, p % W
     if FAR:
         p, row = p.to(tl.int64), row.to(tl.int64)
-    k, n = tl.arange(0, BK), tl.arange(0, BN)
+    n = tl.arange(0, BN)
     out += sample * pixels * pitch_out
     also += sample * pixels * pitch_also
     seen += sample * pixels * pitch_seen
@@ -105,26 +127,29 @@ def _convolve(  # type: ignore[no-untyped-def]
     given += sample * pixels * pitch_given
     r1 += sample * pixels * pitch_r1
     r2 += sample * pixels * pitch_r2
-    added = tl.zeros([BK], tl.float32)
-    if BEFORE:
-        added = tl.load(before + k, mask=k < K, other=0.0).to(tl.float32)
     total = tl.zeros([BM, BN], tl.float32)
-    for dy in tl.static_range(3):
-        for dx in tl.static_range(3):
-            y, z = row + (dy - 1), col + (dx - 1)
-            inside = ((p < pixels) & (y >= 0) & (y < H) & (z >= 0) & (z < W))[:, None] & (k < K)[None, :]
-            a = tl.load(x + ((y * W + z) * pitch_x)[:, None] + k[None, :], mask=inside, other=0.0)
+    if UNROLLED:
+        k = tl.arange(0, BK)
+        added = tl.zeros([BK], tl.float32)
+        if BEFORE:
+            added = tl.load(before + k, mask=k < K, other=0.0).to(tl.float32)
+        for dy in tl.static_range(3):
+            for dx in tl.static_range(3):
+                total = _tap(
+                    total, seen, x, added, weight, pitch_seen, pitch_x, p, row, col, k, n, H, W, K, N, dy, dx,
+                    slope_before, BEFORE, WIDEN,
+                )  # fmt: skip
+    else:  # products of float32 are so much code that nine of them take twenty seconds to compile
+        for start in range(0, K, BK):
+            k = start + tl.arange(0, BK)
+            added = tl.zeros([BK], tl.float32)
             if BEFORE:
-                v = a.to(tl.float32) + added[None, :]
-                v = tl.where(v >= 0, v, slope_before * v)
-                a = tl.where(inside, v, 0.0).to(out.dtype.element_ty)
-                if (dy == 1) & (dx == 1):
-                    tl.store(seen + (p * pitch_seen)[:, None] + k[None, :], a, mask=inside)
-            w = weight + (dy * 3 + dx) * K * N + k[:, None] * N + n[None, :]
-            w = tl.load(w, mask=(k < K)[:, None] & (n < N)[None, :], other=0.0)
-            if WIDEN:
-                a, w = a.to(tl.float32), w.to(tl.float32)
-            total = tl.dot(a, w, total, input_precision="ieee")
+                added = tl.load(before + k, mask=k < K, other=0.0).to(tl.float32)
+            for tap in range(9):
+                total = _tap(
+                    total, seen, x, added, weight, pitch_seen, pitch_x, p, row, col, k, n, H, W, K, N, tap // 3,
+                    tap % 3, slope_before, BEFORE, WIDEN,
+                )  # fmt: skip
     inside = (p < pixels)[:, None] & (n < N)[None, :]
     v = total
     if GIVEN:
@@ -342,6 +367,7 @@ def convolve(
     K = x.shape[-1]
     BK, BN = (max(16, triton.next_power_of_2(size)) for size in (K, N))
     BM = max(32, min(128, 2 * _TILE // max(BK, BN)))
+    unrolled = x.dtype != torch.float32
     left = [residuals[i] if i < len(residuals) else out for i in range(2)]
     second, third, fourth = (out if tensor is None else tensor for tensor in (also, seen, given))
     _convolve[(triton.cdiv(H * W, BM), B)](
@@ -349,7 +375,8 @@ def convolve(
         *(tensor.stride(2) for tensor in (out, second, third, x, fourth, *left)),
         H, W, K, N, slope_before, slope, scale,
         RESIDUALS=len(residuals), ALSO=also is not None, BEFORE=before is not None, GIVEN=given is not None,
-        WIDEN=interpreted(), FAR=_far(out, second, third, x, fourth, *left), BM=BM, BK=BK, BN=BN,
+        WIDEN=interpreted(), FAR=_far(out, second, third, x, fourth, *left), UNROLLED=unrolled, BM=BM,
+        BK=BK if unrolled else 16, BN=BN,
     )  # fmt: skip
 
 
