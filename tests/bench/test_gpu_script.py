@@ -23,7 +23,7 @@ import tables
 import torch
 import zarr
 from beside import ROOT, SHARED
-from gpu import equality, parts, run, samples, script, start, targets, training
+from gpu import equality, parts, run, samples, script, speed, start, targets, training
 from gpu.parts import NotHereError, Part, Row, Setting, carry_out
 from safetensors.torch import load_file, save_file
 
@@ -290,6 +290,55 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [
+        (
+            RuntimeError("CUDA error: an illegal memory access\nCompile with …"),
+            "RuntimeError: CUDA error: an illegal memory access",
+        ),
+        (AssertionError(), "AssertionError"),
+        (ImportError("No module named 'triton'"), "ImportError: No module named 'triton'"),
+    ],
+)
+def test_what_is_not_possible_is_a_row_of_its_own(error, note):
+    def function() -> Row:
+        raise error
+
+    assert parts.tried("one", function) == {"what": "one", "note": note, "ok": False}
+    assert parts.tried("one", lambda: {"what": "two"}) == {"what": "two"}
+
+
+def test_what_is_missing_ends_the_part():
+    def function() -> Row:
+        raise NotHereError("no ray")
+
+    with pytest.raises(NotHereError):
+        parts.tried("one", function)
+
+
+def test_a_batch_that_does_not_fit_is_said_and_larger_ones_are_left_out(tmp_path, monkeypatch):
+    def measured(asked: speed.Asked, *_: Any) -> Row:
+        if asked.batch > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"what": asked.preset, "chips_per_s": 2.0 * asked.batch}
+
+    cases = [speed.Asked("fast", "bfloat16", "fused", 30, batch) for batch in (4, 8, 16)]
+    monkeypatch.setattr(speed, "DRY_CASES", (speed.Asked("fast", "float32", "eager", 30, 1), *cases))
+    monkeypatch.setattr(speed, "measured", measured)
+    monkeypatch.setattr(speed, "plain", lambda *_: {"what": "plain"})
+    rows = list(speed.rows(setting(tmp_path)))
+    assert [row.get("note") for row in rows] == [
+        None,
+        None,
+        "fills the memory",
+        "a smaller batch fills the memory",
+        None,
+    ]
+    assert rows[1]["times_eager_float32"] == 4
+    assert all(row.get("ok", True) for row in rows)
+
+
 @pytest.mark.parametrize(("left", "dropped"), [(9.9, True), (10.1, False), (-3, True), (0, True), (60, False)])
 def test_a_part_for_which_no_time_is_left_is_dropped_with_words(tmp_path, left, dropped):
     outcome = carry_out(part("one", ends_well, least=10), setting(tmp_path), left, lambda row: None)
@@ -320,8 +369,7 @@ def test_a_part_knows_how_much_time_it_has(tmp_path):
         ([exits, fails, ends_well], 1, ["failed", "failed", "done"]),
     ],
 )
-def test_the_exit_code_says_whether_all_is_as_it_should_be(tmp_path, monkeypatch, capfd, functions, code, states):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_the_exit_code_says_whether_all_is_as_it_should_be(tmp_path, capfd, functions, code, states):
     some = [part(f"part{i}", function) for i, function in enumerate(functions)]
     assert script.main(["--dry-run", "--out", str(tmp_path)], some) == code
     written = json.loads((tmp_path / "gpu.json").read_text())
@@ -339,8 +387,7 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, capfd):
     assert list(json.loads((tmp_path / "gpu.json").read_text())["parts"]) == [machine.name]
 
 
-def test_when_time_is_out_later_parts_are_dropped(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_when_time_is_out_later_parts_are_dropped(tmp_path, capfd):
     some = [part("first", ends_well), part("second", ends_well, least=1000), part("third", ends_well)]
     assert script.main(["--dry-run", "--out", str(tmp_path), "--seconds", "100"], some) == 0
     written = json.loads((tmp_path / "gpu.json").read_text())
@@ -348,9 +395,7 @@ def test_when_time_is_out_later_parts_are_dropped(tmp_path, monkeypatch, capfd):
     assert "dropped: no time left" in capfd.readouterr().out
 
 
-def test_what_was_measured_is_written_while_the_next_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
+def test_what_was_measured_is_written_while_the_next_is_measured(tmp_path):
     def looks(given: Setting) -> Iterator[Row]:
         yield {"what": "mine"}
         deadline = time.monotonic() + 20

@@ -4,6 +4,7 @@ bfloat16 as it is."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.stage1 import PUBLISHED, Stage1
 from difffusr.kernels.networks.unet import DiffusionUNet
 from difffusr.kernels.weights.checkpoints import load_weights
-from gpu.parts import NotHereError, Row, Setting, no_time
+from gpu.parts import NotHereError, Row, Setting, no_time, tried
 from gpu.subject import device_of
 
 #: A network's results by name of the fixture's array.
@@ -56,11 +57,22 @@ def rows(setting: Setting) -> Iterator[Row]:
                 if not setting.has(seconds):
                     yield no_time(what)
                     continue
-                network = _ready(make(fixture), precision, way, device)
-                yield {"what": what, **_compared(fixture, compute(network, fixture), precision)}
-                del network
+                yield tried(what, partial(_row, what, fixture, make, compute, precision, way, device))
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
+
+
+def _row(
+    what: str,
+    fixture: Fixture,
+    make: Callable[[Fixture], nn.Module],
+    compute: Callable[[nn.Module, Fixture], Results],
+    precision: str,
+    way: str,
+    device: torch.device,
+) -> Row:
+    network = _ready(make(fixture), precision, way, device)
+    return {"what": what, **_compared(fixture, compute(network, fixture), precision)}
 
 
 def _ready(network: nn.Module, precision: str, way: str, device: torch.device) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import model_speed
@@ -12,7 +13,7 @@ from model_speed import Case
 from torch import Tensor
 
 from difffusr.kernels.networks.fused import operations
-from gpu.parts import Row, Setting, no_time
+from gpu.parts import Row, Setting, no_time, tried
 from gpu.subject import device_of, maker
 
 #: The largest difference of fused and plain in reflectance, float32; what ships must agree within 2 DN.
@@ -56,9 +57,8 @@ def rows(setting: Setting) -> Iterator[Row]:
         (window, stream) for window in model_speed.WINDOWS for stream in (0, 3)
     ]  # fmt: skip
     for window, stream in windows:
-        found = model_speed.same_noise(device, window, stream)
         what = f"ground noise, zone {window[1]}, stream {stream}"
-        yield {"what": what, **_of_noise(found), "ok": not found["differ"]}
+        yield tried(what, partial(noise, what, device, window, stream))
     for shape in DRY_SHAPES if setting.dry else SHAPES:
         for dtype in (torch.float32, torch.bfloat16):
             yield from kernels(shape, dtype, device)
@@ -67,9 +67,19 @@ def rows(setting: Setting) -> Iterator[Row]:
     networks = maker(setting)()
     for models, preset, precision, side, batch in DRY_CASES if setting.dry else CASES:
         case = model_speed.case_of(models, preset, precision, "fused", batch, side)
-        yield compared(case, device, networks) if setting.has(15) else no_time(_label(case))
+        what = _label(case)
+        yield tried(what, partial(compared, case, device, networks)) if setting.has(15) else no_time(what)
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def noise(what: str, device: torch.device, window: tuple[int, int, int, int, int, int], stream: int) -> Row:
+    """The ground's noise on the device and on the CPU."""
+    found = model_speed.same_noise(device, window, stream)
+    return {
+        "what": what, "difference_max": found["difference_max"], "allowed": "0",
+        "note": f"{found['seconds'] * 1e3:.2f} ms", "ok": not found["differ"],
+    }  # fmt: skip
 
 
 def kernels(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Iterator[Row]:
@@ -110,21 +120,22 @@ def kernels(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.
         "normalise": (([image], coefficients, True), lambda: [torch.empty_like(image)]),
     }  # fmt: skip
     for name, (given, outputs) in made.items():
-        form = name.partition(",")[0]
-        written = []
-        for function in (getattr(triton_forms, form), getattr(operations, f"{form}_plain")):
-            outs = outputs()
-            function(*outs, *given)
-            # moments are sums: how many there are of a sample is the form's own
-            written.append(
-                [out.sum(1) if out.dim() == 4 and out.shape[2] == 2 else out for out in outs if out is not None]
-            )
-        found = max(_relative(*pair) for pair in zip(*written, strict=True))
-        limit = 2**-6 if dtype == torch.bfloat16 else 1e-5
-        yield {
-            "what": f"kernel {name}, {' × '.join(map(str, shape))} {str(dtype).removeprefix('torch.')}",
-            "difference_max": found, "allowed": f"{limit:.2g} of the largest", "ok": found <= limit,
-        }  # fmt: skip
+        what = f"kernel {name}, {' × '.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
+        yield tried(what, partial(_both_forms, what, name.partition(",")[0], given, outputs, dtype))
+
+
+def _both_forms(what: str, name: str, given: Any, outputs: Any, dtype: torch.dtype) -> Row:
+    """The row of a kernel, from its arguments and what makes the tensors that it writes."""
+    from difffusr.kernels.networks.fused import triton_forms
+
+    written = []
+    for function in (getattr(triton_forms, name), getattr(operations, f"{name}_plain")):
+        outs = outputs()
+        function(*outs, *given)
+        written.append([_whole(out) for out in outs if out is not None])
+    found = max(_relative(*pair) for pair in zip(*written, strict=True))
+    limit = 2**-6 if dtype == torch.bfloat16 else 1e-5
+    return {"what": what, "difference_max": found, "allowed": f"{limit:.2g} of the largest", "ok": found <= limit}
 
 
 def _whole(out: Tensor) -> Tensor:
@@ -173,10 +184,6 @@ def filled_with(given: Any, which: int) -> Any:
 
 def _label(case: Case) -> str:
     return f"{case.models} {case.preset} {case.sampling.precision} {case.side} px batch {case.batch}"
-
-
-def _of_noise(found: Row) -> Row:
-    return {"difference_max": found["difference_max"], "allowed": "0", "note": f"{found['seconds'] * 1e3:.2f} ms"}
 
 
 def _few_programs() -> None:

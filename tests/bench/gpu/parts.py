@@ -89,6 +89,17 @@ def no_time(what: str) -> Row:
     return {"what": what, "note": "dropped: no time left"}
 
 
+def tried(what: str, function: Callable[[], Row]) -> Row:
+    """The row that a function makes, or one that says why it could not: the next may be possible all the same."""
+    try:
+        return function()
+    except NotHereError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        return {"what": what, "note": _first_line(error), "ok": False}
+
+
 def carry_out(part: Part, setting: Setting, seconds: float, keep: Callable[[Row], None]) -> Outcome:
     """Run a part in a fork of this process, which must not have used the GPU.
 

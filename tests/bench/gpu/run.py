@@ -99,13 +99,21 @@ def _run(setting: Setting, world: Any, name: str, precision: str, gpus: int) -> 
         asked = [sys.executable, str(HERE / "one_run.py"), str(config), str(begun)]
         try:
             limit = max(min(RUN_S, setting.left), 5.0) if not setting.dry else 900.0
-            done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=said, text=True, timeout=limit)
+            done = subprocess.run(
+                asked, stdout=subprocess.PIPE, stderr=said, text=True, timeout=limit, env=_environment(folder, gpus)
+            )
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"the run did not end within {limit:.0f} s; {_last_line(log)}") from None
     if done.returncode:
         raise RuntimeError(f"the run ended with exit code {done.returncode}: {_last_line(log)}")
     told = json.loads(done.stdout.splitlines()[-1])
     return row_of(told, begun, samples if gpus else None), folder / "cube.zarr"
+
+
+def _environment(folder: Path, gpus: int) -> dict[str, str]:
+    """Kernels are compiled anew, as on a machine that has just started. Without an actor on it, nobody sees the GPU."""
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, "TRITON_CACHE_DIR": str(folder / "triton"), **hidden}
 
 
 def row_of(told: Mapping[str, Any], begun: float, samples: Samples | None) -> Row:

@@ -45,8 +45,9 @@ _HIDDEN = ("preset", "precision", "execution")
 
 def _rows(module: str, setting: Setting) -> Iterator[Row]:
     """The rows of a part's module, which is imported in the part's process only."""
+    os.environ["TRITON_CACHE_DIR"] = f"{setting.folder}/triton"  # shared by the parts, empty at the beginning
     if setting.dry:
-        os.environ |= DRY_ENVIRONMENT.get(module, {})
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "", **DRY_ENVIRONMENT.get(module, {})}
     yield from importlib.import_module(f"gpu.{module}").rows(setting)
 
 
@@ -71,8 +72,6 @@ def main(argv: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> in
     """The command line; returns the exit code."""
     args = _arguments(argv, parts)
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.dry_run:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch  # noqa: F401 - once, for all processes that are forked from this one
 
     report: dict[str, Any] = {

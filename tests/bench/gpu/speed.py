@@ -1,8 +1,11 @@
-"""Chips and km² a second, by preset, size, batch, precision and way to run."""
+"""Chips and km² a second, by preset, size, batch, precision and way to run.
+
+First calls find what the part before has compiled; how long it takes without is told by `start`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +14,7 @@ import torch
 
 from difffusr.kernels.model import Execution
 from gpu.machine import peak
-from gpu.parts import Row, Setting, no_time
+from gpu.parts import Row, Setting, no_time, tried
 from gpu.subject import device_of, maker
 
 
@@ -68,20 +71,26 @@ def rows(setting: Setting) -> Iterator[Row]:
         elif not setting.has(asked.seconds):
             yield no_time(what)
         else:
-            try:
-                row = measured(asked, setting, device, networks, make)
-            except torch.OutOfMemoryError:
+            row = tried(what, partial(_fitting, what, partial(measured, asked, setting, device, networks, make)))
+            if row.get("full"):
                 full[kind] = asked.batch
-                yield {"what": what, "note": "fills the memory"}
-            else:
-                if (asked.precision, asked.execution) == ("float32", "eager"):
-                    eager[asked.preset, asked.side] = row["chips_per_s"]
-                if asked.execution == "fused" and (known := eager.get((asked.preset, asked.side))):
-                    row["times_eager_float32"] = row["chips_per_s"] / known
-                yield row
+            if "chips_per_s" in row and (asked.precision, asked.execution) == ("float32", "eager"):
+                eager[asked.preset, asked.side] = row["chips_per_s"]
+            if "chips_per_s" in row and asked.execution == "fused" and (asked.preset, asked.side) in eager:
+                row["times_eager_float32"] = row["chips_per_s"] / eager[asked.preset, asked.side]
+            yield row
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    yield plain(setting, device, networks) if setting.has(12) else no_time("the plain run")
+    last = "the plain run"
+    yield tried(last, partial(plain, setting, device, networks)) if setting.has(12) else no_time(last)
+
+
+def _fitting(what: str, function: Callable[[], Row]) -> Row:
+    """A row, which says so where the batch does not fit."""
+    try:
+        return function()
+    except torch.OutOfMemoryError:
+        return {"what": what, "note": "fills the memory", "full": True}
 
 
 def measured(asked: Asked, setting: Setting, device: torch.device, networks: Any, make: Any) -> Row:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpu.parts import Row, Setting, no_time
+from gpu.parts import Row, Setting, no_time, tried
 from gpu.subject import maker
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +42,11 @@ def rows(setting: Setting) -> Iterator[Row]:
             "precision": "float32" if setting.dry else "bfloat16", "side": 12 if setting.dry else 144,
             "batch": 1 if setting.dry else 8, **(files if models == "published" else {}),
         }  # fmt: skip
-        yield {"what": what, **row_of(started(given, setting.folder / f"triton-{models}", max(setting.left, 5.0)))}
+        yield tried(what, partial(_row, what, given, setting.folder / f"triton-{models}", max(setting.left, 5.0)))
+
+
+def _row(what: str, given: Mapping[str, Any], cache: Path, seconds: float) -> Row:
+    return {"what": what, **row_of(started(given, cache, seconds))}
 
 
 def started(given: Mapping[str, Any], cache: Path, seconds: float) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from difffusr.kernels.networks.fusion.frame import BASE as FUSION_BASE
 from difffusr.kernels.networks.fusion.frame import FusionConfig
 from difffusr.kernels.networks.stage1 import BASE, SMALL
 from gpu.bare import missing
-from gpu.parts import NotHereError, Row, Setting, no_time
+from gpu.parts import NotHereError, Row, Setting, no_time, tried
 from gpu.subject import TINY
 
 #: The settings of `base` (`train-sr-base.yaml`, `train-fusion-base.yaml`), where no YAML may be read.
@@ -84,7 +85,11 @@ def rows(setting: Setting) -> Iterator[Row]:
                 yield no_time(what)
                 continue
             settings = SimpleNamespace(**given | {"precision": precision})
-            yield {"what": what, **measured(kind(settings, device, data), settings, device, setting.dry)}
+            yield tried(what, partial(_row, what, kind(settings, device, data), settings, device, setting.dry))
+
+
+def _row(what: str, task: Any, settings: Any, device: torch.device, dry: bool) -> Row:
+    return {"what": what, **measured(task, settings, device, dry)}
 
 
 def measured(task: Any, settings: Any, device: torch.device, dry: bool) -> Row:
