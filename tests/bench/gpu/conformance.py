@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import model_speed
 import torch
 from published_numbers import PLACE, Conformance, Fixture
 from torch import Tensor, nn
@@ -58,8 +59,7 @@ def rows(setting: Setting) -> Iterator[Row]:
                     yield no_time(what)
                     continue
                 yield tried(what, partial(_row, what, fixture, make, compute, precision, way, device))
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
+                model_speed.free(device)
 
 
 def _row(

@@ -69,8 +69,7 @@ def rows(setting: Setting) -> Iterator[Row]:
         case = model_speed.case_of(models, preset, precision, "fused", batch, side)
         what = _label(case)
         yield tried(what, partial(compared, case, device, networks)) if setting.has(15) else no_time(what)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        model_speed.free(device)
 
 
 def noise(what: str, device: torch.device, window: tuple[int, int, int, int, int, int], stream: int) -> Row:

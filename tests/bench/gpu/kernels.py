@@ -28,6 +28,7 @@ def rows(setting: Setting) -> Iterator[Row]:
             yield no_time(of)
             continue
         spent, took = model_speed.profiled(case, device, networks)
+        model_speed.free(device)
         if not spent:
             raise RuntimeError(f"{of}: the profiler saw no kernels: has this process the right to profile the GPU?")
         for row in model_speed.by_kind(spent, took, batch):

@@ -79,8 +79,7 @@ def rows(setting: Setting) -> Iterator[Row]:
             if "chips_per_s" in row and asked.execution == "fused" and (asked.preset, asked.side) in eager:
                 row["times_eager_float32"] = row["chips_per_s"] / eager[asked.preset, asked.side]
             yield row
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        model_speed.free(device)
     last = "the plain run"
     yield tried(last, partial(plain, setting, device, networks)) if setting.has(12) else no_time(last)
 
