@@ -134,7 +134,9 @@ def test_kernels_noise_and_networks_are_equal(dry: Dry):
 
 
 def test_speed_is_in_chips_and_square_kilometres(dry: Dry):
-    eager, fused, plain = dry.rows("speed")
+    eager, fused, looped, plain = dry.rows("speed")
+    assert "taps in a loop" in looped["what"]
+    assert looped["chips_per_s"] > 0
     assert eager["km2_per_s"] == pytest.approx(eager["chips_per_s"] * 0.06**2)
     assert fused["times_eager_float32"] == pytest.approx(fused["chips_per_s"] / eager["chips_per_s"])
     assert fused["same_bits"]
@@ -327,6 +329,7 @@ def test_a_batch_that_does_not_fit_is_said_and_larger_ones_are_left_out(tmp_path
     monkeypatch.setattr(speed, "DRY_CASES", (speed.Asked("fast", "float32", "eager", 30, 1), *cases))
     monkeypatch.setattr(speed, "measured", measured)
     monkeypatch.setattr(speed, "plain", lambda *_: {"what": "plain"})
+    monkeypatch.setattr(speed, "looped", lambda *_: {"what": "looped"})
     rows = list(speed.rows(setting(tmp_path)))
     assert [row.get("note") for row in rows] == [
         None,

@@ -25,6 +25,10 @@ _STRIP_WIDTH, _STRIP_ROWS = 16, 16
 #: Sums that a sample's moments are made of, about.
 _PARTS = 96
 
+#: Whether `_convolve` has code of its own for each tap in bfloat16. In a loop its loads would go ahead of its products,
+#: and all kernels would take 9 seconds to compile instead of 14; which is faster then is to be seen (`make gpu`).
+_UNROLLED = True
+
 
 @triton.jit(do_not_specialize=["width", "source_width", "pixels", "source_pixels", "rows"])
 def _combine(  # type: ignore[no-untyped-def]
@@ -367,7 +371,7 @@ def convolve(
     K = x.shape[-1]
     BK, BN = (max(16, triton.next_power_of_2(size)) for size in (K, N))
     BM = max(32, min(128, 2 * _TILE // max(BK, BN)))
-    unrolled = x.dtype != torch.float32
+    unrolled = _UNROLLED and x.dtype != torch.float32
     left = [residuals[i] if i < len(residuals) else out for i in range(2)]
     second, third, fourth = (out if tensor is None else tensor for tensor in (also, seen, given))
     _convolve[(triton.cdiv(H * W, BM), B)](
@@ -376,7 +380,7 @@ def convolve(
         H, W, K, N, slope_before, slope, scale,
         RESIDUALS=len(residuals), ALSO=also is not None, BEFORE=before is not None, GIVEN=given is not None,
         WIDEN=interpreted(), FAR=_far(out, second, third, x, fourth, *left), UNROLLED=unrolled, BM=BM,
-        BK=BK if unrolled else 16, BN=BN,
+        BK=16 if x.dtype == torch.float32 else BK, BN=BN,
     )  # fmt: skip
 
 

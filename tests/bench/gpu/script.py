@@ -61,9 +61,9 @@ PARTS = (
     _part("equality", "Fused and plain networks, noise: equal", 120, 15),
     _part("speed", "Chips a second", 170, 30),
     _part("kernels", "Where the time goes", 60, 20),
+    _part("conformance", "The published numbers", 60, 10),
     _part("start", "From a process's start to its first chip", 100, 25),
     _part("run", "A whole run of the demonstration's world", 150, 45),
-    _part("conformance", "The published numbers", 60, 10),
     _part("training", "Training steps a second", 60, 15),
 )
 
@@ -102,7 +102,12 @@ def main(argv: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> in
 def _arguments(argv: Sequence[str] | None, parts: Sequence[Part]) -> argparse.Namespace:
     names = [part.name for part in parts]
     parser = argparse.ArgumentParser(prog="python tests/bench/gpu", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=HERE.parent, metavar="FOLDER", help="where gpu.json goes")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where gpu.json goes: beside this script, or to a new folder",
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for everything (default: {SECONDS:.0f})")
     parser.add_argument("--parts", default=",".join(names), help=f"some of {','.join(names)}; all by default")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, with small sizes: figures mean nothing")
@@ -111,6 +116,8 @@ def _arguments(argv: Sequence[str] | None, parts: Sequence[Part]) -> argparse.Na
     args.parts = args.parts.split(",")
     if unknown := set(args.parts) - set(names):
         parser.error(f"--parts: no part is called {min(unknown)!r}; there are {', '.join(names)}")
+    if args.out is None:
+        args.out = Path(tempfile.mkdtemp(prefix="difffusr-gpu-")) if args.dry_run else HERE.parent
     if args.seconds <= 0:
         parser.error(f"--seconds must be above 0: found {args.seconds:g}")
     return args

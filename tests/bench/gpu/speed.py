@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import model_speed
 import torch
@@ -80,6 +81,11 @@ def rows(setting: Setting) -> Iterator[Row]:
                 row["times_eager_float32"] = row["chips_per_s"] / eager[asked.preset, asked.side]
             yield row
         model_speed.free(device)
+    asked, what = (DRY_CASES[-1] if setting.dry else CASES[0]), "with small convolutions' taps in a loop"
+    yield (
+        tried(what, partial(looped, what, asked, setting, device, networks, make)) if setting.has(12) else no_time(what)
+    )
+    model_speed.free(device)
     last = "the plain run"
     yield tried(last, partial(plain, setting, device, networks)) if setting.has(12) else no_time(last)
 
@@ -102,6 +108,13 @@ def measured(asked: Asked, setting: Setting, device: torch.device, networks: Any
         "what": f"{asked.preset} {asked.precision} {asked.execution}", "preset": asked.preset,
         "precision": asked.precision, "execution": asked.execution, **{k: v for k, v in row.items() if k != "what"},
     }  # fmt: skip
+
+
+def looped(what: str, asked: Asked, *given: Any) -> Row:
+    """The row of a case whose small convolutions have one code for all taps: see `triton_forms._UNROLLED`."""
+    with mock.patch("difffusr.kernels.networks.fused.triton_forms._UNROLLED", False):
+        row = measured(asked, *given)
+    return {**row, "what": f"{row['what']} {what}", "preset": f"{asked.preset}, looped"}
 
 
 def plain(setting: Setting, device: torch.device, networks: Any) -> Row:

@@ -132,6 +132,18 @@ def test_a_convolution_with_few_channels(dtype, shape, width, before, given, res
         check(kernel[2], plain[2])
 
 
+@pytest.mark.parametrize("width", [4, 16, 24, 64])
+def test_taps_one_by_one_or_in_a_loop_give_the_same(width, monkeypatch):
+    x, weight = torch.randn(2, 5, 3, width).bfloat16(), (torch.randn(9, width, 16) / (9 * width) ** 0.5).bfloat16()
+    made = []
+    for unrolled in (True, False):
+        monkeypatch.setattr(triton_forms, "_UNROLLED", unrolled)
+        seen = torch.zeros_like(x)
+        bias, before = torch.ones(16).bfloat16(), torch.ones(width).bfloat16()
+        made.append((operations.convolve(x, weight, bias, before=before, slope_before=0.2, seen=seen), seen))
+    assert all(map(torch.equal, *made))
+
+
 def close(got: Tensor, expected: Tensor) -> None:
     """Of a product with values that were rounded before, by the interpreter towards zero: a few roundings."""
     torch.testing.assert_close(got, expected, rtol=0.03, atol=0.03)
