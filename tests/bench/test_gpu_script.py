@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 
 from difffusr.kernels.weights import shipped
 from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.run.cost.add_gpu_rates import rates_of
 from difffusr.pipeline.weights.training import FusionSettings, SuperResolutionSettings, load_settings
 from difffusr.pipeline.weights.training.packing import _plain
 
@@ -143,6 +144,18 @@ def test_speed_is_in_chips_and_square_kilometres(dry: Dry):
     assert fused["tflop_per_chip"] > 0
     assert plain["chips_per_s"] > 0
     assert {"share_of_peak", "first_call_s"} <= set(fused)
+
+
+def test_speed_can_be_added_to_the_table_of_what_gpus_do(dry: Dry):
+    assert dry.written["machine"]["torch"] == torch.__version__
+    rates = rates_of({**dry.written, "machine": {**dry.written["machine"], "gpu": "A GPU"}})
+    assert [(rate.models, rate.preset, rate.execution, rate.batch) for rate in rates] == [
+        ("published", "fast", "eager", 1),
+        ("published", "fast", "fused", 2),
+    ]
+    assert {rate.gpu for rate in rates} == {"A GPU"}
+    assert str(rates[0].measured) == dry.written["measured"][:10]
+    assert rates[0].version == dry.written["version"]
 
 
 def test_time_is_told_by_kind_and_by_kernel(dry: Dry):
