@@ -17,6 +17,7 @@ import os
 import subprocess
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ SECONDS = 480.0
 DRY_ENVIRONMENT = {"equality": {"TRITON_INTERPRET": "1"}}
 
 #: Columns that a table does not need beside the others.
-_HIDDEN = ("preset", "precision", "execution")
+_HIDDEN = ("models", "preset", "precision", "execution")
 
 
 def _rows(module: str, setting: Setting) -> Iterator[Row]:
@@ -75,8 +76,8 @@ def main(argv: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> in
     import torch  # noqa: F401 - once, for all processes that are forked from this one
 
     report: dict[str, Any] = {
-        "dry_run": args.dry_run, "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(),
-        "seconds": 0.0, "parts": {}, "targets": [],
+        "dry_run": args.dry_run, "measured": datetime.now(UTC).isoformat(timespec="seconds"), "version": _version(),
+        "machine": {}, "seconds": 0.0, "parts": {}, "targets": [],
     }  # fmt: skip
     file, begun = args.out / "gpu.json", time.monotonic()
     with tempfile.TemporaryDirectory(prefix="difffusr-gpu-") as folder:
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> in
         for part in (part for part in parts if part.name in args.parts):
             outcome = _carried_out(part, setting, args.seconds - (time.monotonic() - begun), report, file)
             setting = _with(setting, part.name, outcome.rows)
+            report["machine"] = {row["what"]: row["value"] for row in setting.found.get("machine", [])}
             report["targets"] = targets(setting.found)
             report["seconds"] = round(time.monotonic() - begun, 1)
             _write(report, file)
@@ -159,10 +161,10 @@ def _write(report: Mapping[str, Any], file: Path) -> None:
     os.replace(partial_file, file)
 
 
-def _commit() -> str:
-    """The commit of this checkout, and whether it was changed since; empty where git does not know."""
+def _version() -> str:
+    """The commit of this checkout, and whether it was changed since; where git does not know, the project's version."""
     try:
         asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--match="]
         return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])

@@ -105,16 +105,18 @@ def measured(asked: Asked, setting: Setting, device: torch.device, networks: Any
     if asked.execution == "fused" and "same_bits" in row:
         row["ok"] = row["same_bits"]
     return {
-        "what": f"{asked.preset} {asked.precision} {asked.execution}", "preset": asked.preset,
+        "what": f"{asked.preset} {asked.precision} {asked.execution}", "models": "published", "preset": asked.preset,
         "precision": asked.precision, "execution": asked.execution, **{k: v for k, v in row.items() if k != "what"},
     }  # fmt: skip
 
 
 def looped(what: str, asked: Asked, *given: Any) -> Row:
-    """The row of a case whose small convolutions have one code for all taps: see `triton_forms._UNROLLED`."""
+    """The row of a case whose small convolutions have one code for all taps (`triton_forms._UNROLLED`): not what ships,
+    so no row of a table of rates."""
     with mock.patch("difffusr.kernels.networks.fused.triton_forms._UNROLLED", False):
         row = measured(asked, *given)
-    return {**row, "what": f"{row['what']} {what}", "preset": f"{asked.preset}, looped"}
+    del row["models"], row["preset"]
+    return {**row, "what": f"{row['what']} {what}"}
 
 
 def plain(setting: Setting, device: torch.device, networks: Any) -> Row:
