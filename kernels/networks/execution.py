@@ -63,7 +63,11 @@ class Recorded:
         self._recording: _Recording | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """As the function; inputs may be on the CPU, and are copied without waiting if they are pinned."""
+        """As the function; inputs may be on the CPU, and are copied without waiting if they are pinned.
+
+        All of it is on the current stream, in this order: what the graph reads is overwritten when its replay before
+        has ended, and its output is copied before the next. Nothing waits for the device.
+        """
         key = tuple((x.shape, x.dtype) for x in inputs)
         if self._recording is None or key != self._key:
             self._recording = None
@@ -75,13 +79,25 @@ class Recorded:
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
         held = tuple(x.to(self._device, copy=True) for x in inputs)
-        side = torch.cuda.Stream(self._device)
-        side.wait_stream(torch.cuda.current_stream(self._device))
+        current, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+        side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
                 self._function(*held)
-        torch.cuda.current_stream(self._device).wait_stream(side)
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self._function(*held)
+        try:
+            # Other threads may allocate meanwhile. A recording that fails leaves its own stream the current one.
+            with torch.cuda.stream(current), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                output = self._function(*held)
+        except RuntimeError as error:
+            raise out_of_memory_in(error) or error from None
         return _Recording(graph, held, output)
+
+
+def out_of_memory_in(error: BaseException) -> torch.OutOfMemoryError | None:
+    """The lack of memory that an error came of: what it breaks, as a recording, may end with an error of its own."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, torch.OutOfMemoryError):
+        found = found.__cause__ or found.__context__
+    return found
