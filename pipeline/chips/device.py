@@ -114,7 +114,7 @@ class OnGpu:
             fetched = [{name: self._coming(made) for name, made in part.items()} for part in parts]
         event = self._cuda.Event(blocking=True)  # the waiting thread sleeps, instead of asking again and again
         event.record(self._from)
-        end = _End(event, [*self._held, parts])
+        end = _End(event, [*self._held, parts, fetched])
         self._held = []
         self._under_way = deque(before for before in self._under_way if not before.seen)
         self._under_way.append(end)

@@ -42,10 +42,14 @@ class _Flight:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
+#: Batches that a GPU has at a time: one computed, one behind it. What they take of its memory is planned with.
+_UNDER_WAY = 2
+
+
 class PinnedResolver(SuperResolver):
     """The run's actor, which tells the board what it is working on.
 
-    Calls come two at a time. The models have a thread of their own, which loads them and gives the device one batch
+    Calls come several at a time. The models have a thread of their own, which loads them and gives the device one batch
     after the other; everything else goes on beside it, in the calls' own threads. A GPU gets the next batch while it
     computes the last one, so that it never waits for the board, for a copy or for a thread. Where that leaves in doubt
     which chip killed a worker, its batch is computed alone the next time.
@@ -113,19 +117,18 @@ class PinnedResolver(SuperResolver):
     def _begun(self, names: list[str]) -> list[int]:
         """Tell the board of chips, as soon as they may be under way; returns how often each was begun and not ended."""
         self._flights = [flight for flight in self._flights if not flight.ended.is_set()]
-        if not self.lane.beside or any(flight.alone for flight in self._flights):
-            self._land()
+        alone = not self.lane.beside or any(flight.alone for flight in self._flights)
+        self._land(0 if alone else _UNDER_WAY - 1)
         attempts = self._pin.begin_behind(names) if self._flights else None
         if attempts is None:
             self._land()
             attempts = self._pin.begin("super_resolve", names)
         return attempts
 
-    def _land(self) -> None:
-        """Wait until no batch is under way."""
-        for flight in self._flights:
-            flight.ended.wait()
-        self._flights = []
+    def _land(self, left: int = 0) -> None:
+        """Wait until no more than so many batches are under way."""
+        while len(self._flights) > left:
+            self._flights.pop(0).ended.wait()
 
     def _seconds(self, flight: _Flight) -> float:
         """How long the device had a batch that has just ended: since it was given it, or since the one before ended."""

@@ -37,8 +37,8 @@ from difffusr.pipeline.storage import staging_of
 if TYPE_CHECKING:
     from difffusr.pipeline.chips.resolver import PinnedResolver
 
-#: Calls that an actor has at a time: while the models work on one, the engine unpacks the next and packs the last.
-_CALLS_PER_ACTOR = 2
+#: Calls that an actor has at a time: two have their chips on the device, the engine packs the last or unpacks the next.
+_CALLS_PER_ACTOR = 3
 
 #: Utilisation of the actors below which the engine lets some go. It is never negative, so none go: their models would
 #: have to be loaded again.

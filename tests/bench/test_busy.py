@@ -3,7 +3,7 @@ objects staged on a local disk, the model sleeps for as long as a GPU would comp
 
 `make bench` runs it; it leaves `busy.png` and `busy.json` beside this file.
 
-The time of a chip is what the fused networks are meant to reach on a large GPU with published weights, 144 px, 20 steps.
+The time of a chip is what the networks are meant to take on a large GPU with published weights, 144 px and 20 steps.
 What the cores do for a chip is what a longer run uses more than a shorter one: everything that a run starts with is in
 both. It is measured for two sides of chips, and says how many cores a GPU needs beside it at a given rate.
 """

@@ -46,7 +46,8 @@ def ground(size: int, rng: np.random.Generator) -> NDArray[np.uint16]:
 
 
 def super_resolved(seed: int, chip_px: int = CHIP_PX) -> NDArray[np.uint16]:
-    """(12, 4 · chip_px, 4 · chip_px) uint16: what a model might make of such ground; as hard to compress as a real chip."""
+    """(12, 4 · chip_px, 4 · chip_px) uint16: what a model might make of such ground; as hard to compress as a real
+    chip."""
     rng = np.random.default_rng(seed)
     bands = [zoom(ground(chip_px, rng).astype(np.float32), SCALE, order=1) for _ in BANDS]
     noise = rng.normal(0, 2, (SCALE * chip_px,) * 2)
