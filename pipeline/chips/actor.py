@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,8 +32,10 @@ from difffusr.pipeline.plan import read_both, sampling_of, weights_errors
 
 log = logging.getLogger("difffusr.actor")
 
-#: Bytes of a 10 m pixel that a recorded graph holds of its own: the models' inputs and their result.
+#: Bytes of a 10 m pixel that a recorded graph holds of its own, the models' inputs and their result; and those of the
+#: other batch under way, whole numbers read and made.
 _RECORDED_BYTES = 4 * (4 + 6 / 4 + 2 / 36) + (1 + 1 / 4 + 1 / 36) + 4 * SCALE**2 * (3 + 12)
+_UNDER_WAY_BYTES = 2 * (4 + 6 / 4 + 2 / 36) + (1 + 1 / 4 + 1 / 36) + 2 * SCALE**2 * 12
 
 
 @dataclass(frozen=True)
@@ -191,18 +193,20 @@ class SuperResolver:
         return None not in tries
 
     def _bytes_needed(self, load: Callable[..., SuperResolution], side: int, size: int) -> int:
-        """Bytes of the device that batches of a size take, two of them under way; counted without the device."""
+        """Bytes of the device that batches of a size take, two of them under way; counted without the device.
+
+        The sampler's steps hold the same, so that two show what all need.
+        """
         twin = copy.copy(self)
         twin.device, twin.lane, twin.batch = torch.device("meta"), OnCores(), size
         twin.model = load(twin.device)
-        batch, rows = no_image(size, side), list(range(size))
+        twin.model.sampling = replace(twin.model.sampling, steps=min(twin.model.sampling.steps, 2))
         with LiveBytes() as live:
-            before = twin.super_resolve(batch, rows)
-            twin.super_resolve(batch, rows)
-            del before
+            twin.super_resolve(no_image(size, side), list(range(size)))
         parts = (twin.model.stage1, twin.model.fusion)
-        held = sum(weight.nbytes for part in parts for weight in (*part.parameters(), *part.buffers()))
-        return int(held + live.peak + size * side**2 * _RECORDED_BYTES)
+        weights = sum(weight.nbytes for part in parts for weight in (*part.parameters(), *part.buffers()))
+        behind = _UNDER_WAY_BYTES * (2 if self.samples else 1)
+        return int(weights + live.peak + size * side**2 * (_RECORDED_BYTES + behind))
 
     def _tried(self, batch: Batch, chosen: list[int]) -> tuple[Made | None, str]:
         """`super_resolve`, or why the device's memory is not enough for it; what that held is free again."""

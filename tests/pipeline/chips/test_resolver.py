@@ -23,12 +23,14 @@ class Wire:
     """A pin whose board is in this process."""
 
     def __init__(self, board: Board, stopping: bool = False) -> None:
-        self.board, self._stopping = board, stopping
+        self.board, self.dead, self._stopping = board, False, stopping
 
     def begin(self, stage: str, chips: list[str]) -> list[int]:
+        assert not self.dead, "the dead begin nothing"
         return self.board.begin(WORKER, stage, chips)
 
     def begin_behind(self, chips: list[str]) -> list[int] | None:
+        assert not self.dead, "the dead begin nothing"
         return self.board.begin_behind(WORKER, chips)
 
     def done(self, chips: list[str] = ()) -> None:  # type: ignore[assignment]
@@ -118,7 +120,7 @@ def test_the_device_has_the_next_batch_before_the_last_has_ended_and_no_third(ca
     outs = []
     for names in ("ab", "cd", "ef"):
         outs.append(calls.submit(actor, chips(*names)))
-        assert gate.came() == (names != "ef")
+        assert gate.stays_away() if names == "ef" else gate.came()
     assert doing(board) == [("a", "b")]
     gate.ends[0].set_result(None)
     assert outs[0].result(5)["fate"].tolist() == [TO_STAGE] * 2
@@ -147,39 +149,38 @@ def test_a_chip_that_may_have_killed_a_worker_is_alone_with_its_batch(calls, lat
     assert [out.result(5)["fate"].tolist() for out in outs] == [[TO_STAGE] * 2] * 2
 
 
-@pytest.mark.parametrize(("killer", "fellows"), [("a", 1), ("a", 3), ("z", 2)])
-def test_only_the_chip_that_kills_workers_is_given_up(killer, fellows):
-    """Whoever is under way with it dies with it once, and is computed alone after that."""
-    board, left, deaths = Board(), [killer, *"bcdefg"[:fellows]], 0
+@pytest.mark.parametrize(
+    ("chips_of_run", "killers"),
+    [("ab", "a"), ("ab", "b"), ("abcd", "a"), ("abcd", "c"), ("abcd", "bc"), ("abc", "abc")],
+)
+def test_only_chips_that_kill_workers_are_given_up(calls, chips_of_run, killers):
+    """Whoever is under way with such a chip dies with it once, and is computed alone after that."""
+    board, left, given_up, deaths = Board(), list(chips_of_run), "", 0
     while left:
-        gate, died = Gate(), False
-        gate.beside = True
+        gate = Gate()
         actor = Actor(board, gate)
         board.forget(WORKER.id)
-        under_way: list[str] = []
-        for name in list(left):
-            suspects = board._begun[name] > 0
-            if suspects and under_way:
+        out = {}
+        for name in left[:2]:
+            out[name] = calls.submit(actor, chips(name))
+            gate.arrived.acquire(timeout=0.05)
+        for at, name in enumerate(list(out)):
+            while len(gate.ends) <= at:
+                threading.Event().wait(0.001)
+            if name in killers and gate.given_to[at]:
+                deaths += 1
+                actor._pin.dead = True
+                for end in gate.ends:
+                    if not end.done():
+                        end.set_exception(RuntimeError("dead"))
                 break
-            fate = actor._pin.begin_behind([name]) if under_way else actor._pin.begin("super_resolve", [name])
-            if fate is None:
-                break
-            if fate[0] > actor.attempts:
-                actor._pin.done([name])
-                left.remove(name)
-                assert name == killer
-                continue
-            under_way.append(name)
-            if name == killer:
-                died = True
-            if suspects:
-                break
-        deaths += died
-        if not died:
-            for name in under_way:
-                actor._pin.done([name])
-                left.remove(name)
-    assert deaths == Actor.attempts
+            gate.ends[at].set_result(None)
+            given_up += name if out[name].result(5)["error"][0] else ""
+            left.remove(name)
+        for one in out.values():
+            one.exception(5)
+    assert given_up == killers
+    assert Actor.attempts <= deaths <= Actor.attempts * len(killers)
 
 
 def test_a_batch_that_fails_on_the_device_fails_alone_and_holds_up_nobody(calls):
@@ -229,26 +230,25 @@ def test_memory_that_lacks_alone_halves_the_batch(calls):
     assert [len(part["dn"]) for part in gate.given_to[0]] == [1, 1]
 
 
-@pytest.mark.parametrize("lane", [Gate, OnCores])
-def test_what_is_staged_what_is_given_up_and_what_is_left_reach_no_model(lane):
-    for case in ("staged", "given up", "left"):
-        board, gate = Board(), lane()
-        actor = Actor(board, gate, stopping=case == "left")
-        if case == "staged":
-            STAGED_THERE.add("a")
-            board.end(WORKER, ["a"])
-        for _ in range(actor.attempts if case == "given up" else 0):
-            board.begin(WORKER, "super_resolve", ["a"])
-        if isinstance(gate, Gate):
-            gate.ends = [Future[None]()]
-            gate.sent = lambda parts: OnCores.sent(gate, parts)  # type: ignore[method-assign, assignment, misc]
-        out = actor(chips("a", "b"))
-        assert out["fate"].tolist() == {
-            "staged": [STAGED, TO_STAGE], "given up": [TO_STAGE, TO_STAGE], "left": [LEFT, LEFT]
-        }[case]  # fmt: skip
-        assert bool(out["error"][0]) == (case == "given up")
-        assert not out["dn"][0].any()
-        assert out["dn"][1].any() == (case != "left")
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize(
+    ("case", "fate"), [("staged", [STAGED, TO_STAGE]), ("given up", [TO_STAGE, TO_STAGE]), ("left", [LEFT, LEFT])]
+)
+def test_what_is_staged_what_is_given_up_and_what_is_left_reach_no_model(case, fate, beside):
+    board, lane = Board(), OnCores()
+    lane.beside = beside
+    actor = Actor(board, lane, stopping=case == "left")
+    if case == "staged":
+        STAGED_THERE.add("a")
+        board.end(WORKER, ["a"])
+    for _ in range(actor.attempts if case == "given up" else 0):
+        board.begin(WORKER, "super_resolve", ["a"])
+    out = actor(chips("a", "b"))
+    assert out["fate"].tolist() == fate
+    assert bool(out["error"][0]) == (case == "given up")
+    assert not out["dn"][0].any()
+    assert out["dn"][1].any() == (case != "left")
+    assert doing(board) == []
 
 
 def test_on_cores_the_board_hears_of_one_batch_at_a_time():
