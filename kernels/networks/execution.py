@@ -53,12 +53,14 @@ class _Recording(NamedTuple):
 class Recorded:
     """A function of tensors, recorded as a CUDA graph at its first call and replayed: one launch, no Python.
 
-    The function must not read a tensor's values, and its output must depend on its inputs only. A call with other
-    shapes replaces the recording and frees its memory.
+    The function must not read a tensor's values, and its output must depend only on its inputs and on `settings`. A
+    call with other shapes or settings replaces the recording and frees its memory.
     """
 
-    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
-        self._function, self._device = function, device
+    def __init__(
+        self, function: Callable[..., Tensor], device: torch.device, settings: Callable[[], Any] = lambda: None
+    ) -> None:
+        self._function, self._device, self._settings = function, device, settings
         self._key: tuple[Any, ...] = ()
         self._recording: _Recording | None = None
 
@@ -68,7 +70,7 @@ class Recorded:
         All of it is on the current stream, in this order: what the graph reads is overwritten when its replay before
         has ended, and its output is copied before the next. Nothing waits for the device.
         """
-        key = tuple((x.shape, x.dtype) for x in inputs)
+        key = (self._settings(), *((x.shape, x.dtype) for x in inputs))
         if self._recording is None or key != self._key:
             self._recording = None
             self._recording, self._key = self._record(inputs), key

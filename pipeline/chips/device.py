@@ -111,7 +111,7 @@ class OnGpu:
         """See `Lane`."""
         self._from.wait_stream(self._cuda.current_stream(self._device))
         with self._cuda.stream(self._from):
-            fetched = [{name: self._coming(made) for name, made in part.items()} for part in parts]
+            fetched: list[Fetched] = [{name: self._coming(made) for name, made in part.items()} for part in parts]
         event = self._cuda.Event(blocking=True)  # the waiting thread sleeps, instead of asking again and again
         event.record(self._from)
         end = _End(event, [*self._held, parts, fetched])
@@ -122,8 +122,9 @@ class OnGpu:
 
     def drain(self) -> bool:
         """See `Lane`."""
-        waited = [end.wait() for end in self._under_way if not end.seen]
-        self._under_way.clear()
+        waited = [end for end in self._under_way if not end.seen]
+        for end in waited:
+            end.wait()
         return bool(waited)
 
     def _coming(self, made: Tensor | NDArray[np.uint16]) -> NDArray[np.uint16]:

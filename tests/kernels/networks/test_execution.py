@@ -145,6 +145,16 @@ def test_another_shape_is_recorded_anew_and_other_threads_may_go_on_meanwhile(cu
     assert cuda.modes == ["thread_local"] * recordings
 
 
+def test_other_settings_are_recorded_anew(cuda):
+    steps = 1
+    run = Recorded(lambda x: x + steps, torch.device("cpu"), lambda: steps)
+    assert run(torch.zeros(1)).tolist() == [1]
+    steps = 2
+    assert run(torch.zeros(1)).tolist() == [2]
+    run(torch.zeros(1))
+    assert len(cuda.modes) == 2
+
+
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("call", [1, 3])  # in a warm-up, and while it is recorded
 def test_a_recording_without_enough_memory_says_so_and_leaves_the_stream_as_it_was(cuda, monkeypatch, call, masked):
