@@ -13,6 +13,15 @@ from torch import Tensor
 _WARM_UPS = 2
 
 
+def exact() -> None:
+    """Let this process's GPUs compute the same every time: float32 is float32, and no algorithm is picked by timing.
+
+    By default cuDNN rounds what it multiplies to TF32's 10 bits of mantissa, a thousandth.
+    """
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 class ChipByChip:
     """A function of batches on a CPU, called for one chip at a time, with one thread for each.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images import fill_invalid
 from difffusr.kernels.model import SuperResolution, model_from_weights
-from difffusr.kernels.networks import LiveBytes
+from difffusr.kernels.networks import LiveBytes, exact
 from difffusr.kernels.networks.fusion import merge_groups
 from difffusr.kernels.sampling import ground_noise
 from difffusr.pipeline.chips.batch import Batch
@@ -62,10 +62,10 @@ class SuperResolver:
 
     def __init__(self, config: RunConfig, agreement: Agreement | None = None) -> None:
         torch.set_num_threads(config.compute.cpus_per_actor)  # so many chips at a time, each with one thread
-        # The same chip must come out the same on every actor: no algorithm may be picked by timing.
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        exact()  # the same chip must come out the same on every actor
+        # Ray may leave GPUs to be seen by actors that asked for none.
+        on_gpu = config.compute.gpus_per_actor != 0 and torch.cuda.is_available()
+        self.device = torch.device("cuda" if on_gpu else "cpu")
         if self.device.type == "cuda":
             self.lane = OnGpu(self.device)
         self.batch = config.compute.batch_on_cores

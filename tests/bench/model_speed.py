@@ -27,6 +27,7 @@ from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images.consistency import back_project, sensor_for_group
 from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB, from_stage1
 from difffusr.kernels.model import Execution, SuperResolution, load_model
+from difffusr.kernels.networks.execution import exact
 from difffusr.kernels.networks.fusion.build import build_fusion
 from difffusr.kernels.networks.fusion.frame import PUBLISHED_V2, merge_groups
 from difffusr.kernels.networks.stage1 import PUBLISHED, Stage1
@@ -183,12 +184,6 @@ def copy_rate(device: torch.device, megabytes: int = 2000) -> float:
     x = torch.empty(megabytes * 10**6, dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
     return 2 * len(x) / seconds(lambda: y.copy_(x), device, 5)
-
-
-def exact() -> None:
-    """Let float32 be float32, and algorithms depend on nothing that differs between calls."""
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @lru_cache(maxsize=64)
