@@ -49,8 +49,7 @@ _OF_RAY = {
 #: What workers are, by a part of the title that Ray gives them.
 _WORKERS = {
     "MapBatches(PinnedResolver)": "actor", "MapBatches(SuperResolve)": "actor", "read_chips": "reader",
-    "stage_rows": "stager", "Board": "board", "PinnedResolver": "actor that measures batches",
-    "device_facts": "worker that names the device", "StatsActor": "Ray Data: statistics",
+    "stage_rows": "stager", "Board": "board", "StatsActor": "Ray Data: statistics",
     "AutoscalingCoordinator": "Ray Data: autoscaling", "LocationTracker": "Ray Data: places",
 }  # fmt: skip
 

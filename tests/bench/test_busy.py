@@ -30,7 +30,7 @@ CHIP_S = float(os.environ.get("CHIP_S", "0.04"))
 #: Chips of a batch, and of the longer and the shorter run.
 BATCH, CHIPS, FEW = 8, 480, 96
 
-#: 10 m pixels of a chip's side: the issue's, and the usual one.
+#: 10 m pixels of a chip's side: of the chips that GPUs were measured with, and as by default.
 SIDES = (144, 192)
 
 #: Chips a second for which cores are stated.
@@ -47,8 +47,8 @@ def test_the_model_is_at_work_all_the_time_but_a_thirtieth(tmp_path, side):
 
 
 def measure(folder: Path, side: int, keep: Path | None = HERE) -> dict[str, Any]:
-    """Run the job in an empty folder; leaves picture and figures in another, beside those of other sides, and returns
-    the figures."""
+    """Run the job in an empty folder; leaves figures in another, beside those of other sides, and a picture of the
+    first side; returns the figures."""
     cores = psutil.cpu_count() or 1
     path = textured_world(folder / "world", CHIPS, {"gpus_per_actor": 1, "batch": BATCH}, side)
     told, (days,) = run(path, folder / "diaries", chips=CHIPS, gpus=1, cpus=cores, chip_s=CHIP_S)
@@ -73,7 +73,8 @@ def measure(folder: Path, side: int, keep: Path | None = HERE) -> dict[str, Any]
         file = keep / "busy.json"
         known = json.loads(file.read_text()) if file.exists() else {}
         file.write_text(json.dumps({**known, f"{side} px": figures}, indent=1))
-        draw(days, keep / f"busy-{side}.png" if side != SIDES[0] else keep / "busy.png")
+        if side == SIDES[0]:
+            draw(days, keep / "busy.png")
     return figures
 
 
