@@ -24,6 +24,10 @@ from difffusr.kernels.weights import Weights, WeightsError, load_into
 TRAINING_ONLY = ("model.", "E.encoder_k.", "E.queue", "diffusion.")
 
 
+#: Channels or blocks, and levels, that a file may ask for: the published networks have 256, and 6.
+_LARGEST_SIZE, _MOST_LEVELS = 1024, 16
+
+
 @dataclass(frozen=True)
 class RRDBConfig:
     """Sizes of the context encoder."""
@@ -107,6 +111,16 @@ class Stage1Config:
                 values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
                 made[part] = parts[part](**values)
         return cls(**made)
+
+    def check_sizes(self) -> None:
+        """Raise ValueError for sizes that no network has: one would take all memory before its weights were seen not to
+        fit."""
+        for part, sizes in asdict(self).items():
+            for name, value in sizes.items():
+                several = value if isinstance(value, tuple) else (value,)
+                numbers = [one for one in several if part != "diffusion" or name != "prediction"]
+                if len(several) > _MOST_LEVELS or not all(0 <= number <= _LARGEST_SIZE for number in numbers):
+                    raise ValueError(f"{part}.{name} of stage 1 is {str(value)[:60]}, at most {_LARGEST_SIZE} is built")
 
     @classmethod
     def from_hyper_parameters(cls, hyper_parameters: Mapping[str, Any]) -> Self:
@@ -203,7 +217,8 @@ class Stage1(nn.Module):
         if config is None:
             try:
                 config = _stated_config(weights)
-            except ValueError as error:
+                config.check_sizes()
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise WeightsError(f"{weights.source}: {error}") from error
         with torch.device("meta"):  # no memory, no random numbers: the weights take the place of these tensors
             stage1 = cls(config)

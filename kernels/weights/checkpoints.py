@@ -6,9 +6,11 @@ import hashlib
 import pickle
 import re
 import struct
+import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -31,6 +33,14 @@ _MARKERS: dict[str, Kind] = {
 
 #: Containers that Lightning pickles besides tensors. An EasyDict is read as an OrderedDict: its class is not needed.
 _CONTAINERS: list[Any] = [Counter, OrderedDict, (OrderedDict, "easydict.EasyDict")]
+
+#: How many times its own size a file may unpack to: it holds its tensors once, and some of them may share memory. Files
+#: of less than `_SMALL` bytes may be as large as that.
+_MOST_TIMES, _SMALL = 4, 1 << 20
+
+#: Bytes of the pickle beside the tensors, and values of the hyper-parameters, that are read at most: the published
+#: checkpoint has 0.2 MB and some hundred.
+_LARGEST_PICKLE, _MOST_VALUES = 64 << 20, 100_000
 
 #: Errors that a damaged or hostile file may raise in torch's restricted unpickler.
 _UNREADABLE = (
@@ -87,6 +97,7 @@ def load_weights(path: str | Path, source: str | None = None) -> Weights:
         raw, metadata = _read_safetensors(path, name)
     else:
         raise WeightsError(f"{name}: is neither a torch checkpoint nor a safetensors file")
+    _check_sizes(raw, path.stat().st_size, name)
     state_dict = {key: _usable(tensor) for key, tensor in raw.items()}
     return Weights(state_dict, hyper_parameters, metadata, _kind(state_dict), sha256, name)
 
@@ -121,6 +132,7 @@ def load_into(module: nn.Module, weights: Weights, prefix: str = "", ignore: Seq
 
 def _read_checkpoint(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State dict and hyper-parameters of a torch zip; a bare state dict has no hyper-parameters."""
+    _check_archive(path, name)
     try:
         with torch.serialization.safe_globals(_CONTAINERS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -136,7 +148,46 @@ def _read_checkpoint(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str
     if not _is_state_dict(state_dict):
         raise WeightsError(f"{name}: is not a checkpoint: it holds no state_dict of tensors")
     hyper_parameters = content.get("hyper_parameters") if state_dict is not content else None
-    return dict(state_dict), _plain(hyper_parameters) if isinstance(hyper_parameters, dict) else {}
+    if not isinstance(hyper_parameters, dict):
+        return dict(state_dict), {}
+    try:
+        return dict(state_dict), _plain(hyper_parameters, count())
+    except (RecursionError, ValueError):
+        raise WeightsError(f"{name}: its hyper_parameters have more than {_MOST_VALUES:,} values or no end") from None
+
+
+def _check_archive(path: Path, name: str) -> None:
+    """Raise WeightsError where a zip would unpack to much more than it is, or asks for memory by a number: torch writes
+    its archives without compression."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            size = path.stat().st_size
+            if sum(entry.file_size for entry in entries) > _MOST_TIMES * size + _SMALL:
+                raise WeightsError(f"{name}: unpacks to more than {_MOST_TIMES} times its size of {size:,} bytes")
+            pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+            for entry in pickles:
+                if entry.file_size > _LARGEST_PICKLE:
+                    raise WeightsError(f"{name}: its {entry.filename} has {entry.file_size:,} bytes")
+                if b"bytearray" in archive.read(entry):  # torch would allow it, of any length
+                    raise WeightsError(f"{name}: refused, it holds bytearray; nothing in it was executed")
+    except (zipfile.BadZipFile, OSError, ValueError, LookupError, NotImplementedError, RuntimeError, EOFError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{name}: is damaged or not a torch checkpoint ({_one_line(error)})") from error
+
+
+def _check_sizes(tensors: Mapping[str, Tensor], size: int, name: str) -> None:
+    """Raise WeightsError where tensors hold more than their file can: a view may repeat one number without end."""
+    declared = 0
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise WeightsError(f"{name}: {key} is no plain tensor")
+        declared += tensor.numel() * tensor.element_size()
+    if declared > _MOST_TIMES * size + _SMALL:
+        raise WeightsError(
+            f"{name}: declares tensors of {declared:,} bytes, more than {_MOST_TIMES} times its size of {size:,} bytes"
+        )
 
 
 def _read_safetensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -164,13 +215,24 @@ def _is_state_dict(value: Any) -> TypeGuard[dict[str, Tensor]]:
     )
 
 
-def _plain(value: Any) -> Any:
-    """The same tree with every mapping a plain dict."""
+def _plain(value: Any, seen: Iterator[int]) -> Any:
+    """The same tree with every mapping a plain dict. Raises ValueError for a tree of too many values: what a pickle
+    holds once may stand in it in many places.
+
+    Args:
+        seen: counts the values.
+    """
+    if next(seen) >= _MOST_VALUES:
+        raise ValueError
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: _plain(entry, seen) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_plain(entry) for entry in value)
+        return [_plain(entry, seen) for entry in value] if isinstance(value, list) else _tuple_of(value, seen)
     return value
+
+
+def _tuple_of(value: tuple[Any, ...], seen: Iterator[int]) -> tuple[Any, ...]:
+    return tuple(_plain(entry, seen) for entry in value)
 
 
 def _complaint(what: str, names: list[str], shown: int = 3) -> str:

@@ -2,6 +2,8 @@ from .blend import ChipSource as ChipSource
 from .blend import blend_shard as blend_shard
 from .halving import halve_shards as halve_shards
 from .ledger import OVERVIEWS as OVERVIEWS
+from .ledger import Entry as Entry
+from .ledger import Facts as Facts
 from .ledger import Ledger as Ledger
 from .ledger import chips_needed as chips_needed
 from .ledger import read_entry as read_entry

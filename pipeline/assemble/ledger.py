@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from difffusr.pipeline.geo import NAME_DIGITS
 from difffusr.pipeline.plan import Chips, Shards
 from difffusr.pipeline.publish import Receipt, Target
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 SHARDS = "shards"
 
@@ -33,6 +34,10 @@ REQUESTS = 8
 
 #: The states that led to the current one, each with its position: shards not rewritten in a later state stay valid.
 Lineage = Mapping[str, int]
+
+
+#: Names of entries; whatever else lies in the folder is a stranger's.
+_NAMED = re.compile(r"(\d+(?:/\d+)?/-?\d+_-?\d+)-([0-9a-f]+)\.([\w.-]+)\.json", re.ASCII)
 
 
 class Entry(NamedTuple):
@@ -51,9 +56,8 @@ class Entry(NamedTuple):
     @classmethod
     def parse(cls, folder: str, name: str) -> Entry | None:
         """The entry that an object's name below a folder stands for; None for any other object."""
-        shard, _, rest = name.removesuffix(".json").rpartition("-")
-        digest, _, state = rest.partition(".")
-        return cls(shard, digest, state, folder) if shard and state else None
+        found = _NAMED.fullmatch(name)
+        return cls(found[1], found[2], found[3], folder) if found else None
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ class Ledger:
         here = [entry for entry in self.entries.get(shard, ()) if entry.state in lineage]
         return max(here, key=lambda entry: lineage[entry.state], default=None)
 
-    def in_state(self, shard: str, state: str) -> list[Entry]:
-        """Entries of a shard in one state; more than one only if a driver died between writing and deleting."""
-        return [entry for entry in self.entries.get(shard, ()) if entry.state == state]
+    def in_states(self, shard: str, states: Set[str]) -> list[Entry]:
+        """Entries of a shard in some states; several in one only if a driver died between writing and deleting."""
+        return [entry for entry in self.entries.get(shard, ()) if entry.state in states]
 
 
 def shard_digests(shards: Shards, numbers: NDArray[np.int32], failed: NDArray[np.bool_]) -> list[str]:
@@ -111,6 +115,19 @@ def write_entry(staging: Storage, entry: Entry, facts: Mapping[str, Any]) -> Non
         facts: `objects` (sha256 by path in the store), `missing` (names of chips), `valid_share`.
     """
     staging.write(entry.object_name, json.dumps(facts, indent=1, sort_keys=True).encode())
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The content of an entry.
+
+    Attributes:
+        objects: sha256 by path in the store.
+        missing: names of the chips that it was made without.
+    """
+
+    objects: Mapping[str, str]
+    missing: Sequence[str] = field(default=())
 
 
 class Written(NamedTuple):
@@ -143,14 +160,13 @@ def enter(staging: Storage, target: Target, written: Sequence[Written]) -> None:
             pass
 
 
-def read_entry(staging: Storage, entry: Entry) -> dict[str, Any]:
+def read_entry(staging: Storage, entry: Entry) -> Facts:
     """The content of an entry.
 
     Raises:
         StoreError: it cannot be read.
     """
-    facts: dict[str, Any] = json.loads(staging.read(entry.object_name))
-    return facts
+    return read_document(staging, entry.object_name, Facts, "delete it, and `difffusr run` writes the shard again")
 
 
 def chips_needed(chips: Chips, shards: Shards, unwritten: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -120,7 +120,12 @@ def overview_name(epsg: int, at: OverviewIndex) -> str:
 
 
 def write_overviews(
-    overviews: Overviews, target: Target, staging: Storage, advance: Callable[[], None], stopped: Callable[[], bool]
+    overviews: Overviews,
+    target: Target,
+    staging: Storage,
+    advance: Callable[[], None],
+    stopped: Callable[[], bool],
+    guard: Callable[[], None] = lambda: None,
 ) -> bool:
     """Write the overviews to do on the cluster, level by level; returns whether all were written.
 
@@ -128,17 +133,20 @@ def write_overviews(
         staging: the run's folder.
         advance: called for every finished shard.
         stopped: whether to start no further shard.
+        guard: raises where this driver may write no more; called before every step.
 
     Raises:
-        DifffusrError: the store fails.
+        DifffusrError: the store fails, or the lease is lost.
     """
     ledger = Ledger.read(staging, OVERVIEWS)
     for _, places in groupby(sorted(overviews.todo, key=lambda place: place[1].level), lambda place: place[1].level):
         level = list(places)
+        guard()
         for epsg, at in level:
-            for entry in ledger.in_state(overview_name(epsg, at), target.state(epsg)):
+            for entry in ledger.in_states(overview_name(epsg, at), target.replaced(epsg)):
                 staging.delete(entry.object_name)  # before its pixels change
         for done in _level_written(level, overviews, target, stopped):
+            guard()
             enter(staging, target, [_entered(overviews, target, *one) for one in done])
             for _ in done:
                 advance()

@@ -42,6 +42,7 @@ class ShardWork:
         staged: (chips,) bool, chips staged before.
         is_seen: whether readers see a shard (position) with these pixels (digest): then it is not written again.
         fill: whether to write a shard although chips of it failed.
+        guard: raises where this driver may write no more; called before every step.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class ShardWork:
     staged: NDArray[np.bool_]
     is_seen: Callable[[int, str], bool]
     fill: bool
+    guard: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -171,6 +173,7 @@ class ShardStream:
 
     def _begin(self, i: int, writer: Any, grid: Any) -> Any | None:
         """Start a shard's task; None if it need not or must not be written."""
+        self._work.guard()
         members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
         name = self._name(i)
         if self._failed[members].any():
@@ -182,7 +185,7 @@ class ShardStream:
                 self.result.same.append(i)
                 self._advance()
                 return None
-        for entry in self._ledger.in_state(name, self._target.state(int(self._shards.epsg[i]))):
+        for entry in self._ledger.in_states(name, self._target.replaced(int(self._shards.epsg[i]))):
             self._staging.delete(entry.object_name)  # before its pixels change
         sources, gaps = self._sources(members)
         memory = blend_memory(self._grid, with_std=self._with_std, with_looks=self._with_looks)
@@ -206,6 +209,7 @@ class ShardStream:
 
     def _end(self, ended: Sequence[tuple[int, WrittenShard]]) -> None:
         """Make shards durable, enter them, and delete the chips that no shard needs any more."""
+        self._work.guard()
         enter(self._staging, self._target, [self._entered(*pair) for pair in ended])
         free: list[str] = []
         for i, written in ended:

@@ -22,11 +22,13 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 log = logging.getLogger("difffusr.batch")
 
@@ -54,6 +56,13 @@ def chips_of_a_call(config: RunConfig, gpus: float) -> int:
     if not gpus and (idle := compute.cpus_per_actor - compute.batch_on_cores) > 0:
         log.warning("compute.batch %s leaves %d cores of each actor idle: a chip has one core", compute.batch, idle)
     return compute.batch_on_cores
+
+
+@dataclass(frozen=True)
+class _Agreed:
+    """What was agreed on: the size of batches."""
+
+    batch: Annotated[int, Field(ge=1)]
 
 
 class Agreement(NamedTuple):
@@ -98,13 +107,7 @@ class Agreement(NamedTuple):
         """
         if not self.staging.exists(self._name):
             return None
-        try:
-            agreed = int(json.loads(self.staging.read(self._name))["batch"])
-        except (ValueError, KeyError, TypeError):
-            agreed = 0
-        if agreed < 1:
-            raise StoreError(f"{self.staging.url}/{self._name}: is damaged; delete it and run again")
-        return agreed
+        return read_document(self.staging, self._name, _Agreed, "delete it, and run again").batch
 
     def settled(self, batch: int) -> int:
         """Agree on a size that was tried, unless the actors have agreed before; returns what they have agreed on.

@@ -10,6 +10,7 @@ import numcodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from difffusr.pipeline.geo import is_staged_name
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage
 
@@ -126,5 +127,5 @@ def delete_chip(staging: Storage, object_name: str) -> None:
 
 
 def done_chips(staging: Storage) -> set[str]:
-    """Object names of all chips that are done."""
-    return staging.names(_FOLDER)
+    """Object names of all chips that are done. Whatever else lies in the folder is a stranger's."""
+    return {name for name in staging.names(_FOLDER) if is_staged_name(name)}

@@ -91,7 +91,7 @@ def rollback(
     staging = cube_staging_of(settings)
     lease = Lease.acquire(staging, "rollback", console.print)
     try:
-        now = rollback(storage_of(settings), staging, to)
+        now = rollback(storage_of(settings), staging, to, lease)
     finally:
         lease.release()
     say(f"readers see publication {now.restores} again ({now.where}); `difffusr history` lists all")

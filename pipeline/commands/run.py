@@ -258,6 +258,10 @@ def _share(done: int, all_of_them: int) -> str:
     return f" ({done / all_of_them:.1%})" if all_of_them else ""
 
 
+#: Seconds by which two clocks may differ without a word: writing takes its time, and S3 tells whole seconds.
+_SKEW_S = 5.0
+
+
 @dataclass(frozen=True)
 class Driver:
     """Who works on a run.
@@ -266,29 +270,34 @@ class Driver:
         state: `alive`, `silent` (no sign of life for a minute) or `ended`.
         seconds: since its last sign of life.
         host, process: where it is; empty and 0 if nobody holds the store.
+        skew: seconds by which its clock is ahead of the store's; None if that is not known.
     """
 
     state: str
     seconds: float
     host: str = ""
     process: int = 0
+    skew: float | None = None
 
     @classmethod
     def of(cls, config: RunConfig, said: RunStatus) -> Driver:
         """The driver that wrote a status."""
-        from difffusr.pipeline.storage import cube_staging_of, holder_of
-        from difffusr.pipeline.watch import PULSE_S
+        from difffusr.pipeline.storage import cube_staging_of, holder_of, staging_of
+        from difffusr.pipeline.watch import PULSE_S, clock_skew
 
         seconds = max(time.time() - said.updated, 0)
         state = "ended" if said.state != "running" else "silent" if seconds > 6 * PULSE_S else "alive"
         holder = None if state == "ended" else holder_of(cube_staging_of(config))
-        return cls(state, seconds) if holder is None else cls(state, seconds, holder.host, holder.pid)
+        host, process = ("", 0) if holder is None else (holder.host, holder.pid)
+        return cls(state, seconds, host, process, clock_skew(staging_of(config)))
 
     @property
     def words(self) -> str:
         """For the table."""
         ago = f"{self.seconds:,.0f} s ago"
         where = f", process {self.process} on {self.host}" if self.host else ""
+        if self.skew is not None and abs(self.skew) > _SKEW_S:
+            where += f", its clock {abs(self.skew):,.0f} s {'ahead of' if self.skew > 0 else 'behind'} the store's"
         if self.state == "ended":
             return f"none; the last one ended {ago}"
         if self.state == "silent":

@@ -7,6 +7,7 @@ from .section import reason_error as reason_error
 from .section import rule_error as rule_error
 from .sections import AreaSection as AreaSection
 from .sections import ComputeSection as ComputeSection
+from .sections import GridSection as GridSection
 from .sections import PeriodSection as PeriodSection
 from .sections import RunConfig as RunConfig
 from .sections import ScenesSection as ScenesSection

@@ -1,4 +1,4 @@
-from .documents import in_order as in_order
+from .documents import in_steps as in_steps
 from .documents import metadata as metadata
 from .documents import objects_of as objects_of
 from .draft import CubeDraft as CubeDraft

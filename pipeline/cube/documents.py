@@ -6,21 +6,31 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from difffusr.pipeline.cube.described import TODO
 from difffusr.pipeline.cube.store import store_of
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, parse_document
+
+
+def in_steps(objects: Mapping[str, bytes]) -> list[list[str]]:
+    """Paths of a cube's objects, those that may be written at the same time together, in the order in which they may be
+    written: coordinates, arrays, then groups from the inside out. The root comes last: xarray finds every group in its
+    consolidated metadata, so this one object switches all zones at once."""
+
+    def order(path: str) -> tuple[int, int]:
+        if not path.endswith("zarr.json"):
+            return 0, 0
+        is_array = json.loads(objects[path])["node_type"] == "array"
+        return (1, 0) if is_array else (2, -path.count("/"))
+
+    found: dict[tuple[int, int], list[str]] = {}
+    for path in sorted(objects):
+        found.setdefault(order(path) if path != "zarr.json" else (3, 0), []).append(path)
+    return [found[step] for step in sorted(found)]
 
 
 def in_order(objects: Mapping[str, bytes]) -> list[str]:
-    """Paths of a cube's objects in the order in which they may be written: coordinates, arrays, then groups from the
-    inside out. The root comes last: xarray finds every group in its consolidated metadata, so this one object switches
-    all zones at once."""
-
-    def order(path: str) -> tuple[int, int, str]:
-        if not path.endswith("zarr.json"):
-            return 0, 0, path
-        return (1 if json.loads(objects[path])["node_type"] == "array" else 2), -path.count("/"), path
-
-    return sorted(objects, key=order)
+    """Paths of a cube's objects in the order of `in_steps`."""
+    return [path for paths in in_steps(objects) for path in paths]
 
 
 def objects_of(storage: Storage) -> Callable[[str], bytes | None]:
@@ -44,5 +54,4 @@ def object_bytes(storage: Storage, path: str) -> bytes | None:
 def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     """A JSON document of a cube as readers see it, or None."""
     data = object_bytes(storage, path)
-    document: dict[str, Any] | None = None if data is None else json.loads(data)
-    return document
+    return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", TODO)

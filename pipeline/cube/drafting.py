@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -24,6 +24,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from difffusr.pipeline.cube.conventions import multiscales
+from difffusr.pipeline.cube.described import check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over, periods_of, periods_text
@@ -48,6 +49,7 @@ def draft_cube(
     *,
     composite: str = "none",
     revise: Mapping[int, int] | None = None,
+    begun: Collection[int] = (),
 ) -> CubeDraft:
     """Plan the next state of a cube, new or existing. Nothing is written.
 
@@ -59,6 +61,7 @@ def draft_cube(
         uncertainty_samples: number of samples behind `reflectance_std`; 0 for a cube without that variable.
         composite: what several looks of a chip become; "none" for a cube without `looks`.
         revise: new revision by zone, for the zones that need one.
+        begun: those of them whose first shards are written already, as revision 0, though readers see no zone yet.
 
     Raises:
         ConfigError: the cube at this URL covers other ground, has another grid, another number of samples, or another
@@ -72,7 +75,9 @@ def draft_cube(
         number = ids.setdefault(facts["id"], len(ids) + 1)
         numbered[number] = dict(facts)
     zones = {
-        epsg: _next_zone(storage, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg))
+        epsg: _next_zone(
+            storage, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg), epsg in begun
+        )
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()
@@ -103,7 +108,8 @@ def draft_cube(
                 document.pop("consolidated_metadata", None)
                 data = default_buffer_prototype().buffer.from_bytes(json.dumps(document).encode())
                 sync(memory.set(f"{path}/zarr.json", data))
-        zarr.consolidate_metadata(memory)
+        with understood(storage):
+            zarr.consolidate_metadata(memory)
     return CubeDraft(storage, grid, zones, numbered, {**own, "zarr.json": _contents(memory)["zarr.json"]})
 
 
@@ -116,15 +122,17 @@ def _next_zone(
     samples: int,
     composite: str,
     revision: int | None,
+    begun: bool,
 ) -> Zone:
     """A zone with the run's period added to the time axis that the store has already."""
     path = f"{epsg}/{BASE_LEVEL}"
     existing = store_of(storage).group(path)
     if existing is None:
         overviews = overviews_over(window, grid)
-        first = revision is not None
-        return Zone(epsg, window, (period,), 0, overviews, samples, (revision or 0,), (), first, composite)
-    attributes = existing["attributes"]
+        lineage = (0,) if revision is None else (0, revision) if begun else (revision,)
+        return Zone(epsg, window, (period,), 0, overviews, samples, lineage, (), revision is not None, composite)
+    attributes = existing.get("attributes") or {}
+    check_zone(attributes, storage, epsg)
     holds = PixelWindow(*attributes["difffusr:window"])
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
         raise ConfigError(
@@ -235,8 +243,9 @@ def _read_root(storage: Storage) -> dict[str, Any]:
     if document is None:
         return {}
     attributes: dict[str, Any] = document.get("attributes", {})
-    if "difffusr:zones" not in attributes:
+    if not isinstance(attributes, dict) or "difffusr:zones" not in attributes:
         raise ConfigError(
             f"store.url: {storage.url} holds a Zarr store that is not a cube of this kind; choose another store.url"
         )
+    check_root(attributes, storage)
     return attributes

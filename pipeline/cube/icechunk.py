@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from difffusr.pipeline.config import ICECHUNK
+from difffusr.pipeline.cube.described import TODO
 from difffusr.pipeline.cube.protocol import Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, parse_document
 
 #: The branch that readers open.
 MAIN = "main"
@@ -56,8 +56,8 @@ class IcechunkStore:
     def group(self, path: str) -> dict[str, Any] | None:
         """See `CubeStore`."""
         data = self.objects()(f"{path}/zarr.json")
-        document: dict[str, Any] | None = None if data is None else json.loads(data)
-        return document
+        where = f"{self.storage.url}/{path}/zarr.json"
+        return None if data is None else parse_document(data, dict[str, Any], where, TODO)
 
     def consolidated(self) -> Documents:
         """Empty: a snapshot needs no consolidated metadata."""

@@ -9,8 +9,9 @@ from typing import Any
 import zarr
 
 from difffusr.pipeline.config import PeriodSection
+from difffusr.pipeline.cube.described import check_arrays, check_levels, check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import metadata
-from difffusr.pipeline.cube.layout import BASE_LEVEL, periods_of
+from difffusr.pipeline.cube.layout import periods_of
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
@@ -27,16 +28,30 @@ class Cube:
     def __init__(self, storage: Storage) -> None:
         document = metadata(storage, "zarr.json")
         attributes = (document or {}).get("attributes", {})
-        if "difffusr:zones" not in attributes:
+        if not isinstance(attributes, dict) or "difffusr:zones" not in attributes:
             what = "holds no cube" if document is None else "is a Zarr store, but not a cube of this kind"
             raise StoreError(f"{storage.url}: {what}; give the URL that store.url names in the run's configuration")
         self.storage, self.attributes = storage, attributes
-        self._root = zarr.open_group(open_store(storage), mode="r")
+        check_root(attributes, storage)
         self.zones: dict[int, zarr.Group] = {}
-        for epsg in attributes["difffusr:zones"]:
-            group = self._root[f"{epsg}/{BASE_LEVEL}"]
-            assert isinstance(group, zarr.Group)
-            self.zones[epsg] = group
+        with understood(storage):
+            self._root = zarr.open_group(open_store(storage), mode="r")
+            for epsg in attributes["difffusr:zones"]:
+                self.zones[epsg] = self.group(epsg)
+                check_zone(self.zones[epsg].attrs, storage, epsg)
+                check_levels(self.of_zone(epsg), storage, epsg)
+                for level in range(1 + self.overviews(epsg)):
+                    check_arrays(self.group(epsg, level), storage, epsg, level)
+
+    def group(self, epsg: int, level: int = 0) -> zarr.Group:
+        """A level of a zone."""
+        group = self._root[f"{epsg}/{level}"]
+        assert isinstance(group, zarr.Group)
+        return group
+
+    def of_zone(self, epsg: int) -> Mapping[str, Any]:
+        """The attributes of a zone's own group, such as the list of its levels."""
+        return dict(self._root[str(epsg)].attrs)
 
     def window(self, epsg: int) -> PixelWindow:
         """What a zone's arrays cover, in absolute 2.5 m pixels."""

@@ -8,7 +8,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from difffusr.pipeline.cube.described import check_arrays, understood
 from difffusr.pipeline.cube.draft import CubeDraft
+from difffusr.pipeline.cube.layout import BASE_LEVEL
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
@@ -49,7 +51,10 @@ class CubeReader:
     """Windows of a published cube in absolute pixels, at the step of time that a draft describes."""
 
     def __init__(self, storage: Storage, draft: CubeDraft) -> None:
-        self._root = zarr.open_group(open_store(storage), mode="r")
+        with understood(storage):
+            self._root = zarr.open_group(open_store(storage), mode="r")
+            for epsg in draft.zones:
+                check_arrays(self._root[f"{epsg}/{BASE_LEVEL}"], storage, epsg, 0)
         self._draft = draft
 
     def read(self, epsg: int, name: str, window: PixelWindow) -> NDArray[Any]:

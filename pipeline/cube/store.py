@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from difffusr.pipeline.config import ICECHUNK
+from difffusr.pipeline.cube.described import TODO
 from difffusr.pipeline.cube.protocol import CubeStore, Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage import Storage, store_failures
+from difffusr.pipeline.storage import Storage, parse_document, store_failures
+
+
+@dataclass(frozen=True)
+class _Consolidated:
+    """What a root holds of the groups and arrays below it."""
+
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Root:
+    """A root's document, as far as it is of interest here."""
+
+    consolidated_metadata: _Consolidated | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +59,10 @@ class PlainStore:
     def consolidated(self) -> Documents:
         """See `CubeStore`."""
         data = self.objects()("zarr.json")
-        root = {} if data is None else json.loads(data)
-        documents: Documents = (root.get("consolidated_metadata") or {}).get("metadata", {})
-        return documents
+        if data is None:
+            return {}
+        held = parse_document(data, _Root, f"{self.storage.url}/zarr.json", TODO).consolidated_metadata
+        return {} if held is None else held.metadata
 
     def check_writable(self) -> None:
         """See `CubeStore`."""

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.engine.last_words import last_words
 from difffusr.pipeline.engine.pool import Resources
 from difffusr.pipeline.engine.sockets import room_for_sockets, temporary_folder
 from difffusr.pipeline.ground.errors import DifffusrError
@@ -62,9 +63,21 @@ def cluster(
             raise _refused(address, error) from None
         _quieten_ray_data()
         try:
-            yield
+            with last_words(_ENDED.format(address or "this machine")):
+                yield
         finally:
             ray.shutdown()
+
+
+#: What is said where Ray's core, or somebody else, ends this process.
+_ENDED = (
+    "error: this process was ended from outside: Ray's processes on {} died (see the logs of ray, gcs_server.err and "
+    "raylet.err), or it was killed; what is staged is kept: run again to continue"
+)
+
+#: Seconds after which Ray's core gives up a head on this machine that does not answer, instead of 60: nobody starts it
+#: again.
+_HEAD_GONE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
 
 
 @contextmanager
@@ -140,7 +153,7 @@ def _connect(address: str | None, environment: Mapping[str, str], options: Mappi
     import ray
 
     _check_reachable(address)
-    with _without_native_remarks(), _set(environment if address is None else _NOTHING):
+    with _without_native_remarks(), _set({**environment, **_HEAD_GONE} if address is None else _NOTHING):
         ray.init(
             # "local": without it Ray would join whatever cluster was last started by hand on this machine
             address=address or "local",

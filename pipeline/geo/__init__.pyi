@@ -17,6 +17,7 @@ from .grid import origin_m as origin_m
 from .names import NAME_BYTES as NAME_BYTES
 from .names import NAME_DIGITS as NAME_DIGITS
 from .names import PlaceName as PlaceName
+from .names import is_staged_name as is_staged_name
 from .names import place_names as place_names
 from .names import staged_names as staged_names
 from .zones import near_zone as near_zone

@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.config import AreaSection, RunConfig
 from difffusr.pipeline.geo.drawn import Drawn, horizontal
+from difffusr.pipeline.geo.simplifying import simple_enough
 from difffusr.pipeline.geo.wrapping import WORLD, polygons_in, union_of, wrapped
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import one_line, shown_url
@@ -80,6 +81,7 @@ def _in_degrees(drawn: Drawn) -> BaseGeometry:
     if not (np.abs(shapely.get_coordinates(polygons)) < _ANY_MAP).all():  # also true where they are not finite
         raise drawn.misfit()
     try:
+        polygons = simple_enough(polygons, drawn)
         whole = union_of([shapely.make_valid(polygon) for polygon in polygons])
         if whole.is_empty:
             kinds = ", ".join(sorted({geometry.geom_type for geometry in drawn.geometries})) or "nothing"

@@ -21,6 +21,7 @@ _STAGED = "%s-%s.chip"
 _STAGED_PLACE = _STAGED % (_PLACE, "%s")
 
 _PARSED = re.compile(r"(\d+)/(?:(\d+)/)?(-?\d+)_(-?\d+)")
+_OF_CHIP = re.compile(rf"\d+/-?\d+_-?\d+-[0-9a-f]{{{NAME_DIGITS}}}\.chip", re.ASCII)
 _PARSED_STAGED = re.compile(rf"(.+)-([0-9a-f]{{{NAME_DIGITS}}})\.chip")
 
 
@@ -72,6 +73,11 @@ class PlaceName:
         if match is None:
             raise ValueError(f"{object_name!r}: expected zone/row_col-key.chip")
         return cls.parse(match[1]), match[2]
+
+
+def is_staged_name(object_name: str) -> bool:
+    """Whether an object's name is that of a staged chip."""
+    return _OF_CHIP.fullmatch(object_name) is not None
 
 
 def place_names(epsg: NDArray[np.int32], row: NDArray[np.int32], col: NDArray[np.int32]) -> list[str]:

@@ -182,8 +182,11 @@ def _parts(url: str) -> SplitResult:
     """The parts of a URL, or of what should be one."""
     try:
         return urlsplit(url)
-    except ValueError:  # a bracket in the host
-        return urlsplit(re.sub(r"[][]", "", url))
+    except ValueError:  # a bracket in the host, or a letter that hosts must not have
+        scheme, _, rest = re.sub(r"[][]", "", url).partition("://")
+        place = re.match(r"[^/?#]*", rest)
+        host = place[0] if place else ""
+        return urlsplit(f"{scheme}://{host.encode('ascii', 'replace').decode().replace('?', '_')}{rest[len(host) :]}")
 
 
 def _without_query(parts: SplitResult, place: str) -> str:

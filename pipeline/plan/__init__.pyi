@@ -10,8 +10,8 @@ from .decision import plan_run as plan_run
 from .decision import scenes_at_once as scenes_at_once
 from .diff import compare as compare
 from .diff import difference_rows as difference_rows
-from .files import copy_plan as copy_plan
 from .files import read_plan as read_plan
+from .files import write_plan as write_plan
 from .looks import Cells as Cells
 from .looks import look_at as look_at
 from .networks import read_both as read_both

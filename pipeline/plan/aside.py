@@ -16,7 +16,7 @@ from difffusr.pipeline.engine import in_order
 from difffusr.pipeline.geo import ChipIndex, Grid, PlaceName
 from difffusr.pipeline.ground.errors import ReadError, StoreError
 from difffusr.pipeline.scenes import MASK, Scene, Unread, read_window
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 log = logging.getLogger("difffusr.planner")
 
@@ -60,10 +60,13 @@ class Aside:
         """
         if not staging.exists(_FILE):
             return cls({})
-        try:
-            entries = [SetAside(**{**one, "chips": tuple(one["chips"])}) for one in json.loads(staging.read(_FILE))]
-        except (ValueError, TypeError, LookupError):
-            raise StoreError(f"{staging.url}/{_FILE}: is damaged; delete it, and run again") from None
+        entries = read_document(staging, _FILE, list[SetAside], "delete it, and run again")
+        for one in entries:
+            if not (one.chips and all(map(_is_place, one.chips))):
+                raise StoreError(
+                    f"{staging.url}/{_FILE}: cannot be understood (the chips of scene {one.scene}); delete it, and run "
+                    "again"
+                )
         return cls({one.scene: one for one in entries})
 
     def write(self, staging: Storage) -> None:
@@ -110,6 +113,14 @@ class Aside:
                 places = [PlaceName.parse(chip) for chip in one.chips]
                 out[number] = None if one.everywhere else {(place.row, place.col) for place in places}
         return out
+
+
+def _is_place(chip: str) -> bool:
+    try:
+        PlaceName.parse(chip)
+    except ValueError:
+        return False
+    return True
 
 
 def report(aside: Aside, scenes: Iterable[Scene]) -> None:

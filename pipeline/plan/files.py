@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo import Grid, in_degrees, origin_m
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.plan.balance import read_balance, write_balance
+from difffusr.pipeline.ground.urls import one_line
+from difffusr.pipeline.plan.balance import write_balance
+from difffusr.pipeline.plan.manifest import Manifest
 from difffusr.pipeline.plan.tables import KEY_BYTES, Chips, Plan, Shards, StoredPlan
 from difffusr.pipeline.scenes import Scene
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, as_kind, read_document, read_table
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 #: Rows written at a time, so that memory for geometries does not grow with the plan.
 _ROW_GROUP = 65_536
-
-_FILES = ("scenes.parquet", "chips.parquet", "shards.parquet", "manifest.json")
 
 #: `date` is that of the first scene.
 _CHIP_FIELDS = pa.schema(
@@ -43,15 +43,21 @@ _CHIP_FIELDS = pa.schema(
     ]
 )
 
+#: What is needed of a scene in any version.
+_SCENE_FIELDS = pa.schema([(name, pa.string()) for name in ("id", "datetime", "tile", "baseline", "version")])
+
+#: Chips from a zone's origin to its farthest corner, at the least: 10 000 km in steps of 60 m.
+_FARTHEST = 170_000
+
 #: `chips` is how many the shard is blended from.
 _SHARD_FIELDS = pa.schema(
     [("epsg", pa.int32()), ("row", pa.int32()), ("col", pa.int32()), ("chips", pa.int32()), ("key", pa.string())]
 )
 
 
-def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
-    """Write the plan below ``plan/``: GeoParquet tables `scenes`, `chips`, `shards`, `manifest.json`, and `balance`
-    where scenes are balanced.
+def write_plan(plan: Plan, grid: Grid, staging: Storage, name: str = "plan") -> None:
+    """Write the plan into a folder of its run: GeoParquet tables `scenes`, `chips`, `shards`, `manifest.json`, and
+    `balance` where scenes are balanced.
 
     A chip's geometry is its core; its window reaches half the overlap further on every side.
     The same plan gives the same bytes.
@@ -59,7 +65,7 @@ def write_plan(plan: Plan, grid: Grid, staging: Storage) -> None:
     Raises:
         StoreError: the store refuses.
     """
-    folder = staging.child("plan")
+    folder = staging.child(name)
     scenes = BytesIO()
     _scene_table(plan).to_parquet(scenes, index=False)
     folder.write("scenes.parquet", scenes.getvalue())
@@ -78,26 +84,36 @@ def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
     import geopandas as gpd
 
     folder = staging.child(name)
-    manifest = json.loads(folder.read("manifest.json"))
+    manifest = read_document(folder, "manifest.json", dict[str, Any], _TODO)
+    made = as_kind(manifest, Manifest, f"{folder.url}/manifest.json", _TODO)
+    table = read_table(folder, "chips.parquet", _CHIP_FIELDS.names, _TODO)
     try:
+        # The geometries' own reader comes last: it takes its words about a file for granted.
+        _check_scenes(read_table(folder, "scenes.parquet", _SCENE_FIELDS.names, _TODO))
         scenes = gpd.read_parquet(BytesIO(folder.read("scenes.parquet")))
-        table = pq.read_table(BytesIO(folder.read("chips.parquet")), columns=list(_CHIP_FIELDS.names))
         chips = _chips_of_table(table, tuple(scenes["id"]))
-        return StoredPlan(manifest, scenes, chips, Shards.of(chips, Grid(**manifest["config"]["grid"])))
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{folder.url}: not a plan of this version ({error}); make it again") from None
+        return StoredPlan(manifest, scenes, chips, Shards.of(chips, Grid(**made.config.grid.model_dump())))
+    except (
+        pa.ArrowException,
+        shapely.errors.ShapelyError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise StoreError(f"{folder.url}: cannot be understood ({one_line(error)}); {_TODO}") from None
 
 
-def copy_plan(staging: Storage, folder: str) -> None:
-    """Copy a run's plan to another of its folders.
+_TODO = "it is of another version, or damaged: plan again"
 
-    Raises:
-        StoreError: there is none, or the store refuses.
-    """
-    source, kept = staging.child("plan"), staging.child(folder)
-    for name in _FILES:
-        kept.write(name, source.read(name))
-    write_balance(read_balance(source), kept)
+
+def _check_scenes(table: pa.Table) -> None:
+    """Raise ValueError or an error of pyarrow where the scenes' columns are not what they should be."""
+    plain = table.select(_SCENE_FIELDS.names).cast(_SCENE_FIELDS)
+    if any(column.null_count for column in plain.columns):
+        raise ValueError("scenes.parquet: a scene lacks something")
+    if len(set(plain["id"].to_pylist())) < len(plain):
+        raise ValueError("scenes.parquet: a scene comes twice")
 
 
 def _scene_table(plan: Plan) -> gpd.GeoDataFrame:
@@ -220,12 +236,21 @@ class _GeoFile:
 
 
 def _chips_of_table(table: pa.Table, scene_ids: tuple[str, ...]) -> Chips:
-    table = table.combine_chunks()
+    table = table.cast(_CHIP_FIELDS).combine_chunks()
+    if any(table[name].null_count for name in table.column_names if name != "date"):
+        raise ValueError("chips.parquet: a chip lacks something")
     lists = table["scenes"].combine_chunks()
     counts = np.asarray(lists.value_lengths())
     scenes = np.full((len(table), int(counts.max(initial=1))), -1, np.int32)
-    number = np.asarray(pc.index_in(lists.flatten(), value_set=pa.array(scene_ids, pa.string())))
+    known = pc.index_in(lists.flatten(), value_set=pa.array(scene_ids, pa.string()))
+    if known.null_count:
+        raise ValueError("chips.parquet: a chip is of a scene that scenes.parquet does not have")
+    number = np.asarray(known)
     scenes[np.arange(scenes.shape[1]) < counts[:, None]] = number
     key = np.frombuffer(bytes.fromhex("".join(table["key"].to_pylist())), np.uint8).reshape(-1, KEY_BYTES)
     plain = {name: np.asarray(table[name]) for name in ("epsg", "row", "col", "covered", "clear")}
+    if len(key) != len(table) or not np.isin(plain["epsg"] // 100, (326, 327)).all():
+        raise ValueError("chips.parquet: a chip has a key or a zone that there is not")
+    if any((np.abs(plain[name].astype(np.int64)) > _FARTHEST).any() for name in ("row", "col")):
+        raise ValueError("chips.parquet: a chip lies beyond its zone")
     return Chips(**plain, scenes=scenes, key=key, scene_ids=scene_ids)

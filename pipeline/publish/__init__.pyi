@@ -1,11 +1,12 @@
 from .door import finish_publishing as finish_publishing
 from .door import open_target as open_target
-from .door import revision_to_come as revision_to_come
+from .door import revisions_to_come as revisions_to_come
 from .door import rollback as rollback
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication
 from .publications import history as history
 from .publications import latest_number as latest_number
+from .publications import latest_since as latest_since
 from .revisions import was_seen as was_seen
 from .target import Receipt as Receipt
 from .target import ShardWriter as ShardWriter

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from difffusr.pipeline.cube import CubeDraft, PlainStore, store_of
+from difffusr.pipeline.cube import ENCODINGS, CubeDraft, PlainStore, store_of
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.publish.plain import PlainPublisher
-from difffusr.pipeline.publish.publications import Publication, history, next_number, now, records
+from difffusr.pipeline.publish.publications import Publication, attempt_of, history, next_number, now, unfinished
 from difffusr.pipeline.publish.revisions import next_revision
 from difffusr.pipeline.publish.target import Publisher, Target
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Lease, Storage
 
 
 def publisher_of(storage: Storage) -> Publisher:
@@ -26,35 +27,55 @@ def publisher_of(storage: Storage) -> Publisher:
     return IcechunkPublisher(storage)
 
 
-def open_target(storage: Storage, staging: Storage, draft: CubeDraft, label: str) -> Target:
+def open_target(
+    storage: Storage,
+    staging: Storage,
+    draft: CubeDraft,
+    label: str,
+    lease: Lease | None = None,
+    pixels: Mapping[int, str] | None = None,
+) -> Target:
     """The target that a draft is written to.
 
     Args:
         storage: the cube.
         staging: the cube's staging folder.
         label: of the run's period.
+        lease: of this driver; None for who only reads, and for a driver that is alone for sure.
+        pixels: by zone, a digest of what its shards will hold: who takes over and writes just the same goes on where
+            the driver before was.
     """
-    return publisher_of(storage).target(staging, draft, label)
+    return publisher_of(storage).target(staging, draft, label, lease, pixels or {})
 
 
-def revision_to_come(storage: Storage, staging: Storage, draft: CubeDraft, epsg: int) -> int:
-    """A new revision for a zone of a draft."""
-    return publisher_of(storage).revision_from(next_revision(staging, epsg, draft.zones[epsg].lineage))
+def revisions_to_come(storage: Storage, staging: Storage, draft: CubeDraft, epsg: int) -> list[int]:
+    """New revisions for a zone of a draft, the best first: of each set of keys but the one that readers read."""
+    publisher, lineage = publisher_of(storage), draft.zones[epsg].lineage
+    first = publisher.revision_from(next_revision(staging, epsg, lineage))
+    others = (
+        number for number in range(first + 1, first + len(ENCODINGS)) if publisher.revision_from(number) == number
+    )
+    return [first, *(number for number in others if number % len(ENCODINGS) != lineage[-1] % len(ENCODINGS))]
 
 
-def finish_publishing(storage: Storage, staging: Storage) -> None:
+def finish_publishing(storage: Storage, staging: Storage, lease: Lease | None = None) -> Publication | None:
     """Finish a publication whose driver died in the middle of it: all that it needs is stored already.
+
+    Returns:
+        the publication, if there was one to finish.
 
     Raises:
         StoreError: the store refuses.
+        LeaseError: another driver has taken over.
     """
-    last = max(records(staging), key=lambda record: record.number, default=None)
-    if last is not None and last.state != "published":
-        publisher_of(storage).finish(staging, last)
+    begun = unfinished(staging)
+    return None if begun is None else publisher_of(storage).finish(staging, begun, lease)
 
 
-def rollback(storage: Storage, staging: Storage, to: int | None = None) -> Publication:
+def rollback(storage: Storage, staging: Storage, to: int | None = None, lease: Lease | None = None) -> Publication:
     """Let readers see an earlier publication again. The caller holds the store's lease.
+
+    Where the driver before died of a rollback, that one is finished instead: repeated, it goes back once.
 
     Args:
         to: its number; None for the one before the current one.
@@ -65,11 +86,14 @@ def rollback(storage: Storage, staging: Storage, to: int | None = None) -> Publi
     Raises:
         DifffusrError: there is none to go back to, or its objects are gone.
         StoreError: the store refuses.
+        LeaseError: another driver has taken over.
     """
-    finish_publishing(storage, staging)
+    finish_publishing(storage, staging, lease)
     seen = history(staging)
     if not seen:
         raise DifffusrError(f"{storage.url}: nothing was published yet, or {staging.url}/history is gone")
+    if _is_repeated(seen[0], lease, to):
+        return seen[0]
     wanted = _before(seen) if to is None else next((record for record in seen if record.number == to), None)
     if wanted is None:
         known = ", ".join(str(record.number) for record in seen)
@@ -81,9 +105,16 @@ def rollback(storage: Storage, staging: Storage, to: int | None = None) -> Publi
             "how many earlier revisions are kept"
         )
     restored = replace(
-        wanted, number=next_number(staging), when=now(), kind="rollback", restores=_original(wanted), state="publishing"
-    )
-    return publisher_of(storage).restore(staging, restored)
+        wanted, number=next_number(staging), when=now(), kind="rollback", restores=_original(wanted),
+        state="publishing", attempt=attempt_of(lease), dropped=(),
+    )  # fmt: skip
+    return publisher_of(storage).restore(staging, restored, lease)
+
+
+def _is_repeated(latest: Publication, lease: Lease | None, to: int | None) -> bool:
+    """Whether the latest publication is the rollback of a driver that died before it could say so."""
+    died = lease is not None and latest.attempt in (*lease.holder.after, lease.number)
+    return died and latest.kind == "rollback" and to in (None, latest.restores)
 
 
 def _before(seen: list[Publication]) -> Publication | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -28,9 +29,9 @@ from difffusr.pipeline.cube import (
 )
 from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
+from difffusr.pipeline.publish.publications import Publication, attempt_of, enter, mark, new_publication, unfinished
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Lease, Storage
 
 #: Key of a commit's metadata under which the project keeps its own.
 _FACTS = "difffusr"
@@ -62,9 +63,10 @@ class IcechunkWriter:
 class IcechunkTarget:
     """See `Target`.
 
-    An attempt is what a branch holds since it left ``main``: every commit carries the attempt's random name, the
-    snapshot where it left ``main``, and the attempts that led there. So the tip alone shows whether the branch of an
-    interrupted run can be continued, and which entries of the ledger are valid.
+    An attempt is what one driver adds to a branch of its own, named by its lease: every commit carries the attempt's
+    random name, those of the attempts that it continues, and the snapshot where the first of them left ``main``. So
+    the tip alone shows whether the branch of an interrupted run can be continued, and which entries of the ledger are
+    valid. What an earlier driver commits after that stays on its own branch, which nobody reads.
 
     Rewriting shards of a published period needs a revised zone, as in a plain store: it separates what readers see from
     what is being written. The keys stay the same: Icechunk supports one chunk key encoding.
@@ -73,21 +75,24 @@ class IcechunkTarget:
         draft: the cube as it will be.
     """
 
-    def __init__(self, storage: Storage, staging: Storage, draft: CubeDraft, label: str) -> None:
+    def __init__(self, storage: Storage, staging: Storage, draft: CubeDraft, label: str, lease: Lease | None) -> None:
         for zone in draft.zones.values():
             if zone.revision % len(ENCODINGS):
                 raise ValueError(f"zone {zone.epsg}: Icechunk does not support the keys of revision {zone.revision}")
         self.draft = draft
-        self._storage, self._staging, self._branch = storage, staging, f"run-{label}"
+        self._storage, self._staging, self._lease = storage, staging, lease
+        self._family = f"run-{label}"
+        self._branch = self._family if lease is None else f"{self._family}.{lease.number:08d}"
         self._repository = open_repository(storage)
-        self._base, self._attempt = "", ""
+        self._base, self._attempt, self._tip = "", "", ""
         self._before: tuple[str, ...] = ()
+        self._continues: tuple[str, ...] = ()
         if self._repository is None:
             return
         with failures_of(storage):
             self._base = self._repository.lookup_branch(MAIN)
             self._before = _lineage(self._repository, self._base)
-            self._attempt = _attempt_on(self._repository, self._branch, self._base)
+            self._tip, self._continues = _left_by(self._repository, self._family, self._base)
 
     # What is there ---------------------------------------------------------------------------------------------------
 
@@ -97,8 +102,8 @@ class IcechunkTarget:
 
     def lineage(self, epsg: int) -> Mapping[str, int]:
         """See `Target`; for a published zone that is not revised, what readers see."""
-        names = (*self._before, self._attempt) if self.draft.zones[epsg].is_written else self._before
-        return {state: place for place, state in enumerate(names) if state}
+        coming = (*self._continues, self._attempt) if self.draft.zones[epsg].is_written else ()
+        return {state: place for place, state in enumerate((*self._before, *coming)) if state}
 
     def published(self, epsg: int) -> Mapping[str, int]:
         """See `Target`."""
@@ -106,13 +111,21 @@ class IcechunkTarget:
             return {}
         return {state: place for place, state in enumerate(self._before)} or {self._base: 0}
 
+    def is_free(self, epsg: int, revision: int | None = None) -> bool:
+        """See `Target`: nobody else writes to this driver's branch."""
+        return True
+
+    def replaced(self, epsg: int) -> frozenset[str]:
+        """See `Target`."""
+        return frozenset({*self._continues, self._attempt})
+
     def present(self) -> set[str]:
         """See `Target`."""
         if self._repository is None:
             return set()
         with failures_of(self._storage):
             seen = self._repository.readonly_session(MAIN)
-            coming = self._repository.readonly_session(self._branch) if self._attempt else seen
+            coming = self._coming(self._repository) or seen
             return {
                 f"{array}/{chunk_key(0, index)}"
                 for zone in self.draft.zones.values()
@@ -122,15 +135,17 @@ class IcechunkTarget:
     # What a run does -------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Create the branch, or continue that of an interrupted attempt at the same state, and write the draft's
-        metadata into it. May be repeated.
+        """Create this driver's branch, where that of an interrupted attempt at the same state ends or at ``main``, and
+        write the draft's metadata into it. May be repeated.
 
         Raises:
             StoreError: the store refuses, or another run has published in the meantime.
+            LeaseError: another driver has taken over.
         """
         repository = self._repository = self._repository or open_repository(self._storage, create=True)
         assert repository is not None
-        with failures_of(self._storage):
+        self._check()
+        with self._failures():
             main = repository.lookup_branch(MAIN)
             if main != self._base:
                 if self._base or _facts(repository, main):
@@ -138,32 +153,52 @@ class IcechunkTarget:
                 self._base = main
             _finish(self._staging, repository)
             if not self._attempt:
-                if self._branch in repository.list_branches():
-                    repository.delete_branch(self._branch)
-                repository.create_branch(self._branch, main)
-                self._attempt = uuid4().hex[:16]
+                self._branch_off(repository)
             session = repository.writable_session(self._branch)
             if self._lay_out(session):
-                session.commit(f"draft of {self._branch}", self._commit_facts())
+                session.commit(f"draft of {self._family}", self._commit_facts())
+
+    def _branch_off(self, repository: icechunk.Repository) -> None:
+        """Create this driver's branch, in place of those that earlier ones have left."""
+        start = self._tip or self._base
+        for branch in _family(repository, self._family):
+            if branch == self._branch and repository.lookup_branch(branch) != start:
+                repository.reset_branch(branch, start)
+        if self._branch not in repository.list_branches():
+            repository.create_branch(self._branch, start)
+        for branch in _family(repository, self._family):
+            if branch < self._branch:  # one that is later is that of who has taken over
+                repository.delete_branch(branch)
+        self._attempt = uuid4().hex[:16]
+
+    def close(self) -> None:
+        """See `Target`: nobody else will write to this driver's branch."""
+
+    def tidy(self, *, keep: int, again: bool = False) -> None:
+        """See `Target`: every publication has a tag, which protects its objects from Icechunk's garbage collection."""
+        if self._repository is not None and again:
+            with self._failures():
+                for branch in _family(self._repository, self._family):
+                    self._repository.delete_branch(branch)
 
     def writer(self) -> IcechunkWriter:
         """See `Target`. It stays valid when further shards are accepted: its forks can be merged into any
         later tip of the branch."""
-        with failures_of(self._storage):
+        with self._failures():
             return IcechunkWriter(self.draft, self._session().fork())
 
     def accept(self, receipts: Sequence[Receipt]) -> None:
         """Merge the writers' forks and commit."""
         tokens = [receipt.token for receipt in receipts]
         if tokens:
-            with failures_of(self._storage):
+            with self._failures():
                 session = self._session()
                 session.merge(*tokens)
                 session.commit(f"{len(tokens)} shards", self._commit_facts())
 
     def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
         """Delete what is no longer planned. What stays is on the branch already."""
-        with failures_of(self._storage):
+        with self._failures():
             session = self._session()
             for epsg, zone in self.draft.zones.items():
                 if not zone.is_written:
@@ -181,31 +216,54 @@ class IcechunkTarget:
         Args:
             keep: ignored: every publication has a tag, which protects its objects from Icechunk's garbage collection.
         """
-        with failures_of(self._storage):
+        self._check()
+        with self._failures():
             repository, session = self._opened(), self._session()
-            publication = new_publication(self._staging, self.draft, shards_written)
+            publication = new_publication(self._staging, self.draft, shards_written, attempt=attempt_of(self._lease))
             self._lay_out(session)
             self._number(session, publication.number)
-            lineage = [*self._before, self._attempt]
+            lineage = [*self._before, *self._continues, self._attempt]
             facts = {"number": publication.number, "period": publication.period, "kind": publication.kind}
             tip = session.commit(f"publication {publication.number}", self._commit_facts(lineage=lineage, **facts))
+            self._check()
             done = _move(repository, self._staging, replace(publication, snapshot=tip), self._base)
             if done is None:
                 raise self._overtaken()
             repository.delete_branch(self._branch)
-        self._base, self._before, self._attempt = tip, tuple(lineage), ""
+        self._base, self._before, self._attempt, self._tip = tip, tuple(lineage), "", ""
+        self._continues = ()
         return done
+
+    def _check(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """As `failures_of`. Who was taken over hears of that, and not of what has failed for that reason."""
+        try:
+            with failures_of(self._storage):
+                yield
+        except StoreError:
+            self._check()
+            raise
 
     def _opened(self) -> icechunk.Repository:
         if self._repository is None or not self._attempt:
             raise RuntimeError("begin() comes first")
         return self._repository
 
+    def _coming(self, repository: icechunk.Repository) -> icechunk.Session | None:
+        """What is to come, as far as it is written; None if nothing is."""
+        if self._attempt:
+            return repository.readonly_session(self._branch)
+        return repository.readonly_session(snapshot_id=self._tip) if self._tip else None
+
     def _session(self) -> icechunk.Session:
         return self._opened().writable_session(self._branch)
 
     def _commit_facts(self, **more: Any) -> dict[str, Any]:
-        return {_FACTS: {"attempt": self._attempt, "base": self._base, **more}}
+        return {_FACTS: {"attempt": self._attempt, "continues": self._continues, "base": self._base, **more}}
 
     def _overtaken(self) -> StoreError:
         return StoreError(
@@ -238,18 +296,25 @@ class IcechunkPublisher:
 
     storage: Storage
 
-    def target(self, staging: Storage, draft: CubeDraft, label: str) -> IcechunkTarget:
+    def target(
+        self, staging: Storage, draft: CubeDraft, label: str, lease: Lease | None, pixels: Mapping[int, str]
+    ) -> IcechunkTarget:
         """See `Publisher`."""
-        return IcechunkTarget(self.storage, staging, draft, label)
+        return IcechunkTarget(self.storage, staging, draft, label, lease)
 
     def revision_from(self, number: int) -> int:
         """See `Publisher`: Icechunk separates versions by itself, and supports the first encoding only."""
         return -(-number // len(ENCODINGS)) * len(ENCODINGS)
 
-    def finish(self, staging: Storage, publication: Publication) -> None:
-        """See `Publisher`: done when the next run begins or a state is restored."""
+    def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
+        """See `Publisher`: ``main`` tells whether it is published."""
+        repository = open_repository(self.storage)
+        if repository is None:
+            return None
+        with failures_of(self.storage):
+            return _finish(staging, repository)
 
-    def restore(self, staging: Storage, publication: Publication) -> Publication:
+    def restore(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication:
         """See `Publisher`. The rollback's snapshot is the one to restore.
 
         Raises:
@@ -259,14 +324,16 @@ class IcechunkPublisher:
         if repository is None:
             raise StoreError(f"{self.storage.url}: there is no Icechunk repository; check store.url")
         with failures_of(self.storage):
-            _finish(staging, repository)
             try:
                 repository.lookup_snapshot(publication.snapshot)
             except icechunk.IcechunkError:
                 raise StoreError(
                     f"{self.storage.url}: snapshot {publication.snapshot} is gone: expired or collected as garbage"
                 ) from None
-            moved = _move(repository, staging, publication, repository.lookup_branch(MAIN))
+            base = repository.lookup_branch(MAIN)
+            if lease is not None:
+                lease.check()
+            moved = _move(repository, staging, publication, base)
         if moved is None:
             raise StoreError(f"{self.storage.url}: somebody else publishes at this moment; try again")
         return moved
@@ -276,7 +343,7 @@ def _move(repository: icechunk.Repository, staging: Storage, publication: Public
     """Move ``main`` from a snapshot to that of a publication, and record it; None if ``main`` is elsewhere."""
     if repository.lookup_branch(MAIN) != base:
         return None
-    keep(staging, publication)
+    enter(staging, publication)
     try:
         repository.reset_branch(MAIN, publication.snapshot, from_snapshot_id=base)
     except (icechunk.IcechunkError, icechunk.ConflictError):
@@ -291,16 +358,15 @@ def _remember(staging: Storage, repository: icechunk.Repository, publication: Pu
     tag = f"publication-{publication.number:06d}-{publication.snapshot}"
     if tag not in repository.list_tags():
         repository.create_tag(tag, publication.snapshot)
-    done = replace(publication, state="published")
-    keep(staging, done)
-    return replace(done, current=True)
+    return replace(mark(staging, publication.number, state="published"), current=True)
 
 
-def _finish(staging: Storage, repository: icechunk.Repository) -> None:
-    """Record a publication whose driver died after moving ``main``."""
-    last = max(records(staging), key=lambda record: record.number, default=None)
-    if last is not None and last.state != "published" and last.snapshot == repository.lookup_branch(MAIN):
-        _remember(staging, repository, last)
+def _finish(staging: Storage, repository: icechunk.Repository) -> Publication | None:
+    """Record a publication whose driver died after moving ``main``; None if there is none."""
+    last = unfinished(staging)
+    if last is None or last.snapshot != repository.lookup_branch(MAIN):
+        return None
+    return _remember(staging, repository, last)
 
 
 def _facts(repository: icechunk.Repository, snapshot: str) -> dict[str, Any]:
@@ -314,12 +380,21 @@ def _lineage(repository: icechunk.Repository, snapshot: str) -> tuple[str, ...]:
     return tuple(_facts(repository, snapshot).get("lineage", ()))
 
 
-def _attempt_on(repository: icechunk.Repository, branch: str, base: str) -> str:
-    """The attempt on a branch; empty if there is none, or if it left ``main`` elsewhere."""
-    if branch not in repository.list_branches():
-        return ""
-    facts = _facts(repository, repository.lookup_branch(branch))
-    return str(facts["attempt"]) if facts.get("base") == base else ""
+def _family(repository: icechunk.Repository, family: str) -> list[str]:
+    """The branches of a period's runs, the latest driver's first."""
+    names = (name for name in repository.list_branches() if name == family or name.startswith(f"{family}."))
+    return sorted(names, reverse=True)
+
+
+def _left_by(repository: icechunk.Repository, family: str, base: str) -> tuple[str, tuple[str, ...]]:
+    """The snapshot to continue from, and the attempts that led to it since they left ``main``; empty if there is none,
+    or if it left ``main`` elsewhere."""
+    for branch in _family(repository, family):
+        tip = repository.lookup_branch(branch)
+        facts = _facts(repository, tip)
+        if facts.get("base") == base:
+            return tip, (*facts.get("continues", ()), str(facts["attempt"]))
+    return "", ()
 
 
 def _chunks(session: icechunk.Session, zone: Zone) -> list[tuple[str, tuple[int, ...], OverviewIndex]]:

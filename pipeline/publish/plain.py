@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
@@ -25,20 +25,18 @@ from difffusr.pipeline.cube import (
     Zone,
     chunk_index,
     chunk_key,
-    in_order,
 )
 from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.publish.publications import Publication, keep, new_publication, records
+from difffusr.pipeline.publish.claims import Claim, ClaimBook
+from difffusr.pipeline.publish.placing import put_in_place
+from difffusr.pipeline.publish.publications import Publication, attempt_of, mark, new_publication, records
 from difffusr.pipeline.publish.target import Receipt
-from difffusr.pipeline.storage import Storage, store_failures
+from difffusr.pipeline.storage import Lease, Storage, store_failures
 
 #: Requests to the store at a time.
 _REQUESTS = 16
-
-#: Object that says for which period a zone's keys were last claimed.
-_CLAIMS = "claims.json"
 
 
 @dataclass(frozen=True)
@@ -86,28 +84,36 @@ class PlainTarget:
         staging: its staging folder.
         draft: the cube as it will be.
         label: of the run's period.
+        lease: of this driver; None for who only reads, and for a driver that is alone for sure.
+        pixels: by zone, a digest of what its shards will hold.
     """
 
     storage: Storage
     staging: Storage
     draft: CubeDraft
     label: str
+    lease: Lease | None = None
+    pixels: Mapping[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def book(self) -> ClaimBook:
+        """The claims on this cube, as found."""
+        return ClaimBook(self.staging, self.lease)
 
     def begin(self) -> None:
-        """Claim the index for this period and delete what others left there; done once, not again on resuming."""
-        claims = self._claims()
-        for epsg, zone in self.draft.zones.items():
-            claim = self._claim(zone)
-            if not zone.is_written or claims.get(str(epsg)) == claim:
-                continue
-            claims.pop(str(epsg), None)
-            self._note(claims)
+        """Claim the index for this period and delete what others left there; that is done once, not on resuming."""
+        wanted = {epsg: self._claim(zone) for epsg, zone in self.draft.zones.items() if zone.is_written}
+        if not wanted:
+            return
+        unready = {epsg: claim for epsg, claim in wanted.items() if not self._is_held(epsg)}
+        self.book.note({**wanted, **{epsg: replace(claim, ready=False) for epsg, claim in unready.items()}})
+        for epsg, claim in unready.items():
+            zone = self.draft.zones[epsg]
             self._forget(epsg, {zone.revision - n for n in range(len(ENCODINGS), zone.revision + 1, len(ENCODINGS))})
             # In a new revision every key, else those at its index in time.
             there = self._objects(zone, zone.revision)
             self._delete(found.path for found in there if zone.revised or found.chunk[0] == zone.step)
-            claims[str(epsg)] = claim
-            self._note(claims)
+            self.book.note({epsg: claim})
 
     def writer(self) -> PlainWriter:
         """See `Target`."""
@@ -130,14 +136,28 @@ class PlainTarget:
 
     def present(self) -> set[str]:
         """See `Target`."""
-        claims = self._claims()
         return {
             found.path
             for epsg, zone in self.draft.zones.items()
-            if not zone.is_written or claims.get(str(epsg)) == self._claim(zone)
+            if not zone.is_written or self._is_held(epsg)
             for found in self._objects(zone, zone.revision)
             if found.chunk[0] == zone.step
         }
+
+    def is_free(self, epsg: int, revision: int | None = None) -> bool:
+        """See `Target`."""
+        zone = self.draft.zones[epsg]
+        if revision is not None:
+            zone = replace(zone, lineage=(*zone.lineage, revision), revised=True)
+        return not zone.is_written or self.book.is_free(epsg, self._claim(zone))
+
+    def replaced(self, epsg: int) -> frozenset[str]:
+        """See `Target`."""
+        return frozenset({self.state(epsg)})
+
+    def close(self) -> None:
+        """See `Target`."""
+        self.book.close()
 
     def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
         """See `Target`."""
@@ -153,58 +173,66 @@ class PlainTarget:
             )
 
     def publish(self, *, shards_written: int, keep: int) -> Publication:
-        """See `Target`. Coordinates first: no reader looks at those of a new step; then the documents."""
-        documents, coordinates = {}, {}
+        """See `Target`."""
+        self.book.close()
+        documents, coordinates, constant = {}, {}, {}
         for path in self.draft.in_order():
             data = self.draft.objects[path]
             if path.endswith("zarr.json"):
                 documents[path] = data.decode()
-                continue
-            if path.split("/")[2].startswith("time"):
+            elif path.split("/")[2].startswith("time"):
                 coordinates[path] = base64.b64encode(data).decode()
             else:
-                self.storage.write(path, data)
+                constant[path] = data
         for name in PlainStore(self.storage).consolidated():
             path = f"{name}/zarr.json"
             if path not in documents and name.split("/")[0] not in map(str, self.draft.zones):
                 documents[path] = self.storage.read(path).decode()
         publication = new_publication(
-            self.staging, self.draft, shards_written, documents=documents, steps_of_time=coordinates
-        )
-        put_in_place(self.storage, self.staging, publication)
-        self._delete_unkept(keep)
-        return replace(publication, state="published", current=True)
+            self.staging, self.draft, shards_written,
+            attempt=attempt_of(self.lease), documents=documents, steps_of_time=coordinates,
+        )  # fmt: skip
+        done = put_in_place(self.storage, self.staging, publication, self.lease, constant)
+        self.tidy(keep=keep)
+        return replace(done, current=True)
 
-    def _delete_unkept(self, keep: int) -> None:
-        """Delete the objects of revisions that are no longer kept, and note that in the history."""
+    def tidy(self, *, keep: int, again: bool = False) -> None:
+        """Delete the objects of revisions that are no longer kept, and note that in the history before."""
+        there = list(records(self.staging))
+        unkept: dict[int, list[int]] = {}
+        doomed: dict[int, set[int]] = {}
         for epsg, zone in self.draft.zones.items():
-            past = [r.zones[epsg] for r in records(self.staging) if epsg in r.zones and not r.gone]
-            by_last_seen = list(dict.fromkeys([zone.revision, *reversed(past)]))
-            kept = by_last_seen[: 1 + keep]
-            spaces = {revision % len(ENCODINGS) for revision in kept}
-            for revision in by_last_seen[1 + keep :]:
-                self._forget(epsg, {revision})
-                if revision % len(ENCODINGS) not in spaces:
-                    self._delete(found.path for found in self._objects(zone, revision))
+            past = [record.zones[epsg] for record in there if epsg in record.zones]
+            whole = [record.zones[epsg] for record in there if epsg in record.zones and not record.gone]
+            by_last_seen = list(dict.fromkeys([zone.revision, *reversed(whole)]))
+            if found := by_last_seen[1 + keep :]:
+                unkept[epsg] = found
+            # Nor those of a revision that is still to be published.
+            claim = self.book.of_zone(epsg)
+            coming = [claim.revision] if claim is not None and claim.revision not in past else []
+            doomed[epsg] = _spaces(past if again else found) - _spaces([*by_last_seen[: 1 + keep], *coming])
+        if unkept or (again and any(doomed.values())):
+            self.book.note_clearing(doomed)
+            for epsg, revisions in unkept.items():
+                self._forget(epsg, set(revisions))
+            for epsg, spaces in doomed.items():
+                for space in spaces:
+                    self._delete(found.path for found in self._objects(self.draft.zones[epsg], space))
+            self.book.close()
 
     def _forget(self, epsg: int, revisions: Collection[int]) -> None:
         """Mark publications of a zone's revisions as gone, before their objects are deleted."""
         for record in records(self.staging):
             if record.zones.get(epsg) in revisions and not record.gone:
-                keep(self.staging, replace(record, gone=True))
+                mark(self.staging, record.number, gone=True)
 
-    def _claim(self, zone: Zone) -> list[Any]:
-        return [zone.revision, zone.step, self.label]
+    def _claim(self, zone: Zone) -> Claim:
+        return Claim(zone.revision, zone.step, self.label, self.pixels.get(zone.epsg, ""), zone.revised)
 
-    def _claims(self) -> dict[str, list[Any]]:
-        """Revision, step and period that shards were last written for, by zone."""
-        if not self.staging.exists(_CLAIMS):
-            return {}
-        claims: dict[str, list[Any]] = json.loads(self.staging.read(_CLAIMS))
-        return claims
-
-    def _note(self, claims: Mapping[str, list[Any]]) -> None:
-        self.staging.write(_CLAIMS, json.dumps(claims, sort_keys=True).encode())
+    def _is_held(self, epsg: int) -> bool:
+        """Whether what is at this period's index was written for this period."""
+        last, zone = self.book.of_zone(epsg), self.draft.zones[epsg]
+        return last is not None and last.ready and last.is_for(self._claim(zone))
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -226,8 +254,13 @@ class PlainTarget:
                 folder = "/".join(path.split("/")[:3])
                 pairs.append((path, f"{folder}/{chunk_key(zone.revision, index)}"))
         copy = self._copier()
+
+        def bring(pair: tuple[str, str]) -> None:
+            self.book.guard()
+            copy(*pair)
+
         with ThreadPoolExecutor(_REQUESTS, "bring-over") as pool:
-            for _ in pool.map(lambda pair: copy(*pair), pairs):
+            for _ in pool.map(bring, pairs):
                 pass
 
     def _copier(self) -> Callable[[str, str], None]:
@@ -248,8 +281,12 @@ class PlainTarget:
         return copy
 
     def _delete(self, paths: Collection[str] | Iterator[str]) -> None:
+        def delete(path: str) -> None:
+            self.book.guard()
+            self.storage.delete(path)
+
         with ThreadPoolExecutor(_REQUESTS, "delete") as pool:
-            for _ in pool.map(self.storage.delete, list(paths)):
+            for _ in pool.map(delete, list(paths)):
                 pass
 
 
@@ -259,40 +296,28 @@ class PlainPublisher:
 
     storage: Storage
 
-    def target(self, staging: Storage, draft: CubeDraft, label: str) -> PlainTarget:
+    def target(
+        self, staging: Storage, draft: CubeDraft, label: str, lease: Lease | None, pixels: Mapping[int, str]
+    ) -> PlainTarget:
         """See `Publisher`."""
-        return PlainTarget(self.storage, staging, draft, label)
+        return PlainTarget(self.storage, staging, draft, label, lease, pixels)
 
     def revision_from(self, number: int) -> int:
         """See `Publisher`: all keys are supported."""
         return number
 
-    def finish(self, staging: Storage, publication: Publication) -> None:
+    def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
         """See `Publisher`: the history holds all documents."""
-        put_in_place(self.storage, staging, publication)
+        return put_in_place(self.storage, staging, replace(publication, attempt=attempt_of(lease)), lease)
 
-    def restore(self, staging: Storage, publication: Publication) -> Publication:
+    def restore(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication:
         """See `Publisher`."""
-        put_in_place(self.storage, staging, publication)
-        return replace(publication, state="published", current=True)
+        return replace(put_in_place(self.storage, staging, publication, lease), current=True)
 
 
-def put_in_place(storage: Storage, staging: Storage, publication: Publication) -> None:
-    """Enter a publication in the history, write its documents, the root's last, and mark it as published.
-
-    Raises:
-        StoreError: the store refuses. It can be called again.
-    """
-    keep(staging, publication)
-    for path, text in publication.steps_of_time.items():
-        storage.write(path, base64.b64decode(text))
-    objects = {path: text.encode() for path, text in publication.documents.items()}
-    dropped = [f"{name}/zarr.json" for name in PlainStore(storage).consolidated() if f"{name}/zarr.json" not in objects]
-    for path in in_order(objects):
-        storage.write(path, objects[path])
-    for path in dropped:
-        storage.delete(path)
-    keep(staging, replace(publication, state="published"))
+def _spaces(revisions: Iterable[int]) -> set[int]:
+    """Which sets of keys revisions have, each by its first revision."""
+    return {revision % len(ENCODINGS) for revision in revisions}
 
 
 def _state(revision: int) -> str:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Lease, Storage, read_document
 
 if TYPE_CHECKING:  # listing the history must not load Zarr and NumPy
     from difffusr.pipeline.cube import CubeDraft
 
 _FOLDER = "history"
+
+#: Names of its documents; whatever else lies in the folder is a stranger's.
+_NUMBERED = re.compile(r"\d{6,9}\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Publication:
         steps_of_time: base64 of the objects of `time` and `time_bnds` by their path, on a plain store.
         state: `publishing` until all is in place, then `published`.
         gone: whether objects that it needs were deleted.
+        attempt: number of the lease under which it was published; 0 in histories of earlier versions.
+        dropped: paths of documents that there were before and are no longer.
         current: whether readers see it now.
     """
 
@@ -56,10 +62,12 @@ class Publication:
     state: str = "publishing"
     gone: bool = False
     current: bool = False
+    attempt: int = 0
+    dropped: Sequence[str] = ()
 
     def facts(self) -> dict[str, Any]:
         """What there is to tell of it, as JSON-able values: all but the texts that a rollback needs."""
-        kept = {"documents", "steps_of_time"}
+        kept = {"documents", "steps_of_time", "dropped"}
         told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in kept}
         return {**told, "zones": dict(self.zones), "steps": dict(self.steps), "where": self.where}
 
@@ -76,13 +84,10 @@ class Publication:
         document = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "current"}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
-    @classmethod
-    def from_json(cls, data: bytes) -> Publication:
-        """Inverse of `to_json`."""
-        document = json.loads(data)
-        for name in ("zones", "steps"):
-            document[name] = {int(zone): value for zone, value in document[name].items()}
-        return cls(**document)
+
+def attempt_of(lease: Lease | None) -> int:
+    """Number of a driver's lease; 0 without one."""
+    return 0 if lease is None else lease.number
 
 
 def now() -> str:
@@ -106,9 +111,37 @@ def new_publication(staging: Storage, draft: CubeDraft, shards_written: int, **m
     )
 
 
-def keep(staging: Storage, publication: Publication) -> None:
-    """Write a publication into the history, or replace it there."""
-    staging.write(f"{_FOLDER}/{publication.number:06d}.json", publication.to_json())
+def enter(staging: Storage, publication: Publication) -> None:
+    """Write a new publication into the history, in place of an unfinished one of the same number at most.
+
+    Raises:
+        StoreError: the store refuses, or another driver has taken the number.
+    """
+    name, data = _name(publication.number), publication.to_json()
+    if staging.create(name, data):
+        return
+    tag, there = staging.tag(name), _record(staging, name)
+    if there.to_json() == data:
+        return  # the answer to a first attempt was lost
+    if there.state == "published" or there.attempt > publication.attempt or not staging.exchange(name, data, tag):
+        raise StoreError(
+            f"{staging.url}/{name}: another driver publishes there (publication {there.number} of {there.period}); "
+            "run again: what is staged is kept"
+        )
+
+
+def mark(staging: Storage, number: int, **changes: Any) -> Publication:
+    """Change attributes of a publication in the history; returns it.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    name = _name(number)
+    while True:
+        tag, there = staging.tag(name), _record(staging, name)
+        changed = replace(there, **changes)
+        if changed == there or staging.exchange(name, changed.to_json(), tag):
+            return changed
 
 
 def records(staging: Storage) -> Iterator[Publication]:
@@ -117,19 +150,33 @@ def records(staging: Storage) -> Iterator[Publication]:
     Raises:
         StoreError: a document cannot be read.
     """
-    yield from (_record(staging, name) for name in sorted(staging.names(_FOLDER)))
+    yield from (_record(staging, name) for name in _names(staging))
+
+
+def _name(number: int) -> str:
+    return f"{_FOLDER}/{number:06d}.json"
+
+
+def _names(staging: Storage) -> list[str]:
+    """Names of all records, the oldest first."""
+    return sorted(f"{_FOLDER}/{name}" for name in staging.names(_FOLDER) if _NUMBERED.fullmatch(name))
 
 
 def _record(staging: Storage, name: str) -> Publication:
-    try:
-        return Publication.from_json(staging.read(f"{_FOLDER}/{name}"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{staging.url}/{_FOLDER}/{name}: cannot be understood ({error}); delete it") from None
+    return read_document(staging, name, Publication, "restore it from a copy, or delete it")
+
+
+def unfinished(staging: Storage) -> Publication | None:
+    """The last publication of the history if it was begun and not finished, else None."""
+    names = _names(staging)
+    last = _record(staging, names[-1]) if names else None
+    return None if last is None or last.state == "published" else last
 
 
 def next_number(staging: Storage) -> int:
     """Number of the next publication; the last one's number is reused if it was never finished."""
-    last = max(records(staging), key=lambda record: record.number, default=None)
+    names = _names(staging)
+    last = _record(staging, names[-1]) if names else None
     return 1 if last is None else last.number + (last.state == "published")
 
 
@@ -149,5 +196,17 @@ def latest_number(staging: Storage) -> int:
     Raises:
         StoreError: a document cannot be read.
     """
-    names = sorted(staging.names(_FOLDER), reverse=True)
-    return next((record.number for record in map(partial(_record, staging), names) if record.state == "published"), 0)
+    found = map(partial(_record, staging), reversed(_names(staging)))
+    return next((record.number for record in found if record.state == "published"), 0)
+
+
+def latest_since(staging: Storage, number: int, period: str) -> Publication | None:
+    """The latest finished publication of a period after a number, rollbacks aside; None if there is none.
+
+    Raises:
+        StoreError: a document cannot be read.
+    """
+    later = (name for name in reversed(_names(staging)) if int(name.rpartition("/")[2][:-5]) > number)
+    found = map(partial(_record, staging), later)
+    ours = (one for one in found if (one.period, one.state) == (period, "published") and one.kind != "rollback")
+    return next(ours, None)

@@ -11,7 +11,7 @@ from zarr.abc.store import Store
 
 from difffusr.pipeline.cube import AnyShard, CubeDraft, ShardData
 from difffusr.pipeline.publish.publications import Publication
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Lease, Storage
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,20 @@ class Target(Protocol):
     def present(self) -> AbstractSet[str]:
         """Paths of the existing objects of the draft's period."""
 
+    def is_free(self, epsg: int, revision: int | None = None) -> bool:
+        """Whether no writer of an earlier attempt may still change what the draft will hold of a zone: else the zone
+        has to be written as another revision.
+
+        Args:
+            revision: the one to write it as; the draft's by default.
+        """
+
+    def replaced(self, epsg: int) -> AbstractSet[str]:
+        """The states whose entries of a shard do not hold any more once the shard is written."""
+
+    def close(self) -> None:
+        """No writer is at work any more. `begin` opens the target again."""
+
     def settle(self, planned: Collection[tuple[int, AnyShard]], rewritten: Collection[tuple[int, AnyShard]]) -> None:
         """Copy what stays the same for readers, and delete what is no longer planned. May be repeated.
 
@@ -95,22 +109,34 @@ class Target(Protocol):
 
         Raises:
             StoreError: the store refuses; readers see the old state.
+            LeaseError: another driver has taken over; readers see its state.
+        """
+
+    def tidy(self, *, keep: int, again: bool = False) -> None:
+        """Delete what is no longer kept after a publication.
+
+        Args:
+            again: even if that looks done: the driver that did it may have died.
         """
 
 
 class Publisher(Protocol):
-    """Publishes into one kind of store. Its methods raise StoreError if the store refuses."""
+    """Publishes into one kind of store. Its methods raise StoreError if the store refuses, and LeaseError if another
+    driver has taken over."""
 
-    def target(self, staging: Storage, draft: CubeDraft, label: str) -> Target:
-        """The target of a draft; `label` is that of the run's period."""
+    def target(
+        self, staging: Storage, draft: CubeDraft, label: str, lease: Lease | None, pixels: Mapping[int, str]
+    ) -> Target:
+        """The target of a draft; see `open_target`."""
 
     def revision_from(self, number: int) -> int:
         """The first revision from this number on whose keys the store supports."""
 
-    def finish(self, staging: Storage, publication: Publication) -> None:
-        """Finish the last publication of the history, whose driver died in the middle of it, if it has to be now."""
+    def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
+        """Finish the last publication of the history, whose driver died in the middle of it; None if readers do not see
+        it and it cannot be finished."""
 
-    def restore(self, staging: Storage, publication: Publication) -> Publication:
+    def restore(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication:
         """Let readers see the state of an earlier publication again.
 
         Args:

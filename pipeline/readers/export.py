@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rasterio
 import rasterio.shutil
 import zarr
@@ -20,7 +19,7 @@ from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import BANDS, SCALE, WAVELENGTH_NM
-from difffusr.pipeline.cube import Cube
+from difffusr.pipeline.cube import Cube, read_window
 from difffusr.pipeline.geo import PixelWindow, territory, to_zone
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
@@ -202,7 +201,8 @@ def _draft(cube: Cube, export: Export, path: Path) -> Path:
         else:
             file.descriptions = (export.variable,)
         for rows, cols in _shards(whole, window, array):
-            pixels = np.asarray(array[(export.step, ..., rows, cols)])
+            here = PixelWindow(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
+            pixels = read_window(array, export.step, here, PixelWindow(0, 0, *array.shape[-2:]))
             place = Window(
                 cols.start + whole.col - window.col,
                 rows.start + whole.row - window.row,

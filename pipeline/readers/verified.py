@@ -6,11 +6,13 @@ import datetime as dt
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish import latest_number
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 _log = logging.getLogger(__name__)
 
@@ -50,13 +52,38 @@ def read_verdict(folder: Storage, cube_staging: Storage) -> dict[str, Any] | Non
     """
     if not folder.exists(_NAME):
         return None
-    try:
-        verdict = json.loads(folder.read(_NAME))
-        verdict = {**verdict, "published_since": latest_number(cube_staging) != verdict["publication"]}
-        verdict_words(verdict), seam_words(verdict)  # of another version, it cannot be shown
-        return verdict
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{folder.url}/{_NAME}: cannot be understood ({error}); delete it") from None
+    kept = read_document(folder, _NAME, _Verdict, "delete it")
+    return {**kept.model_dump(), "published_since": latest_number(cube_staging) != kept.publication}
+
+
+class _Part(BaseModel):
+    """What is shown; the rest is kept beside it."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
+
+
+class _Band(_Part):
+    band: str
+    ratio: float | None
+    ok: bool
+
+
+class _Kind(_Part):
+    kind: Literal["dates", "granules", "all"]
+    borders: int
+    ok: bool
+    bands: list[_Band]
+
+
+class _Verdict(_Part):
+    when: str
+    publication: int
+    clean: bool
+    missing: int
+    damaged: int
+    incomplete: int
+    bands_off: list[str]
+    sources: list[_Kind]
 
 
 def verdict_words(verdict: dict[str, Any]) -> str:

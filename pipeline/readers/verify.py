@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,11 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.pipeline.assemble import OVERVIEWS, Ledger, overview_name, plan_overviews, read_entry, shard_digests
+from difffusr.pipeline.assemble import (
+    OVERVIEWS,
+    Entry,
+    Facts,
+    Ledger,
+    overview_name,
+    plan_overviews,
+    read_entry,
+    shard_digests,
+)
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.cube import CubeDraft, CubeReader, metadata, objects_of
+from difffusr.pipeline.cube import Cube, CubeDraft, CubeReader, metadata, objects_of
 from difffusr.pipeline.geo import Grid, grid_of
-from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import Plan, decide
 from difffusr.pipeline.publish import Target, latest_number, open_target
@@ -24,7 +34,9 @@ from difffusr.pipeline.readers.verdicts import BandReport, SceneShift, SourceSea
 from difffusr.pipeline.readers.verified import keep_verdict
 from difffusr.pipeline.run import draft_of, numbers_of, places_of
 from difffusr.pipeline.scenes import ChipRules
-from difffusr.pipeline.storage import cube_staging_of, staging_of, storage_of
+from difffusr.pipeline.storage import Storage, cube_staging_of, staging_of, storage_of
+
+log = logging.getLogger("difffusr.verify")
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ def _found(config: RunConfig) -> Report:
     storage = storage_of(config)
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
+    _check_published(storage, config)
     plan = decide(config)
     draft = draft_of(config, plan)
     target = open_target(draft.storage, cube_staging_of(config), draft, config.period.label)
@@ -102,6 +115,18 @@ def _found(config: RunConfig) -> Report:
     return Report(len(plan.shards), overviews, *found, seen.bands, seen.sources, seen.worst_border, seen.shifted)
 
 
+def _check_published(storage: Storage, config: RunConfig) -> None:
+    """Raise ConfigError where readers do not see the period at all, before anything is searched or read for it."""
+    cube = Cube(storage)
+    labels = {label: days for epsg in cube.zones for label, (_, days) in cube.periods(epsg).items()}
+    if (config.period.start, config.period.end) not in labels.values():
+        known = ", ".join(sorted(labels, key=lambda label: labels[label]))
+        raise ConfigError(
+            f"period: {storage.url} has no {config.period.label}; it has {known}: name one of them with --period, or "
+            "`difffusr run` the period"
+        )
+
+
 def _check_shards(
     config: RunConfig, plan: Plan, draft: CubeDraft, target: Target
 ) -> tuple[list[str], list[str], list[str]]:
@@ -116,13 +141,16 @@ def _check_shards(
     read = objects_of(draft.storage)
     for i, (name, digest) in enumerate(zip(plan.shards.names(), digests, strict=True)):
         entry = ledger.latest(name, seen[int(plan.shards.epsg[i])])
-        facts = {} if entry is None else read_entry(staging, entry)
-        if entry is None or (entry.digest != digest and not facts["missing"]):
+        facts = None if entry is None else _read(staging, entry)
+        if entry is not None and facts is None:
+            damaged.append(name)
+            continue
+        if entry is None or facts is None or (entry.digest != digest and not facts.missing):
             missing.append(name)
             continue
-        if facts["missing"]:
+        if facts.missing:
             incomplete.append(name)
-        if fault := _fault(facts["objects"], read):
+        if fault := _fault(facts.objects, read):
             (missing if fault == "missing" else damaged).append(name)
     return missing, damaged, incomplete
 
@@ -147,9 +175,19 @@ def _check_overviews(
     for place in overviews.digests.keys() - overviews.changed:
         entry = tops.latest(overview_name(*place), seen[place[0]])
         assert entry is not None
-        if fault := _fault(read_entry(staging, entry)["objects"], read):
+        facts = _read(staging, entry)
+        if fault := "damaged" if facts is None else _fault(facts.objects, read):
             (missing if fault == "missing" else damaged).append(overview_name(*place))
     return len(overviews.digests), missing, sorted(damaged)
+
+
+def _read(staging: Storage, entry: Entry) -> Facts | None:
+    """The content of an entry; None, with a warning, where it is lost: then nobody knows whether the shard is right."""
+    try:
+        return read_entry(staging, entry)
+    except StoreError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _fault(objects: Mapping[str, str], read: Callable[[str], bytes | None]) -> str:

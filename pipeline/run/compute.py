@@ -207,7 +207,7 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
 
     fill = config.failures.on_failed == "fill"
     return ShardStream(
-        ShardWork(plan, work.todo, work.numbers, work.staged, is_seen, fill),
+        ShardWork(plan, work.todo, work.numbers, work.staged, is_seen, fill, run.lease.guard),
         work.target,
         run.grid,
         run.staging,
@@ -224,6 +224,7 @@ def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream)
     if run.stop.requested:
         shards.halt()
     done = shards.finish()
+    work.target.close()
     result.written += done.written
     result.kept += len(done.same)
     result.work["shard"] = result.work.get("shard", 0.0) + done.seconds

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.config import ICECHUNK, RunConfig
 from difffusr.pipeline.cube import store_of
 from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.run.stop import Stop
@@ -44,6 +44,12 @@ class Places:
         """Raise StoreError where cube or staging folder cannot be written: before anything is computed."""
         store_of(self.cube).check_writable()
         self.staging.check_writable()
+
+    def sweep(self) -> None:
+        """Delete what drivers and workers that were killed have left half written. Only for the lease's holder."""
+        for place in (self.cube, self.cube_staging):
+            if not place.url.startswith(ICECHUNK) and (swept := place.sweep()):
+                log.info("%s: %d files that were left half written are deleted", place.url, swept)
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class Run:
         name = f"{config.name}, {config.period.label}"
         lease = Lease.acquire(places.cube_staging, name, lambda text: log.warning("%s", text))
         try:
+            places.sweep()
             pulse = Pulse(places.staging, RunStatus(config.name, config.period.label))
             with heartbeat(lambda: pulse.now):
                 yield cls(config, places, grid_of(config), progress, lease, pulse, Stop(), resolver)

@@ -16,7 +16,7 @@ from difffusr.pipeline.plan import plan_run
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
-from difffusr.pipeline.run.publishing import publish
+from difffusr.pipeline.run.publishing import finish_what_was_left, publish
 from difffusr.pipeline.run.result import RunResult, has_report, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
@@ -85,6 +85,7 @@ def _carry_out(run: Run) -> RunResult:
     with engine.held:
         work, result = _planned(run, engine)
         if work.complete:
+            finish_what_was_left(run, work, result)
             write_report(run, result)
             return result
         reasons = why_rewritten(run, work, result)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
+
 import numpy as np
 
 from difffusr.pipeline.assemble import Overviews, write_overviews
 from difffusr.pipeline.chips import delete_chip, done_chips
-from difffusr.pipeline.plan import copy_plan
+from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.plan import write_plan
+from difffusr.pipeline.publish import latest_since
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_overviews, places_of
+from difffusr.pipeline.storage import read_document
 from difffusr.pipeline.watch import tell_published
 
 
@@ -32,10 +38,63 @@ def publish(run: Run, work: Work, result: RunResult) -> bool:
         if changes:
             run.lease.check()
             _show_readers(run, work, result)
-        if not (result.failed or run.config.store.keep_chips):
-            for name in done_chips(run.staging):
-                delete_chip(run.staging, name)
+        run.lease.check()
+        _let_chips_go(run, result)
+        if result.publication is not None:
+            _note_done(run, result.publication.number)
     return True
+
+
+def finish_what_was_left(run: Run, work: Work, result: RunResult) -> None:
+    """Do what a driver that died after it had published this period did not come to: delete what is not kept, keep the
+    plan, let the chips go. `result.publication` is its publication, then.
+
+    Raises:
+        DifffusrError: the store fails, or the lease is lost.
+    """
+    start, end = next(iter(work.draft.zones.values())).period_days
+    left = latest_since(run.places.cube_staging, _last_done(run), f"{start} – {end}")
+    if left is None:
+        return
+    run.lease.check()
+    work.target.tidy(keep=run.config.store.keep_revisions, again=True)
+    write_plan(work.plan, run.grid, run.staging, "published")
+    _let_chips_go(run, result)
+    if left.attempt in (*run.lease.holder.after, run.lease.number):
+        result.publication = left
+        tell_published(left.number, left.kind, left.where, left.shards_written)
+    _note_done(run, left.number)
+
+
+def _let_chips_go(run: Run, result: RunResult) -> None:
+    """Delete the staged chips, unless some failed or they are to stay."""
+    if not (result.failed or run.config.store.keep_chips):
+        for name in done_chips(run.staging):
+            run.lease.guard()
+            delete_chip(run.staging, name)
+
+
+#: Object of a run's folder that says after which publication nothing was left to do.
+_DONE = "published/done.json"
+
+
+@dataclass(frozen=True)
+class _Done:
+    """Its content: the publication's number."""
+
+    publication: int
+
+
+def _note_done(run: Run, number: int) -> None:
+    run.staging.write(_DONE, json.dumps(asdict(_Done(number))).encode())
+
+
+def _last_done(run: Run) -> int:
+    """Number of the last publication of this period after which nothing was left to do; 0 if that is not known."""
+    try:
+        return read_document(run.staging, _DONE, _Done, "delete it").publication if run.staging.exists(_DONE) else 0
+    except StoreError:
+        return 0
 
 
 def _overviews_written(run: Run, work: Work, overviews: Overviews, result: RunResult) -> bool:
@@ -52,6 +111,7 @@ def _overviews_written(run: Run, work: Work, overviews: Overviews, result: RunRe
         run.staging,
         lambda: run.progress.advance("overviews"),
         lambda: run.stop.requested,
+        run.lease.guard,
     )
 
 
@@ -60,7 +120,7 @@ def _show_readers(run: Run, work: Work, result: RunResult) -> None:
     seen = [epsg for epsg in work.plan.zones() if work.target.published(epsg)]
     written = int((work.changed | ~np.isin(work.plan.shards.epsg, seen)).sum())
     result.publication = work.target.publish(shards_written=written, keep=run.config.store.keep_revisions)
-    copy_plan(run.staging, "published")
+    write_plan(work.plan, run.grid, run.staging, "published")
     run.progress.advance("publish")
     new = result.publication
     tell_published(new.number, new.kind, new.where, new.shards_written)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from difffusr.pipeline.cube import CubeDraft, draft_cube
 from difffusr.pipeline.geo import PlaceName, ShardIndex, grid_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.plan import Plan, balance_facts, compare, read_plan, sampling_of
-from difffusr.pipeline.publish import Target, finish_publishing, open_target, revision_to_come, was_seen
+from difffusr.pipeline.publish import Publication, Target, finish_publishing, open_target, revisions_to_come, was_seen
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.storage import storage_of
@@ -44,6 +45,7 @@ class Work:
         lost: shards of overviews that readers should see and whose objects are gone.
         revises: whether this changes a period that readers see.
         complete: whether readers see all of this already.
+        finished: the publication of a driver that died in the middle of it, which was finished now.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Work:
     lost: AbstractSet[OverviewPlace]
     revises: bool
     complete: bool
+    finished: Publication | None = None
 
 
 def find_work(run: Run, plan: Plan) -> Work:
@@ -69,12 +72,13 @@ def find_work(run: Run, plan: Plan) -> Work:
         DifffusrError: the store cannot be read, or holds something else.
     """
     config, staging, cube_staging, storage = run.config, run.staging, run.places.cube_staging, run.places.cube
-    finish_publishing(storage, cube_staging)
+    finished = finish_publishing(storage, cube_staging, run.lease)
     ledger = Ledger.read(staging)
     draft = draft_of(config, plan)
     numbers = numbers_of(plan, draft)
     digests = shard_digests(plan.shards, numbers, np.zeros(len(plan.chips), bool))
-    target = open_target(storage, cube_staging, draft, config.period.label)
+    of = (config.period.label, run.lease, _pixels(plan, digests))
+    target = open_target(storage, cube_staging, draft, *of)
     changed = todo = _unwritten(plan, draft, target, ledger, digests)
     gone = _no_longer_planned(plan, target, ledger)
     seen = [epsg for epsg in plan.zones() if target.published(epsg)]
@@ -82,21 +86,45 @@ def find_work(run: Run, plan: Plan) -> Work:
     lost = overviews.lost
     touched = {int(epsg) for epsg in np.unique(plan.shards.epsg[todo])} | {PlaceName.parse(name).epsg for name in gone}
     touched |= {epsg for epsg, _ in overviews.todo | lost}
-    zones = draft.zones
-    revise = {
-        epsg: revision_to_come(storage, cube_staging, draft, epsg)
-        for epsg in sorted(touched)
-        if epsg in seen or was_seen(cube_staging, epsg, zones[epsg].revision, zones[epsg].step)
+    revised = {
+        epsg
+        for epsg, zone in draft.zones.items()
+        if epsg in touched and (epsg in seen or was_seen(cube_staging, epsg, zone.revision, zone.step))
     }
-    if revise:
-        draft = draft_of(config, plan, revise)
-        target = open_target(storage, cube_staging, draft, config.period.label)
+    taken = {epsg for epsg in draft.zones if epsg not in revised and not target.is_free(epsg)}
+    if revised or taken:
+        revise = {epsg: _new_revision(run, target, epsg) for epsg in sorted(revised | taken)}
+        draft = draft_of(config, plan, revise, taken)
+        target = open_target(storage, cube_staging, draft, *of)
         todo = changed & _unwritten(plan, draft, target, ledger, digests)
     staged = np.isin(plan.chips.object_names(), list(done_chips(staging)))
     wanted = chips_needed(plan.chips, plan.shards, todo) & ~staged
     complete = not touched and len(seen) == len(plan.zones())
     revises = bool(touched.intersection(seen))
-    return Work(plan, draft, target, ledger, changed, todo, numbers, staged, wanted, gone, lost, revises, complete)
+    return Work(
+        plan, draft, target, ledger, changed, todo, numbers, staged, wanted, gone, lost, revises, complete, finished
+    )
+
+
+def _pixels(plan: Plan, digests: Sequence[str]) -> dict[int, str]:
+    """By zone, a digest of what its shards will hold."""
+    lines: dict[int, list[str]] = {}
+    for name, digest, epsg in zip(plan.shards.names(), digests, plan.shards.epsg.tolist(), strict=True):
+        lines.setdefault(int(epsg), []).append(f"{name} {digest}")
+    return {epsg: hashlib.sha256("\n".join(sorted(some)).encode()).hexdigest() for epsg, some in lines.items()}
+
+
+def _new_revision(run: Run, target: Target, epsg: int) -> int:
+    """A revision of a zone whose keys nobody else may be writing."""
+    numbers = revisions_to_come(run.places.cube, run.places.cube_staging, target.draft, epsg)
+    free = [number for number in numbers if target.is_free(epsg, number)]
+    if not free:
+        log.warning(
+            "zone %d: drivers that gave no sign of life may still write to every revision; if one of them is alive "
+            "still, end it",
+            epsg,
+        )
+    return [*free, *numbers][0]
 
 
 def find_overviews(run: Run, work: Work) -> Overviews:
@@ -138,11 +166,14 @@ def why_rewritten(run: Run, work: Work, result: RunResult) -> dict[str, str]:
 _PIXEL_SECTIONS = ("area", "period", "source", "grid", "model", "scenes", "skip")
 
 
-def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = None) -> CubeDraft:
+def draft_of(
+    config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = None, begun: Collection[int] = ()
+) -> CubeDraft:
     """The cube as it will be once the plan is carried out.
 
     Args:
-        revise: the new revision of each zone of which a published shard changes.
+        revise: the new revision of each zone of which a published shard changes, or whose keys others may write.
+        begun: see `draft_cube`.
 
     Raises:
         DifffusrError: the store holds something else.
@@ -172,8 +203,9 @@ def draft_of(config: RunConfig, plan: Plan, revise: Mapping[int, int] | None = N
     samples = config.model.uncertainty_samples
     composite = config.scenes.composite
     return draft_cube(
-        storage_of(config), grid, extents, period, facts, provenance, samples, composite=composite, revise=revise
-    )
+        storage_of(config), grid, extents, period, facts, provenance, samples,
+        composite=composite, revise=revise, begun=begun,
+    )  # fmt: skip
 
 
 def places_of(plan: Plan) -> list[tuple[int, ShardIndex]]:
@@ -202,5 +234,14 @@ def _unwritten(plan: Plan, draft: CubeDraft, target: Target, ledger: Ledger, dig
 def _no_longer_planned(plan: Plan, target: Target, ledger: Ledger) -> tuple[str, ...]:
     """Shards that readers see and the plan does not have."""
     seen = {epsg: target.published(epsg) for epsg in plan.zones()}
-    others = set(ledger.entries).difference(plan.shards.names())
-    return tuple(sorted(name for name in others if ledger.latest(name, seen.get(PlaceName.parse(name).epsg, {}))))
+    present, zones = target.present(), target.draft.zones
+    found = []
+    for name in set(ledger.entries).difference(plan.shards.names()):
+        place = PlaceName.parse(name)
+        if ledger.latest(name, seen.get(place.epsg, {})) is None:
+            continue
+        # An entry stays when its shard is dropped: readers see one that has objects.
+        shard = ShardIndex(place.row, place.col)
+        if place.epsg in zones and not present.isdisjoint(target.draft.shard_objects(place.epsg, shard)):
+            found.append(name)
+    return tuple(sorted(found))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
 from difffusr.pipeline.geo import LATTICE_M, origin_m
 from difffusr.pipeline.ground.errors import ReadError
@@ -20,6 +21,13 @@ from difffusr.pipeline.scenes.item import Asset, Scene
 _PLAIN, _OTHER = ("uint8", "uint16"), ("int16", "int32", "uint32", "float32", "float64")
 
 _SCALE = 1e-4
+
+#: Metres that a file may reach from edge to edge: two tiles of 110 km. A product has one.
+_WIDEST_M = 220_000
+
+#: Bytes of one block of a file, which are decoded at a time: a whole tile of 10 980² pixels of 16 bits has 241 MB.
+#: Files made to be read in parts have blocks of 2 MB or less.
+_LARGEST_BLOCK = 256 << 20
 
 
 class Held(NamedTuple):
@@ -81,7 +89,33 @@ def checked(scene: Scene, band: str, asset: Asset, file: rasterio.DatasetReader)
             f"{what} has the transform {tuple(transform)[:6]}, expected north-up pixels of {expected} m on the zone's "
             "lattice; only products on their native UTM grid can be used"
         )
-    return Held(what, file, transform.c, transform.f, gsd, file.height, file.width, file.nodata)
+    if max(file.height, file.width) * gsd > _WIDEST_M:
+        raise ReadError(
+            f"{what} has {file.height:,} × {file.width:,} pixels of {gsd:g} m, at most {_WIDEST_M / gsd:,.0f} a side "
+            "are read; leave the scene out"
+        )
+    check_block(what, file)
+    return Held(what, file, transform.c, transform.f, gsd, file.height, file.width, _nodata(file))
+
+
+def check_block(what: str, file: rasterio.DatasetReader) -> None:
+    """Raise ReadError where decoding one block of a file, or of one of its overviews, takes too much memory."""
+    height, width = file.block_shapes[0]
+    size = height * width * np.dtype(file.dtypes[0]).itemsize
+    if size > _LARGEST_BLOCK:
+        raise ReadError(
+            f"{what} has blocks of {height:,} × {width:,} pixels, {size >> 20:,} MB each, at most "
+            f"{_LARGEST_BLOCK >> 20} are decoded; leave the scene out"
+        )
+
+
+def _nodata(file: rasterio.DatasetReader) -> float | None:
+    """The file's nodata value; None for one that its pixels cannot have."""
+    try:
+        found: float | None = file.nodata
+    except (ValueError, OverflowError, RasterioError):
+        return None
+    return found
 
 
 def _transform(what: str, scene: Scene, asset: Asset, file: rasterio.DatasetReader) -> rasterio.Affine:

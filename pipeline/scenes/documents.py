@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import os
@@ -27,6 +26,7 @@ from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import bare_href, host_of, is_url, located, one_line, path_in
+from difffusr.pipeline.scenes.answers import LARGEST_ANSWER, json_of
 from difffusr.pipeline.scenes.fields import UNREAD
 from difffusr.pipeline.scenes.item import Item
 from difffusr.pipeline.scenes.pages import PageRequest, pages_of
@@ -132,9 +132,14 @@ def _search_shapes(area: BaseGeometry) -> list[BaseGeometry]:
             width, height = part.bounds[2] - part.bounds[0], part.bounds[3] - part.bounds[1]
             tolerance = max(width, height) / 100
             # Grown by more than it is simplified, so that no item is lost.
-            rough = part if len(shapely.get_coordinates(part)) <= 10 else part.buffer(tolerance).simplify(tolerance / 2)
+            simple = len(shapely.get_coordinates(part)) <= 10
+            rough = part if simple else part.simplify(tolerance / 4).buffer(tolerance).simplify(tolerance / 2)
             shapes.append(rough.intersection(box(-180, -90, 180, 90)))
     return shapes
+
+
+#: Catalogues of a tree that are read at most: one a day and tile, for ten tiles over five years.
+MOST_CATALOGS = 20_000
 
 
 def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
@@ -150,6 +155,11 @@ def _from_static_catalog(search: Search) -> Iterator[tuple[Item, str]]:
         while queue:
             place, parent = queue.popleft()
             document = _read_json(reader, place, parent)
+            if len(visited) > MOST_CATALOGS:
+                raise CatalogError(
+                    f"static_catalog {search.name}: links to more than {MOST_CATALOGS:,} catalogues, the last in "
+                    f"{bare_href(place)}: not read further; give a part of it as source.static_catalog"
+                )
             if document.get("type") in ("Feature", "FeatureCollection"):
                 yield from _features(document, place, search)
                 continue
@@ -270,7 +280,7 @@ def _read_json(reader: PatientIO, place: str, parent: str) -> Item:
     named = f"{bare_href(place)} (linked from {bare_href(parent)})" if parent else bare_href(place)
     data = fetched(reader, place, named)
     try:
-        document = json.loads(data)  # with a byte order mark or without
+        document = json_of(data)  # with a byte order mark or without
     except (ValueError, RecursionError) as error:
         kind = "is a web page, not JSON" if data.lstrip()[:1] == b"<" else f"is not JSON: {one_line(error)}"
         raise CatalogError(f"{named}: {kind}; check the address") from None
@@ -285,6 +295,8 @@ def fetched(reader: PatientIO, place: str, named: str, options: Mapping[str, Any
         if place.startswith(("http://", "https://")):
             return reader.fetch(place)
         fs, path = place_of(place, options)
+        if is_url(place) and (size := fs.size(path)) is not None and size > LARGEST_ANSWER:
+            raise ValueError(f"it has {size / 1e6:,.0f} MB, at most {LARGEST_ANSWER >> 20} are read")
         return bytes(fs.cat_file(path))
     except RequestFailedError as error:
         elsewhere = f" ({error.host})" if error.host != host_of(place) else ""

@@ -147,6 +147,10 @@ def _first_number(item: Item, *names: str, low: float = 0, high: float = 100) ->
 # ---- where ----------------------------------------------------------------------------------------------------------
 
 
+#: Corners of an item's footprint that are read at most: those of Sentinel-2 have up to a few hundred.
+MOST_CORNERS = 10_000
+
+
 def footprint_of(item: Item) -> BaseGeometry:
     """The item's polygon, valid, in EPSG:4326, cut at 180° wherever its longitudes are written. Raises ItemError."""
     problem: object = "it has none"
@@ -164,6 +168,8 @@ def _polygon(geometry: BaseGeometry) -> BaseGeometry:
     """A geometry as valid polygons within ±180. Raises ValueError where it covers no ground."""
     if geometry.is_empty or geometry.geom_type not in ("Polygon", "MultiPolygon"):
         raise ValueError(f"it is empty or not a polygon ({geometry.geom_type})")
+    if (corners := shapely.get_num_coordinates(geometry)) > MOST_CORNERS:
+        raise ValueError(f"it has {corners:,} corners, at most {MOST_CORNERS:,} are read")
     west, south, east, north = geometry.bounds
     if not (west >= -720 and east <= 720 and south >= -90 and north <= 90):  # also true where they are not finite
         raise ValueError("its coordinates are not longitudes and latitudes")

@@ -14,6 +14,7 @@ import requests
 
 from difffusr.pipeline.ground.errors import CatalogError
 from difffusr.pipeline.ground.urls import host_of, is_loopback, located, one_line
+from difffusr.pipeline.scenes.answers import json_of
 from difffusr.pipeline.scenes.item import Item
 from difffusr.pipeline.scenes.requests import PatientIO, RequestFailedError, Waiting
 
@@ -23,7 +24,11 @@ log = logging.getLogger("difffusr.catalog")
 _EMPTY_PAGES = 3
 
 #: How long a page is asked for, smaller and smaller: then no further try begins.
-_PAGE_PATIENCE_S = 240.0
+_PAGE_PATIENCE_S = 120.0
+
+#: Pages and items of one search at most. A month of a continent has some 50 000 items, and servers that make small
+#: pages put ten on one.
+MOST_PAGES, MOST_ITEMS = 5_000, 200_000
 
 _LIMIT, _NUMBERED = re.compile(r"(?<=[?&]limit=)\d+"), re.compile(r"[?&]page=\d+")
 
@@ -108,7 +113,7 @@ def pages_of(reader: PatientIO, first: PageRequest, name: str) -> Iterator[list[
     asked: set[str] = set()
     known: set[str] = set()
     request: PageRequest | None = first
-    limit, shrunk, empty = first.limit, False, 0
+    limit, shrunk, empty, pages = first.limit, False, 0, 0
     while request is not None:
         if shrunk and limit and (request.limit is None or request.limit > limit):
             request = request.limited(limit)
@@ -122,6 +127,12 @@ def pages_of(reader: PatientIO, first: PageRequest, name: str) -> Iterator[list[
         request, limit = got, got.limit or limit
         asked.add(request.same_as())
         items = page["features"]
+        pages += 1
+        if pages > MOST_PAGES or len(known) > MOST_ITEMS:
+            raise CatalogError(
+                f"stac_api {name}: its pages do not end: {len(known):,} items on {pages:,} pages so far, at most "
+                f"{MOST_ITEMS:,} on {MOST_PAGES:,} are read; choose a smaller area or a shorter period"
+            )
         names = ((one.get("collection"), one.get("id")) if isinstance(one, dict) else one for one in items)
         new = {repr(name) for name in names} - known
         known |= new
@@ -178,7 +189,7 @@ def _content(data: bytes, request: PageRequest) -> dict[str, Any]:
     """A page's content. Raises RequestFailedError where it is broken, CatalogError where it is no page."""
     host = host_of(request.href)
     try:
-        page = json.loads(data)
+        page = json_of(data)
     except (ValueError, RecursionError):
         if data.lstrip()[:1] == b"<":
             raise RequestFailedError(f"{host} answers with a web page, not JSON", host, passing=False) from None

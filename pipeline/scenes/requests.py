@@ -7,6 +7,7 @@ not be asked for again. They also have no pause before the second try, and no ti
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import logging
 import math
@@ -15,10 +16,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from queue import Empty, Queue
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +33,7 @@ from requests import Response
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_exponential, wait_random
 
 from difffusr.pipeline.ground.urls import bare_href, host_of, is_loopback, located, one_line
+from difffusr.pipeline.scenes.answers import ACCEPTED, UnreadableAnswerError, parts_of
 
 log = logging.getLogger("difffusr.catalog")
 
@@ -44,7 +48,11 @@ _CONNECT_S = 10.0
 _ATTEMPTS, _FIRST_PAUSE_S, _PATIENCE_S, _LONGEST_PAUSE_S = 4, 0.5, 60.0, 30.0
 
 #: An answer that takes longer than this and comes more slowly than so many bytes a second is given up.
-_SLOW_S, _SLOW_BYTES = 60.0, 1000.0
+_SLOW_S, _SLOW_BYTES = 20.0, 1000.0
+
+#: Seconds after which any answer is given up, from the request to its last byte, however it trickles: half a gigabyte,
+#: the largest that is read, comes in that time over 15 Mbit/s.
+_LONGEST_ANSWER_S = 300.0
 
 #: After so many seconds it is said what is waited for.
 _SAY_AFTER_S = 10.0
@@ -84,6 +92,7 @@ class PatientIO(StacApiIO):
     def __init__(self, silence_s: float) -> None:
         # urllib3's retries would multiply with those here.
         super().__init__(timeout=(_CONNECT_S, silence_s), max_retries=None)
+        self.session.headers["Accept-Encoding"] = ACCEPTED
         self._silence_s = silence_s
 
     def request(
@@ -138,7 +147,9 @@ class PatientIO(StacApiIO):
                 before_sleep=told.paused,
                 reraise=True,
             )
-            return attempts(self._once, method, href, headers or {}, content, told)
+            return attempts(
+                _within, _LONGEST_ANSWER_S, host_of(href), self._once, method, href, headers or {}, content, told
+            )
 
     def _once(
         self, method: str, href: str, headers: Mapping[str, str], content: dict[str, Any], waiting: Waiting
@@ -170,9 +181,9 @@ class PatientIO(StacApiIO):
     def _body(self, response: Response, waiting: Waiting) -> bytes:
         """The body of an answer; an error for a status that is one."""
         host, status = host_of(str(response.url)), response.status_code
-        began, parts, size = time.monotonic(), [], 0
-        while part := response.raw.read1(1 << 16, decode_content=True):
-            parts.append(part)
+        began, body, size = time.monotonic(), io.BytesIO(), 0
+        for part in parts_of(response.raw, response.headers.get("Content-Encoding") or ""):
+            body.write(part)
             size += len(part)
             waiting.why = f"{size / 1000:.0f} kB so far"
             taken = time.monotonic() - began
@@ -180,10 +191,9 @@ class PatientIO(StacApiIO):
                 raise RequestFailedError(
                     f"{host}: answers too slowly, {size} bytes in {taken:.0f} s", host, too_much=True
                 )
-        body = b"".join(parts)
         if 200 <= status < 300:
-            return body
-        refused = status in (400, 422) and b"limit" in body.lower()
+            return body.getvalue()
+        refused = status in (400, 422) and b"limit" in body.getvalue().lower()
         raise RequestFailedError(
             f"{host} answers with HTTP {status}",
             host,
@@ -196,6 +206,10 @@ class PatientIO(StacApiIO):
     def _failure(self, error: Exception, host: str) -> RequestFailedError:
         """Why no answer came, or not all of it, in a few words."""
         causes = list(_causes(error))
+        if isinstance(error, UnreadableAnswerError):
+            return RequestFailedError(f"{host}: {error}", host, passing=False, too_much=True)
+        if isinstance(error, EOFError | zlib.error):
+            return RequestFailedError(f"{host}: the answer breaks off (IncompleteRead)", host, too_much=True)
 
         def first(*kinds: type[BaseException]) -> BaseException | None:
             return next((cause for cause in causes if isinstance(cause, kinds)), None)
@@ -225,7 +239,30 @@ class PatientIO(StacApiIO):
 
 
 #: What an HTTP library raises where no answer comes, or not all of it, or the URL is none.
-_NO_ANSWER = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError)
+_NO_ANSWER = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, EOFError, zlib.error)
+
+
+def _within(seconds: float, host: str, do: Callable[..., bytes], *words: Any) -> bytes:
+    """What a function returns or raises, within some time. A socket's own limit is for one silence: a server that sends
+    a byte now and then, of a head or a body, would be listened to for ever. The thread of one that is given up ends
+    with the process at the latest."""
+    done: Queue[tuple[bytes, BaseException | None]] = Queue()
+
+    def call() -> None:
+        try:
+            done.put((do(*words), None))
+        except BaseException as error:
+            done.put((b"", error))
+
+    threading.Thread(target=call, name="request", daemon=True).start()
+    try:
+        data, error = done.get(timeout=seconds)
+    except Empty:
+        why = f"{host}: its answer is not complete after {seconds:g} s"
+        raise RequestFailedError(why, host, passing=False, too_much=True) from None
+    if error is not None:
+        raise error
+    return data
 
 
 class Waiting:

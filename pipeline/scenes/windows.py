@@ -16,6 +16,7 @@ from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo import PixelWindow, origin_m
 from difffusr.pipeline.ground.errors import ReadError
 from difffusr.pipeline.ground.pixels import UNMEASURED, Pixels
+from difffusr.pipeline.scenes.checks import Held, check_block
 from difffusr.pipeline.scenes.files import held_open, patiently, unread
 from difffusr.pipeline.scenes.hints import CLOUD_M, NATIVE_M
 from difffusr.pipeline.scenes.item import Asset, Scene
@@ -87,11 +88,21 @@ def _read_overview(scene: Scene, band: str, asset: Asset, step_m: int, afresh: b
     with held_open(scene, band, asset, afresh=afresh, keep=False) as held:
         rows = _Axis.of(origin_m(scene.epsg) - held.top, held.height, held.gsd_m, step_m)
         cols = _Axis.of(held.left, held.width, held.gsd_m, step_m)
+        _check_overviews(held)
         try:
             data = _sample(held.file, rows, cols)
         except (RasterioError, ValueError) as error:
             raise unread(scene, band, asset, error) from None
         return held.dn(data, UNMEASURED if band == "CLD" else 0), rows.first, cols.first
+
+
+def _check_overviews(held: Held) -> None:
+    """As `check_block` for a file's overviews, whose blocks are of another size."""
+    if held.file.driver not in ("GTiff", "COG"):
+        return
+    for level in range(len(held.file.overviews(1))):
+        with rasterio.open(held.file.name, driver="GTiff", overview_level=level) as overview:
+            check_block(f"{held.what}, overview {level + 1},", overview)
 
 
 class _Axis(NamedTuple):

@@ -1,3 +1,8 @@
+from .documents import as_kind as as_kind
+from .documents import parse_document as parse_document
+from .documents import parse_table as parse_table
+from .documents import read_document as read_document
+from .documents import read_table as read_table
 from .lease import Lease as Lease
 from .lease import holder_of as holder_of
 from .objects import Storage as Storage
@@ -6,3 +11,4 @@ from .objects import store_failures as store_failures
 from .places import cube_staging_of as cube_staging_of
 from .places import staging_of as staging_of
 from .places import storage_of as storage_of
+from .versions import is_of as is_of

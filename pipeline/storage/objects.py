@@ -7,16 +7,17 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url, located
+from difffusr.pipeline.storage.versions import create_file, exchanged, replace_file, tag_of
 
 #: Errors of the object stores' clients that are neither OSErrors nor ValueErrors: module and class.
 _OF_CLIENTS = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
@@ -115,7 +116,7 @@ class Storage:
         path = f"{root}/{name}"
         try:
             if isinstance(fs, LocalFileSystem):
-                _replace_file(Path(path), content)
+                replace_file(Path(path), content)
             elif isinstance(content, Path):
                 fs.put_file(str(content), path)
             else:
@@ -135,7 +136,7 @@ class Storage:
         path = f"{root}/{name}"
         try:
             if isinstance(fs, LocalFileSystem):
-                return _create_file(Path(path), data)
+                return create_file(Path(path), data)
             fs.pipe_file(path, data, mode="create")
             return True
         except FileExistsError:
@@ -144,6 +145,56 @@ class Storage:
             raise StoreError(
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
             ) from None
+
+    def tag(self, name: str) -> str:
+        """What tells this version of an object from every other, for `exchange`; empty if there is no such object.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        try:
+            return tag_of(fs, f"{root}/{name}")
+        except store_failures() as error:
+            raise StoreError(f"{self.url}/{name}: cannot be looked up ({first_line(error)})") from None
+
+    def exchange(self, name: str, data: bytes, tag: str) -> bool:
+        """Write one object atomically if it is still the version with this tag; returns whether it is there.
+
+        However late the write comes, it never replaces what somebody else has written in the meantime: by a condition
+        of the store on S3, under a lock of the folder on a file system. Of other stores the tag is asked right before.
+
+        Args:
+            tag: as `tag` returned it; empty where there was no object.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        try:
+            if exchanged(fs, f"{root}/{name}", data, tag):
+                return True
+        except store_failures() as error:
+            raise StoreError(
+                f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"
+            ) from None
+        # The store may have written it, and its answer was lost: then the client's second attempt has failed.
+        return self.exists(name) and self.read(name) == data
+
+    def modified(self, name: str) -> float | None:
+        """When an object was last written by the store's clock, in seconds since 1970; None if it does not say so.
+
+        Raises:
+            StoreError: there is no such object, or the store refuses.
+        """
+        fs, root = self.filesystem()
+        try:
+            fs.invalidate_cache()
+            return float(fs.modified(f"{root}/{name}").timestamp())
+        except (NotImplementedError, KeyError):
+            return None
+        except store_failures() as error:
+            raise StoreError(f"{self.url}/{name}: cannot be looked up ({first_line(error)})") from None
 
     def read(self, name: str) -> bytes:
         """Read one object.
@@ -189,6 +240,21 @@ class Storage:
         except store_failures() as error:
             raise StoreError(f"{self.url}/{name}: cannot be deleted ({first_line(error)})") from None
 
+    def sweep(self) -> int:
+        """Delete what writers that were killed have left below this folder of this machine; returns how much it was.
+        Only for who alone may write here: what somebody is writing now is deleted, too."""
+        if not self.is_local:
+            return 0  # object stores show whole objects alone
+        swept = 0
+        for folder, folders, files in os.walk(self.filesystem()[1]):
+            for name in filter(_is_partial, [*folders, *files]):
+                place = Path(folder, name)
+                with suppress(OSError):  # somebody else's, or gone
+                    shutil.rmtree(place) if name in folders else place.unlink()
+                    swept += 1
+            folders[:] = [name for name in folders if not _is_partial(name)]
+        return swept
+
     def check_writable(self) -> None:
         """Write and delete a small object, to find out before computing that a store refuses.
 
@@ -210,44 +276,3 @@ def _missing_extra(url: str) -> str:
 
 def _is_partial(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(".partial-")
-
-
-def _replace_file(path: Path, data: bytes | Path) -> None:
-    partial = _written_beside(path, data)
-    try:
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _create_file(path: Path, data: bytes) -> bool:
-    partial = _written_beside(path, data)
-    try:
-        os.link(partial, path)  # unlike a rename it fails where the name is taken
-    except FileExistsError:
-        return False
-    finally:
-        partial.unlink(missing_ok=True)
-    return True
-
-
-def _written_beside(path: Path, data: bytes | Path) -> Path:
-    """Data, or a copy of a file, under a temporary name in the same folder.
-
-    With the permissions of any new file: those of `tempfile` let only the owner read, and a cube is there to be read.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".partial-{uuid4().hex}"
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if isinstance(data, Path):
-                with data.open("rb") as source:
-                    shutil.copyfileobj(source, file, 16 << 20)
-            else:
-                file.write(data)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return partial

@@ -15,4 +15,5 @@ from .progress import Progress as Progress
 from .pulse import PULSE_S as PULSE_S
 from .pulse import Pulse as Pulse
 from .pulse import RunStatus as RunStatus
+from .pulse import clock_skew as clock_skew
 from .pulse import read_status as read_status

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 
 _NAME = "progress.json"
 
@@ -72,12 +72,18 @@ def read_status(staging: Storage) -> RunStatus | None:
     """
     if not staging.exists(_NAME):
         return None
-    try:
-        said: dict[str, Any] = json.loads(staging.read(_NAME))
-        known = {name: said[name] for name in RunStatus.__dataclass_fields__ if name in said}
-        return RunStatus(**known)
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{staging.url}/{_NAME}: cannot be understood ({error}); delete it") from None
+    return read_document(staging, _NAME, RunStatus, "delete it")
+
+
+def clock_skew(staging: Storage) -> float | None:
+    """Seconds by which the clock of the driver that last wrote a run's status is ahead of the store's; None if the
+    store does not say when objects were written, or the status was written again meanwhile.
+
+    Raises:
+        StoreError: there is no status, or it cannot be read.
+    """
+    before, said, after = staging.modified(_NAME), read_status(staging), staging.modified(_NAME)
+    return None if before is None or said is None or before != after else said.updated - before
 
 
 #: Seconds between two writings.

@@ -45,3 +45,9 @@ class DyingStorage(Storage):
             raise KeyboardInterrupt
         type(self).left -= 1
         super().write(name, data)
+
+    def exchange(self, name: str, data: bytes, tag: str) -> bool:
+        if type(self).left == 0:
+            raise KeyboardInterrupt
+        type(self).left -= 1
+        return super().exchange(name, data, tag)

@@ -182,7 +182,7 @@ def read_balance(plan: Storage) -> Balanced | None:
         return None
     try:
         return Balanced.from_parquet(plan.read(_FILE))
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise StoreError(f"{plan.url}/{_FILE}: is damaged ({error}); delete it, and plan again") from None
 
 

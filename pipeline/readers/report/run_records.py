@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 from difffusr.pipeline.geo import ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
@@ -14,7 +15,7 @@ from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.plan import StoredPlan, read_plan
 from difffusr.pipeline.plan.balance import Balanced, read_balance
 from difffusr.pipeline.publish import Publication, history
-from difffusr.pipeline.storage import Storage
+from difffusr.pipeline.storage import Storage, read_document
 from difffusr.pipeline.watch import RunStatus, read_status
 
 T = TypeVar("T")
@@ -58,11 +59,11 @@ class RunRecords:
             notes += [f"The plan cannot be read: {why}"] if why else []
             balanced, why = _try(lambda: read_balance(folder.child("published")))
             notes += [f"The balance of the scenes cannot be read: {why}"] if why else []
-        run, why = _try(lambda: json.loads(folder.read("report.json")) if folder.exists("report.json") else {})
+        run, why = _try(lambda: _run_report(folder) if folder.exists("report.json") else {})
         notes += [f"The last run's report cannot be read: {why}"] if why else []
         progress, why = _try(lambda: read_status(folder))
         notes += [f"The last run's progress cannot be read: {why}"] if why else []
-        return cls(plan, run if isinstance(run, dict) else {}, progress, tuple(notes), balanced)
+        return cls(plan, run or {}, progress, tuple(notes), balanced)
 
     @property
     def planned_shards(self) -> list[tuple[int, ShardIndex]] | None:
@@ -72,6 +73,22 @@ class RunRecords:
         shards = self.plan.shards
         places = zip(shards.epsg.tolist(), shards.row.tolist(), shards.col.tolist(), strict=True)
         return [(epsg, ShardIndex(row, col)) for epsg, row, col in places]
+
+
+class _RunReport(BaseModel):
+    """What is shown of it; the rest is kept beside it."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
+
+    name: str = ""
+    chips: dict[str, int] = {}
+    shards: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    failed: dict[str, str] = {}
+
+
+def _run_report(folder: Storage) -> Mapping[str, Any]:
+    return read_document(folder, "report.json", _RunReport, "the next run writes it").model_dump(exclude_unset=True)
 
 
 def read_publications(staging: Storage) -> tuple[tuple[Publication, ...], tuple[str, ...]]:

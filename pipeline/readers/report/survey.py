@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, RGB, TARGET_GSD_M
-from difffusr.pipeline.cube import BASE_LEVEL, Cube, metadata, open_store, read_window
+from difffusr.pipeline.cube import BASE_LEVEL, Cube, read_window
 from difffusr.pipeline.geo import PixelWindow, ShardIndex
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.readers.report.statistics import VALUES, BandStatistics
@@ -196,8 +195,7 @@ def _level(cube: Cube, shards: int) -> _Resolution:
 
 def _levels(cube: Cube, epsg: int) -> list[_Resolution]:
     """The levels in a zone's `multiscales` whose pixels span whole 2.5 m pixels and divide an inner chunk."""
-    document = metadata(cube.storage, f"{epsg}/zarr.json") or {}
-    layout = document.get("attributes", {}).get("multiscales", {}).get("layout", [])
+    layout = (cube.of_zone(epsg).get("multiscales") or {}).get("layout", [])
     chunk = cube.array(epsg, "quality").chunks[-1]
     factors = {str(entry["asset"]): float(entry["spatial:transform"][0]) / TARGET_GSD_M for entry in layout}
     return [_Resolution(int(f), name) for name, f in factors.items() if f == int(f) and chunk % int(f) == 0] or [
@@ -219,7 +217,7 @@ class _ZoneLabels:
 
     def __init__(self, cube: Cube, epsg: int, label: str, level: _Resolution) -> None:
         self._factor, name = level
-        group = zarr.open_group(open_store(cube.storage), path=f"{epsg}/{name}", mode="r")
+        group = cube.group(epsg, int(name))
         self._quality, self._source = group["quality"], group["source"]
         self._step = cube.periods(epsg)[label][0]
         self._whole = PixelWindow(*(edge // self._factor for edge in cube.window(epsg)))

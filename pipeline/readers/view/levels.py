@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-import zarr
 from rasterio.warp import transform_bounds
 
 from difffusr.pipeline.cube import Cube
@@ -166,8 +165,7 @@ def reading(url: str) -> Iterator[None]:
 
 def _zone(cube: Cube, epsg: int) -> MappedZone:
     base = cube.zones[epsg]
-    attributes: Mapping[str, Any] = zarr.open_group(base.store, path=str(epsg), mode="r").attrs
-    layout = attributes["multiscales"]["layout"]
+    layout = cube.of_zone(epsg)["multiscales"]["layout"]
     levels = [_level(base.store, epsg, entry) for entry in layout]
     levels.sort(key=lambda level: level.gsd_m)
     return MappedZone(

@@ -9,6 +9,7 @@ from difffusr.pipeline.assemble.ledger import (
     OVERVIEWS,
     SHARDS,
     Entry,
+    Facts,
     Ledger,
     Written,
     chips_needed,
@@ -50,7 +51,7 @@ def test_an_entry_is_found_by_listing(tmp_path):
     write_entry(staging, entry, {"objects": {"x": "y"}, "missing": []})
     ledger = Ledger.read(staging)
     assert ledger.latest("32632/-7348_693", {"r0": 0}) == entry
-    assert read_entry(staging, entry)["objects"] == {"x": "y"}
+    assert read_entry(staging, entry).objects == {"x": "y"}
 
 
 @pytest.mark.parametrize("folder", [SHARDS, OVERVIEWS])
@@ -82,7 +83,7 @@ def test_shards_are_durable_before_they_are_entered(tmp_path):
     ledger = Ledger.read(staging)
     for entry in entries:
         assert ledger.latest(entry.shard, {"r0": 0}) == entry
-        assert read_entry(staging, entry) == {"objects": {"path": entry.shard}, "missing": []}
+        assert read_entry(staging, entry) == Facts({"path": entry.shard}, [])
 
 
 def test_the_latest_state_counts_and_states_off_the_line_do_not():

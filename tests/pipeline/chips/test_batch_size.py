@@ -95,7 +95,7 @@ def test_a_damaged_note_is_named(loaded, tmp_path, said):
     one.settled(4)
     (file,) = (tmp_path / "batch").iterdir()
     file.write_bytes(said)
-    with pytest.raises(StoreError, match=rf"{file.name}: is damaged; delete it and run again"):
+    with pytest.raises(StoreError, match=rf"{file.name}: cannot be understood .*; delete it, and run again"):
         one.remembered()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -87,6 +88,15 @@ def test_a_file_has_the_status_and_standard_output_the_table(called, config, tmp
     assert "25 of 100 done" in out
     assert (told["state"], told["driver"]["state"]) == (state, driver)
     assert (told["seconds_left"] is None) == (state != "running")
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(94, "ahead of"), (-94, "behind"), (0, None), (2, None)])
+def test_a_clock_that_is_not_the_store_s_is_told(called, config, ahead, words):
+    tell(config, replace(STATUS, updated=time.time() + ahead))
+    _, out, err = called("status", config, "--json", "-")
+    assert abs(json.loads(out)["driver"]["skew"] - ahead) < 3
+    told = re.search(r"its clock 9\d s (.+) the store's", " ".join(err.replace("│", " ").split()))
+    assert (told[1] if told else None) == words
 
 
 def test_a_status_has_what_verify_found(called, config):

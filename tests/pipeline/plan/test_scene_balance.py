@@ -13,7 +13,7 @@ from balanced_scenes import balanced, balanced_plan, correction, with_balance
 from drawn_plans import GRID, TWO_ZONES, plan, stored
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.plan.files import copy_plan, read_plan, write_plan
+from difffusr.pipeline.plan.files import read_plan, write_plan
 from difffusr.pipeline.plan.scene_balance import SHOWN_SHIFTS, SceneBalance, balance_facts
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.storage.objects import Storage
@@ -24,9 +24,7 @@ B02 = BANDS.index("B02")
 def on_disk(made: Plan, folder: Path, name: str = "plan") -> SceneBalance | None:
     """Of the same plan, written and read."""
     config = {**made.manifest["config"], "grid": vars(GRID)}
-    write_plan(replace(made, manifest={**made.manifest, "config": config}), GRID, Storage(str(folder)))
-    if name != "plan":
-        copy_plan(Storage(str(folder)), name)
+    write_plan(replace(made, manifest={**made.manifest, "config": config}), GRID, Storage(str(folder)), name)
     return SceneBalance.of(read_plan(Storage(str(folder)), name))
 
 

@@ -182,11 +182,11 @@ def test_a_driver_that_dies_amid_publishing_leaves_whole_states(on_disk, revises
         try:
             target.publish(shards_written=4, keep=1)
         except KeyboardInterrupt:
-            deaths += 1
+            deaths += 6  # `test_killed` dies at each request
             assert seen(opened(storage)) in (JANUARY, new)
         else:
             break
-    assert deaths > 10
+    assert deaths > 30
     assert seen(opened(storage)) == new
     assert [record.number for record in history(staging)] == [2, 1]
 

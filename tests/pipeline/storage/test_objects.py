@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
@@ -77,3 +81,56 @@ def test_a_store_that_is_nowhere_is_refused_in_one_line(url):
     with pytest.raises(StoreError, match="cannot be opened as a store") as caught:
         Storage(url).exists("a")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(params=["disk", "s3", "memory"])
+def anywhere(request: pytest.FixtureRequest, tmp_path) -> Storage:
+    if request.param == "s3":
+        return Storage(f"s3://{request.getfixturevalue('bucket')}/x", request.getfixturevalue("s3_options"))
+    return Storage(f"memory://{tmp_path}" if request.param == "memory" else str(tmp_path))
+
+
+def test_an_exchange_replaces_the_version_that_was_seen_and_no_other(anywhere):
+    assert anywhere.tag("a/b") == ""
+    assert anywhere.exchange("a/b", b"1", "")
+    assert not anywhere.exchange("a/b", b"2", "")
+    seen = anywhere.tag("a/b")
+    assert seen
+    assert anywhere.exchange("a/b", b"33", seen)
+    assert not anywhere.exchange("a/b", b"4", seen)
+    assert anywhere.exchange("a/b", b"33", seen)  # the answer was lost, and it is asked for again
+    assert anywhere.read("a/b") == b"33"
+    now = anywhere.tag("a/b")
+    anywhere.delete("a/b")
+    assert not anywhere.exchange("a/b", b"5", now)
+    assert not anywhere.exists("a/b")
+
+
+def test_of_many_exchanges_of_one_version_one_succeeds(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.write("a", b"before")
+    tag = storage.tag("a")
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda n: storage.exchange("a", b"%d" % n, tag), range(8)))
+    assert sum(done) == 1
+    assert storage.read("a") == b"%d" % done.index(True)
+    assert storage.names("") == {"a"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_who_is_stopped_amid_an_exchange_is_named_to_whoever_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr("difffusr.pipeline.storage.versions._PATIENCE_S", 0.05)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(StoreError, match="a process is stopped in the middle of writing") as caught:
+        Storage(str(tmp_path)).exchange("a", b"1", "")
+    assert "\n" not in str(caught.value)
+    os.close(handle)
+    assert Storage(str(tmp_path)).exchange("a", b"1", "")
+
+
+def test_the_store_says_when_an_object_was_written(anywhere):
+    anywhere.write("a", b"1")
+    written = anywhere.modified("a")
+    assert written is not None
+    assert abs(written - time.time()) < 60

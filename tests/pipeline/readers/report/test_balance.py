@@ -14,7 +14,7 @@ from drawn_plans import GRID, TWO_ZONES, plan
 from reported_cubes import SCENES, Elements
 
 from difffusr.pipeline.plan.balance import Balanced
-from difffusr.pipeline.plan.files import copy_plan, write_plan
+from difffusr.pipeline.plan.files import write_plan
 from difffusr.pipeline.plan.scene_balance import SceneBalance
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.readers.report.balance_facts import balance_of
@@ -34,8 +34,7 @@ def records_of(made: Plan, folder: Path) -> RunRecords:
     scenes = {"balance": "none" if made.balance is None else "full", "sun": "noon", "max_offset": 0.03}
     config = {**made.manifest["config"], "grid": vars(GRID), "scenes": scenes}
     storage = Storage(str(folder))
-    write_plan(replace(made, manifest={**made.manifest, "config": config}), GRID, storage)
-    copy_plan(storage, "published")
+    write_plan(replace(made, manifest={**made.manifest, "config": config}), GRID, storage, "published")
     return RunRecords.of(storage, DAYS, ())
 
 
