@@ -16,7 +16,6 @@ from difffusr.pipeline.chips.actor import Resolved, SuperResolver
 from difffusr.pipeline.chips.batch import LEFT, STAGED, TO_STAGE, Batch
 from difffusr.pipeline.chips.batch_size import Agreement
 from difffusr.pipeline.chips.compiled import kernels_of
-from difffusr.pipeline.chips.staging import is_staged
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine import ATTEMPTS, Pin
 from difffusr.pipeline.storage import Storage
@@ -103,7 +102,7 @@ class PinnedResolver(SuperResolver):
         elif readable:
             attempts = self._begun([names[i] for i in readable])
         for i, attempt in zip(readable, attempts, strict=True):
-            if attempt != 1 and is_staged(self._staging, str(batch["object"][i])):
+            if attempt != 1 and self._is_staged(str(batch["object"][i])):
                 fate[i] = STAGED
             elif attempt > self.attempts:
                 errors[i] = _given_up(attempt)
@@ -113,6 +112,11 @@ class PinnedResolver(SuperResolver):
         flight = _Flight(fate, [names[i] for i in readable], since, alone)
         self._flights.append(flight)
         return flight, resolved
+
+    def _is_staged(self, name: str) -> bool:
+        from difffusr.pipeline.chips.staging import is_staged  # with codecs, which an actor does not wait for to begin
+
+        return is_staged(self._staging, name)
 
     def _begun(self, names: list[str]) -> list[int]:
         """Tell the board of chips, as soon as they may be under way; returns how often each was begun and not ended."""

@@ -89,7 +89,7 @@ class Actor(PinnedResolver):
 
 @pytest.fixture(autouse=True)
 def _staged(monkeypatch):
-    monkeypatch.setattr("difffusr.pipeline.chips.resolver.is_staged", lambda _, name: name in STAGED_THERE)
+    monkeypatch.setattr("difffusr.pipeline.chips.staging.is_staged", lambda _, name: name in STAGED_THERE)
     STAGED_THERE.clear()
 
 
