@@ -6,9 +6,62 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from difffusr.pipeline.cube.described import TODO
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import StorePath
+
+from difffusr.pipeline.cube.described import TODO, understood
+from difffusr.pipeline.cube.protocol import CubeStore
+from difffusr.pipeline.cube.scenes import PAGES
 from difffusr.pipeline.cube.store import store_of
+from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage, parse_document
+
+#: Name of a group's or array's document below its path.
+_NAME = "zarr.json"
+
+
+def is_document(path: str) -> bool:
+    """Whether an object of a cube is the document of a group or array."""
+    return path.rpartition("/")[2] == _NAME
+
+
+def node_of(path: str) -> str:
+    """Path of the group or array that a document describes; empty for the root."""
+    return path.removesuffix(_NAME).rstrip("/")
+
+
+def texts_of(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """Every document of a cube as an object, by the object's path. The root, zones and levels hold those of all groups
+    and arrays below them, so that one request is enough to know them.
+
+    Args:
+        documents: by path of the group or array, without what they hold of others.
+    """
+    plain = {
+        path: {**document, **_holding({})} if _is_group(document) else document
+        for path, document in sorted(documents.items())
+    }
+    within: dict[str, dict[str, Any]] = {path: {} for path, document in plain.items() if _is_group(document)}
+    for path, document in plain.items():
+        parents = path.split("/")[:-1]
+        for above in [] if not path else ["", *("/".join(parents[:n]) for n in range(1, len(parents) + 1))]:
+            if above in within:
+                within[above][path[len(above) :].lstrip("/")] = document
+    texts = {}
+    for path, document in plain.items():
+        if path in within and path.split("/")[0] != PAGES:
+            document = {**document, **_holding(within[path])}
+        texts[f"{path}/{_NAME}".lstrip("/")] = json.dumps(document, separators=(",", ":")).encode()
+    return texts
+
+
+def _holding(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata}}
+
+
+def _is_group(document: Mapping[str, Any]) -> bool:
+    return document["node_type"] == "group"
 
 
 def in_steps(objects: Mapping[str, bytes]) -> list[list[str]]:
@@ -55,3 +108,22 @@ def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     """A JSON document of a cube as readers see it, or None."""
     data = object_bytes(storage, path)
     return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", TODO)
+
+
+def page_text(store: CubeStore, path: str) -> str:
+    """The text of a page of scenes.
+
+    Raises:
+        StoreError: the store refuses, or there is no such page.
+    """
+    document = store.group(path)
+    if document is None:
+        raise StoreError(f"{store.storage.url}/{path}: is missing; {TODO}")
+    with understood(store.storage):
+        return text_in(document, store.open(), path)
+
+
+def text_in(document: Mapping[str, Any], store: Store, path: str) -> str:
+    """The text that an array without dimensions holds, by its document."""
+    inner = zarr.AsyncArray(dict(document), StorePath(store, path))
+    return str(zarr.Array(inner)[()])

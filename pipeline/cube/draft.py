@@ -38,8 +38,11 @@ class CubeDraft:
         storage: where the cube is.
         grid: its shards and chunks.
         zones: by EPSG code.
-        scenes: facts by number, of every scene that a `source` pixel can refer to.
-        objects: bytes by path, of all metadata and coordinates.
+        scenes: facts by number, of every scene that a `source` pixel of the period can refer to.
+        objects: bytes by path, of the metadata and coordinates of its zones, the root, and the period's page of scenes.
+        documents: metadata of all groups and arrays of the cube, other zones' included, by their path; a group's
+            without what it holds of those below it.
+        pages: the text of each page of scenes among the objects, by its array's path.
     """
 
     storage: Storage
@@ -47,6 +50,8 @@ class CubeDraft:
     zones: Mapping[int, Zone]
     scenes: Mapping[int, Mapping[str, Any]]
     objects: Mapping[str, bytes]
+    documents: Mapping[str, Mapping[str, Any]]
+    pages: Mapping[str, str]
 
     @cached_property
     def store(self) -> Store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,15 @@ class IcechunkStore:
 
         return found
 
+    @cached_property
+    def _read(self) -> Callable[[str], bytes | None]:
+        return self.objects()
+
     def group(self, path: str) -> dict[str, Any] | None:
         """See `CubeStore`."""
-        data = self.objects()(f"{path}/zarr.json")
-        where = f"{self.storage.url}/{path}/zarr.json"
-        return None if data is None else parse_document(data, dict[str, Any], where, TODO)
+        name = f"{path}/zarr.json" if path else "zarr.json"
+        data = self._read(name)
+        return None if data is None else parse_document(data, dict[str, Any], f"{self.storage.url}/{name}", TODO)
 
     def consolidated(self) -> Documents:
         """Empty: a snapshot needs no consolidated metadata."""

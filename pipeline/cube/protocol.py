@@ -30,10 +30,12 @@ class CubeStore(Protocol):
         """Open the cube once; returns a function that reads its objects by path, None for one that does not exist."""
 
     def group(self, path: str) -> dict[str, Any] | None:
-        """Metadata of a group, or None."""
+        """Metadata of a group or array, of the root by an empty path; None if there is none. As it was when it was
+        first asked for: a store is opened anew to see what is published later."""
 
     def consolidated(self) -> Documents:
-        """Metadata of every group and array in the root's consolidated metadata; empty if the store needs none."""
+        """Metadata of every group and array in the root's consolidated metadata, as `group`; empty if the store needs
+        none."""
 
     def check_writable(self) -> None:
         """Raise StoreError if the store is seen to refuse writing."""

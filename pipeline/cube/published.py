@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 import zarr
@@ -12,10 +14,14 @@ from difffusr.pipeline.config import PeriodSection
 from difffusr.pipeline.cube.described import check_arrays, check_levels, check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.layout import periods_of
+from difffusr.pipeline.cube.scenes import SceneTable
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage
+
+#: Requests to the store at a time.
+_REQUESTS = 16
 
 
 class Cube:
@@ -73,6 +79,25 @@ class Cube:
         """Number of a zone's levels above 2.5 m."""
         attributes: Mapping[str, Any] = self.zones[epsg].attrs
         return int(attributes.get("difffusr:overviews", 0))
+
+    @cached_property
+    def scenes(self) -> Mapping[int, Mapping[str, Any]]:
+        """Facts of every scene that a `source` pixel can refer to, by number: a request for each period.
+
+        Raises:
+            StoreError: the store refuses, or a page of them is damaged.
+        """
+
+        def read(path: str) -> str:
+            with understood(self.storage):
+                page = self._root[path]
+                assert isinstance(page, zarr.Array)
+                return str(page[()])
+
+        table = SceneTable.of(self.attributes)
+        with ThreadPoolExecutor(_REQUESTS, "scenes") as pool:
+            texts = dict(zip(table.pages.values(), pool.map(read, table.pages.values()), strict=True))
+        return table.facts(texts.__getitem__)
 
     def array(self, epsg: int, name: str, level: int = 0) -> zarr.Array[Any]:
         """A variable, (time, band, y, x) or (time, y, x)."""

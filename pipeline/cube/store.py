@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from zarr.abc.store import Store
@@ -29,6 +30,9 @@ class _Root:
     """A root's document, as far as it is of interest here."""
 
     consolidated_metadata: _Consolidated | None = None
+    attributes: Any = None
+    zarr_format: Any = 3
+    node_type: Any = "group"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class PlainStore:
     """A plain Zarr store, see `CubeStore`. Readers see what its root's consolidated metadata describes."""
 
     storage: Storage
+
+    @cached_property
+    def _root(self) -> _Root | None:
+        """The root's document: tens of thousands of lines, read once."""
+        data = self.objects()("zarr.json")
+        return None if data is None else parse_document(data, _Root, f"{self.storage.url}/zarr.json", TODO)
 
     def open(self, read_only: bool = True) -> Store:
         """Paths and ``file://`` through LocalStore, whose files appear whole or not at all."""
@@ -54,14 +64,14 @@ class PlainStore:
 
     def group(self, path: str) -> dict[str, Any] | None:
         """See `CubeStore`."""
-        return self.consolidated().get(path)
+        root = self._root
+        if path or root is None:
+            return self.consolidated().get(path)
+        return {"attributes": root.attributes, "zarr_format": root.zarr_format, "node_type": root.node_type}
 
     def consolidated(self) -> Documents:
         """See `CubeStore`."""
-        data = self.objects()("zarr.json")
-        if data is None:
-            return {}
-        held = parse_document(data, _Root, f"{self.storage.url}/zarr.json", TODO).consolidated_metadata
+        held = None if self._root is None else self._root.consolidated_metadata
         return {} if held is None else held.metadata
 
     def check_writable(self) -> None:

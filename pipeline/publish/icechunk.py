@@ -29,7 +29,7 @@ from difffusr.pipeline.cube import (
 )
 from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish.publications import Publication, attempt_of, enter, mark, new_publication, unfinished
+from difffusr.pipeline.publish.publications import Publication, attempt_of, end_of, enter, mark, new_publication
 from difffusr.pipeline.publish.target import Receipt
 from difffusr.pipeline.storage import Lease, Storage
 
@@ -219,7 +219,9 @@ class IcechunkTarget:
         self._check()
         with self._failures():
             repository, session = self._opened(), self._session()
-            publication = new_publication(self._staging, self.draft, shards_written, attempt=attempt_of(self._lease))
+            publication = new_publication(
+                self._staging, end_of(self._staging), self.draft, shards_written, attempt=attempt_of(self._lease)
+            )
             self._lay_out(session)
             self._number(session, publication.number)
             lineage = [*self._before, *self._continues, self._attempt]
@@ -363,7 +365,7 @@ def _remember(staging: Storage, repository: icechunk.Repository, publication: Pu
 
 def _finish(staging: Storage, repository: icechunk.Repository) -> Publication | None:
     """Record a publication whose driver died after moving ``main``; None if there is none."""
-    last = unfinished(staging)
+    last = end_of(staging).begun
     if last is None or last.snapshot != repository.lookup_branch(MAIN):
         return None
     return _remember(staging, repository, last)

@@ -145,7 +145,7 @@ def map_cube(cube: Cube) -> MappedCube:
         zones=zones,
         periods=dict(sorted(days.items(), key=lambda item: item[1])),
         layers=layers_of(sorted(names)),
-        scenes={int(number): facts for number, facts in cube.attributes.get("difffusr:scenes", {}).items()},
+        scenes=dict(cube.scenes),
         flags=dict(zip(map(int, flags["flag_values"]), flags["flag_meanings"].split(), strict=True)),
         scales={name: float(some[name].attrs.get("scale_factor", 1)) for name in names},
         fills={name: int(some[name].attrs.get("_FillValue", 0)) for name in names},
