@@ -28,6 +28,8 @@ _MOST_PX = 1 << 26
 Epsg = Annotated[int, Field(ge=32601, le=32760)]
 _Words = dict[str, Any]
 _PerBand = Annotated[list[float | None], Field(min_length=len(BANDS), max_length=len(BANDS))]
+_Corners = Annotated[list[float], Field(min_length=4, max_length=4)]
+_CornersPerBand = Annotated[list[_Corners], Field(min_length=len(BANDS), max_length=len(BANDS))]
 _Side = Annotated[int, Field(gt=0, le=_MOST_PX)]
 _Place = Annotated[int, Field(ge=-_MOST_PX, le=_MOST_PX)]
 
@@ -41,7 +43,7 @@ class _Part(BaseModel):
 class _Balance(_Part):
     gain: _PerBand
     factor: _PerBand
-    offset: _PerBand
+    offset: _CornersPerBand
     square: list[float]
     hazy: bool
     shift: _PerBand | None = None

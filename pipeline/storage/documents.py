@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.storage.objects import Storage
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # whoever reads nothing need not load them
     import pyarrow as pa
+    from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
@@ -56,6 +55,8 @@ def parse_document(data: bytes, kind: type[T], where: str, todo: str) -> T:
 
 def as_kind(document: object, kind: type[T], where: str, todo: str) -> T:
     """A JSON value as what it has to be. Raises StoreError where it is something else."""
+    from pydantic import ValidationError
+
     any_kind: Any = kind  # classes can be hashed, which mypy does not know of type variables
     try:
         found: T = _checker(any_kind).validate_python(document)
@@ -90,6 +91,8 @@ def parse_table(data: bytes, columns: Sequence[str] | None, where: str, todo: st
 
 @lru_cache(maxsize=64)
 def _checker(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
 
 

@@ -8,14 +8,16 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+Placed = TypeVar("Placed")
 
 #: Seconds that a write waits for another one in the same folder. It takes a moment, unless its process is stopped.
 _PATIENCE_S = 10.0
@@ -92,15 +94,14 @@ def _file_tag(path: Path) -> str:
 
 
 def _exchange_file(path: Path, data: bytes, tag: str) -> bool:
-    partial = _written_beside(path, data)
-    try:
+    def place(partial: Path) -> bool:
         with _alone_in(path.parent):
             if _file_tag(path) != tag:
                 return False
             os.replace(partial, path)
             return True
-    finally:
-        partial.unlink(missing_ok=True)
+
+    return _placed(path, data, place)
 
 
 @contextmanager
@@ -129,30 +130,36 @@ def _lock(handle: int, folder: Path) -> None:
         time.sleep(0.01)
 
 
-def replace_file(path: Path, data: bytes | Path, tries: int = 2) -> None:
+def replace_file(path: Path, data: bytes | Path) -> None:
     """Write a file atomically: readers see all of it or what was there before."""
-    partial = _written_beside(path, data)
-    try:
-        os.replace(partial, path)
-    except FileNotFoundError:
-        if tries <= 1:
-            raise
-        replace_file(path, data, tries - 1)  # it was swept
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    _placed(path, data, lambda partial: os.replace(partial, path))
 
 
 def create_file(path: Path, data: bytes) -> bool:
     """Write a file if there is none of this name; returns whether it was written."""
+
+    def place(partial: Path) -> bool:
+        try:
+            os.link(partial, path)  # unlike a rename it fails where the name is taken
+        except FileExistsError:
+            return False
+        return True
+
+    return _placed(path, data, place)
+
+
+def _placed(path: Path, data: bytes | Path, place: Callable[[Path], Placed], *, again: bool = True) -> Placed:
+    """Write data beside a path, and have that put in its place. Another driver, which has just begun, may sweep it
+    away in between: then once more."""
     partial = _written_beside(path, data)
     try:
-        os.link(partial, path)  # unlike a rename it fails where the name is taken
-    except FileExistsError:
-        return False
+        return place(partial)
+    except FileNotFoundError:
+        if not again:
+            raise
     finally:
         partial.unlink(missing_ok=True)
-    return True
+    return _placed(path, data, place, again=False)
 
 
 def _written_beside(path: Path, data: bytes | Path) -> Path:

@@ -138,15 +138,17 @@ def _check_kept(kept: Kept, name: str, touched: Path, case: str) -> None:
 
 
 def fuzz(kept: Kept, call: Callable[..., Any], seed: int, cases: int) -> Counter[str]:
+    """How cases ended. Fails after the last one, with all that went wrong."""
     ends: Counter[str] = Counter()
+    wrong = []
     for number in range(cases):
-        draw = random.Random(f"{seed} {number}")
         try:
-            ends[tried(kept, call, draw)] += 1
+            ends[tried(kept, call, random.Random(f"{seed} {number}"))] += 1
         except AssertionError as error:
-            raise AssertionError(f"case {seed} {number}: {error}") from error
+            wrong.append(f"case {seed} {number}: {error}")
         finally:
             kept.put_back()
+    assert not wrong, "\n".join(wrong)
     return ends
 
 
@@ -177,6 +179,7 @@ def fuzz_inputs(
     ends: Counter[str] = Counter()
     items = sorted(path for path in archive.rglob("*.json") if path.name != "catalog.json")
     text, kept = config.read_text(), {path: path.read_bytes() for path in archive.rglob("*.json")}
+    wrong = []
     for number in range(cases):
         draw = random.Random(f"{seed} {number}")
         if draw.random() < 0.5:
@@ -189,18 +192,24 @@ def fuzz_inputs(
             path.unlink() if data is None else path.write_bytes(data)
             case = f"{path.name}: {what}"
         try:
-            ended = call("plan", config, "--diff") if draw.random() < 0.2 else call("plan", config)
+            ends[planned(call, config, draw.random() < 0.2)] += 1
         except BaseException as error:
-            raise AssertionError(f"case {seed} {number}, {case}: {type(error).__name__}: {error}") from error
-        assert ended.code in (0, 1, 2), f"case {seed} {number}, {case}: {ended.code}"
-        assert "Traceback" not in ended.err, case
-        assert ended.err.count("error: ") == (ended.code != 0), f"case {seed} {number}, {case}: {ended.err}"
-        ends[f"exit {ended.code}"] += 1
+            wrong.append(f"case {seed} {number}, {case}: {type(error).__name__}: {error}")
         config.write_text(text)
         for path, data in kept.items():
             if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
+    assert not wrong, "\n".join(wrong)
     return ends
+
+
+def planned(call: Callable[..., Any], config: Path, diff: bool) -> str:
+    """How `plan` ended. Fails where that is in anything but its words."""
+    ended = call("plan", config, *(["--diff"] if diff else []))
+    assert ended.code in (0, 1, 2), f"{ended.code}: {ended.err}"
+    assert "Traceback" not in ended.err
+    assert ended.err.count("error: ") == (ended.code != 0), ended.err
+    return f"exit {ended.code}"
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_a_killed_run_into_icechunk_is_resumed_and_its_cube_is_the_plain_store_s
     assert not report["missing"] + report["damaged"] + report["incomplete"]
     assert all(band["residual"] < 0.003 for band in report["bands"])
 
-    again = difffusr("run", configure(store={"url": f"icechunk+{tmp_path}/cube.icechunk"}, model={"sampler_steps": 2}))
+    again = difffusr("run", configure(store={"url": f"icechunk+{tmp_path}/cube.icechunk"}, model={"sampler_steps": 4}))
     assert again.code == 0, again.err
     assert "new weights or sampling" in again.out
     assert not pixels(tmp_path).equals(whole)

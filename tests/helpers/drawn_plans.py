@@ -49,7 +49,8 @@ def plan(area: BaseGeometry, dates: int = 3, name: str = "look") -> Plan:
     key = np.arange(n * 32, dtype=np.int64).astype(np.uint8).reshape(n, 32)
     chips = Chips(epsg, row, col, chosen, np.ones(n, np.float32), clear, key, tuple(s.id for s in scenes))
     config = {"name": name, "period": {"start": "2024-06-01", "end": "2024-06-30"}}
-    return Plan(tuple(scenes), chips, Shards.of(chips, GRID), {"config": config, "borders": 5})
+    manifest = {"config": config, "borders": 5, "model": "weights", "algorithm": 1}
+    return Plan(tuple(scenes), chips, Shards.of(chips, GRID), manifest)
 
 
 def stored(made: Plan) -> StoredPlan:

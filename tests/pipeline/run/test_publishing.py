@@ -13,14 +13,14 @@ from small_cubes import EPSG, SHARDS, drafted, finish, label, write
 from store_requests import Drivers
 
 from difffusr.pipeline.assemble.ledger import Entry, Ledger, write_entry
-from difffusr.pipeline.geo.names import PlaceName
+from difffusr.pipeline.geo.names import NAME_DIGITS, PlaceName
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.run import publishing, work
 from difffusr.pipeline.run.publishing import finish_what_was_left
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.storage.objects import Storage
 
-CHIPS = ("chips/32648/a.chip", "chips/32648/b.chip")
+CHIPS = tuple(f"chips/32648/-1_{col}-{'0' * NAME_DIGITS}.chip" for col in (4, 5))
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_shard_that_was_dropped_is_dropped_once(places):
     names = [str(PlaceName(EPSG, *shard)) for shard in SHARDS]
     run_month(*places, 1, 11, None)
     for name in names:
-        write_entry(staging, Entry(name, "digest", "r0"), {"objects": {}})
+        write_entry(staging, Entry(name, "d1", "r0"), {"objects": {}})
     plan: Any = SimpleNamespace(zones=lambda: [EPSG], shards=SimpleNamespace(names=lambda: names[:3]))
 
     def gone() -> tuple[str, ...]:

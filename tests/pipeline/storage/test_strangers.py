@@ -10,7 +10,9 @@ from small_cubes import drafted, label, published
 
 from difffusr.pipeline.assemble.ledger import Entry, Ledger
 from difffusr.pipeline.chips.staging import done_chips
+from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.publications import history, latest_number, records
+from difffusr.pipeline.storage import versions
 from difffusr.pipeline.storage.lease import Lease, holder_of
 from difffusr.pipeline.storage.objects import Storage
 
@@ -101,15 +103,41 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(staging):
     assert staging.sweep() == 0
 
 
-def test_what_is_swept_while_it_is_written_is_written_again(staging, monkeypatch):
-    replace, swept = os.replace, []
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda staging, name: staging.write(name, b"1"),
+        lambda staging, name: staging.put(name, Path(__file__)),
+        lambda staging, name: staging.create(name, b"1"),
+        lambda staging, name: staging.exchange(name, b"1", ""),
+        lambda staging, name: staging.write(name, b"0") or staging.exchange(name, b"1", staging.tag(name)),
+    ],
+    ids=["write", "put", "create", "exchange", "exchange another"],
+)
+def test_what_is_swept_while_it_is_written_is_written_again(staging, monkeypatch, place):
+    written, swept = versions._written_beside, []
 
-    def sweeping(source, target):
-        if not swept:
+    def sweeping(path, data):
+        partial = written(path, data)
+        if data != b"0" and not swept:
             swept.append(staging.sweep())
-        replace(source, target)
+        return partial
 
-    monkeypatch.setattr(os, "replace", sweeping)
-    staging.write("a.json", b"1")
+    monkeypatch.setattr(versions, "_written_beside", sweeping)
+    assert place(staging, "a.json") is not False
     assert swept == [1]
-    assert staging.read("a.json") == b"1"
+    assert staging.read("a.json") in (b"1", Path(__file__).read_bytes())
+    assert staging.names("") == {"a.json"}
+
+
+def test_what_is_swept_again_and_again_ends_in_words(staging, monkeypatch):
+    written = versions._written_beside
+
+    def sweeping(path, data):
+        partial = written(path, data)
+        staging.sweep()
+        return partial
+
+    monkeypatch.setattr(versions, "_written_beside", sweeping)
+    with pytest.raises(StoreError, match="cannot be written"):
+        staging.write("a.json", b"1")
