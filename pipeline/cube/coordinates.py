@@ -62,7 +62,7 @@ def begins_alike(document: Mapping[str, Any], stored: bytes, wanted: bytes) -> b
 
 
 def _values(document: Mapping[str, Any], data: bytes) -> NDArray[Any]:
-    key = next(iter(_objects("a", document, np.zeros(document["shape"], document["data_type"]))))
+    key = next(iter(_objects("a", document, np.ones(document["shape"], document["data_type"]))))
     return np.asarray(_array("a", document, {key: default_buffer_prototype().buffer.from_bytes(data)})[...])
 
 
@@ -76,6 +76,4 @@ def _objects(path: str, document: Mapping[str, Any], values: NDArray[Any]) -> di
 
 
 def _array(path: str, document: Mapping[str, Any], objects: dict[str, Buffer]) -> zarr.Array[Any]:
-    # Also what is all fill: an object that is expected has to be there.
-    config = {"write_empty_chunks": True}
-    return zarr.Array(zarr.AsyncArray(dict(document), StorePath(MemoryStore(objects), path), config=config))
+    return zarr.Array(zarr.AsyncArray(dict(document), StorePath(MemoryStore(objects), path)))

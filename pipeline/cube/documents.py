@@ -10,7 +10,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import StorePath
 
-from difffusr.pipeline.cube.described import TODO, understood
+from difffusr.pipeline.cube.described import TODO, check_scenes, understood
 from difffusr.pipeline.cube.protocol import CubeStore
 from difffusr.pipeline.cube.scenes import PAGES
 from difffusr.pipeline.cube.store import store_of
@@ -110,17 +110,18 @@ def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", TODO)
 
 
-def page_text(store: CubeStore, path: str) -> str:
-    """The text of a page of scenes.
+def page_of(store: CubeStore, path: str) -> dict[int, dict[str, Any]]:
+    """The facts on a page of scenes, by number.
 
     Raises:
-        StoreError: the store refuses, or there is no such page.
+        StoreError: the store refuses, there is no such page, or it is damaged.
     """
     document = store.group(path)
     if document is None:
         raise StoreError(f"{store.storage.url}/{path}: is missing; {TODO}")
     with understood(store.storage):
-        return text_in(document, store.open(), path)
+        text = text_in(document, store.open(), path)
+    return check_scenes(text, f"{store.storage.url}/{path}")
 
 
 def text_in(document: Mapping[str, Any], store: Store, path: str) -> str:

@@ -26,7 +26,7 @@ from zarr.storage import MemoryStore
 
 from difffusr.pipeline.cube.conventions import multiscales
 from difffusr.pipeline.cube.described import check_root, check_zone, understood
-from difffusr.pipeline.cube.documents import is_document, node_of, page_text, text_in, texts_of
+from difffusr.pipeline.cube.documents import is_document, node_of, page_of, text_in, texts_of
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over, periods_of, periods_text
 from difffusr.pipeline.cube.protocol import CubeStore
@@ -85,7 +85,7 @@ def draft_cube(
         _draft_zone(root, grid, zone)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # texts of variable length are not in the Zarr v3 core specification
-        table, facts = SceneTable.of(known).with_scenes(root, partial(page_text, store), period, scenes)
+        table, facts = SceneTable.of(known).with_scenes(root, partial(page_of, store), period, scenes)
     others = {int(zone) for zone in known.get("difffusr:zones", [])} - set(zones)
     root.attrs.put(
         {

@@ -11,7 +11,14 @@ from typing import Any
 import zarr
 
 from difffusr.pipeline.config import PeriodSection
-from difffusr.pipeline.cube.described import check_arrays, check_levels, check_root, check_zone, understood
+from difffusr.pipeline.cube.described import (
+    check_arrays,
+    check_levels,
+    check_root,
+    check_scenes,
+    check_zone,
+    understood,
+)
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.layout import periods_of
 from difffusr.pipeline.cube.scenes import SceneTable
@@ -88,16 +95,17 @@ class Cube:
             StoreError: the store refuses, or a page of them is damaged.
         """
 
-        def read(path: str) -> str:
+        def read(path: str) -> Mapping[int, Mapping[str, Any]]:
             with understood(self.storage):
                 page = self._root[path]
                 assert isinstance(page, zarr.Array)
-                return str(page[()])
+                text = str(page[()])
+            return check_scenes(text, f"{self.storage.url}/{path}")
 
         table = SceneTable.of(self.attributes)
         with ThreadPoolExecutor(_REQUESTS, "scenes") as pool:
-            texts = dict(zip(table.pages.values(), pool.map(read, table.pages.values()), strict=True))
-        return table.facts(texts.__getitem__)
+            pages = dict(zip(table.pages.values(), pool.map(read, table.pages.values()), strict=True))
+        return table.facts(pages.__getitem__)
 
     def array(self, epsg: int, name: str, level: int = 0) -> zarr.Array[Any]:
         """A variable, (time, band, y, x) or (time, y, x)."""

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from difffusr.pipeline.cube.described import check_scenes
-
 #: The group that holds the pages.
 PAGES = "scenes"
 
@@ -30,6 +28,9 @@ _BY_PERIOD, _COUNT, _EARLIER = "difffusr:scene_pages", "difffusr:scene_count", "
 _ANY = "earlier"
 
 Facts = Mapping[str, Any]
+
+#: Reads a page.
+Reading = Callable[[str], Mapping[int, Facts]]
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class SceneTable:
         """For a root; the facts of earlier versions have to be on a page by then."""
         return {_BY_PERIOD: dict(sorted(self.pages.items())), _COUNT: self.count}
 
-    def facts(self, read: Callable[[str], str], period: tuple[date, date] | None = None) -> dict[int, Facts]:
+    def facts(self, read: Reading, period: tuple[date, date] | None = None) -> dict[int, Facts]:
         """Facts by number.
 
         Args:
-            read: returns the text of a page.
+            read: returns the facts on a page, by its path.
             period: leaves out pages of periods that share no day with it.
 
         Raises:
@@ -70,11 +71,11 @@ class SceneTable:
         found = dict(self.earlier)
         wanted = [path for key, path in sorted(self.pages.items()) if period is None or _overlaps(key, period)]
         for path in wanted:
-            found |= check_scenes(read(path), path)
+            found |= read(path)
         return dict(sorted(found.items()))
 
     def with_scenes(
-        self, root: zarr.Group, read: Callable[[str], str], period: tuple[date, date], scenes: Iterable[Facts]
+        self, root: zarr.Group, read: Reading, period: tuple[date, date], scenes: Iterable[Facts]
     ) -> tuple[SceneTable, dict[int, Facts]]:
         """The table with the scenes of a run added to its period's page, which is written below a root; and the facts
         of all scenes that the period's pixels can be of. Those that have a number keep it.
@@ -85,7 +86,7 @@ class SceneTable:
         facts, count = self.facts(read, period), self.count
         numbers = {one["id"]: number for number, one in facts.items()}
         page = self.pages.get(_key(period))
-        here = {} if page is None else check_scenes(read(page), page)
+        here = {} if page is None else dict(read(page))
         for one in scenes:
             count += one["id"] not in numbers
             here[numbers.setdefault(one["id"], count)] = dict(one)

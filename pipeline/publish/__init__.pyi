@@ -1,9 +1,11 @@
+from .documents import objects_of as objects_of
 from .door import finish_publishing as finish_publishing
 from .door import open_target as open_target
 from .door import revisions_to_come as revisions_to_come
 from .door import rollback as rollback
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication
+from .publications import end_of as end_of
 from .publications import history as history
 from .publications import latest_number as latest_number
 from .publications import latest_since as latest_since

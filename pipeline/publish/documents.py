@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from difffusr.pipeline.cube import PAGES, coordinates_of, node_of, page_object
+from difffusr.pipeline.cube import PAGES, coordinates_of, node_of, page_object, texts_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.publish.publications import Publication
@@ -52,7 +52,7 @@ def keep_documents(staging: Storage, documents: Documents, known: Collection[str
         parts.setdefault(path.split("/")[0] or ROOT, {})[path] = documents[path]
     digests = {}
     for part, held in parts.items():
-        data = json.dumps(held, separators=(",", ":"), sort_keys=True).encode()
+        data = json.dumps(held, separators=(",", ":")).encode()
         digests[part] = hashlib.sha256(data).hexdigest()
         if digests[part] not in known:
             _write(staging, digests[part], data)
@@ -102,6 +102,26 @@ def times_of(staging: Storage, publication: Publication, documents: Documents) -
         return coordinates_of(documents, ("time", "time_bnds"))
     except NOT_DOCUMENTS as error:
         raise damaged(staging, publication, error) from None
+
+
+def objects_of(staging: Storage, publication: Publication) -> dict[str, bytes]:
+    """What a publication says must be in a plain store, but for pixels: every document, coordinate and page of scenes,
+    by its path. Objects of time may hold further steps in the store, of other publications: see `begins_alike`.
+
+    Raises:
+        StoreError: its documents cannot be read, or are not what was written.
+    """
+    documents = documents_of(staging, publication)
+    objects = times_of(staging, publication, documents)
+    try:
+        objects |= {path: data for path, data in coordinates_of(documents).items() if path not in objects}
+        objects |= texts_of(documents)
+    except NOT_DOCUMENTS as error:
+        raise damaged(staging, publication, error) from None
+    for path, document in documents.items():
+        if path.startswith(f"{PAGES}/"):
+            objects |= objects_of_page(staging, path, document)
+    return objects
 
 
 def objects_of_page(staging: Storage, path: str, document: Mapping[str, Any]) -> dict[str, bytes]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from fresh_python import loaded_by
 from plain_cubes import appended, revised
 from small_cubes import EPSG, GROUP, SHARDS
 
+from difffusr.pipeline.publish.documents import objects_of
 from difffusr.pipeline.publish.publications import history
 
 HEAVY = ("zarr", "numpy", "torch", "ray", "geopandas", "icechunk", "shapely", "pydantic")
@@ -33,10 +32,13 @@ def test_the_history_tells_every_publication(on_disk):
 def test_every_document_of_a_publication_is_in_the_history(on_disk):
     storage, staging = on_disk
     appended(storage, staging, 1, 11)
-    kept = json.loads(staging.read("history/000001.json"))
-    for path, text in kept["documents"].items():
-        assert storage.read(path) == text.encode(), path
-    assert {"zarr.json", f"{EPSG}/zarr.json", f"{GROUP}/zarr.json", f"{GROUP}/time/zarr.json"} <= set(kept["documents"])
+    kept = objects_of(staging, history(staging)[0])
+    for path, data in kept.items():
+        assert storage.read(path) == data, path
+    pixels = {f"{EPSG}/{level}/{name}/c" for level in range(2) for name in ("reflectance", "quality", "source")}
+    there = {path for path in storage.names("") if not any(path.startswith(f"{folder}/") for folder in pixels)}
+    assert set(kept) == there
+    assert {"zarr.json", f"{EPSG}/zarr.json", f"{GROUP}/zarr.json", f"{GROUP}/time/c/0", f"{GROUP}/x/c/0"} <= set(kept)
 
 
 def test_to_list_a_history_takes_nothing_of_what_writes_a_cube(tmp_path):
