@@ -19,10 +19,9 @@ from difffusr.pipeline.cube.described import (
     check_zone,
     understood,
 )
-from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.layout import periods_of
 from difffusr.pipeline.cube.scenes import SceneTable
-from difffusr.pipeline.cube.store import open_store
+from difffusr.pipeline.cube.store import root_of, store_of
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage
@@ -39,7 +38,8 @@ class Cube:
     """
 
     def __init__(self, storage: Storage) -> None:
-        document = metadata(storage, "zarr.json")
+        store = store_of(storage)
+        document = store.group("")
         attributes = (document or {}).get("attributes", {})
         if not isinstance(attributes, dict) or "difffusr:zones" not in attributes:
             what = "holds no cube" if document is None else "is a Zarr store, but not a cube of this kind"
@@ -48,7 +48,7 @@ class Cube:
         check_root(attributes, storage)
         self.zones: dict[int, zarr.Group] = {}
         with understood(storage):
-            self._root = zarr.open_group(open_store(storage), mode="r")
+            self._root = root_of(store)
             for epsg in attributes["difffusr:zones"]:
                 self.zones[epsg] = self.group(epsg)
                 check_zone(self.zones[epsg].attrs, storage, epsg)
