@@ -56,12 +56,12 @@ def begins_alike(document: Mapping[str, Any], stored: bytes, wanted: bytes) -> b
     if stored == wanted:
         return True
     try:
-        return bool(np.array_equal(_values(document, stored), _values(document, wanted)))
+        return bool(np.array_equal(_stored(document, stored), _stored(document, wanted)))
     except (ValueError, RuntimeError, LookupError):
         return False
 
 
-def _values(document: Mapping[str, Any], data: bytes) -> NDArray[Any]:
+def _stored(document: Mapping[str, Any], data: bytes) -> NDArray[Any]:
     key = next(iter(_objects("a", document, np.ones(document["shape"], document["data_type"]))))
     return np.asarray(_array("a", document, {key: default_buffer_prototype().buffer.from_bytes(data)})[...])
 
@@ -76,4 +76,5 @@ def _objects(path: str, document: Mapping[str, Any], values: NDArray[Any]) -> di
 
 
 def _array(path: str, document: Mapping[str, Any], objects: dict[str, Buffer]) -> zarr.Array[Any]:
-    return zarr.Array(zarr.AsyncArray(dict(document), StorePath(MemoryStore(objects), path)))
+    metadata: Any = dict(document)
+    return zarr.Array(zarr.AsyncArray(metadata, StorePath(MemoryStore(objects), path)))

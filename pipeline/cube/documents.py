@@ -56,6 +56,11 @@ def texts_of(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
     return texts
 
 
+def without_members(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's or array's document without what it holds of those below it."""
+    return {name: value for name, value in document.items() if name != "consolidated_metadata"}
+
+
 def _holding(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata}}
 
@@ -126,5 +131,5 @@ def page_of(store: CubeStore, path: str) -> dict[int, dict[str, Any]]:
 
 def text_in(document: Mapping[str, Any], store: Store, path: str) -> str:
     """The text that an array without dimensions holds, by its document."""
-    inner = zarr.AsyncArray(dict(document), StorePath(store, path))
-    return str(zarr.Array(inner)[()])
+    metadata: Any = dict(document)
+    return str(zarr.Array(zarr.AsyncArray(metadata, StorePath(store, path)))[()])

@@ -26,7 +26,7 @@ from zarr.storage import MemoryStore
 
 from difffusr.pipeline.cube.conventions import multiscales
 from difffusr.pipeline.cube.described import check_root, check_zone, understood
-from difffusr.pipeline.cube.documents import is_document, node_of, page_of, text_in, texts_of
+from difffusr.pipeline.cube.documents import is_document, node_of, page_of, text_in, texts_of, without_members
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over, periods_of, periods_text
 from difffusr.pipeline.cube.protocol import CubeStore
@@ -101,7 +101,9 @@ def draft_cube(
     own = {node_of(path): json.loads(data) for path, data in contents.items() if is_document(path)}
     kept = {*map(str, others), *table.pages.values()}
     documents = {
-        path: document for path, document in store.consolidated().items() if path in kept or path.split("/")[0] in kept
+        path: without_members(document)
+        for path, document in store.consolidated().items()
+        if path in kept or path.split("/")[0] in kept
     }
     documents |= own
     with understood(storage):

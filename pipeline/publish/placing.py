@@ -7,7 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from difffusr.pipeline.cube import PAGES, PlainStore, begins_alike, in_steps, is_document, texts_of, time_chunk
+from difffusr.pipeline.cube import (
+    PAGES,
+    CubeDraft,
+    PlainStore,
+    begins_alike,
+    in_steps,
+    is_document,
+    texts_of,
+    time_chunk,
+)
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.documents import (
     NOT_DOCUMENTS,
@@ -43,6 +52,18 @@ class CubeState:
     times: Mapping[str, bytes]
     constant: Mapping[str, bytes] = field(default_factory=dict)
     left: Collection[str] = ()
+
+    @classmethod
+    def of(cls, draft: CubeDraft, left: Collection[str] = ()) -> CubeState:
+        """The state that a draft describes."""
+        times: dict[str, bytes] = {}
+        constant: dict[str, bytes] = {}
+        for path, data in draft.objects.items():
+            if path.startswith(f"{PAGES}/"):
+                constant[path] = data
+            elif not is_document(path):
+                (times if path.split("/")[2].startswith("time") else constant)[path] = data
+        return cls(draft.documents, times, constant, left)
 
 
 def put_in_place(

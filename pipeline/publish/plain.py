@@ -26,7 +26,6 @@ from difffusr.pipeline.cube import (
     Zone,
     chunk_index,
     chunk_key,
-    is_document,
 )
 from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
@@ -189,12 +188,6 @@ class PlainTarget:
     def publish(self, *, shards_written: int, keep: int) -> Publication:
         """See `Target`."""
         self.book.close()
-        times, constant = {}, {}
-        for path, data in self.draft.objects.items():
-            if path.startswith(f"{PAGES}/"):
-                constant[path] = data
-            elif not is_document(path):
-                (times if path.split("/")[2].startswith("time") else constant)[path] = data
         end = end_of(self.staging)
         known = {} if end.latest is None else end.latest.parts
         parts = keep_documents(self.staging, self.draft.documents, known.values())
@@ -203,11 +196,10 @@ class PlainTarget:
         # Zones of other runs, unless somebody has begun to write them.
         others = set() if end.begun else known.keys() - set(map(str, self.draft.zones)) - {ROOT, PAGES}
         left = {part for part in others if known[part] == parts.get(part)}
-        state = CubeState(self.draft.documents, times, constant, left)
         publication = new_publication(
             self.staging, end, self.draft, shards_written, attempt=attempt_of(self.lease), parts=parts
         )
-        done = put_in_place(self.storage, self.staging, publication, self.lease, state)
+        done = put_in_place(self.storage, self.staging, publication, self.lease, CubeState.of(self.draft, left))
         self.tidy(keep=keep)
         return replace(done, current=True)
 
