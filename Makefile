@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 # Bytecode is kept from first use on: without it every process of the tests would compile torch and Ray anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo check test test-slow lowest drills bench counted bench-guards start-up masks house model-card leave-one-out sampler-curve audit lint typecheck format clean
+.PHONY: help install demo check test test-slow lowest drills bench counted bench-guards start-up first-chip masks house model-card leave-one-out sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -58,6 +58,9 @@ bench-guards: .venv/.installed-test ## what must hold of speed and memory on any
 
 start-up: .venv/.installed-test ## seconds and megabytes until commands answer and workers are ready (OLD=folder compares a checkout)
 	$(BIN)/python tests/bench/start_up.py $(if $(OLD),--old $(OLD))
+
+first-chip: .venv/.installed-test ## seconds until a run stages its first chip, process by process, with a GPU that Ray is only told of
+	$(BIN)/python tests/bench/first_chip.py --gpu $(if $(OLD),--old $(OLD))
 
 masks: .venv/.installed-test ## how good masks of cloud and shadow are, and what they cost: tests/bench/masks-f1.json
 	$(BIN)/python tests/bench/masks_f1.py

@@ -95,7 +95,12 @@ class RRDBNet(nn.Module):
 
 
 def _small_kaiming(conv: nn.Conv2d) -> None:
-    """Kaiming-normal weights times 0.1, zero bias: deep stacks of residual blocks start near the identity."""
+    """Kaiming-normal weights times 0.1, zero bias: deep stacks of residual blocks start near the identity.
+
+    On the meta device nothing is drawn: there torch would import its compiler for that, in a second.
+    """
+    if conv.weight.is_meta:
+        return
     with torch.no_grad():
         nn.init.kaiming_normal_(conv.weight).mul_(0.1)
         if conv.bias is not None:

@@ -11,15 +11,16 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import ray
 from pydantic import Field
 
-from difffusr.pipeline.chips.actor import device_facts
-from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.storage import Storage, read_document
+
+if TYPE_CHECKING:
+    from difffusr.pipeline.chips.resolver import PinnedResolver
 
 log = logging.getLogger("difffusr.batch")
 
@@ -34,7 +35,7 @@ class ActorKind(NamedTuple):
         gpus: of each actor.
     """
 
-    resolver: type[PinnedResolver]
+    resolver: type[PinnedResolver] | None
     board: Any
     staging: Storage
     gpus: float
@@ -67,6 +68,9 @@ def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> in
     Raises:
         StoreError: the staging folder cannot be read or written.
     """
+    from difffusr.pipeline.chips.actor import device_facts  # with torch: only where the batch is measured
+    from difffusr.pipeline.chips.resolver import PinnedResolver
+
     share = {"num_gpus": kind.gpus, "num_cpus": 0}
     device, memory = ray.get(ray.remote(max_calls=1, **share)(device_facts).remote())
     facts = (
@@ -76,7 +80,9 @@ def remembered_batch(config: RunConfig, fingerprint: str, kind: ActorKind) -> in
     name = f"batch/{'_'.join(facts)}.json"
     if kind.staging.exists(name):
         return read_document(kind.staging, name, _Measured, "delete it, and run again").batch
-    actor = ray.remote(**share)(kind.resolver).remote(_sized(config, 1, execution="eager"), kind.board, kind.staging)
+    actor = ray.remote(**share)(kind.resolver or PinnedResolver).remote(
+        _sized(config, 1, execution="eager"), kind.board, kind.staging
+    )
     try:
         batch, rates = largest_batch(lambda size: ray.get(actor.rate.remote(size, config.grid.chip_px)))
     finally:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.chips.actor import Resolved, SuperResolver
 from difffusr.pipeline.chips.batch import LEFT, STAGED, TO_STAGE, Batch
+from difffusr.pipeline.chips.compiled import kernels_of
 from difffusr.pipeline.chips.staging import is_staged
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine import ATTEMPTS, Pin
@@ -31,7 +32,8 @@ class PinnedResolver(SuperResolver):
 
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
         self.prepare(board, staging)
-        self._models.submit(SuperResolver.__init__, self, config).result()
+        with kernels_of(config):
+            self._models.submit(SuperResolver.__init__, self, config).result()
         if ray.get_runtime_context().was_current_actor_reconstructed:
             meters_of(config.name, config.period.label).actor_restarted("death")
 

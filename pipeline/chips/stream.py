@@ -7,7 +7,7 @@ everything else is in one table in the object store.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.chips.batch_size import ActorKind, with_batch
 from difffusr.pipeline.chips.reading import read_chips
-from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.chips.resolving import SuperResolve
 from difffusr.pipeline.chips.storing import stage_rows
 from difffusr.pipeline.chips.table import ChipTable
 from difffusr.pipeline.config import RunConfig
@@ -34,6 +34,9 @@ from difffusr.pipeline.engine import (
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.storage import staging_of
 
+if TYPE_CHECKING:
+    from difffusr.pipeline.chips.resolver import PinnedResolver
+
 #: Calls that an actor has at a time: while the models work on one, the engine unpacks the next and packs the last.
 _CALLS_PER_ACTOR = 2
 
@@ -47,14 +50,14 @@ def chip_dataset(
     plan: Plan,
     positions: NDArray[np.int64],
     board: Any,
-    resolver: type[PinnedResolver] = PinnedResolver,
+    resolver: type[PinnedResolver] | None = None,
 ) -> ray.data.Dataset:
     """The engine's graph.
 
     Args:
         positions: of the chips to compute, in the plan.
         board: handle of the run's board.
-        resolver: the actor's class.
+        resolver: the actor's class where it is not the usual one.
 
     Returns:
         a lazy dataset of one row a chip: `position`, `name`, `error`, why it failed, else empty, `fate`, which is
@@ -68,7 +71,7 @@ def chip_dataset(
     compute, batch = config.compute, int(config.compute.batch)
     least, most = actor_limits(config, there, math.ceil(len(positions) / batch))
     table = ray.put(ChipTable.of(config, plan))
-    blocks = ray.data.from_arrow(_blocks(positions, batch, most))
+    blocks = ray.data.from_blocks(_blocks(positions, batch, most))  # unlike others without a task for each
     blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = _NEVER
     read = blocks.map_batches(
         read_chips,
@@ -78,7 +81,7 @@ def chip_dataset(
         concurrency=compute.read_concurrency or most * READERS_PER_ACTOR,
     )
     resolved = read.map_batches(
-        resolver,
+        resolver or SuperResolve,
         fn_constructor_args=(config, board, staging),
         batch_size=batch,
         compute=ray.data.ActorPoolStrategy(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from difffusr.pipeline.config import RunConfig
     from difffusr.pipeline.plan import Plan, StoredPlan
-    from difffusr.pipeline.run.cost import Calibration, Estimate
+    from difffusr.pipeline.run.cost import Calibration, Estimate, GpuRate
     from difffusr.pipeline.scenes import Found
 
 #: Scenes that are listed; the plan's scenes.parquet has all.
@@ -38,7 +38,7 @@ _LISTED = 8
 def plan(
     config: ConfigPath,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Also print time, bytes and cost, from costs.calibration.")
+        bool, typer.Option("--estimate", help="Also print time, bytes, km²/s and cost, from costs.calibration.")
     ] = False,
     actors: Annotated[
         int | None, typer.Option("--actors", min=1, help="Estimate for a cluster with this many actors.")
@@ -64,6 +64,8 @@ def plan(
 
     with json_place(json_path) as write:
         calibration = _calibration(settings) if estimate else None
+        cluster = (actors, gpus, cpus)
+        rates = _measured_rates(settings, cluster) if estimate and calibration is None else []
         before = _plan_on_disk(settings) if diff else None
         made = _planned(settings, write_it=not diff)
         told: dict[str, Any] = {"plan": {key: value for key, value in made.manifest.items() if key != "config"}}
@@ -74,7 +76,9 @@ def plan(
         if before is not None:
             told["diff"] = _show_difference(before, made)
         if calibration is not None:
-            told["estimate"] = _show_estimate(settings, made, calibration, actors, gpus, cpus)
+            told["estimate"] = _show_estimate(settings, made, calibration, *cluster)
+        if rates:
+            told["super_resolution"] = _show_by_gpu(settings, made, rates)
         if map_path is not None:
             _draw(settings, made, map_path)
         write(told)
@@ -122,14 +126,32 @@ def _batch_sizes(text: str | None) -> tuple[int, ...]:
     return sizes
 
 
-def _calibration(config: RunConfig) -> Calibration:
+def _calibration(config: RunConfig) -> Calibration | None:
     if config.costs.calibration is None:
-        raise ConfigError(
-            "--estimate: costs.calibration is not set; `difffusr calibrate` measures this machine and writes the file"
-        )
+        return None
     from difffusr.pipeline.run.cost import load_calibration
 
     return load_calibration(config.costs.calibration)
+
+
+def _measured_rates(config: RunConfig, cluster: tuple[float | None, ...]) -> list[GpuRate]:
+    """What was measured on kinds of GPUs for the configuration's networks. ConfigError where nothing was, or where more
+    is asked for than it says."""
+    from difffusr.pipeline.plan import sampling_of
+    from difffusr.pipeline.run.cost import rates_for
+
+    calibrate = "`difffusr calibrate` measures this machine and writes the file"
+    if any(number is not None for number in cluster):
+        raise ConfigError(f"--actors, --gpus, --cpus: costs.calibration is not set; {calibrate}")
+    rates = rates_for(config)
+    if not rates:
+        sampling = sampling_of(config)
+        asked = f"{config.model.preset} networks, {sampling.solver} with {sampling.steps} steps, {sampling.precision}"
+        raise ConfigError(
+            f"--estimate: costs.calibration is not set, and no kind of GPU was measured with {asked} and chips of "
+            f"{config.grid.chip_px} px; {calibrate}"
+        )
+    return rates
 
 
 def _plan_on_disk(config: RunConfig) -> StoredPlan:
@@ -176,15 +198,33 @@ def _show_estimate(
     cpus: int | None,
 ) -> dict[str, Any]:
     """Show what the chips that are not staged yet will cost on the configuration's cluster, or on the one asked for."""
-    from difffusr.pipeline.chips import done_chips
     from difffusr.pipeline.run.cost import cluster_of, estimate, estimate_rows
-    from difffusr.pipeline.storage import staging_of
 
-    done = len(done_chips(staging_of(config)) & set(made.chips.object_names()))
-    todo = estimate(made, config, calibration, cluster_of(config, actors, gpus, cpus), done)
+    todo = estimate(made, config, calibration, cluster_of(config, actors, gpus, cpus), _staged(config, made))
     console.print(table_of("estimate", _escaped(estimate_rows(todo))))
     _warn_of_budget(config, todo)
     return todo.to_dict()
+
+
+def _show_by_gpu(config: RunConfig, made: Plan, rates: list[GpuRate]) -> dict[str, Any]:
+    """Show what the super-resolution of chips that are not staged yet takes on kinds of GPUs."""
+    from difffusr.pipeline.run.cost import by_gpu, by_gpu_notes, by_gpu_tables
+
+    found = by_gpu(made, config, rates, _staged(config, made))
+    for title, rows in by_gpu_tables(found):
+        table = table_of(escape(title), [])
+        for row in rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    console.print(escape(by_gpu_notes(found)), highlight=False)
+    return found.to_dict()
+
+
+def _staged(config: RunConfig, made: Plan) -> int:
+    from difffusr.pipeline.chips import done_chips
+    from difffusr.pipeline.storage import staging_of
+
+    return len(done_chips(staging_of(config)) & set(made.chips.object_names()))
 
 
 def _warn_of_budget(config: RunConfig, todo: Estimate) -> None:

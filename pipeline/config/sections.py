@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from difffusr.pipeline.config.costs import LATER_PRICES, CostsSection
 from difffusr.pipeline.config.section import Section, rule_error
 from difffusr.pipeline.config.values import (
     ICECHUNK,
@@ -385,27 +386,6 @@ class FailuresSection(Section):
     )
 
 
-class PricesSection(Section):
-    """Prices, in `costs.currency`."""
-
-    gpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GPU for one hour)")
-    cpu_hour: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one core for one hour)")
-    gb_read: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, fetched from the source)")
-    gb_written: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, sent to the store)")
-    gb_month: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (one GB, 10^9 bytes, kept for a month)")
-    thousand_requests: Number = Field(default=0.0, ge=0, description="a number ≥ 0 (1000 objects written)")
-
-
-class CostsSection(Section):
-    """What the estimate of a run's cost is based on."""
-
-    calibration: PathOrUrl | None = Field(
-        default=None, description="the path or URL of the file that `difffusr calibrate` wrote, or null"
-    )
-    currency: Text = Field(default="EUR", description="the name of a currency")
-    prices: PricesSection = Field(default_factory=PricesSection, description="a section with gpu_hour, cpu_hour, …")
-
-
 class RunConfig(Section):
     """The whole configuration of a run. Frozen; nothing else is read from files or the environment."""
 
@@ -446,4 +426,7 @@ class RunConfig(Section):
         for key in _LATER_SCENES:
             if data["scenes"][key] == ScenesSection.model_fields[key].default:
                 del data["scenes"][key]
+        for key in LATER_PRICES:
+            if data["costs"]["prices"][key] is None:
+                del data["costs"]["prices"][key]
         return {key: without_secrets(value) for key, value in data.items()}

@@ -1,3 +1,4 @@
+from .ahead import ask_ahead as ask_ahead
 from .board import ATTEMPTS as ATTEMPTS
 from .board import Pin as Pin
 from .board import Watchdog as Watchdog

@@ -9,9 +9,10 @@ import logging
 import os
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -26,14 +27,21 @@ from difffusr.pipeline.ground.urls import first_line
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
+def _nothing() -> None:
+    """What need not be done."""
+
+
 @contextmanager
-def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Iterator[None]:
+def cluster(
+    config: RunConfig, environment: Mapping[str, str] = _NOTHING, meanwhile: Callable[[], None] = _nothing
+) -> Iterator[None]:
     """Ray for the length of a run: the configured cluster, or one started on this machine.
 
     A process that is in a cluster already stays in it, and its workers keep their environment.
 
     Args:
         environment: variables of the workers' processes, besides what they need to open files as this process does.
+        meanwhile: imports what is needed next. This process would only wait, for seconds, until Ray's own have started.
 
     Raises:
         DifffusrError: no cluster answers at `compute.address`, or none can be started on this machine.
@@ -49,7 +57,8 @@ def cluster(config: RunConfig, environment: Mapping[str, str] = _NOTHING) -> Ite
     room: AbstractContextManager[dict[str, Any]] = nullcontext({}) if address else room_for_sockets()
     with room as options:
         try:
-            _connect(address, {**environment, **unsigned_environment()}, options)
+            with _beside(meanwhile):
+                _connect(address, {**environment, **unsigned_environment()}, options)
         except Exception as error:  # Ray has no type of its own for a node that does not start in time
             raise _refused(address, error) from None
         _quieten_ray_data()
@@ -69,6 +78,22 @@ _ENDED = (
 #: Seconds after which Ray's core gives up a head on this machine that does not answer, instead of 60: nobody starts it
 #: again.
 _HEAD_GONE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
+
+
+@contextmanager
+def _beside(imports: Callable[[], None]) -> Iterator[None]:
+    """Import on a thread meanwhile. What cannot be imported says so where it is used."""
+
+    def run() -> None:
+        with suppress(Exception):
+            imports()
+
+    thread = threading.Thread(target=run, name="imports")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _refused(address: str | None, error: Exception) -> DifffusrError:

@@ -98,7 +98,7 @@ def times_of(staging: Storage, publication: Publication, documents: Documents) -
     """
     try:
         if publication.steps_of_time:  # of an earlier version
-            return {path: base64.b64decode(data) for path, data in publication.steps_of_time.items()}
+            return {path: base64.b64decode(data, validate=True) for path, data in publication.steps_of_time.items()}
         return coordinates_of(documents, ("time", "time_bnds"))
     except NOT_DOCUMENTS as error:
         raise damaged(staging, publication, error) from None
@@ -179,7 +179,8 @@ def _read(staging: Storage, digest: str) -> bytes:
 
 def damaged(staging: Storage, publication: Publication, error: BaseException) -> StoreError:
     """What to say of a publication whose documents are not what they should be."""
+    number = publication.restores or publication.number
     return StoreError(
-        f"{staging.url}: the documents of publication {publication.number} of the history cannot be understood "
-        f"({one_line(error)}); {_TODO}"
+        f"{staging.url}/history: the documents of publication {number} cannot be understood ({one_line(error)}); "
+        "restore it from a copy, or go back to another publication"
     )

@@ -12,7 +12,7 @@ import numpy as np
 import ray
 
 from difffusr.pipeline.assemble import ShardStream, ShardWork
-from difffusr.pipeline.chips import LEFT, Batch, PinnedResolver, chip_dataset, in_squares
+from difffusr.pipeline.chips import LEFT, Batch, chip_dataset, in_squares
 from difffusr.pipeline.engine import Watchdog, await_node, gpus_per_actor, resources, start_board
 from difffusr.pipeline.geo import place_names
 from difffusr.pipeline.ground.errors import DifffusrError
@@ -94,7 +94,7 @@ def _compute_chips(run: Run, work: Work, board: Any, notes: _Notes) -> None:
         await_node(run.config, lambda: run.stop.requested)
     if not len(positions) or run.stop.requested:
         return
-    dataset = chip_dataset(run.config, work.plan, positions, board, run.resolver or PinnedResolver)
+    dataset = chip_dataset(run.config, work.plan, positions, board, run.resolver)
     try:
         for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
             notes.take(batch)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.engine import KEEP_FREED, cluster, nodes_alive, resources
+from difffusr.pipeline.engine import KEEP_FREED, ask_ahead, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import plan_run
-from difffusr.pipeline.run.compute import compute
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
 from difffusr.pipeline.run.publishing import finish_what_was_left, publish
-from difffusr.pipeline.run.result import RunResult, write_report
+from difffusr.pipeline.run.result import RunResult, has_report, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
 from difffusr.pipeline.watch import Progress, stage_told, tell_cluster, tell_ended, tell_planned, tell_started
@@ -80,37 +81,88 @@ def _execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolve
 
 
 def _carry_out(run: Run) -> RunResult:
-    work, result = _planned(run)
-    if work.complete:
-        finish_what_was_left(run, work, result)
-        write_report(run, result)
-        return result
-    reasons = why_rewritten(run, work, result)
-    # Twice: Ray, when it has started, hears SIGTERM itself.
-    with run.stop.on_signals(), cluster(run.config, KEEP_FREED), run.stop.on_signals():
-        there = resources()
-        tell_cluster(nodes_alive(), there.gpus, there.cpus)
-        run.lease.on_lost(run.stop.request)
-        meters = None
-        if work.todo.any():
-            enforce_budget(run.config, work.plan, result.reused)
-            work, meters = compute(run, work, result)
-        judge_failures(run, result)
-        result.stopped = run.stop.requested or not publish(run, work, result)
-        run.lease.check()
-        if meters is not None and result.publication is not None:
-            meters.published()  # before Ray, which exports it, is left
+    engine = _Engine(run)
+    with engine.held:
+        work, result = _planned(run, engine)
+        if work.complete:
+            finish_what_was_left(run, work, result)
+            write_report(run, result)
+            return result
+        reasons = why_rewritten(run, work, result)
+        # Twice: Ray, when it has started, hears SIGTERM itself.
+        with run.stop.on_signals(), engine.held:
+            engine.start()
+            with run.stop.on_signals():
+                _compute_and_publish(run, work, result)
     if not result.stopped:
         write_report(run, result, reasons)
     return result
 
 
-def _planned(run: Run) -> tuple[Work, RunResult]:
+def _compute_and_publish(run: Run, work: Work, result: RunResult) -> None:
+    there = resources()
+    tell_cluster(nodes_alive(), there.gpus, there.cpus)
+    run.lease.on_lost(run.stop.request)
+    meters = None
+    if work.todo.any():
+        from difffusr.pipeline.run.compute import compute  # the engine imports it while Ray starts
+
+        enforce_budget(run.config, work.plan, result.reused)
+        work, meters = compute(run, work, result)
+    judge_failures(run, result)
+    result.stopped = run.stop.requested or not publish(run, work, result)
+    run.lease.check()
+    if meters is not None and result.publication is not None:
+        meters.published()  # before Ray, which exports it, is left
+
+
+class _Engine:
+    """Ray for a run. It is started while the run is planned, where it is all but certain that there is work.
+
+    Attributes:
+        held: what ends it.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self.held = run, ExitStack()
+        self._take_back: Callable[[], None] | None = None
+        self._started = False
+
+    def found(self, scenes: int) -> None:
+        """The search has found so many scenes: the period is computed, unless an earlier run of it came to its end and
+        nothing has changed since, which only the plan tells."""
+        if scenes and not has_report(self._run):
+            self.start()
+            if self._run.config.budget is None:  # nothing is held that the estimate may refuse
+                self._take_back = ask_ahead(self._run.config, ACTORS)
+
+    def planned(self, work: Work) -> None:
+        """It is known what there is to do."""
+        if self._take_back is not None and not work.wanted.any():
+            self._take_back()
+
+    def start(self) -> None:
+        """Start it if it is not."""
+        if not self._started:
+            self.held.enter_context(cluster(self._run.config, KEEP_FREED, _import_what_computes))
+            self._started = True
+
+
+#: Where the actors' class is, which imports torch.
+ACTORS = "difffusr.pipeline.chips.resolver"
+
+
+def _import_what_computes() -> None:
+    import difffusr.pipeline.run.compute  # noqa: F401
+
+
+def _planned(run: Run, engine: _Engine) -> tuple[Work, RunResult]:
     """What there is to do, and a result that says what is done already."""
     started = time.monotonic()
     with hearing(end_at_once, signal.SIGTERM), stage_told("plan"):
-        plan = plan_run(run.config)
+        plan = plan_run(run.config, on_found=lambda found: engine.found(len(found.scenes)))
         work = find_work(run, plan)
+    engine.planned(work)
     run.progress.advance("plan")
     result = RunResult(plan, reused=int((~work.wanted).sum()), kept=int((~work.todo).sum()))
     result.seconds["plan"] = time.monotonic() - started

@@ -86,8 +86,11 @@ class RunResult:
         }
 
 
+_REPORT = "report.json"
+
+
 def write_report(run: Run, result: RunResult, rewritten: Mapping[str, str] | None = None) -> None:
-    """Write `report.json` into the run's folder.
+    """Write the report into the run's folder.
 
     Args:
         rewritten: why, by shard, shards of a published period were written again.
@@ -100,4 +103,9 @@ def write_report(run: Run, result: RunResult, rewritten: Mapping[str, str] | Non
         "failed": result.failed,
         "cores": os.cpu_count(),
     }
-    run.staging.write("report.json", json.dumps(report, indent=1, sort_keys=True).encode())
+    run.staging.write(_REPORT, json.dumps(report, indent=1, sort_keys=True).encode())
+
+
+def has_report(run: Run) -> bool:
+    """Whether an earlier run of this folder came to its end."""
+    return run.staging.exists(_REPORT)

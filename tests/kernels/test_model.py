@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fresh_python import loaded_by
 from smooth_chips import chips
 from torch import Tensor
 
@@ -109,3 +110,9 @@ def test_without_chance_there_is_no_spread():
     bands, valid, _ = chips(side_m=240)
     noises = (ground_noise(0, 32648, 0, 0, 96, 96, stream=i)[None] for i in range(2))
     assert not model.with_spread(bands, valid, noises)[1].any()
+
+
+def test_loading_a_network_imports_no_compiler():
+    """It takes longer than all else of an actor's start."""
+    load = "from difffusr.kernels.model import load_model; load_model('small')"
+    assert loaded_by(load, ("torch", "torch._dynamo", "torch._inductor", "sympy", "triton")) == ["torch"]

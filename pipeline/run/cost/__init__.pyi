@@ -4,6 +4,12 @@ from .estimates import cluster_of as cluster_of
 from .estimates import enforce_budget as enforce_budget
 from .estimates import estimate as estimate
 from .figures import Estimate as Estimate
+from .gpu_rates import GpuRate as GpuRate
+from .gpu_rates import rates_for as rates_for
 from .measure import calibrate as calibrate
+from .on_gpus import ByGpu as ByGpu
+from .on_gpus import by_gpu as by_gpu
+from .words import by_gpu_notes as by_gpu_notes
+from .words import by_gpu_tables as by_gpu_tables
 from .words import calibration_rows as calibration_rows
 from .words import estimate_rows as estimate_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ from difffusr.pipeline.engine import (
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.run.cost.calibration import Calibration, conditions_of, load_calibration
-from difffusr.pipeline.run.cost.figures import GIGABYTE, Cluster, CostLines, Estimate, Seconds
+from difffusr.pipeline.run.cost.figures import GIGABYTE, Cluster, CostLines, Estimate, Ground, Seconds
 from difffusr.pipeline.run.cost.planning import planning_differs, planning_seconds, planning_work
 from difffusr.pipeline.run.cost.words import money
-from difffusr.pipeline.run.cost.workload import Workload
+from difffusr.pipeline.run.cost.workload import Workload, km2_of_a_chip
 
 
 def enforce_budget(config: RunConfig, plan: Plan, done: int) -> Estimate | None:
@@ -97,6 +97,7 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
       with the shards it is made of, level by level. Start-up takes as long as it took.
     - Planning reads scenes side by side, one a core (a few on threads), and compares and solves on one core.
     - The cluster is paid from planning to publishing, all its GPUs and cores.
+    - Square kilometres are of cube: a chip without its overlap. A rate is that of a round in which all actors compute.
 
     Args:
         done: chips of the plan that are staged already, pro rata.
@@ -122,6 +123,7 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
         storage=written / GIGABYTE * price.gb_month,
         requests=objects / 1000 * price.thousand_requests,
     )
+    ground = Ground(work.km2, _km2_per_s(work, config, calibration, cluster), calibration.machine)
     return Estimate(
         chips=len(plan.chips),
         done=done,
@@ -138,6 +140,8 @@ def estimate(plan: Plan, config: RunConfig, calibration: Calibration, cluster: C
         cpu_hours=cpu_hours,
         seconds=seconds,
         costs=costs,
+        spot=_on_spot(costs, config, gpu_hours, cpu_hours),
+        ground=ground,
         currency=config.costs.currency,
         cluster=cluster,
     )
@@ -152,8 +156,28 @@ def _seconds(plan_s: float, work: Workload, config: RunConfig, calibration: Cali
     return Seconds(plan_s, start.ray, chips, shards, overviews, work.zones * calibration.publish.seconds)
 
 
+def _on_spot(costs: CostLines, config: RunConfig, gpu_hours: float, cpu_hours: float) -> CostLines | None:
+    """Costs where machines may be taken away; what has no price of its own there costs what it costs on demand."""
+    price = config.costs.prices
+    gpu, cpu = price.gpu_hour_spot, price.cpu_hour_spot
+    if gpu is None and cpu is None:
+        return None
+    return replace(
+        costs,
+        gpu=costs.gpu if gpu is None else gpu_hours * gpu,
+        cpu=costs.cpu if cpu is None else cpu_hours * cpu,
+    )
+
+
 def _chip_seconds(work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
     """Seconds that the actors take: full rounds, and a last one in which some actors have nothing left to do."""
+    rounds, rest = divmod(math.ceil(work.chips / _batch(config, calibration, cluster)), cluster.actors)
+    full = rounds * _round_seconds(cluster.actors, work, config, calibration, cluster)
+    return full + (_round_seconds(rest, work, config, calibration, cluster) if rest else 0.0)
+
+
+def _round_seconds(busy: int, work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
+    """Seconds of a round in which so many actors have a batch; a partial batch takes as long as a full one."""
     batch = _batch(config, calibration, cluster)
     looks = work.looks / work.chips
     calls = max(config.model.uncertainty_samples, 1)
@@ -161,16 +185,18 @@ def _chip_seconds(work: Workload, config: RunConfig, calibration: Calibration, c
     on_cores = 0.0 if cluster.gpus else model * config.compute.cpus_per_actor
     core_seconds = on_cores + looks * calibration.read.cpu_seconds + calibration.stage.cpu_seconds
     readers = config.compute.read_concurrency or READERS_PER_ACTOR * cluster.actors
+    by_actor = batch * max(model, calibration.stage.seconds)
+    by_readers = busy * batch * looks * calibration.read.seconds / readers
+    by_cores = busy * batch * core_seconds / cluster.cpus
+    return max(by_actor, by_readers, by_cores)
 
-    def round_of(busy: int) -> float:
-        """Seconds of a round in which so many actors have a batch; a partial batch takes as long as a full one."""
-        by_actor = batch * max(model, calibration.stage.seconds)
-        by_readers = busy * batch * looks * calibration.read.seconds / readers
-        by_cores = busy * batch * core_seconds / cluster.cpus
-        return max(by_actor, by_readers, by_cores)
 
-    rounds, rest = divmod(math.ceil(work.chips / batch), cluster.actors)
-    return rounds * round_of(cluster.actors) + (round_of(rest) if rest else 0.0)
+def _km2_per_s(work: Workload, config: RunConfig, calibration: Calibration, cluster: Cluster) -> float:
+    """Cube a second while all actors compute; 0 where nothing is left to compute."""
+    if not work.chips:
+        return 0.0
+    seconds = _round_seconds(cluster.actors, work, config, calibration, cluster)
+    return cluster.actors * _batch(config, calibration, cluster) * km2_of_a_chip(config) / seconds if seconds else 0.0
 
 
 def _batch(config: RunConfig, calibration: Calibration, cluster: Cluster) -> int:

@@ -90,6 +90,21 @@ class CostLines:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """The ground that a run covers, and how fast.
+
+    Attributes:
+        km2: of cube that the chips to compute cover, as far as scenes cover them; what overlaps counts once.
+        km2_per_s: while every actor is busy and chips are wholly covered; 0 where nothing is left to compute.
+        machine: what was calibrated, in words.
+    """
+
+    km2: float
+    km2_per_s: float
+    machine: str
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a run will take and cost.
 
@@ -107,6 +122,9 @@ class Estimate:
         gpu_hours, cpu_hours: of the cluster's GPUs and cores, held from start to end.
         seconds: wall clock by stage.
         costs: by line; `storage` is cube and staged chips kept for one month.
+        spot: the same by prices of machines that may be taken away, without what their loss makes a run do again; None
+            where the configuration has no such price.
+        ground: square kilometres, in all and a second.
         currency: of all costs.
         cluster: the cluster it was made for.
     """
@@ -126,6 +144,8 @@ class Estimate:
     cpu_hours: float
     seconds: Seconds
     costs: CostLines
+    spot: CostLines | None
+    ground: Ground
     currency: str
     cluster: Cluster
 
@@ -134,10 +154,26 @@ class Estimate:
         """What all of it costs."""
         return self.costs.total
 
+    @property
+    def km2_per_s_of_a_gpu(self) -> float | None:
+        """The rate by each GPU of the cluster; None without GPUs."""
+        return self.ground.km2_per_s / self.cluster.gpus if self.cluster.gpus else None
+
+    @property
+    def per_1000_km2(self) -> dict[str, float | None]:
+        """What 1000 km² cost `on_demand` and on `spot`; None where there is no such price, or nothing to cover."""
+        by_price = {"on_demand": self.costs, "spot": self.spot}
+        km2 = self.ground.km2
+        return {name: lines.total / km2 * 1000 if lines and km2 else None for name, lines in by_price.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-able values, sums included."""
         data = asdict(self)
         data["chips_by_scenes"] = {str(count): chips for count, chips in self.chips_by_scenes.items()}
         data["seconds"]["total"] = self.seconds.total
         data["costs"]["total"] = self.total
+        if self.spot is not None:
+            data["spot"]["total"] = self.spot.total
+        data["ground"]["km2_per_s_of_a_gpu"] = self.km2_per_s_of_a_gpu
+        data["per_1000_km2"] = self.per_1000_km2
         return data

@@ -6,6 +6,8 @@ import humanize
 
 from difffusr.pipeline.run.cost.calibration import Calibration, Planning
 from difffusr.pipeline.run.cost.figures import Estimate
+from difffusr.pipeline.run.cost.gpu_rates import EXECUTION_WORDS, SKETCH_NOTE
+from difffusr.pipeline.run.cost.on_gpus import ByGpu, OnGpu
 
 
 def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
@@ -14,6 +16,7 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
     scenes = ", ".join(f"{chips:,} from {count}" for count, chips in made.chips_by_scenes.items() if chips)
     rows = [
         ("chips to compute", f"{made.chips - made.done:,}" + (f" of {made.chips:,}" if made.done else "")),
+        ("area", f"{digits(made.ground.km2)} km² of cube"),
         ("scenes a chip", scenes or "–"),
         ("shards", f"{made.shards:,}"),
         ("to plan", _planned(made)),
@@ -39,7 +42,30 @@ def estimate_rows(made: Estimate) -> list[tuple[str, str]]:
         "requests": "cost: requests",
     }
     rows += [(label, money(getattr(costs, name), made.currency)) for name, label in labels.items()]
-    return [*rows, ("cost", money(made.total, made.currency))]
+    rows.append(("cost", money(made.total, made.currency)))
+    if made.spot is not None:
+        rows.append(("cost on spot", money(made.spot.total, made.currency)))
+    return [*rows, *_by_area(made)]
+
+
+def _by_area(made: Estimate) -> list[tuple[str, str]]:
+    """Square kilometres a second, and what a thousand of them cost."""
+    labels = {"on_demand": "cost per 1000 km²", "spot": "… on spot"}
+    costs = [
+        (labels[price], _small_money(cost, made.currency))
+        for price, cost in made.per_1000_km2.items()
+        if cost is not None
+    ]
+    return [("rate", _rate(made)), *costs]
+
+
+def _rate(made: Estimate) -> str:
+    ground, each = made.ground, made.km2_per_s_of_a_gpu
+    if not ground.km2_per_s:
+        return "nothing left to compute"
+    kind = ground.machine.rpartition(" × ")[2]
+    of_each = "" if each is None else f", {digits(each)} a GPU ({kind})"
+    return f"{digits(ground.km2_per_s)} km²/s{of_each}"
 
 
 def _planned(made: Estimate) -> str:
@@ -50,6 +76,48 @@ def _planned(made: Estimate) -> str:
     if work.known:
         words += [_size(work.bytes), f"{work.requests:,.0f} requests"]
     return ", ".join(words)
+
+
+def by_gpu_tables(found: ByGpu) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """For every kind of GPU a title and rows: a label, and a value for each way to run the networks."""
+    tables = []
+    for gpu in dict.fromkeys(kind.rate.gpu for kind in found.kinds):
+        columns = [_of_gpu(kind, found.currency) for kind in found.kinds if kind.rate.gpu == gpu]
+        rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
+        tables.append((f"super-resolution alone on {gpu}", rows))
+    return tables
+
+
+def _of_gpu(kind: OnGpu, currency: str) -> dict[str, str]:
+    rate = kind.rate
+    costs = {
+        "cost": kind.cost,
+        "cost on spot": kind.spot,
+        "cost per 1000 km²": kind.cost_per_1000_km2,
+        "… on spot": kind.spot_per_1000_km2,
+    }
+    if kind.cost is None and kind.spot is None:
+        paid = {"cost": "costs.prices.gpu_hour is not set"}
+    else:
+        paid = {label: _small_money(cost, currency) for label, cost in costs.items() if cost is not None}
+    return {
+        "networks": f"{rate.models} sizes",
+        "run": f"{EXECUTION_WORDS[rate.execution]}, {rate.precision}, batch {rate.batch}",
+        "measured": f"{rate.measured}, version {rate.version}",
+        "rate": f"{digits(kind.km2_per_s)} km²/s ({rate.chips_per_s:g} chips/s)",
+        "GPU-hours": digits(kind.gpu_hours),
+        **paid,
+    }
+
+
+def by_gpu_notes(found: ByGpu) -> str:
+    """What such figures hold of, and what they leave out."""
+    words = (
+        f"{found.chips:,} chips to compute, {digits(found.km2)} km² of cube. costs.calibration is not set: these "
+        "figures are of the networks alone; reading, staging, shards and waiting come on top, and `difffusr "
+        "calibrate` measures them."
+    )
+    return f"{words} {SKETCH_NOTE}" if any(kind.rate.execution == "sketch" for kind in found.kinds) else words
 
 
 def calibration_rows(found: Calibration) -> list[tuple[str, str]]:
@@ -98,6 +166,16 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
+def digits(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:,.0f}" if number >= 99.95 else f"{number:#.3g}"
+
+
 def money(amount: float, currency: str) -> str:
     """An amount with its currency, two digits."""
     return f"{amount:,.2f} {currency}"
+
+
+def _small_money(amount: float, currency: str) -> str:
+    """The same, with two digits that are not zeros where it is less than a tenth."""
+    return f"{amount:.2g} {currency}" if 0 < amount < 0.1 else money(amount, currency)

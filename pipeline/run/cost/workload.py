@@ -32,6 +32,7 @@ class Workload:
         bytes_read, bytes_staged, bytes_cube: fetched, written to the staging folder and to the cube.
         objects: written to both.
         zones: to publish.
+        km2: of cube that the chips to compute cover, as far as scenes cover them; what overlaps counts once.
     """
 
     chips: int
@@ -44,6 +45,7 @@ class Workload:
     bytes_cube: float
     objects: int
     zones: int
+    km2: float
 
     @classmethod
     def of(cls, plan: Plan, config: RunConfig, calibration: Calibration, done: int) -> Workload:
@@ -83,7 +85,20 @@ class Workload:
             + calibration.overview.bytes_per_pixel * pixels * sum(0.25 ** (1 + n) for n in range(len(overviews))),
             chips + shards * (variables + 1) + levels * calibration.publish.objects + zones + 1 + _OBJECTS_PER_RUN,
             zones,
+            km2_to_compute(plan, config, done),
         )
+
+
+def km2_to_compute(plan: Plan, config: RunConfig, done: int) -> float:
+    """Square kilometres of cube that chips which are not staged cover, as far as scenes cover them."""
+    chips = len(plan.chips)
+    left = max(chips - done, 0) / max(chips, 1)
+    return left * float(plan.chips.covered.sum(dtype=np.float64)) * km2_of_a_chip(config)
+
+
+def km2_of_a_chip(config: RunConfig) -> float:
+    """Square kilometres of cube that a chip adds: its side without the overlap."""
+    return (grid_of(config).stride_px / 100) ** 2
 
 
 def _overviews(plan: Plan, config: RunConfig) -> list[NDArray[np.int64]]:

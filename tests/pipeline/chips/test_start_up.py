@@ -16,6 +16,7 @@ from ray import cloudpickle
 
 from difffusr.pipeline.chips.reading import read_chips
 from difffusr.pipeline.chips.resolver import PinnedResolver
+from difffusr.pipeline.chips.resolving import SuperResolve
 from difffusr.pipeline.chips.storing import stage_rows
 from difffusr.pipeline.chips.table import ChipTable
 from difffusr.pipeline.geo.grid import Grid
@@ -70,6 +71,10 @@ def test_an_actor_imports_torch_and_nothing_of_rasters_catalogues_or_cubes(tmp_p
     assert loaded_by((PinnedResolver, loaded(), Storage(str(tmp_path))), tmp_path) == {"torch"}
 
 
+def test_the_class_that_the_driver_sends_imports_nothing_until_it_is_made(tmp_path):
+    assert loaded_by(SuperResolve, tmp_path) == set()
+
+
 @pytest.mark.parametrize(
     ("module", "unneeded"),
     [
@@ -81,9 +86,13 @@ def test_an_actor_imports_torch_and_nothing_of_rasters_catalogues_or_cubes(tmp_p
         ("engine.session", ("ray", "torch")),
         ("run.cost.estimates", ("ray", "torch")),
         ("run.cost.words", ("ray", "torch")),
+        ("run.execution", ("ray.data", "torch")),
+        ("run.compute", ("torch",)),
+        ("chips.stream", ("torch",)),
+        ("plan.decision", ("torch",)),
     ],
 )
-def test_who_starts_no_cluster_does_not_import_ray(module, unneeded):
+def test_a_process_imports_only_what_it_uses(module, unneeded):
     code = f"import difffusr.pipeline.{module}, json, sys; print(json.dumps(list(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
     assert not set(unneeded) & set(json.loads(ended.stdout))

@@ -196,6 +196,31 @@ def test_the_canonical_form_is_json_and_says_everything_else(tmp_path: Path) -> 
     assert data["period"] == {"start": "2020-02-01", "end": "2020-02-29"}
 
 
+@pytest.mark.parametrize(
+    "prices",
+    [
+        {},
+        {"gpu_hour_spot": None},
+        {"gpu_hour_spot": 0},
+        {"cpu_hour_spot": 0.01},
+        {"gpu_hour_spot": 1, "cpu_hour_spot": 2},
+    ],
+)
+def test_prices_on_spot_are_in_the_canonical_form_only_where_they_are_given(tmp_path: Path, prices: Any) -> None:
+    config = load_config(written(tmp_path, costs={"prices": prices}))
+    said = {key: value for key, value in config.canonical()["costs"]["prices"].items() if key.endswith("_spot")}
+    assert said == {key: value for key, value in prices.items() if value is not None}
+    assert config.costs.prices.gpu_hour_spot == prices.get("gpu_hour_spot")
+
+
+@pytest.mark.parametrize("key", ["gpu_hour_spot", "cpu_hour_spot"])
+@pytest.mark.parametrize("value", [-1, "cheap", True, [1], float("nan"), float("inf")])
+def test_prices_on_spot_are_prices(tmp_path: Path, key: str, value: Any) -> None:
+    said = refused(tmp_path, costs={"prices": {key: value}})
+    assert f"costs.prices.{key}" in said
+    assert "expected a number ≥ 0" in said
+
+
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_configuration_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     odd = tmp_path / name

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from difffusr.pipeline.engine import session
 from difffusr.pipeline.engine.memory import KEEP_FREED
 from difffusr.pipeline.engine.session import cluster, in_cluster
 from difffusr.pipeline.ground.errors import DifffusrError
@@ -75,3 +76,16 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch, error):
     with pytest.raises(DifffusrError, match=r"^Ray cannot be started on this machine \(") as found, cluster(config):
         pass
     assert str(error) in str(found.value)
+
+
+def test_what_is_imported_meanwhile_is_there_afterwards_and_its_failure_is_left_to_who_uses_it(monkeypatch):
+    done = []
+
+    def imports():
+        done.append("begun")
+        raise ImportError("a part is missing")
+
+    monkeypatch.setattr(session, "_connect", lambda *_: done.append("connected"))
+    monkeypatch.setattr(session, "_quieten_ray_data", lambda: None)
+    with cluster(SimpleNamespace(compute=SimpleNamespace(address="there:1")), meanwhile=imports):
+        assert sorted(done) == ["begun", "connected"]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from earlier_history import make_earlier
 from fresh_python import loaded_by
 from plain_cubes import appended, revised
 from small_cubes import EPSG, GROUP, SHARDS
 
+from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.documents import objects_of
+from difffusr.pipeline.publish.door import rollback
 from difffusr.pipeline.publish.publications import history
 
 HEAVY = ("zarr", "numpy", "torch", "ray", "geopandas", "icechunk", "shapely", "pydantic")
@@ -39,6 +47,48 @@ def test_every_document_of_a_publication_is_in_the_history(on_disk):
     there = {path for path in storage.names("") if not any(path.startswith(f"{folder}/") for folder in pixels)}
     assert set(kept) == there
     assert {"zarr.json", f"{EPSG}/zarr.json", f"{GROUP}/zarr.json", f"{GROUP}/time/c/0", f"{GROUP}/x/c/0"} <= set(kept)
+
+
+def _other(place: str, path: str, text: str | None) -> Callable[[dict[str, Any]], None]:
+    """Puts another text in a document's place, or drops it."""
+
+    def change(record: dict[str, Any]) -> None:
+        del record[place][path]
+        if text is not None:
+            record[place][path] = text
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(documents={}),
+        _other("documents", "zarr.json", None),
+        _other("documents", "zarr.json", ""),
+        _other("documents", "zarr.json", "[1]"),
+        _other("documents", "zarr.json", '{"attributes": 7}'),
+        _other("documents", f"{GROUP}/zarr.json", "{"),
+        _other("documents", f"{GROUP}/quality/zarr.json", "{}"),
+        _other("documents", f"{GROUP}/quality/zarr.json", "null"),
+        _other("documents", f"{GROUP}/quality/zarr.json", "[" * 100_000),
+        _other("steps_of_time", f"{GROUP}/time/c/0", "no base64"),
+    ],
+)
+def test_documents_of_an_earlier_history_that_nobody_understands_are_said_and_not_put_before_readers(on_disk, change):
+    storage, staging = on_disk
+    appended(storage, staging, 1, 11)
+    appended(storage, staging, 2, 12)
+    make_earlier(storage, staging)
+    record = json.loads(staging.read("history/000001.json"))
+    change(record)
+    staging.write("history/000001.json", json.dumps(record).encode())
+    before = {path: storage.read(path) for path in storage.names("")}
+    with pytest.raises(StoreError, match="history: the documents of publication 1 cannot be understood") as caught:
+        rollback(storage, staging, 1)
+    assert "\n" not in str(caught.value)
+    assert {path: storage.read(path) for path in storage.names("")} == before
+    assert [one.number for one in history(staging)] == [2, 1]
 
 
 def test_to_list_a_history_takes_nothing_of_what_writes_a_cube(tmp_path):

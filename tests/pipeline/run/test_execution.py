@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from configs import written
 
@@ -57,3 +60,57 @@ def test_a_run_that_does_not_finish_says_why(monkeypatch, caplog, tmp_path: Path
     status = read_status(staging_of(config))
     assert status is not None
     assert status.state == state
+
+
+class Engine:
+    """What became of Ray, in place of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, ended_before: bool = False, budget: float | None = None):
+        self.told: list[str] = []
+
+        @contextmanager
+        def cluster(*_: Any):
+            self.told.append("started")
+            yield
+            self.told.append("ended")
+
+        def ask(*_: Any) -> Any:
+            self.told.append("asked")
+            return lambda: self.told.append("taken back")
+
+        monkeypatch.setattr(execution, "cluster", cluster)
+        monkeypatch.setattr(execution, "ask_ahead", ask)
+        monkeypatch.setattr(execution, "has_report", lambda _: ended_before)
+        self.of_run = execution._Engine(SimpleNamespace(config=SimpleNamespace(budget=budget)))
+
+
+def test_ray_starts_and_actors_are_asked_for_once_scenes_are_found(monkeypatch):
+    engine = Engine(monkeypatch)
+    with engine.of_run.held:
+        engine.of_run.found(3)
+        engine.of_run.planned(SimpleNamespace(wanted=np.array([True])))
+        engine.of_run.start()
+        assert engine.told == ["started", "asked"]
+    assert engine.told[2:] == ["ended"]
+
+
+def test_actors_are_taken_back_where_no_chip_is_wanted(monkeypatch):
+    engine = Engine(monkeypatch)
+    engine.of_run.found(3)
+    engine.of_run.planned(SimpleNamespace(wanted=np.array([False])))
+    assert engine.told == ["started", "asked", "taken back"]
+
+
+def test_no_actor_is_asked_for_before_a_budget_is_checked(monkeypatch):
+    engine = Engine(monkeypatch, budget=100.0)
+    engine.of_run.found(3)
+    assert engine.told == ["started"]
+
+
+@pytest.mark.parametrize(("scenes", "ended_before"), [(0, False), (5, True)])
+def test_ray_is_not_started_where_there_may_be_nothing_to_do(monkeypatch, scenes, ended_before):
+    engine = Engine(monkeypatch, ended_before=ended_before)
+    engine.of_run.found(scenes)
+    assert engine.told == []
+    engine.of_run.start()
+    assert engine.told == ["started"]

@@ -61,6 +61,7 @@ def slices(x: Tensor) -> Tensor:
         ((5, 3, 2, 8), 3, 2, True, 1.0, False),
         ((1, 4, 9, 64), 2, 1, False, 0.0, False),
         ((5, 1, 1, 6), 1, 2, True, 0.2, True),
+        ((1, 2, 3, 512), 1, 1, True, 0.2, False),
         ((1, 3, 3, 192), 1, 1, True, 0.1, False),
     ],
 )
@@ -139,7 +140,14 @@ def close(got: Tensor, expected: Tensor) -> None:
 @precisions
 @pytest.mark.parametrize(
     ("shape", "levels", "residuals"),
-    [((1, 5, 7, 16), 1, 1), ((5, 2, 3, 8), 5, 0), ((1, 1, 4, 36), 1, 2), ((1, 3, 1, 4), 1, 1), ((1, 6, 17, 64), 1, 2)],
+    [
+        ((1, 5, 7, 16), 1, 1),
+        ((5, 2, 3, 8), 5, 0),
+        ((1, 1, 4, 36), 1, 2),
+        ((1, 3, 1, 4), 1, 1),
+        ((1, 6, 17, 64), 1, 2),
+        ((1, 3, 2, 512), 1, 1),
+    ],
 )
 def test_a_depthwise_convolution_and_its_moments(dtype, shape, levels, residuals):
     B, H, W, C = shape
@@ -161,6 +169,7 @@ def test_a_depthwise_convolution_and_its_moments(dtype, shape, levels, residuals
         (5, (2, 3), [8, 4], 4, False),
         (1, (4, 5), [128, 64], 32, True),
         (1, (1, 1), [6, 6], 2, True),
+        (1, (3, 2), [512, 512], 32, True),
     ],
 )
 def test_a_group_norm_of_one_or_two_images(dtype, batch, size, channels, groups, swish):

@@ -78,6 +78,72 @@ def test_costs_add_up(chips, cluster):
     assert json.loads(json.dumps(made.to_dict()))["costs"]["total"] == made.total
 
 
+@given(counts, clusters, st.data())
+@settings(deadline=None)
+def test_the_area_is_of_what_is_left_and_costs_are_of_the_area(chips, cluster, data):
+    done = data.draw(st.integers(0, chips))
+    made = estimated(chips, 1, cluster, done=done)
+    assert made.ground.km2 == pytest.approx((chips - done) * 1.68**2)
+    if done == chips:
+        assert made.per_1000_km2 == {"on_demand": None, "spot": None}
+        assert made.ground.km2_per_s == 0
+    else:
+        assert made.per_1000_km2["on_demand"] * made.ground.km2 == pytest.approx(1000 * made.total)
+        # No plan is computed faster than all actors can.
+        assert made.ground.km2 <= made.ground.km2_per_s * made.seconds.chips * (1 + 1e-9)
+    assert (made.km2_per_s_of_a_gpu is None) == (cluster.gpus == 0)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "batch", "km2_per_s"),
+    [
+        (Cluster(1, 1, 64), 1, 1.68**2 / 8),
+        (Cluster(4, 4, 64), 1, 4 * 1.68**2 / 8),
+        (Cluster(4, 4, 64), 4, 4 * 1.68**2 / 7),
+        (Cluster(4, 2, 64), 1, 4 * 1.68**2 / 8),
+        (Cluster(2, 0, 2), 1, 1.68**2 * 2 / (8 + 0.03 + 0.1)),
+    ],
+)
+def test_a_rate_is_what_all_actors_compute_whatever_the_plan(cluster, batch, km2_per_s):
+    for chips in (1, 7, 400):
+        made = estimated(chips, batch, cluster)
+        assert made.ground.km2_per_s == pytest.approx(km2_per_s)
+        assert made.km2_per_s_of_a_gpu == (pytest.approx(km2_per_s / cluster.gpus) if cluster.gpus else None)
+
+
+def test_ground_that_no_scene_covers_is_no_area():
+    plan = plan_of(10)
+    plan.chips.covered[:5] = 0.5
+    made = estimate(plan, CONFIG, CALIBRATION, ON_CORES)
+    assert made.ground.km2 == pytest.approx(7.5 * 1.68**2)
+    assert made.ground.km2_per_s == estimate(plan_of(10), CONFIG, CALIBRATION, ON_CORES).ground.km2_per_s
+
+
+@pytest.mark.parametrize(
+    ("spot", "gpu", "cpu"),
+    [
+        ({}, None, None),
+        ({"gpu_hour_spot": 1.0}, 1.0, 0.05),
+        ({"cpu_hour_spot": 0.01}, 2.5, 0.01),
+        ({"gpu_hour_spot": 0.0, "cpu_hour_spot": 0.0}, 0.0, 0.0),
+        ({"gpu_hour_spot": 1.0, "cpu_hour_spot": 0.01}, 1.0, 0.01),
+    ],
+)
+def test_on_spot_only_machines_cost_less(spot, gpu, cpu):
+    config = config_of(costs={"prices": {**PRICES, **spot}}, compute={"batch": 1})
+    made = estimate(plan_of(40), config, calibration_of(config, gpu=True), Cluster(2, 2, 16))
+    told = json.loads(json.dumps(made.to_dict()))
+    if gpu is None:
+        assert made.spot is told["spot"] is told["per_1000_km2"]["spot"] is None
+        return
+    assert made.spot.gpu == pytest.approx(made.gpu_hours * gpu)
+    assert made.spot.cpu == pytest.approx(made.cpu_hours * cpu)
+    for name in ("read", "written", "storage", "requests"):
+        assert getattr(made.spot, name) == getattr(made.costs, name)
+    assert told["spot"]["total"] == made.spot.total
+    assert told["per_1000_km2"]["spot"] == pytest.approx(1000 * made.spot.total / made.ground.km2)
+
+
 def test_on_cores_reading_and_computing_add_up_on_gpus_they_overlap():
     plan = plan_of(40)
     slow = Reading(seconds=4.0, cpu_seconds=4.0, bytes=1, further_share=1.0)
