@@ -110,7 +110,7 @@ def draft_cube(
         texts = texts_of(documents)
     objects = {path: texts.get(path, data) for path, data in contents.items()}
     pages = {path: text_in(document, memory, path) for path, document in own.items() if path.startswith(f"{PAGES}/")}
-    return CubeDraft(storage, grid, zones, facts, objects, documents, pages)
+    return CubeDraft(storage, grid, zones, facts, objects, documents, table, pages)
 
 
 def _next_zone(

@@ -112,16 +112,30 @@ def objects_of(staging: Storage, publication: Publication) -> dict[str, bytes]:
         StoreError: its documents cannot be read, or are not what was written.
     """
     documents = documents_of(staging, publication)
-    objects = times_of(staging, publication, documents)
+    objects = texts(staging, publication, documents) | times_of(staging, publication, documents)
     try:
         objects |= {path: data for path, data in coordinates_of(documents).items() if path not in objects}
-        objects |= texts_of(documents)
     except NOT_DOCUMENTS as error:
         raise damaged(staging, publication, error) from None
     for path, document in documents.items():
         if path.startswith(f"{PAGES}/"):
             objects |= objects_of_page(staging, path, document)
     return objects
+
+
+def texts(staging: Storage, publication: Publication, documents: Documents) -> dict[str, bytes]:
+    """The documents of a publication as objects, by their path in the store, as readers find them.
+
+    Args:
+        documents: of the publication.
+
+    Raises:
+        StoreError: they are not those of a cube.
+    """
+    try:
+        return texts_of(documents)
+    except NOT_DOCUMENTS as error:
+        raise damaged(staging, publication, error) from None
 
 
 def objects_of_page(staging: Storage, path: str, document: Mapping[str, Any]) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from difffusr.pipeline.cube import (
     ENCODINGS,
     MAIN,
+    PAGES,
     AnyShard,
     CubeDraft,
     ShardData,
@@ -29,6 +30,7 @@ from difffusr.pipeline.cube import (
 )
 from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.publish.documents import is_digest
 from difffusr.pipeline.publish.publications import Publication, attempt_of, end_of, enter, mark, new_publication
 from difffusr.pipeline.publish.target import Receipt
 from difffusr.pipeline.storage import Lease, Storage
@@ -223,6 +225,7 @@ class IcechunkTarget:
                 self._staging, end_of(self._staging), self.draft, shards_written, attempt=attempt_of(self._lease)
             )
             self._lay_out(session)
+            self._drop_pages(session)
             self._number(session, publication.number)
             lineage = [*self._before, *self._continues, self._attempt]
             facts = {"number": publication.number, "period": publication.period, "kind": publication.kind}
@@ -284,6 +287,17 @@ class IcechunkTarget:
             if there is None or _content(path, there) != data:
                 _set(session, path, data)
         return session.has_uncommitted_changes and not before
+
+    def _drop_pages(self, session: icechunk.Session) -> None:
+        """Delete pages of scenes that the draft's root does not name: those before it are in their snapshots."""
+        named = set(self.draft.table.pages.values())
+
+        async def others() -> list[str]:
+            return [name async for name in session.store.list_dir(PAGES) if f"{PAGES}/{name}" not in named]
+
+        for name in sync(others()):
+            if is_digest(name):
+                sync(session.store.delete_dir(f"{PAGES}/{name}"))
 
     def _number(self, session: icechunk.Session, number: int) -> None:
         """Write the publication's number into the root group. Without a change there is nothing to commit."""

@@ -90,7 +90,7 @@ def put_in_place(
         steps = in_steps(objects)
     except NOT_DOCUMENTS as error:
         raise damaged(staging, publication, error) from None
-    replacing = _Replacing(storage, [*state.constant, *objects], lease)
+    replacing = Replacing(storage, [*state.constant, *objects], lease)
     replacing.write(state.constant)
     gone = {f"{name}/zarr.json" for name in _described(storage) if name.split("/")[0] != PAGES} - texts.keys()
     begun = replace(publication, dropped=sorted(gone.union(publication.dropped)), state="publishing")
@@ -159,7 +159,7 @@ def _described(storage: Storage) -> Collection[str]:
         return ()
 
 
-class _Replacing:
+class Replacing:
     """Replaces objects of a store, each only if it is the version that was there when this was made.
 
     Raises:

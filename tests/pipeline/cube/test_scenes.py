@@ -15,8 +15,9 @@ from small_cubes import EPSG, GRID, WINDOW
 from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.published import Cube
+from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish.door import open_target, rollback
+from difffusr.pipeline.publish.door import open_target, revisions_to_come, rollback
 from difffusr.pipeline.storage.objects import Storage
 
 Places = tuple[Storage, Storage]
@@ -34,7 +35,7 @@ def published(places: Places, first: str, last: str, *ids: str, zones: tuple[int
     facts = [{"id": name, **more} for name in ids]
     draft = draft_cube(places[0], GRID, dict.fromkeys(zones, WINDOW), days, facts, {})
     if draft.zones[zones[0]].seen:
-        revise = {epsg: draft.zones[epsg].revision + 4 for epsg in zones}
+        revise = {epsg: revisions_to_come(*places, draft, epsg)[0] for epsg in zones}
         draft = draft_cube(places[0], GRID, dict.fromkeys(zones, WINDOW), days, facts, {}, revise=revise)
     target = open_target(*places, draft, first)
     target.begin()
@@ -83,6 +84,20 @@ def test_what_is_said_of_a_scene_may_change_and_a_rollback_changes_it_back(place
     assert [facts["tile"] for facts in Cube(places[0]).scenes.values()] == ["48PXT", "48PXT"]
     rollback(*places)
     assert [(number, facts["tile"]) for number, facts in Cube(places[0]).scenes.items()] == [(1, "48PXS")]
+
+
+def test_a_repository_keeps_old_pages_in_old_snapshots_alone(tmp_path):
+    places = Storage(f"icechunk+{tmp_path}/cube"), Storage(f"{tmp_path}/staging")
+    sizes = []
+    for n in range(4):
+        published(places, "2023-01-01", "2023-01-31", "a", tile=f"48PX{n}")
+        published(places, f"2023-0{n + 2}-01", f"2023-0{n + 2}-28", "b")
+        group = zarr.open_group(open_store(places[0]), mode="r")["scenes"]
+        assert {f"scenes/{name}" for name in group.array_keys()} == set(pages(places[0]).values())
+        sizes.append(len(pages(places[0])))
+    assert sizes == [2, 3, 4, 5]
+    rollback(*places, to=2)
+    assert len(Cube(places[0]).scenes) == 2
 
 
 def test_the_root_does_not_grow_with_scenes(tmp_path):
