@@ -28,7 +28,8 @@ ROOT = 1_000_000
 @pytest.mark.parametrize("kind", ["plain", "icechunk"])
 def test_a_publication_costs_the_same_after_ten_years(kind, tmp_path, capsys, monkeypatch):
     growth = Growth(tmp_path, kind, zones=3, monkeypatch=monkeypatch, grid=GRID, window=WINDOW, scenes=12)
-    months = [growth.month() for _ in range(max(AFTER))]
+    looks = {after - back for after in AFTER for back in range(3)}
+    months = [growth.month(as_reader=number in looks) for number in range(1, max(AFTER) + 1)]
     first, *_, last = found = [average(months[after - 3 : after]) for after in AFTER]
     with capsys.disabled():
         print(f"\n{kind}: months, s, requests, MB read, written, of the root, of history, requests of a reader")
