@@ -1,4 +1,4 @@
-"""Documents of publications, kept in the history by their content.
+"""Documents of publications, kept beside the history by their content.
 
 The documents of a cube are kept in parts, its zones, its pages of scenes and its root, each one object named by the
 sha256 of what it holds: a publication adds the parts that it changes, and its record names all of them. What a group
@@ -22,7 +22,8 @@ from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.publish.publications import Publication
 from difffusr.pipeline.storage import Storage, parse_document
 
-_FOLDER = "history/documents"
+#: Beside the history, which is listed often.
+_FOLDER = "documents"
 _TODO = "restore the history from a copy, or go back to another publication"
 
 #: Requests to the store at a time.

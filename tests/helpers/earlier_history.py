@@ -41,8 +41,8 @@ def make_earlier(storage: Storage, staging: Storage) -> None:
                 storage.delete(name)
         for path, data in {**times, **{path: text.encode() for path, text in texts.items()}}.items():
             storage.write(path, data)
-    for name in staging.names("history/documents"):
-        staging.delete(f"history/documents/{name}")
+    for name in staging.names("documents"):
+        staging.delete(f"documents/{name}")
     assert f"{EPSG}/0/time/zarr.json" in storage.names("")
 
 

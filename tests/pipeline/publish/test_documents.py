@@ -104,7 +104,7 @@ def test_what_no_publication_needs_is_deleted_and_all_that_one_needs_is_there(on
         assert len(kept) == min(value - 10, 2)
         needed = {digest for record in kept for digest in record.parts.values()}
         pages = {path for record in kept for path in documents_of(staging, record) if path.startswith("scenes/")}
-        there = {name.removesuffix(".json.gz") for name in staging.names("history/documents")}
+        there = {name.removesuffix(".json.gz") for name in staging.names("documents")}
         assert there == needed | {path.removeprefix("scenes/") for path in pages}
         assert {f"scenes/{name.split('/')[0]}" for name in storage.names("scenes")} - {"scenes/zarr.json"} == pages
         for record in kept:
@@ -117,11 +117,11 @@ def test_strangers_files_among_the_documents_stay(on_disk):
     storage, staging = on_disk
     strange = [".DS_Store", "a.json.gz", "notes.txt", f"{'g' * 64}.json.gz"]
     for name in strange:
-        staging.write(f"history/documents/{name}", b"?")
+        staging.write(f"documents/{name}", b"?")
     storage.write("scenes/mine/c", b"?")
     for value in range(11, 15):
         (revised if value > 11 else appended)(storage, staging, 1, value)
-    assert staging.names("history/documents") >= set(strange)
+    assert staging.names("documents") >= set(strange)
     assert storage.read("scenes/mine/c") == b"?"
 
 
@@ -129,7 +129,7 @@ def test_strangers_files_among_the_documents_stay(on_disk):
 @pytest.mark.parametrize("part", ["root", "scenes", str(EPSG)])
 def test_documents_that_are_damaged_are_one_line_and_are_never_put_before_readers(two_months, part, data):
     storage, staging = two_months
-    name = f"history/documents/{next(iter(records(staging))).parts[part]}.json.gz"
+    name = f"documents/{next(iter(records(staging))).parts[part]}.json.gz"
     staging.write(name, data)
     with pytest.raises(StoreError, match="restore the history from a copy, or go back to another publication") as said:
         rollback(storage, staging)
@@ -144,7 +144,7 @@ def test_documents_that_are_damaged_are_one_line_and_are_never_put_before_reader
 def test_documents_of_another_publication_under_a_name_are_noticed(two_months):
     storage, staging = two_months
     one, other = (record.parts[str(EPSG)] for record in records(staging))
-    staging.write(f"history/documents/{one}.json.gz", staging.read(f"history/documents/{other}.json.gz"))
+    staging.write(f"documents/{one}.json.gz", staging.read(f"documents/{other}.json.gz"))
     with pytest.raises(StoreError, match="another one than its name says"):
         rollback(storage, staging)
 
