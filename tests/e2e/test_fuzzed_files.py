@@ -114,7 +114,7 @@ def tried(kept: Kept, call: Callable[..., Any], draw: random.Random) -> str:
     case = f"{name}, {path.relative_to(kept.config.parent)}: {what}"
     try:
         ended = call(name.partition(" ")[0], kept.config, *words)
-    except BaseException as error:
+    except Exception as error:
         raise AssertionError(f"{case}: {type(error).__name__}: {error}") from error
     assert ended.code in codes, f"{case}: exit code {ended.code}: {ended.err}"
     assert "Traceback" not in ended.err, case
@@ -193,7 +193,7 @@ def fuzz_inputs(
             case = f"{path.name}: {what}"
         try:
             ends[planned(call, config, draw.random() < 0.2)] += 1
-        except BaseException as error:
+        except Exception as error:
             wrong.append(f"case {seed} {number}, {case}: {type(error).__name__}: {error}")
         config.write_text(text)
         for path, data in kept.items():

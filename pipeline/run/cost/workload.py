@@ -15,8 +15,9 @@ from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.plan import Plan, Shards
 from difffusr.pipeline.run.cost.calibration import Calibration
 
-#: Objects of a run besides chips and shards: four of the plan, twice, report, progress, lease, claims, history.
-_OBJECTS_PER_RUN = 13
+#: Objects of a run besides chips and shards: four of the plan, twice, report, progress, lease, claims, history, and the
+#: note that nothing is left to do.
+_OBJECTS_PER_RUN = 14
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,15 @@ def test_an_outline_that_crosses_itself_here_and_there_is_repaired(tmp_path):
     assert geometry_of(area_of(tmp_path, bow)).area == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("corners", [1000, 20_000, 150_000])
+def test_one_crossing_among_many_corners_is_repaired(tmp_path, corners):
+    points = np.asarray(ring(0.5).exterior.coords)[:: len(ANGLES) // corners]
+    points[[1, 2]] = points[[2, 1]]  # at the first edge that is looked at
+    crossed = Polygon(points)
+    assert not crossed.is_valid
+    assert geometry_of(area_of(tmp_path, crossed)).area == pytest.approx(np.pi / 4, rel=0.001)
+
+
 def test_what_stays_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(simplifying, "AS_DRAWN", 1000)
     monkeypatch.setattr(simplifying, "_MOST", 2000)
