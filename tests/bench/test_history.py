@@ -16,7 +16,7 @@ GRID = Grid(96, 6, 2048, 256)
 #: 400 × 800 km: ten overviews.
 WINDOW = PixelWindow(-2048 * 160, 2048 * 20, 2048 * 160, 2048 * 80)
 
-#: Months after which it is measured, each as the mean of the last three.
+#: Months after which it is measured, each by the last three.
 AFTER = (12, 36, 120)
 
 #: The most bytes that a root may have after ten years.
@@ -48,7 +48,8 @@ def test_a_publication_costs_the_same_after_ten_years(kind, tmp_path, capsys, mo
 
 
 def average(months: list[Month]) -> Month:
-    """Of some months; the last one's number."""
+    """Of some months; the last one's number, and the least time, which others on the machine disturb least."""
     means = {name: sum(getattr(month, name) for month in months) / len(months) for name in Month._fields}
     whole = {name: value if name == "seconds" else round(value) for name, value in means.items()}
-    return Month(**{**whole, "number": months[-1].number})  # type: ignore[arg-type]
+    quickest = min(month.seconds for month in months)
+    return Month(**{**whole, "number": months[-1].number, "seconds": quickest})  # type: ignore[arg-type]
