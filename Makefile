@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 # Bytecode is kept from first use on: without it every process of the tests would compile torch and Ray anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo check test test-slow lowest drills bench counted bench-guards start-up first-chip masks house model-card leave-one-out sampler-curve audit lint typecheck format clean
+.PHONY: help install demo check test test-slow lowest drills bench counted gpu bench-guards start-up first-chip masks house model-card leave-one-out sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -52,6 +52,10 @@ bench: .venv/.installed-test ## how fast everything is here: a table, and tests/
 
 counted: .venv/.installed-test ## what a chip costs a GPU, counted without one: launches, bytes, operations (tests/bench/counted.json)
 	$(BIN)/python tests/bench counted --json tests/bench/counted.json
+
+GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(shell command -v python3 || command -v python))
+gpu: ## all that this version does on a GPU, in 8 minutes (GPU_PYTHON=… has torch; installs and fetches nothing): tests/bench/gpu.json
+	$(GPU_PYTHON) tests/bench/gpu
 
 bench-guards: .venv/.installed-test ## what must hold of speed and memory on any machine: ratios within one run
 	$(BIN)/python -m pytest -m bench tests/bench

@@ -69,7 +69,7 @@ class SuperResolution:
         if self.device.type == "cpu":
             self._run = ChipByChip(self._resolve)
         elif execution == "fused" and self.device.type == "cuda":
-            self._run = Recorded(self._resolve, self.device)
+            self._run = Recorded(self._resolve, self.device, lambda: self.sampling)
 
     @torch.inference_mode()
     def __call__(self, bands: Mapping[int, Tensor], valid: Mapping[int, Tensor], noise: Tensor | None) -> Tensor:

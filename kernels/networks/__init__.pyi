@@ -1,7 +1,10 @@
 from .degradation_encoder import MomentumContrast as MomentumContrast
 from .execution import ChipByChip as ChipByChip
 from .execution import Recorded as Recorded
+from .execution import exact as exact
+from .execution import out_of_memory_in as out_of_memory_in
 from .fused import fuse as fuse
+from .memory import LiveBytes as LiveBytes
 from .rrdb import RRDBNet as RRDBNet
 from .stage1 import BASE as BASE
 from .stage1 import PUBLISHED as PUBLISHED

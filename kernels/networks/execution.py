@@ -13,6 +13,15 @@ from torch import Tensor
 _WARM_UPS = 2
 
 
+def exact() -> None:
+    """Let this process's GPUs compute the same every time: float32 is float32, and no algorithm is picked by timing.
+
+    By default cuDNN rounds what it multiplies to TF32's 10 bits of mantissa, a thousandth.
+    """
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 class ChipByChip:
     """A function of batches on a CPU, called for one chip at a time, with one thread for each.
 
@@ -53,18 +62,24 @@ class _Recording(NamedTuple):
 class Recorded:
     """A function of tensors, recorded as a CUDA graph at its first call and replayed: one launch, no Python.
 
-    The function must not read a tensor's values, and its output must depend on its inputs only. A call with other
-    shapes replaces the recording and frees its memory.
+    The function must not read a tensor's values, and its output must depend only on its inputs and on `settings`. A
+    call with other shapes or settings replaces the recording and frees its memory.
     """
 
-    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
-        self._function, self._device = function, device
+    def __init__(
+        self, function: Callable[..., Tensor], device: torch.device, settings: Callable[[], Any] = lambda: None
+    ) -> None:
+        self._function, self._device, self._settings = function, device, settings
         self._key: tuple[Any, ...] = ()
         self._recording: _Recording | None = None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """As the function; inputs may be on the CPU, and are copied without waiting if they are pinned."""
-        key = tuple((x.shape, x.dtype) for x in inputs)
+        """As the function; inputs may be on the CPU, and are copied without waiting if they are pinned.
+
+        All of it is on the current stream, in this order: what the graph reads is overwritten when its replay before
+        has ended, and its output is copied before the next. Nothing waits for the device.
+        """
+        key = (self._settings(), *((x.shape, x.dtype) for x in inputs))
         if self._recording is None or key != self._key:
             self._recording = None
             self._recording, self._key = self._record(inputs), key
@@ -75,13 +90,25 @@ class Recorded:
 
     def _record(self, inputs: tuple[Tensor, ...]) -> _Recording:
         held = tuple(x.to(self._device, copy=True) for x in inputs)
-        side = torch.cuda.Stream(self._device)
-        side.wait_stream(torch.cuda.current_stream(self._device))
+        current, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+        side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
                 self._function(*held)
-        torch.cuda.current_stream(self._device).wait_stream(side)
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self._function(*held)
+        try:
+            # Other threads may allocate meanwhile. A recording that fails leaves its own stream the current one.
+            with torch.cuda.stream(current), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                output = self._function(*held)
+        except RuntimeError as error:
+            raise out_of_memory_in(error) or error from None
         return _Recording(graph, held, output)
+
+
+def out_of_memory_in(error: BaseException) -> torch.OutOfMemoryError | None:
+    """The lack of memory that an error came of: what it breaks, as a recording, may end with an error of its own."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, torch.OutOfMemoryError):
+        found = found.__cause__ or found.__context__
+    return found

@@ -74,8 +74,8 @@ def ground_noise(
         return ground_noise_kernel(seed, zone, row, col, height, width, stream, device)
     rows = (torch.arange(row, row + height, dtype=torch.int64, device=device) & _MASK)[:, None]
     cols = (torch.arange(col, col + width, dtype=torch.int64, device=device) & _MASK)[None, :]
-    third = torch.tensor(zone & _MASK, dtype=torch.int64, device=device)
-    fourth = torch.tensor(stream & _MASK, dtype=torch.int64, device=device)
+    # Filled on the device: a number that is copied there makes the host wait.
+    third, fourth = (torch.full((), word & _MASK, dtype=torch.int64, device=device) for word in (zone, stream))
     words = philox4x32((rows, cols, third, fourth), (seed & _MASK, (seed >> 32) & _MASK))
     u = [(w.to(torch.float64) + 0.5) * 2.0**-32 for w in words]  # in (0, 1): the logarithm is finite
     # Box and Muller (1958): two uniforms give two normals; three channels need one pair and a half.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,12 @@ from torch import Tensor
 from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images import fill_invalid
 from difffusr.kernels.model import SuperResolution, model_from_weights
+from difffusr.kernels.networks import LiveBytes, exact
 from difffusr.kernels.networks.fusion import merge_groups
 from difffusr.kernels.sampling import ground_noise
 from difffusr.pipeline.chips.batch import Batch
+from difffusr.pipeline.chips.batch_size import Agreement, fitting
+from difffusr.pipeline.chips.device import Lane, Made, OnCores, OnGpu, UnderWay
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE
@@ -29,37 +32,46 @@ from difffusr.pipeline.plan import read_both, sampling_of, weights_errors
 
 log = logging.getLogger("difffusr.actor")
 
-#: Super-resolved chips: whole numbers by name, on the device as int16 with the bits of uint16.
-Made = Mapping[str, Tensor | NDArray[np.uint16]]
+#: Bytes of a 10 m pixel that a recorded graph holds of its own, the models' inputs and their result; and those of the
+#: other batch under way, whole numbers read and made.
+_RECORDED_BYTES = 4 * (4 + 6 / 4 + 2 / 36) + (1 + 1 / 4 + 1 / 36) + 4 * SCALE**2 * (3 + 12)
+_UNDER_WAY_BYTES = 2 * (4 + 6 / 4 + 2 / 36) + (1 + 1 / 4 + 1 / 36) + 2 * SCALE**2 * 12
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A batch that the device has finished.
+    """A batch that was given to the device.
 
     Attributes:
         batch: as it was read.
         errors: (B,) why a chip failed, else empty.
-        parts: positions of chips in the batch, and these chips super-resolved.
+        chosen: positions of chips in the batch, part by part.
+        under_way: these parts super-resolved, once they are.
     """
 
     batch: Batch
     errors: NDArray[Any]
-    parts: list[tuple[list[int], Made]]
+    chosen: list[list[int]]
+    under_way: UnderWay
 
 
 class SuperResolver:
     """Loads both models once and super-resolves batch after batch; pinned to a GPU where the run has GPUs."""
 
-    def __init__(self, config: RunConfig) -> None:
+    lane: Lane = OnCores()
+
+    def __init__(self, config: RunConfig, agreement: Agreement | None = None) -> None:
         torch.set_num_threads(config.compute.cpus_per_actor)  # so many chips at a time, each with one thread
-        # The same chip must come out the same on every actor: no algorithm may be picked by timing.
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        exact()  # the same chip must come out the same on every actor
+        # Ray may leave GPUs to be seen by actors that asked for none.
+        on_gpu = config.compute.gpus_per_actor != 0 and torch.cuda.is_available()
+        self.device = torch.device("cuda" if on_gpu else "cpu")
+        if self.device.type == "cuda":
+            self.lane = OnGpu(self.device)
         self.batch = config.compute.batch_on_cores
         self.seed = config.model.seed
         self.samples = config.model.uncertainty_samples
+        self.agreement = agreement if config.compute.batch == "auto" and self.device.type == "cuda" else None
         self.model = self._load(config)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -77,118 +89,165 @@ class SuperResolver:
         return self.fetch(self.resolve(batch))
 
     def resolve(self, batch: Batch) -> Resolved:
-        """The part of a call that needs the device, in batches that fit its memory.
+        """The first half of a call: gives chips to the device, in batches that fit its memory.
 
         A chip without a valid pixel is left out, and one that skips the networks is only enlarged.
         """
         shows = [i for i, error in enumerate(batch["error"]) if not error and batch["quality"][i].any()]
-        skipped = {i for i in shows if "skipped" in batch and batch["skipped"][i]}
+        skipped = sorted(i for i in shows if "skipped" in batch and batch["skipped"][i])
         readable = [i for i in shows if i not in skipped]
-        errors, parts = batch["error"].copy(), [([i], self.enlarge(batch, i)) for i in sorted(skipped)]
+        errors, parts = batch["error"].copy(), [([i], self.enlarge(batch, i)) for i in skipped]
         while readable:
             chosen = readable[: self.batch]
-            try:
-                parts.append((chosen, self.super_resolve(batch, chosen)))
-            except torch.OutOfMemoryError as error:
-                if not self._halve():
-                    errors[chosen] = f"super_resolve: {first_line(error)}; not even one chip fits: lower grid.chip_px"
-                    readable = readable[len(chosen) :]
+            made, why = self._tried(batch, chosen)
+            if made is None and self._make_room():
                 continue
             readable = readable[len(chosen) :]
-        return Resolved(batch, errors, parts)
+            if made is None:
+                errors[chosen] = f"super_resolve: {why}; not even one chip fits: lower grid.chip_px"
+            else:
+                parts.append((chosen, made))
+        return Resolved(batch, errors, [chosen for chosen, _ in parts], self.lane.sent([made for _, made in parts]))
 
     def fetch(self, resolved: Resolved) -> Batch:
-        """The rest of a call: copies from the device, which may already compute the next batch."""
-        batch, parts = resolved.batch, resolved.parts
+        """The second half of a call: waits for the device, which may already compute the next batch.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        batch, parts = resolved.batch, list(zip(resolved.chosen, resolved.under_way.wait(), strict=True))
         kept = {name: column for name, column in batch.items() if not name.startswith(("dn", "valid"))}
         count, size = len(batch["error"]), batch["quality"].shape[-1] * SCALE
         shape = count, len(GROUPS[10]) + len(GROUPS[20]) + len(GROUPS[60]), size, size
         out: Batch = {}
         for name in ("dn", "std") if self.samples else ("dn",):
             if [len(chosen) for chosen, made in parts if name in made] == [count]:
-                out[name] = self._on_host(parts[0][1][name])
+                out[name] = parts[0][1][name]
                 continue
             out[name] = np.zeros(shape, np.uint16)
             for chosen, made in parts:
                 if name in made:
-                    out[name][chosen] = self._on_host(made[name])
+                    out[name][chosen] = made[name]
         return {**kept, "error": resolved.errors, **out}
 
     @weights_errors()
     def _load(self, config: RunConfig) -> SuperResolution:
-        """The models, run as `compute.execution` says.
+        """The models, run as `compute.execution` says, and tried out where that takes memory or may fail.
 
         Raises:
             DifffusrError: they are to be fused, and cannot be.
+            StoreError: what the actors have agreed on cannot be read or written.
             WeightsError: the weights cannot be used.
         """
-        wanted = config.compute.execution
-        load = partial(model_from_weights, *read_both(config), sampling_of(config), self.device)
-        if wanted == "eager" or (wanted == "auto" and self.device.type == "cpu"):
-            return load()
-        try:
-            self.model = load(execution="fused")
-            self.super_resolve(no_image(self.batch, config.grid.chip_px), list(range(self.batch)))
-        except torch.OutOfMemoryError:
-            pass  # batches are made smaller when chips come
-        except (RuntimeError, ImportError) as error:  # no Triton, no C compiler, a device that it does not know
-            if wanted == "fused":
-                raise DifffusrError(
-                    f"the networks cannot be fused here ({first_line(error)}); set compute.execution to 'eager'"
-                ) from error
-            log.warning("the networks cannot be fused here, and run operation by operation: %s", first_line(error))
-            return load()
+        wanted, on_gpu = config.compute.execution, self.device.type == "cuda"
+        load = partial(model_from_weights, *read_both(config), sampling_of(config))
+        if wanted == "fused" or (wanted == "auto" and on_gpu):
+            try:
+                return self._tried_out(config.grid.chip_px, partial(load, execution="fused"))
+            except (RuntimeError, ImportError) as error:  # no Triton, no C compiler, a device that it does not know
+                if wanted == "fused":
+                    raise DifffusrError(
+                        f"the networks cannot be fused here ({first_line(error)}); set compute.execution to 'eager'"
+                    ) from error
+                log.warning("the networks cannot be fused here, and run operation by operation: %s", first_line(error))
+        return self._tried_out(config.grid.chip_px, load) if on_gpu else load(self.device)
+
+    def _tried_out(self, side: int, load: Callable[..., SuperResolution]) -> SuperResolution:
+        """The models, after batches of no image: these record the networks' graph, and show whether batches fit before
+        there are chips. With an agreement that is also how the size of batches is found.
+
+        Args:
+            side: of a chip, 10 m pixels.
+            load: loads the models to a device.
+        """
+        self.model = load(self.device)
+        if self.agreement is None:
+            self._shrink(side)
+            return self.model
+        agreement = self.agreement.on(self.model.fingerprint, self.model.execution, *device_facts())
+        agreed = agreement.remembered()
+        self.batch = agreed or fitting(partial(self._bytes_needed, load, side), agreement.bytes)
+        self._shrink(side)
+        agreed = agreement.settled(self.batch)
+        if agreed < self.batch:
+            self.batch = agreed
+            self._shrink(side)
+        if self.batch < agreed:
+            log.warning(
+                "batches of %d, which this run's actors have agreed on, do not fit on this %s: this actor takes %d "
+                "chips at a time, and their last digits may differ", agreed, agreement.device, self.batch,
+            )  # fmt: skip
+        log.info("batches of %d on %s", self.batch, agreement.device)
         return self.model
 
-    def _halve(self) -> bool:
-        """The device's memory is full: from now on take half as many chips at a time; False where it was one."""
-        torch.cuda.empty_cache()
-        if self.batch == 1:
+    def _shrink(self, side: int) -> None:
+        """Make the batch so small that it fits on the device, or one chip."""
+        while not self._fits(side) and self._make_room():
+            pass
+
+    def _fits(self, side: int) -> bool:
+        """Whether as many batches as may be under way fit on the device."""
+        batch, rows = no_image(self.batch, side), list(range(self.batch))
+        tries = [self._tried(batch, rows)[0] for _ in range(2 if self.lane.beside else 1)]
+        self.lane.sent([made for made in tries if made is not None]).wait()
+        return None not in tries
+
+    def _bytes_needed(self, load: Callable[..., SuperResolution], side: int, size: int) -> int:
+        """Bytes of the device that batches of a size take, two of them under way; counted without the device.
+
+        The sampler's steps hold the same, so that two show what all need.
+        """
+        twin = copy.copy(self)
+        twin.device, twin.lane, twin.batch = torch.device("meta"), OnCores(), size
+        twin.model = load(twin.device)
+        twin.model.sampling = replace(twin.model.sampling, steps=min(twin.model.sampling.steps, 2))
+        with LiveBytes() as live:
+            twin.super_resolve(no_image(size, side), list(range(size)))
+        parts = (twin.model.stage1, twin.model.fusion)
+        weights = sum(weight.nbytes for part in parts for weight in (*part.parameters(), *part.buffers()))
+        behind = _UNDER_WAY_BYTES * (2 if self.samples else 1)
+        return int(weights + live.peak + size * side**2 * (_RECORDED_BYTES + behind))
+
+    def _tried(self, batch: Batch, chosen: list[int]) -> tuple[Made | None, str]:
+        """`super_resolve`, or why the device's memory is not enough for it; what that held is free again."""
+        try:
+            return self.super_resolve(batch, chosen), ""
+        except torch.OutOfMemoryError as error:
+            return None, first_line(error)
+
+    def _make_room(self) -> bool:
+        """The device's memory is full: from now on keep less in it at a time; False where one chip does not fit."""
+        if self.lane.beside and self.lane.drain():
+            self.lane.beside = False
+            log.warning("%s has no memory for two batches of %d: from now on one at a time", self.device, self.batch)
+        elif self.batch > 1:
+            self.batch //= 2
+            log.warning("out of memory on %s: from now on batches of %d (compute.batch)", self.device, self.batch)
+        else:
             return False
-        self.batch //= 2
-        log.warning("out of memory on %s: from now on batches of %d (compute.batch)", self.device, self.batch)
+        torch.cuda.empty_cache()
         return True
 
-    def rate(self, size: int, chip_px: int) -> float | None:
-        """Chips a second in batches of a size, from synthetic input; None where the device's memory is not enough.
-
-        The result of the batch before stays on the device meanwhile, as it does in a run.
-        """
-        before, batch = self.batch, no_image(size, chip_px)
-        try:
-            self.batch = size
-            made = [self.super_resolve(batch, list(range(size)))]  # warms up
-            begun = time.perf_counter()
-            made.append(self.super_resolve(batch, list(range(size))))
-            return size / (time.perf_counter() - begun)
-        except torch.OutOfMemoryError:
-            return None
-        finally:
-            self.batch = before
-
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Made:
-        """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; returns when they are computed.
+        """`dn` and perhaps `std`, (len(chosen), 12, 4n, 4n), of some chips of a batch; a GPU computes them later.
 
         On a GPU a partial batch is filled up with copies: a network's last digits may depend on its batch size, and a
         chip must not depend on how chips were grouped. On CPUs each is computed alone.
         """
         alone = self.device.type == "cpu"
         rows = chosen + [chosen[-1]] * (0 if alone else self.batch - len(chosen))
-        bands = {gsd: self._reflectance(batch[f"dn{gsd}"][rows]) for gsd in GROUPS}
-        valid = {gsd: self._on_device(batch[f"valid{gsd}"][rows])[:, None] > 0 for gsd in GROUPS}
+        bands = {gsd: self._reflectance(batch[f"dn{gsd}"], rows) for gsd in GROUPS}
+        valid = {gsd: self._given(batch[f"valid{gsd}"], rows)[:, None] > 0 for gsd in GROUPS}
         if not self.samples:
             start = None if self.model.sampling.solver == "none" else self.noise(batch, rows)
             reflectance = self.model(bands, valid, start)
-            made = {"dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535)}
-        else:
-            noises = (self.noise(batch, rows, sample) for sample in range(self.samples))
-            reflectance, std = self.model.with_spread(bands, valid, noises)
-            made = {
-                "dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535),
-                "std": _whole(std[: len(chosen)] * STD_SCALE, 0, STD_FILL - 1),
-            }
-        self._finish()
-        return made
+            return {"dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535)}
+        noises = (self.noise(batch, rows, sample) for sample in range(self.samples))
+        reflectance, std = self.model.with_spread(bands, valid, noises)
+        return {
+            "dn": _whole(reflectance[: len(chosen)] * DN_SCALE, 1, 65535),
+            "std": _whole(std[: len(chosen)] * STD_SCALE, 0, STD_FILL - 1),
+        }
 
     @torch.inference_mode()
     def enlarge(self, batch: Batch, i: int) -> Made:
@@ -196,43 +255,20 @@ class SuperResolver:
         side = batch["quality"].shape[-1] * SCALE
         groups = {}
         for gsd in GROUPS:
-            valid = self._on_device(batch[f"valid{gsd}"][[i]])[:, None] > 0
-            filled = fill_invalid(self._reflectance(batch[f"dn{gsd}"][[i]]), valid)
+            valid = self._given(batch[f"valid{gsd}"], [i])[:, None] > 0
+            filled = fill_invalid(self._reflectance(batch[f"dn{gsd}"], [i]), valid)
             groups[gsd] = F.interpolate(filled, size=[side, side], mode="bicubic", align_corners=False)
-        made = {"dn": _whole(merge_groups(groups) * DN_SCALE, 1, 65535)}
-        self._finish()
-        return made
+        return {"dn": _whole(merge_groups(groups) * DN_SCALE, 1, 65535)}
 
-    def _finish(self) -> None:
-        """Wait for the device: a failure must be that of these chips, and copies need finished results."""
-        if self.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
-
-    def _reflectance(self, dn: NDArray[np.uint16]) -> Tensor:
+    def _reflectance(self, dn: NDArray[np.uint16], rows: list[int]) -> Tensor:
         """DN as float32 reflectance on the device; only two bytes a value are copied to it."""
-        whole = self._on_device(dn.view(np.int16)).to(torch.int32).bitwise_and_(0xFFFF)
-        # By a tensor: by a plain number CUDA does not divide but multiplies with the reciprocal.
-        return whole.to(torch.float32).div_(torch.tensor(float(DN_SCALE), device=self.device))
+        whole = self._given(dn.view(np.int16), rows).to(torch.int32).bitwise_and_(0xFFFF)
+        # By a tensor: by a plain number CUDA does not divide but multiplies with the reciprocal. Filled on the device:
+        # a number that is copied there makes the host wait.
+        return whole.to(torch.float32).div_(torch.full((), float(DN_SCALE), device=self.device))
 
-    def _on_device(self, values: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(values)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
-
-    def _on_host(self, made: Tensor | NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """The device's result as uint16 in this machine's memory. The device goes on meanwhile: the copy has its own
-        stream, and goes to pinned memory."""
-        if not isinstance(made, Tensor):
-            return made
-        if made.device.type == "cuda":
-            stream, pinned = torch.cuda.Stream(made.device), torch.empty_like(made, device="cpu", pin_memory=True)
-            with torch.cuda.stream(stream):
-                pinned.copy_(made, non_blocking=True)
-            stream.synchronize()
-            made = pinned
-        whole: NDArray[np.uint16] = made.numpy().view(np.uint16)
-        return whole
+    def _given(self, values: NDArray[Any], rows: list[int]) -> Tensor:
+        return self.lane.given(values, rows).to(self.device)
 
     def noise(self, batch: Batch, rows: list[int], sample: int = 0) -> Tensor:
         """(len(rows), 3, 4n, 4n) initial noise of some chips of a batch.

@@ -44,7 +44,8 @@ def kernels_of(config: RunConfig) -> AbstractContextManager[None]:
     """`shared_kernels` for an actor's process; nothing where it has no GPU or compiles nothing."""
     import torch
 
-    if config.compute.execution == "eager" or not torch.cuda.is_available():
+    compute = config.compute
+    if compute.execution == "eager" or compute.gpus_per_actor == 0 or not torch.cuda.is_available():
         return nullcontext()
     return shared_kernels(cube_staging_of(config), torch.cuda.get_device_name())
 

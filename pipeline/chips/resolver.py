@@ -1,9 +1,11 @@
-"""The step that super-resolves: the run's actor, which tells the board what it is working on."""
+"""PinnedResolver: the run's actor, which tells the board what it is working on."""
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from difffusr.pipeline.chips.actor import Resolved, SuperResolver
 from difffusr.pipeline.chips.batch import LEFT, STAGED, TO_STAGE, Batch
+from difffusr.pipeline.chips.batch_size import Agreement
 from difffusr.pipeline.chips.compiled import kernels_of
 from difffusr.pipeline.chips.staging import is_staged
 from difffusr.pipeline.config import RunConfig
@@ -20,11 +23,36 @@ from difffusr.pipeline.storage import Storage
 from difffusr.pipeline.watch import meters_of
 
 
+@dataclass(frozen=True, eq=False)
+class _Flight:
+    """A batch on its way through the device.
+
+    Attributes:
+        fate: (B,) of its chips, of `TO_STAGE`, `STAGED`, `LEFT`.
+        begun: names of its chips that the board was told of.
+        since: when it was given to the device, `time.perf_counter`.
+        alone: whether no other may be under way with it.
+        ended: set once the device is done with it and the board knows.
+    """
+
+    fate: NDArray[np.uint8]
+    begun: list[str]
+    since: float
+    alone: bool
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+#: Batches that a GPU has at a time: one computed, one behind it. What they take of its memory is planned with.
+_UNDER_WAY = 2
+
+
 class PinnedResolver(SuperResolver):
     """The run's actor, which tells the board what it is working on.
 
-    Calls come two at a time. The models have a thread of their own, which loads them and takes one batch after the
-    other; the board hears of that batch. Everything around the models runs beside it, in the calls' own threads.
+    Calls come several at a time. The models have a thread of their own, which loads them and gives the device one batch
+    after the other; everything else goes on beside it, in the calls' own threads. A GPU gets the next batch while it
+    computes the last one, so that it never waits for the board, for a copy or for a thread. Where that leaves in doubt
+    which chip killed a worker, its batch is computed alone the next time.
     """
 
     #: So many actors may end or stall at a chip before it is given up.
@@ -33,7 +61,7 @@ class PinnedResolver(SuperResolver):
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
         self.prepare(board, staging)
         with kernels_of(config):
-            self._models.submit(SuperResolver.__init__, self, config).result()
+            self._models.submit(SuperResolver.__init__, self, config, Agreement.of(config, staging)).result()
         if ray.get_runtime_context().was_current_actor_reconstructed:
             meters_of(config.name, config.period.label).actor_restarted("death")
 
@@ -41,6 +69,8 @@ class PinnedResolver(SuperResolver):
         """Everything an actor has besides its models."""
         self._pin, self._staging = Pin(board), staging
         self._models = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
+        self._flights: list[_Flight] = []
+        self._free_since, self._clock = 0.0, threading.Lock()
 
     def __call__(self, batch: Batch) -> Batch:
         """As `SuperResolver`; a chip that killed `attempts` actors is given up, a staged one is not computed again.
@@ -49,35 +79,62 @@ class PinnedResolver(SuperResolver):
 
         Returns:
             besides what `SuperResolver` returns, `fate` (B,): of `TO_STAGE`, `STAGED`, `LEFT`, and `resolve_s` (B,),
-            the seconds that the models' thread had a chip.
+            the seconds that the device had a chip.
         """
-        resolved, fate, seconds = self._models.submit(self._resolve, batch).result()
-        out = self.fetch(resolved)
+        flight, resolved = self._models.submit(self._begin, batch).result()
+        try:
+            out = self.fetch(resolved)
+            seconds = self._seconds(flight)
+            if flight.begun:
+                self._pin.done(flight.begun)
+        finally:
+            flight.ended.set()
+        fate = flight.fate
         out["error"] = np.where(fate == TO_STAGE, out["error"], "")
         return {**out, "fate": fate, "resolve_s": np.full(len(fate), seconds / len(fate))}
 
-    def rate(self, size: int, chip_px: int) -> float | None:
-        """As `SuperResolver`, in the models' thread."""
-        return self._models.submit(SuperResolver.rate, self, size, chip_px).result()
-
-    def _resolve(self, batch: Batch) -> tuple[Resolved, NDArray[np.uint8], float]:
-        """In the models' thread: the resolved batch, its chips' fates, the seconds it took."""
-        begun = time.perf_counter()
+    def _begin(self, batch: Batch) -> tuple[_Flight, Resolved]:
+        """In the models' thread: a batch is given to the device."""
         names = [str(name) for name in batch["name"]]
         readable = [i for i, error in enumerate(batch["error"]) if not error]
-        errors, fate = batch["error"].copy(), np.full(len(names), TO_STAGE, np.uint8)
+        errors, fate, attempts = batch["error"].copy(), np.full(len(names), TO_STAGE, np.uint8), list[int]()
         if self._pin.stopping():
-            fate[readable], attempts = LEFT, []
-        else:
-            attempts = self._pin.begin("super_resolve", [names[i] for i in readable])
-        for i, attempt in zip(readable, attempts, strict=False):
+            fate[readable], readable = LEFT, []
+        elif readable:
+            attempts = self._begun([names[i] for i in readable])
+        for i, attempt in zip(readable, attempts, strict=True):
             if attempt != 1 and is_staged(self._staging, str(batch["object"][i])):
                 fate[i] = STAGED
             elif attempt > self.attempts:
                 errors[i] = _given_up(attempt)
+        since = time.perf_counter()
         resolved = self.resolve({**batch, "error": np.where(fate == TO_STAGE, errors, "not to be computed")})
-        self._pin.done([names[i] for i in readable] if attempts else ())
-        return resolved, fate, time.perf_counter() - begun
+        alone = not self.lane.beside or any(attempt > 1 for attempt in attempts)
+        flight = _Flight(fate, [names[i] for i in readable], since, alone)
+        self._flights.append(flight)
+        return flight, resolved
+
+    def _begun(self, names: list[str]) -> list[int]:
+        """Tell the board of chips, as soon as they may be under way; returns how often each was begun and not ended."""
+        self._flights = [flight for flight in self._flights if not flight.ended.is_set()]
+        alone = not self.lane.beside or any(flight.alone for flight in self._flights)
+        self._land(0 if alone else _UNDER_WAY - 1)
+        attempts = self._pin.begin_behind(names) if self._flights else None
+        if attempts is None:
+            self._land()
+            attempts = self._pin.begin("super_resolve", names)
+        return attempts
+
+    def _land(self, left: int = 0) -> None:
+        """Wait until no more than so many batches are under way."""
+        while len(self._flights) > left:
+            self._flights.pop(0).ended.wait()
+
+    def _seconds(self, flight: _Flight) -> float:
+        """How long the device had a batch that has just ended: since it was given it, or since the one before ended."""
+        with self._clock:
+            before, self._free_since = self._free_since, time.perf_counter()
+            return self._free_since - max(flight.since, before)
 
 
 def _given_up(attempts: int) -> str:

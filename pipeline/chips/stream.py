@@ -15,7 +15,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from difffusr.pipeline.chips.batch_size import ActorKind, with_batch
+from difffusr.pipeline.chips.batch_size import chips_of_a_call
 from difffusr.pipeline.chips.reading import read_chips
 from difffusr.pipeline.chips.resolving import SuperResolve
 from difffusr.pipeline.chips.storing import stage_rows
@@ -37,8 +37,8 @@ from difffusr.pipeline.storage import staging_of
 if TYPE_CHECKING:
     from difffusr.pipeline.chips.resolver import PinnedResolver
 
-#: Calls that an actor has at a time: while the models work on one, the engine unpacks the next and packs the last.
-_CALLS_PER_ACTOR = 2
+#: Calls that an actor has at a time: two have their chips on the device, the engine packs the last or unpacks the next.
+_CALLS_PER_ACTOR = 3
 
 #: Utilisation of the actors below which the engine lets some go. It is never negative, so none go: their models would
 #: have to be loaded again.
@@ -67,8 +67,7 @@ def chip_dataset(
     """
     there, staging = resources(), staging_of(config)
     gpus = gpus_per_actor(config, there.gpus)
-    config = with_batch(config, plan.manifest["model"], ActorKind(resolver, board, staging, gpus))
-    compute, batch = config.compute, int(config.compute.batch)
+    compute, batch = config.compute, chips_of_a_call(config, gpus)
     least, most = actor_limits(config, there, math.ceil(len(positions) / batch))
     table = ray.put(ChipTable.of(config, plan))
     blocks = ray.data.from_blocks(_blocks(positions, batch, most))  # unlike others without a task for each

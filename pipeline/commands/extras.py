@@ -61,6 +61,13 @@ def check_masks(config: RunConfig) -> None:
     maker_of(ChipRules(masks=config.scenes.masks)).check()
 
 
+def check_workers(command: str) -> None:
+    """Raise ConfigError if a package is not installed that only workers import: they would fail one by one."""
+    for module in ("torch",):
+        if not _is_installed(module):
+            raise _needs(command, module, _extra_with(module, command))
+
+
 def _needs(what: str, module: str, extra: str | None) -> ConfigError:
     package = f"difffusr[{extra}]" if extra else module
     return ConfigError(f"{what} needs the package {module}: pip install '{package}'")
@@ -69,7 +76,7 @@ def _needs(what: str, module: str, extra: str | None) -> ConfigError:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):
         return False
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from difffusr.pipeline.commands.common import AsJson, ConfigPath, OfPeriod, Verbose, json_place, load, table_of
-from difffusr.pipeline.commands.extras import check_masks
+from difffusr.pipeline.commands.extras import check_masks, check_workers
 from difffusr.pipeline.commands.terminal import StageBars, console, errors, say
 from difffusr.pipeline.ground.errors import EXIT_FAILED, DifffusrError
 from difffusr.pipeline.ground.urls import one_line, shown_url
@@ -61,6 +61,7 @@ def run(
 def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | None, verbose: bool) -> None:
     outcome.config = settings = load(config, verbose, period, life=True)
     check_masks(settings)
+    check_workers("run")
     from difffusr.pipeline.run import Stopped, execute
     from difffusr.pipeline.watch import json_lines, secret_values
 

@@ -20,6 +20,7 @@ from .session import cluster as cluster
 from .session import in_cluster as in_cluster
 from .session import nodes_alive as nodes_alive
 from .session import resources as resources
+from .spread import FEW as FEW
 from .spread import in_order as in_order
 from .spread import threads_on as threads_on
 from .tasks import POLL_S as POLL_S

@@ -74,10 +74,15 @@ _REMEMBERED = 20_000
 
 class Board:
     """What every worker is working on: one entry a worker, and one a chip that the models have. A Ray actor on the
-    driver's node, see `start_board`."""
+    driver's node, see `start_board`.
+
+    A GPU's worker gives it the next chips while it computes the last ones. Until those have ended they are what the
+    worker is working on, and the next ones lie behind them.
+    """
 
     def __init__(self) -> None:
         self._doing: dict[str, tuple[Worker, str, tuple[str, ...], float]] = {}
+        self._behind: dict[str, tuple[str, ...]] = {}
         self._begun: Counter[str] = Counter()
         self._resolved: dict[str, None] = {}
         self._stopping = False
@@ -90,14 +95,35 @@ class Board:
             chip that was ended before: its result is staged, or was lost.
         """
         self._doing[worker.id] = (worker, stage, tuple(chips), time.monotonic() - seconds)
-        if stage != "super_resolve":
-            return []
+        return self._counted(chips) if stage == "super_resolve" else []
+
+    def begin_behind(self, worker: Worker, chips: Sequence[str]) -> list[int] | None:
+        """A worker begins to super-resolve chips before those that it is working on have ended.
+
+        Returns:
+            as `begin`; None, and nothing is begun, where a worker may have died of one of the chips: such a chip is to
+            be alone with its batch, so that the next death tells whether it was this one.
+        """
+        if any(self._begun[chip] for chip in chips):
+            return None
+        if worker.id in self._doing:
+            self._behind[worker.id] = tuple(chips)
+        else:  # those have ended meanwhile
+            self._doing[worker.id] = (worker, "super_resolve", tuple(chips), time.monotonic())
+        return self._counted(chips)
+
+    def _counted(self, chips: Sequence[str]) -> list[int]:
         self._begun.update(chips)
         return [0 if chip in self._resolved else self._begun[chip] for chip in chips]
 
     def end(self, worker: Worker, chips: Sequence[str] = ()) -> None:
-        """A worker is idle; `chips` were super-resolved."""
-        self._doing.pop(worker.id, None)
+        """What a worker was working on has ended: it goes on with what lies behind, or is idle. `chips` were
+        super-resolved."""
+        behind = self._behind.pop(worker.id, None)
+        if behind is None:
+            self._doing.pop(worker.id, None)
+        else:
+            self._doing[worker.id] = (worker, "super_resolve", behind, time.monotonic())
         for chip in chips:
             self._begun.pop(chip, None)
             self._resolved[chip] = None
@@ -120,6 +146,7 @@ class Board:
     def forget(self, worker_id: str) -> None:
         """A worker is gone."""
         self._doing.pop(worker_id, None)
+        self._behind.pop(worker_id, None)
 
 
 def start_board() -> Any:
@@ -159,6 +186,7 @@ class Pin:
         self._lock = threading.Lock()
         self._now: _Current | None = None
         self._told: _Current | None = None
+        self._behind: tuple[str, ...] | None = None
         self._stopping = False
         with suppress(ray.exceptions.ActorDiedError):
             self._stopping = self._ask()
@@ -179,13 +207,28 @@ class Pin:
             self._now = self._told = begun
         return attempts
 
+    def begin_behind(self, chips: Sequence[str]) -> list[int] | None:
+        """Tell the board that this worker begins to super-resolve chips behind those that it is working on; returns as
+        `Board.begin_behind`, None where the board is away."""
+        try:
+            attempts: list[int] | None = ray.get(self._board.begin_behind.remote(self.worker, tuple(chips)), timeout=10)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return None
+        with self._lock:
+            if attempts is not None and self._now is None:  # those before have ended meanwhile
+                self._now = self._told = _Current("super_resolve", tuple(chips), time.monotonic())
+            elif attempts is not None:
+                self._behind = tuple(chips)
+        return attempts
+
     def done(self, chips: Sequence[str] = ()) -> None:
-        """This worker is idle; `chips` were super-resolved. Does not wait for the board."""
+        """This worker is idle, or at what lies behind; `chips` were super-resolved. Does not wait for the board."""
         if not chips:
             self._now = None
             return
         with self._lock:
-            self._now = self._told = None
+            behind, self._behind = self._behind, None
+            self._now = self._told = None if behind is None else _Current("super_resolve", behind, time.monotonic())
             self._board.end.remote(self.worker, tuple(chips))
 
     def stopping(self) -> bool:

@@ -1,10 +1,10 @@
-"""One function over many things: on Ray in a cluster, else on threads."""
+"""One function over many things: over many on Ray in a cluster, else on threads."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,12 +14,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+#: So many items are done by threads also in a cluster: sooner than a worker has imported what they need.
+FEW = 32
+
+
+def in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Results in the order of the items, computed ahead of their use, but never more than a few at a time.
 
     In a cluster the function and its items must be picklable; what it raises is raised here.
     """
-    if not in_cluster():
+    if len(items) <= FEW or not in_cluster():
         with ThreadPoolExecutor(max_workers=threads_on(os.cpu_count() or 1)) as pool:
             yield from _ahead(lambda item: pool.submit(function, item), lambda future: future.result(), items, 16)
         return

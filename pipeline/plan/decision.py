@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from difffusr.kernels.sampling import fingerprint
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.engine import cluster, threads_on
+from difffusr.pipeline.engine import FEW, cluster, threads_on
 from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.plan.aside import Aside, report
 from difffusr.pipeline.plan.balance import balance
@@ -18,9 +18,6 @@ from difffusr.pipeline.plan.planner import make_plan
 from difffusr.pipeline.plan.tables import Plan
 from difffusr.pipeline.scenes import ChipRules, Found, Unread, maker_of, search_scenes
 from difffusr.pipeline.storage import staging_of
-
-#: With more scenes than this they are read on Ray instead of on this machine's threads.
-_SCENES_ON_THREADS = 32
 
 
 def _nobody(found: Found) -> None:
@@ -63,7 +60,7 @@ def scenes_at_once(scenes: int, cpus: int) -> tuple[int, int]:
 
 
 def _on_ray(scenes: int) -> bool:
-    return scenes > _SCENES_ON_THREADS
+    return scenes > FEW
 
 
 def _decided(

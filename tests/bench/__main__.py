@@ -15,14 +15,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from machine import machine
 from rich.console import Console
-from rich.table import Table
+from tables import Rows, table_of
 
-Rows = list[dict[str, Any]]
 Tables = Iterator[tuple[str, Rows]]
 
 HERE = Path(__file__).resolve().parent
@@ -100,25 +98,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 found[title] = rows
                 args.json.write_text(json.dumps({"machine": facts, "tables": found}, indent=1) + "\n")
     console.print(f"written: {args.json}")
-
-
-def table_of(title: str, rows: Rows) -> Table:
-    """One line a row; numbers to three digits."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(title=title, title_justify="left", box=None)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="left" if name == "what" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(row.get(name, "")) for name in columns))
-    return table
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
-    return str(value)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 
@@ -16,7 +15,7 @@ def machine() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

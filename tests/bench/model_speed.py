@@ -7,12 +7,14 @@ whole evaluation of the network with its conditions, all 20 of them.
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any, Literal, get_args
 
@@ -25,6 +27,7 @@ from difffusr.kernels.bands import GROUPS, SCALE
 from difffusr.kernels.images.consistency import back_project, sensor_for_group
 from difffusr.kernels.images.normalisation import FUSION, FUSION_RGB, from_stage1
 from difffusr.kernels.model import Execution, SuperResolution, load_model
+from difffusr.kernels.networks.execution import exact
 from difffusr.kernels.networks.fusion.build import build_fusion
 from difffusr.kernels.networks.fusion.frame import PUBLISHED_V2, merge_groups
 from difffusr.kernels.networks.stage1 import PUBLISHED, Stage1
@@ -36,8 +39,13 @@ from difffusr.kernels.weights.packaged import shipped_sampling
 Precision = Literal["float32", "bfloat16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-#: Parts of kernels' names, by kind of work.
+#: Side of a chip that belongs to the next ones, too: `grid.overlap_px` by default.
+OVERLAP_PX = 24
+
+#: Parts of kernels' names, by kind of work; the first kind that has one counts.
 _KINDS = {
+    "copies": ("Memcpy", "Memset", "copy", "nchwToNhwc", "nhwcToNchw", "convertTensor"),
+    "fused kernels": ("triton", "_combine", "_convolve", "_depthwise", "_affine", "_normalise", "difffusr::"),
     "convolutions and matrix products": (
         "conv",
         "gemm",
@@ -48,9 +56,9 @@ _KINDS = {
         "nvjet",
         "flash",
         "sm90",
+        "addmm",
+        "bmm",
     ),
-    "fused kernels": ("triton", "_combine", "_convolve", "_depthwise", "_affine", "_normalise"),
-    "copies": ("Memcpy", "Memset", "copy", "nchwToNhwc", "nhwcToNchw"),
 }
 
 #: Matrix sides tried for the device's peak.
@@ -155,45 +163,90 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
+def free(device: torch.device) -> None:
+    """Give back what models held that nobody uses any more: they refer to themselves, so a collection must end them."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def matrix_peak(dtype: torch.dtype, device: torch.device, sides: Sequence[int] = ()) -> float:
     """FLOP/s of the best of a few square matrix products: what share of a peak is a share of."""
     best = 0.0
-    for side in _PEAK_SIDES[device.type]:
+    for side in sides or _PEAK_SIDES[device.type]:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         best = max(best, 2 * side**3 / seconds(lambda a=a, b=b: a @ b, device, 5))
     return best
 
 
-def flop_of(case: Case) -> float:
-    """FLOP of convolutions and matrix products for one chip, counted without computing anything."""
+def copy_rate(device: torch.device, megabytes: int = 2000) -> float:
+    """Bytes a second that a copy within the device's memory reads and writes."""
+    x = torch.empty(megabytes * 10**6, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    return 2 * len(x) / seconds(lambda: y.copy_(x), device, 5)
+
+
+@lru_cache(maxsize=64)
+def flop_of(case: Case, make: Callable[[], tuple[Stage1, Any]] = published_networks) -> float:
+    """FLOP of convolutions and matrix products for one chip, counted without computing anything; networks of `make`."""
     meta = torch.device("meta")
     with meta:
-        networks = published_networks()
-    model = model_of(replace(case, execution="eager"), meta, networks)
+        networks = make()
+    model = model_of(replace(case, models="published", execution="eager"), meta, networks)
     with FlopCounterMode(display=False) as counter:
         model(*chips(1, case.side, meta))
     return float(counter.get_total_flops())
 
 
-def measure(case: Case, device: torch.device, networks: tuple[Stage1, Any] | None, peak: float) -> dict[str, Any]:
-    """A row: chips/s, TFLOP a chip, share of the peak, and GB of the device's memory at the most."""
+def measure(
+    case: Case,
+    device: torch.device,
+    networks: tuple[Stage1, Any] | None,
+    peak: float,
+    make: Callable[[], tuple[Stage1, Any]] = published_networks,
+) -> dict[str, Any]:
+    """A row: chips/s, km² of cube a second, TFLOP a chip, share of the peak, and GB of the device's memory at the most.
+
+    The first chip of a batch is its last, too: `same_bits` says whether both come out equal to the last bit.
+    """
     model = model_of(case, device, networks)
-    given = chips(case.batch, case.side, device)
+    given = _first_again(chips(case.batch, case.side, device))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     begun = time.perf_counter()
-    model(*given)
+    out = model(*given)
     _finish(device)
     first = time.perf_counter() - begun
-    took = seconds(lambda: model(*given), device, 5 if device.type == "cuda" else 2, warm_up=False)
-    flop = flop_of(case)
+    same = torch.equal(out[0], out[-1])
+    del out
+    repeats = max(2, min(5, int(4 / first))) if device.type == "cuda" else 2
+    took = seconds(lambda: model(*given), device, repeats, warm_up=False)
+    exact_case = replace(case, batch=1, execution="eager", sampling=replace(case.sampling, precision="float32"))
+    flop = flop_of(exact_case, make)  # the same in any batch and precision: counted once
     row = {
         "what": case.label, "side": case.side, "batch": case.batch, "chips_per_s": case.batch / took,
-        "tflop_per_chip": flop / 1e12, "share_of_peak": flop * case.batch / took / peak, "first_call_s": first,
+        "km2_per_s": case.batch / took * square_km(case.side), "tflop_per_chip": flop / 1e12,
+        "share_of_peak": flop * case.batch / took / peak, "first_call_s": first,
     }  # fmt: skip
+    if case.batch > 1:
+        row["same_bits"] = same
     if device.type == "cuda":
         row["memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     return row
+
+
+def square_km(side: int) -> float:
+    """Of the cube that a chip of so many 10 m pixels brings, which overlaps the next ones."""
+    return (max(side - OVERLAP_PX, 0) / 100) ** 2
+
+
+def _first_again(given: Any) -> Any:
+    """A batch whose last chip is its first: tensors, and whatever holds them."""
+    if isinstance(given, Tensor):
+        return torch.cat([given[:-1], given[:1]]) if len(given) > 1 else given
+    if isinstance(given, dict):
+        return {name: _first_again(x) for name, x in given.items()}
+    return tuple(_first_again(x) for x in given)
 
 
 @torch.inference_mode()
@@ -294,8 +347,7 @@ def on_gpu() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Tables by title, of what a GPU is asked: tolerance, speed against the plain run, share of peak, the best batch,
     where time goes."""
     gpu = torch.device("cuda")
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32
+    exact()
     yield "noise, alike on CPU and GPU", [same_noise(gpu)]
     peaks = {precision: matrix_peak(_DTYPES[precision], gpu) for precision in get_args(Precision)}
     yield "peak: TFLOP/s of matrix products", _peak_rows(peaks)
@@ -319,44 +371,90 @@ def on_gpu() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             try:
                 rows.append(measure(case, gpu, networks, peak))
             except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
+                free(gpu)
                 break
+            free(gpu)
     yield "published sizes by batch", rows
     best = max((row for row in rows if row["side"] == 144), key=lambda row: row["chips_per_s"])
     case = case_of("published", "reference", "bfloat16", "fused", best["batch"], 144)
     yield "where a GPU's time goes, by kernel", where_time_goes(case, gpu, networks)
 
 
-def same_noise(gpu: torch.device) -> dict[str, Any]:
+#: Seed, zone, row and column of windows of the ground, and their sides: north and south of the equator, a long seed.
+WINDOWS = (
+    (20240601, 32632, -2119680, 160, 768, 768),
+    ((1 << 61) + (1 << 35) + 5, 32748, 12, -40, 576, 768),
+)
+
+
+def same_noise(
+    gpu: torch.device, window: tuple[int, int, int, int, int, int] = WINDOWS[0], stream: int = 0
+) -> dict[str, Any]:
     """The ground's noise on the GPU, against the CPU's: how many values differ in their last digit."""
-    window = (20240601, 32632, -2119680, 160, 768, 768)
-    there = ground_noise(*window, device=gpu, kernel=True)
-    here = ground_noise(*window)
-    took = seconds(lambda: ground_noise(*window, device=gpu, kernel=True), gpu, 5)
+    there = ground_noise(*window, stream=stream, device=gpu, kernel=True)
+    here = ground_noise(*window, stream=stream)
+    took = seconds(lambda: ground_noise(*window, stream=stream, device=gpu, kernel=True), gpu, 5)
     return {
-        "what": "768 px", "seconds": took, "differ": int((there.cpu() != here).sum()),
+        "what": f"{window[4]} × {window[5]} px", "seconds": took, "differ": int((there.cpu() != here).sum()),
         "difference_max": float((there.cpu() - here).abs().max()),
     }  # fmt: skip
 
 
 def where_time_goes(case: Case, gpu: torch.device, networks: tuple[Stage1, Any]) -> list[dict[str, Any]]:
     """The device's time of one batch by kind of kernel, and what it waits."""
-    model, given = model_of(case, gpu, networks), chips(case.batch, case.side, gpu)
+    return by_kind(*profiled(case, gpu, networks), case.batch)
+
+
+#: By name of a kernel, its seconds and launches.
+Spent = Mapping[str, tuple[float, int]]
+
+
+def profiled(case: Case, device: torch.device, networks: tuple[Stage1, Any]) -> tuple[Spent, float]:
+    """What each kernel took of one batch, and seconds of the batch.
+
+    Not every driver tells of the kernels of a graph: then they are those of the same batch without one.
+    """
+    model, given = model_of(case, device, networks), chips(case.batch, case.side, device)
     model(*given)
-    took = seconds(lambda: model(*given), gpu, 3)
-    with profile(activities=[ProfilerActivity.CUDA]) as found:
-        model(*given)
-        _finish(gpu)
-    times: dict[str, float] = {}
-    for event in found.key_averages():
-        kind = next((kind for kind, marks in _KINDS.items() if any(mark in event.key for mark in marks)), "other")
-        times[kind] = times.get(kind, 0.0) + event.self_device_time_total / 1e6
-    rest = max(took - sum(times.values()), 0.0)
-    shares = {**times, "waiting": rest}
+    took = seconds(lambda: model(*given), device, 3 if device.type == "cuda" else 1)
+    spent = _kernels(lambda: model(*given), device)
+    if device.type == "cuda" and sum(time_s for time_s, _ in spent.values()) < took / 2:
+        bands, valid, noise = given
+        start = () if case.sampling.solver == "none" else (noise,)
+        with torch.inference_mode():
+            spent = _kernels(lambda: model._resolve(*bands.values(), *valid.values(), *start), device)
+    return spent, took
+
+
+def _kernels(function: Callable[[], Any], device: torch.device) -> Spent:
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
+        function()
+        _finish(device)
+    spent = {
+        event.key: ((event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6, event.count)
+        for event in found.key_averages()
+    }
+    return {name: (time_s, count) for name, (time_s, count) in spent.items() if time_s}
+
+
+def by_kind(spent: Spent, took: float, batch: int) -> list[dict[str, Any]]:
+    """A row for each kind of kernel, and one for what the device waits."""
+    times: dict[str, tuple[float, int]] = {}
+    for name, (time_s, count) in spent.items():
+        kind = kind_of(name)
+        before = times.get(kind, (0.0, 0))
+        times[kind] = before[0] + time_s, before[1] + count
+    times["waiting"] = max(took - sum(time_s for time_s, _ in times.values()), 0.0), 0
     return [
-        {"what": kind, "ms_per_chip": 1e3 * spent / case.batch, "share": spent / took}
-        for kind, spent in sorted(shares.items(), key=lambda item: -item[1])
+        {"what": kind, "ms_per_chip": 1e3 * time_s / batch, "share": time_s / took, "launches": count}
+        for kind, (time_s, count) in sorted(times.items(), key=lambda item: -item[1][0])
     ]
+
+
+def kind_of(kernel: str) -> str:
+    """The kind of work that a kernel does, by its name."""
+    return next((kind for kind, marks in _KINDS.items() if any(mark in kernel for mark in marks)), "other")
 
 
 def case_of(models: str, preset: str, precision: Precision, execution: Execution, batch: int, side: int) -> Case:

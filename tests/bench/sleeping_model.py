@@ -1,7 +1,7 @@
 """A model that takes a GPU's time and none of a core's, and a diary of what its actor is at meanwhile.
 
-A device computes beside the cores and writes what it made straight into pinned memory. Sleeping for as long, and then
-handing out arrays that were made before, costs the cores as little as that does.
+A device computes beside the cores, one batch after the other, and writes what it made straight into pinned memory. A
+device that only reckons when it would be done, and arrays that were made before, cost the cores as little as that does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +22,7 @@ import numpy as np
 from textured_world import super_resolved
 
 from difffusr.pipeline.chips.batch import Batch
+from difffusr.pipeline.chips.device import Made, OnCores, UnderWay
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.config.sections import RunConfig
 from difffusr.pipeline.storage.objects import Storage
@@ -37,13 +39,14 @@ STATES = (
 
 #: Reads, resolves and stages chips of a plan; no shards are written. Prints what a chip took.
 _DRIVER = """
-import json, sys
+import json, os, sys
 from contextlib import suppress
 import numpy as np, psutil, ray
 from ray import cloudpickle
 sys.path.insert(0, {here!r})
 import sleeping_model, textured_world
 from difffusr.pipeline.engine.board import start_board
+from difffusr.pipeline.engine.memory import KEEP_FREED
 from difffusr.pipeline.chips.stream import chip_dataset, in_squares
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.plan.decision import plan_run
@@ -51,6 +54,7 @@ for module in (sleeping_model, textured_world):
     cloudpickle.register_pickle_by_value(module)
 config = load_config({path!r})
 plan = plan_run(config)
+os.environ.update(KEEP_FREED)  # as a run's workers have it
 ray.init(
     address="local", num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, logging_level="error",
     log_to_driver=False,
@@ -60,16 +64,14 @@ positions = in_squares(plan, np.ones(len(plan.chips), bool))[:{chips}]
 dataset = chip_dataset(config, plan, positions, start_board(), Resolver)
 def core_seconds(process):
     with suppress(psutil.Error):  # it has just ended
-        return sum(process.cpu_times()[:2])
+        return sum(process.cpu_times()[:4])  # with those of its children that have ended
     return 0.0
-told, used, me = [], [], psutil.Process()
+told, me = [], psutil.Process()
 for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
     assert not any(batch["error"]), batch["error"]
     told.append([len(batch["error"]), float(batch["read_s"].sum()), float(batch["stage_s"].sum())])
-    used.append(sum(core_seconds(process) for process in (me, *me.children(recursive=True))))
+core_s = sum(core_seconds(process) for process in (me, *me.children(recursive=True)))
 chips, read_s, stage_s = np.sum(told, axis=0)
-# Of cores what was used once everything had started.
-core_s = (used[-1] - used[0]) / np.sum(told[1:], axis=0)[0]
 print(json.dumps(dict(chips=int(chips), core_s=core_s, read_s=read_s / chips, stage_s=stage_s / chips)))
 """
 
@@ -78,6 +80,8 @@ def run(
     path: Path, folder: Path, *, chips: int, gpus: int, cpus: int, chip_s: float
 ) -> tuple[dict[str, Any], list[Days]]:
     """Chips of a job through the engine in a process of its own: what it told, and each actor's diary.
+
+    `core_s` of what it told are the seconds of core of all its processes, from their start.
 
     Args:
         chips: at most so many of the plan's.
@@ -92,6 +96,43 @@ def run(
     return told, [Days.read(file) for file in sorted(folder.glob("*.jsonl"))]
 
 
+class SleepingLane(OnCores):
+    """A device that takes its time: a batch begins when the one before has ended, whoever waits for what meanwhile."""
+
+    beside = True
+
+    def __init__(self, chip_s: float, diary: Diary) -> None:
+        self._chip_s, self._diary = chip_s, diary
+        self._free = 0.0
+        self.batch: tuple[int, int, int] = (0, 0, 0)
+
+    def compute(self, caller: int, size: int, chips: int) -> None:
+        """Note what the next `sent` is: the call's thread, the chips of a full batch, and those that there are."""
+        self.batch = (caller, size, chips)
+
+    def sent(self, parts: Sequence[Made]) -> UnderWay:
+        """See `Lane`."""
+        caller, size, chips = self.batch
+        begun = max(time.time(), self._free)
+        self._free = begun + self._chip_s * size
+        return Sleeping(begun, self._free, super().sent(parts).wait(), partial(self._diary.slept, caller, chips))
+
+
+class Sleeping(NamedTuple):
+    """A batch that is done at a certain time."""
+
+    begun: float
+    ends: float
+    made: list[Any]
+    note: Callable[[float, float], None]
+
+    def wait(self) -> list[Any]:
+        """See `UnderWay`."""
+        time.sleep(max(0.0, self.ends - time.time()))
+        self.note(self.begun, self.ends)
+        return self.made
+
+
 class SleepingResolver(PinnedResolver):
     """The run's actor but for its networks."""
 
@@ -102,8 +143,9 @@ class SleepingResolver(PinnedResolver):
         self.batch, self.samples = config.compute.batch, 0
         self.prepare(board, staging)
         self.callers: dict[int, int] = {}
-        self.made = np.stack([super_resolved(seed) for seed in range(max(self.batch, 2))])
+        self.made = np.stack([super_resolved(seed, config.grid.chip_px) for seed in range(max(self.batch, 2))])
         self.diary = Diary(Path(self.folder) / f"{os.getpid()}.jsonl")
+        self.lane = SleepingLane(self.chip_s, self.diary)
         keep_diary(self.diary)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -117,9 +159,7 @@ class SleepingResolver(PinnedResolver):
     def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
         """See `SuperResolver`."""
         caller = self.callers.pop(int(batch["position"][0]))
-        self.diary.note(MODEL, caller)
-        time.sleep(self.chip_s * self.batch)  # a batch that is not full takes as long
-        self.diary.note("after the model", caller, chips=len(chosen))
+        self.lane.compute(caller, self.batch, len(chosen))  # a batch that is not full takes as long
         return {"dn": self.made[: len(chosen)]}
 
 
@@ -129,10 +169,16 @@ class Diary:
     def __init__(self, path: Path) -> None:
         self._file, self._lock = path.open("a", buffering=1), threading.Lock()
 
-    def note(self, state: str, thread: int | None = None, chips: int = 0) -> None:
-        """What a thread, by default the calling one, is at from now on."""
+    def note(self, state: str, thread: int | None = None, chips: int = 0, when: float | None = None) -> None:
+        """What a thread is at from a time on; by default the calling one, from now on."""
+        line = [thread or threading.get_native_id(), state, time.time() if when is None else when, chips]
         with self._lock:
-            self._file.write(json.dumps([thread or threading.get_native_id(), state, time.time(), chips]) + "\n")
+            self._file.write(json.dumps(line) + "\n")
+
+    def slept(self, thread: int, chips: int, begun: float, ended: float) -> None:
+        """A thread's chips were with the model."""
+        self.note(MODEL, thread, when=begun)
+        self.note("after the model", thread, chips, ended)
 
 
 def keep_diary(diary: Diary) -> None:

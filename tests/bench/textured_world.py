@@ -22,9 +22,9 @@ from difffusr.kernels.bands import BANDS, SCALE
 CHIP_PX, OVERLAP_PX = 192, 24
 
 
-def textured_world(folder: Path, chips: int, compute: Mapping[str, Any]) -> Path:
+def textured_world(folder: Path, chips: int, compute: Mapping[str, Any], chip_px: int = CHIP_PX) -> Path:
     """A scene of about so many chips, and a job over it."""
-    path = world(folder, round(chips * ((CHIP_PX - OVERLAP_PX) / (SMALL_CHIP_PX - SMALL_OVERLAP_PX)) ** 2))
+    path = world(folder, round(chips * ((chip_px - OVERLAP_PX) / (SMALL_CHIP_PX - SMALL_OVERLAP_PX)) ** 2))
     for number, file in enumerate(sorted(folder.rglob("B*.tif"))):
         with rasterio.open(file, "r+") as band:
             size = band.height
@@ -32,7 +32,7 @@ def textured_world(folder: Path, chips: int, compute: Mapping[str, Any]) -> Path
             repeats = -(-size // len(pattern))
             band.write(np.tile(pattern, (repeats, repeats))[:size, :size], 1)
     config = yaml.safe_load(path.read_text())
-    config |= {"grid": {"chip_px": CHIP_PX, "overlap_px": OVERLAP_PX}, "compute": dict(compute)}
+    config |= {"grid": {"chip_px": chip_px, "overlap_px": OVERLAP_PX}, "compute": dict(compute)}
     path.write_text(yaml.safe_dump(config))
     return path
 
@@ -45,9 +45,10 @@ def ground(size: int, rng: np.random.Generator) -> NDArray[np.uint16]:
     return np.clip(np.rint(dn), 1, 20_000).astype(np.uint16)
 
 
-def super_resolved(seed: int) -> NDArray[np.uint16]:
-    """(12, 768, 768) uint16: what a model might make of such ground; as hard to compress as a real chip."""
+def super_resolved(seed: int, chip_px: int = CHIP_PX) -> NDArray[np.uint16]:
+    """(12, 4 · chip_px, 4 · chip_px) uint16: what a model might make of such ground; as hard to compress as a real
+    chip."""
     rng = np.random.default_rng(seed)
-    bands = [zoom(ground(CHIP_PX, rng).astype(np.float32), SCALE, order=1) for _ in BANDS]
-    noise = rng.normal(0, 2, (SCALE * CHIP_PX,) * 2)
+    bands = [zoom(ground(chip_px, rng).astype(np.float32), SCALE, order=1) for _ in BANDS]
+    noise = rng.normal(0, 2, (SCALE * chip_px,) * 2)
     return np.clip(np.rint(np.stack(bands) + noise), 1, 65535).astype(np.uint16)

@@ -32,7 +32,7 @@ from difffusr.kernels.measures.metrics import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Conformance
+    from published_numbers import Conformance
 
 ONE_COUNT = 1.0  # where rounding or truncation to counts may fall either way
 

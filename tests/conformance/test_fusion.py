@@ -28,7 +28,7 @@ from difffusr.kernels.networks.stage1 import Stage1
 from difffusr.kernels.weights.checkpoints import load_weights
 
 if TYPE_CHECKING:
-    from conftest import Conformance, Fixture
+    from published_numbers import Conformance, Fixture
 
 PUBLISHED = {"08_fusion_rrdb_v1": PUBLISHED_V1, "09_fusion_mtf_v2": PUBLISHED_V2}
 NARROW = {

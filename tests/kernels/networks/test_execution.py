@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+from fake_gpu import Copies, FakeCuda, FakeStream
 from torch import Tensor
 
-from difffusr.kernels.networks.execution import ChipByChip
+from difffusr.kernels.networks.execution import ChipByChip, Recorded
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +97,98 @@ def test_a_chip_that_fails_says_so_and_leaves_the_number_of_threads_as_it_was(th
     with pytest.raises(RuntimeError, match="chip 0"):
         ChipByChip(refuse)(torch.arange(3)[:, None])
     assert torch.get_num_threads() == threads
+
+
+# ---- recorded as a graph --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cuda(monkeypatch) -> FakeCuda:
+    fake = FakeCuda()
+    for name in ("Stream", "CUDAGraph", "current_stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    return fake
+
+
+def test_what_a_graph_reads_is_overwritten_after_its_replay_and_what_it_wrote_is_copied_before_the_next(cuda):
+    run = Recorded(lambda x, y: x + y, torch.device("cpu"))
+    x, y = torch.ones(2, 3), torch.ones(2, 3)
+    run(x, y)
+    cuda.log.clear()
+    with Copies(cuda):
+        for _ in range(2):
+            run(x, y)
+    assert cuda.log == 2 * [("compute", "copy"), ("compute", "copy"), ("compute", "replay"), ("compute", "clone")]
+
+
+def test_results_are_not_overwritten_by_the_next_replay(cuda):
+    run = Recorded(lambda x: x + 1, torch.device("cpu"))
+    first = run(torch.zeros(2))
+    assert first.data_ptr() != run(torch.ones(2)).data_ptr()
+    assert run._recording is not None
+    assert first.data_ptr() != run._recording.output.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("calls", "recordings"),
+    [
+        ([(2, 3), (2, 3)], 1),
+        ([(2, 3), (1, 3)], 2),
+        ([(2, 3), (2, 4), (2, 3)], 3),
+        ([(1,), (1,), (1,)], 1),
+    ],
+)
+def test_another_shape_is_recorded_anew_and_other_threads_may_go_on_meanwhile(cuda, calls, recordings):
+    run = Recorded(lambda x: x + 1, torch.device("cpu"))
+    for shape in calls:
+        assert run(torch.zeros(shape)).shape == shape
+    assert cuda.modes == ["thread_local"] * recordings
+
+
+def test_other_settings_are_recorded_anew(cuda):
+    steps = 1
+    run = Recorded(lambda x: x + steps, torch.device("cpu"), lambda: steps)
+    assert run(torch.zeros(1)).tolist() == [1]
+    steps = 2
+    assert run(torch.zeros(1)).tolist() == [2]
+    run(torch.zeros(1))
+    assert len(cuda.modes) == 2
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("call", [1, 3])  # in a warm-up, and while it is recorded
+def test_a_recording_without_enough_memory_says_so_and_leaves_the_stream_as_it_was(cuda, monkeypatch, call, masked):
+    calls = 0
+
+    def function(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise torch.OutOfMemoryError("out of memory")
+        return x + 1
+
+    @contextmanager
+    def graph(*args: object, **kwargs: object) -> Iterator[None]:
+        cuda.current = FakeStream(cuda, "recorded")
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            if masked:
+                raise RuntimeError("the recording is not valid") from None
+            raise
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    run = Recorded(function, torch.device("cpu"))
+    with pytest.raises(torch.OutOfMemoryError):
+        run(torch.zeros(2))
+    assert cuda.current.name == "compute"
+    monkeypatch.setattr(torch.cuda, "graph", cuda.graph)
+    assert run(torch.zeros(2)).tolist() == [1, 1]
+
+
+def test_any_other_failure_of_a_recording_stays_what_it_is(cuda):
+    def function(x: Tensor) -> Tensor:
+        raise ValueError("no such kernel")
+
+    with pytest.raises(ValueError, match="no such kernel"):
+        Recorded(function, torch.device("cpu"))(torch.zeros(2))

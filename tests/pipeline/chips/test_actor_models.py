@@ -127,3 +127,26 @@ def test_networks_that_cannot_be_fused_run_as_they_are_unless_fusing_is_asked_fo
     asked = config.model_copy(update={"compute": config.compute.model_copy(update={"execution": "fused"})})
     with pytest.raises(DifffusrError, match=r"cannot be fused here \(no Triton\); set compute.execution to 'eager'"):
         SuperResolver(asked)
+
+
+def test_an_actor_lets_no_gpu_round_float32_or_pick_algorithms_by_timing():
+    switches = (
+        (torch.backends.cudnn, "allow_tf32", True),
+        (torch.backends.cuda.matmul, "allow_tf32", True),
+        (torch.backends.cudnn, "benchmark", True),
+        (torch.backends.cudnn, "deterministic", False),
+    )
+    before = [getattr(place, name) for place, name, _ in switches]
+    try:
+        for place, name, value in switches:
+            setattr(place, name, value)
+        SuperResolver(configured())
+        assert [getattr(place, name) for place, name, _ in switches] == [not value for *_, value in switches]
+    finally:
+        for (place, name, _), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
+
+
+def test_an_actor_that_asked_for_no_gpu_uses_none_that_it_sees(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert SuperResolver(configured({"gpus_per_actor": 0})).device.type == "cpu"

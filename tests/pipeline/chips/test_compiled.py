@@ -31,7 +31,7 @@ from difffusr.pipeline.chips.compiled import shared_kernels
 from difffusr.pipeline.storage.objects import Storage
 
 kernel = triton_forms._normalise
-constants = {"SWISH": True, "BR": 32, "BC": 64}
+constants = {"SWISH": True, "FAR": False, "BR": 32, "BC": 64}
 pointers = {"out": "*bf16", "x1": "*bf16", "x2": "*bf16", "affine": "*fp32"}
 signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in kernel.arg_names}
 values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}

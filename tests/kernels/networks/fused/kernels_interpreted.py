@@ -132,6 +132,18 @@ def test_a_convolution_with_few_channels(dtype, shape, width, before, given, res
         check(kernel[2], plain[2])
 
 
+@pytest.mark.parametrize("width", [4, 16, 24, 64])
+def test_taps_one_by_one_or_in_a_loop_give_the_same(width, monkeypatch):
+    x, weight = torch.randn(2, 5, 3, width).bfloat16(), (torch.randn(9, width, 16) / (9 * width) ** 0.5).bfloat16()
+    made = []
+    for unrolled in (True, False):
+        monkeypatch.setattr(triton_forms, "_UNROLLED", unrolled)
+        seen = torch.zeros_like(x)
+        bias, before = torch.ones(16).bfloat16(), torch.ones(width).bfloat16()
+        made.append((operations.convolve(x, weight, bias, before=before, slope_before=0.2, seen=seen), seen))
+    assert all(map(torch.equal, *made))
+
+
 def close(got: Tensor, expected: Tensor) -> None:
     """Of a product with values that were rounded before, by the interpreter towards zero: a few roundings."""
     torch.testing.assert_close(got, expected, rtol=0.03, atol=0.03)
@@ -193,3 +205,63 @@ def test_a_sample_has_the_same_bits_in_any_batch():
         return operations.normalised([features, others], 8, torch.ones(24), torch.zeros(24), 1e-5, swish=True)
 
     assert torch.equal(run(slice(0, 5))[3:4], run(slice(3, 4)))
+
+
+#: Elements from one pixel to the next of an image whose third pixel is more than 2³¹ elements from its first.
+APART = (1 << 30) + 8
+
+
+def apart(values: Tensor) -> Tensor:
+    """The values of an image of three pixels, (1, 1, 3, C) in bfloat16, so far from each other that 32 bits cannot say
+    how far. What lies between them takes no memory: nobody touches it."""
+    try:
+        image = torch.empty(2 * APART + values.shape[-1], dtype=torch.bfloat16)
+    except RuntimeError:
+        pytest.skip("this machine does not promise 4 GB")
+    image = image.as_strided(values.shape, (3 * APART, 3 * APART, APART, 1))
+    return image.copy_(values)
+
+
+def test_pixels_may_lie_further_apart_than_32_bits_can_say():
+    x, weight, bias = torch.randn(1, 1, 3, 8).bfloat16(), torch.randn(9, 8, 8).bfloat16(), torch.randn(8).bfloat16()
+    for image in (x, apart(x)):
+        out, also = torch.empty_like(x), apart(torch.zeros_like(x))
+        triton_forms.combine(out, also, None, [image, x], bias, [image], 0.2, 0.2, False)
+        convolved = torch.empty_like(x)
+        triton_forms.convolve(convolved, None, None, image, None, weight, x, bias, [image], 1.0, 0.1, 0.2)
+        assert torch.equal(also, out)
+        check(out, (F.leaky_relu(2 * x.float() + bias.float(), 0.2) * 0.2 + x.float()).bfloat16())
+        expected = torch.empty_like(x)
+        operations.convolve_plain(expected, None, None, x, None, weight, x, bias, [x], 1.0, 0.1, 0.2)
+        check(convolved, expected)
+
+
+def test_counting_in_64_bits_gives_the_same_bits(monkeypatch):
+    shape = (2, 9, 5, 12)
+    h, conv, x = (torch.randn(shape) for _ in range(3))
+    shift, taps, kernels = torch.randn(1, 12), torch.randn(1, 9, 12), torch.randn(2, 9, 12)
+    weight, bias, source = torch.randn(9, 12, 12), torch.randn(12), torch.randn(2, 6, 4, 48)
+
+    def run() -> list[Tensor]:
+        features = operations.depthwise(h, shift, kernels, conv.clone(), taps, [x])
+        others = operations.with_moments(source, bias, unfold=(9, 5))
+        both = operations.normalised([features, others], 8, torch.ones(24), torch.zeros(24), 1e-5, swish=True)
+        return [both, operations.convolve(x, weight, bias, before=bias, seen=torch.empty_like(x)), *others]
+
+    near = run()
+    monkeypatch.setattr(triton_forms, "_far", lambda *_: True)
+    assert all(map(torch.equal, near, run()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "far"),
+    [
+        ((32, 768, 768, 128), False),  # the batch does not count
+        ((1, 2048, 2048, 255), False),
+        ((1, 2048, 2048, 256), True),
+        ((1, 4096, 4096, 128), True),
+        ((1, 768, 768, 64), False),
+    ],
+)
+def test_large_images_are_counted_in_64_bits(shape, far):
+    assert triton_forms._far(torch.empty(shape, device="meta")) is far
