@@ -1,6 +1,12 @@
+from .coordinates import begins_alike as begins_alike
+from .coordinates import coordinates_of as coordinates_of
+from .coordinates import page_object as page_object
 from .documents import in_steps as in_steps
+from .documents import is_document as is_document
 from .documents import metadata as metadata
+from .documents import node_of as node_of
 from .documents import objects_of as objects_of
+from .documents import texts_of as texts_of
 from .draft import CubeDraft as CubeDraft
 from .draft import StoredShard as StoredShard
 from .drafting import draft_cube as draft_cube
@@ -20,9 +26,12 @@ from .published import period_labels as period_labels
 from .reading import CubeReader as CubeReader
 from .reading import read_window as read_window
 from .rebuilding import damaged_coordinates as damaged_coordinates
+from .rebuilding import damaged_pages as damaged_pages
+from .scenes import PAGES as PAGES
 from .shard import ShardData as ShardData
 from .shard import encoding_bytes as encoding_bytes
 from .shard import shard_bytes as shard_bytes
 from .store import PlainStore as PlainStore
 from .store import open_store as open_store
 from .store import store_of as store_of
+from .variables import time_chunk as time_chunk

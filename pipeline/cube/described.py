@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.cube.variables import variables
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import one_line
-from difffusr.pipeline.storage import Storage, as_kind, store_failures
+from difffusr.pipeline.storage import Storage, as_kind, parse_document, store_failures
 
 #: What to do about metadata that are damaged.
 TODO = "`difffusr rollback --to` a publication of `difffusr history` writes its metadata anew"
@@ -103,9 +103,27 @@ class _Provenance(_Part):
         return weights
 
 
+_Number = Annotated[int, Field(ge=0)]
+
+
+def _check_period(key: str) -> str:
+    if key != "earlier":
+        first, last = map(date.fromisoformat, key.split("/"))
+        if first > last:
+            raise ValueError("a period ends before it begins")
+    return key
+
+
+_Period = Annotated[str, AfterValidator(_check_period)]
+
+
 class _Root(_Part):
     zones: Annotated[list[Epsg], Field(alias="difffusr:zones", min_length=1)]
-    scenes: dict[Annotated[int, Field(ge=0)], _Scene] = Field(default={}, alias="difffusr:scenes")
+    scenes: dict[_Number, _Scene] = Field(default={}, alias="difffusr:scenes")  # in cubes of earlier versions
+    scene_pages: dict[_Period, Annotated[str, Field(pattern=r"^scenes/[0-9a-f]{64}$")]] = Field(
+        default={}, alias="difffusr:scene_pages"
+    )
+    scene_count: Annotated[int, Field(ge=0)] = Field(default=0, alias="difffusr:scene_count")
     provenance: _Provenance = Field(default=_Provenance(), alias="difffusr:provenance")
     title: str = ""
     source: str = ""
@@ -157,6 +175,12 @@ class _Pyramid(_Part):
 def check_root(attributes: Mapping[str, Any], storage: Storage) -> None:
     """Raise StoreError unless a root's attributes are those of a cube."""
     as_kind(dict(attributes), _Root, f"{storage.url}/zarr.json", TODO)
+
+
+def check_scenes(text: str, where: str) -> dict[int, dict[str, Any]]:
+    """Facts by number, of the text of a page of scenes. Raises StoreError unless it is one."""
+    parse_document(text.encode(), dict[_Number, _Scene], where, TODO)
+    return {int(number): facts for number, facts in json.loads(text).items()}
 
 
 def check_zone(attributes: Mapping[str, Any], storage: Storage, epsg: int) -> None:

@@ -19,6 +19,7 @@ from zarr.storage import MemoryStore, StorePath
 
 from difffusr.pipeline.cube.documents import in_order
 from difffusr.pipeline.cube.layout import AnyShard, Zone, chunk_key
+from difffusr.pipeline.cube.scenes import SceneTable
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo import Grid
@@ -51,8 +52,12 @@ class CubeDraft:
         storage: where the cube is.
         grid: its shards and chunks.
         zones: by EPSG code.
-        scenes: facts by number, of every scene that a `source` pixel can refer to.
-        objects: bytes by path, of all metadata and coordinates.
+        scenes: facts by number, of every scene that a `source` pixel of the period can refer to.
+        objects: bytes by path, of the metadata and coordinates of its zones, the root, and the period's page of scenes.
+        documents: metadata of all groups and arrays of the cube, other zones' included, by their path; a group's
+            without what it holds of those below it.
+        table: where the facts of scenes stand.
+        pages: the text of each page of scenes among the objects, by its array's path.
     """
 
     storage: Storage
@@ -60,6 +65,9 @@ class CubeDraft:
     zones: Mapping[int, Zone]
     scenes: Mapping[int, Mapping[str, Any]]
     objects: Mapping[str, bytes]
+    documents: Mapping[str, Mapping[str, Any]]
+    table: SceneTable
+    pages: Mapping[str, str]
 
     @cached_property
     def store(self) -> Store:

@@ -15,6 +15,7 @@ import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 
 import zarr
@@ -25,11 +26,13 @@ from zarr.storage import MemoryStore
 
 from difffusr.pipeline.cube.conventions import multiscales
 from difffusr.pipeline.cube.described import check_root, check_zone, understood
-from difffusr.pipeline.cube.documents import metadata
+from difffusr.pipeline.cube.documents import is_document, node_of, page_of, text_in, texts_of, without_members
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over, periods_of, periods_text
+from difffusr.pipeline.cube.protocol import CubeStore
+from difffusr.pipeline.cube.scenes import PAGES, SceneTable
 from difffusr.pipeline.cube.store import store_of
-from difffusr.pipeline.cube.variables import COORDINATES, variables
+from difffusr.pipeline.cube.variables import COORDINATES, time_chunk, variables
 from difffusr.pipeline.geo import Grid, PixelWindow
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.storage import Storage
@@ -68,53 +71,50 @@ def draft_cube(
             composite.
         StoreError: the store cannot be read.
     """
-    known = _read_root(storage)
-    numbered = {int(n): dict(facts) for n, facts in known.get("difffusr:scenes", {}).items()}
-    ids = {facts["id"]: number for number, facts in numbered.items()}
-    for facts in scenes:
-        number = ids.setdefault(facts["id"], len(ids) + 1)
-        numbered[number] = dict(facts)
+    store = store_of(storage)
+    known = _root_attributes(store)
     zones = {
         epsg: _next_zone(
-            storage, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg), epsg in begun
+            store, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg), epsg in begun
         )
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()
-    others = {int(z) for z in known.get("difffusr:zones", [])} - set(zones)
-    root = zarr.create_group(
-        memory,
-        attributes={
+    root = zarr.create_group(memory)
+    for zone in zones.values():
+        _draft_zone(root, grid, zone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # texts of variable length are not in the Zarr v3 core specification
+        table, facts = SceneTable.of(known).with_scenes(root, partial(page_of, store), period, scenes)
+    others = {int(zone) for zone in known.get("difffusr:zones", [])} - set(zones)
+    root.attrs.put(
+        {
             "Conventions": "CF-1.11",
             "title": "Super-resolved Sentinel-2 Level-2A surface reflectance, 12 bands at 2.5 m",
             "source": "Contains modified Copernicus Sentinel data, super-resolved with DiffFuSR (arXiv 2506.11764)",
             "difffusr:zones": sorted({*zones, *others}),
-            "difffusr:scenes": {str(n): numbered[n] for n in sorted(numbered)},
+            **table.attributes(),
             "difffusr:provenance": dict(provenance),
-        },
+        }
     )
-    for zone in zones.values():
-        _draft_zone(root, grid, zone)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # consolidated metadata is not in the Zarr v3 core specification
-        for zone in zones.values():
-            for level in zone.levels:
-                zarr.consolidate_metadata(memory, path=zone.level_path(level))
-            zarr.consolidate_metadata(memory, path=str(zone.epsg))
-        own = _contents(memory)
-        for path, document in store_of(storage).consolidated().items():
-            if path.split("/")[0] in map(str, others):
-                # A group's own empty copy would keep the root's from holding what is in it.
-                document.pop("consolidated_metadata", None)
-                data = default_buffer_prototype().buffer.from_bytes(json.dumps(document).encode())
-                sync(memory.set(f"{path}/zarr.json", data))
-        with understood(storage):
-            zarr.consolidate_metadata(memory)
-    return CubeDraft(storage, grid, zones, numbered, {**own, "zarr.json": _contents(memory)["zarr.json"]})
+    contents = _contents(memory)
+    own = {node_of(path): json.loads(data) for path, data in contents.items() if is_document(path)}
+    kept = {*map(str, others), *table.pages.values()}
+    documents = {
+        path: without_members(document)
+        for path, document in store.consolidated().items()
+        if path in kept or path.split("/")[0] in kept
+    }
+    documents |= own
+    with understood(storage):
+        texts = texts_of(documents)
+    objects = {path: texts.get(path, data) for path, data in contents.items()}
+    pages = {path: text_in(document, memory, path) for path, document in own.items() if path.startswith(f"{PAGES}/")}
+    return CubeDraft(storage, grid, zones, facts, objects, documents, table, pages)
 
 
 def _next_zone(
-    storage: Storage,
+    store: CubeStore,
     grid: Grid,
     epsg: int,
     window: PixelWindow,
@@ -125,8 +125,8 @@ def _next_zone(
     begun: bool,
 ) -> Zone:
     """A zone with the run's period added to the time axis that the store has already."""
-    path = f"{epsg}/{BASE_LEVEL}"
-    existing = store_of(storage).group(path)
+    storage, path = store.storage, f"{epsg}/{BASE_LEVEL}"
+    existing = store.group(path)
     if existing is None:
         overviews = overviews_over(window, grid)
         lineage = (0,) if revision is None else (0, revision) if begun else (revision,)
@@ -161,10 +161,11 @@ def _next_zone(
         periods.append(period)
     if revision is not None:
         lineage = (*lineage, revision)
-    # A cube keeps the levels that it began with.
+    # A cube keeps the levels that it began with, and the chunks of its time.
     overviews = attributes.get("difffusr:overviews", 0)
     step, revised = periods.index(period), revision is not None
-    return Zone(epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite)
+    chunk = time_chunk(store.group(f"{path}/time"))
+    return Zone(epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite, chunk)
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
@@ -204,13 +205,13 @@ def _draft_variables(group: zarr.Group, grid: Grid, zone: Zone, level: int) -> N
 
 
 def _draft_coordinates(group: zarr.Group, zone: Zone, level: int) -> None:
-    """Create and fill a level's coordinates, each in one chunk, or one a step of time."""
+    """Create and fill a level's coordinates, each in one chunk."""
     for coordinate in COORDINATES:
         values, by_step = coordinate.values(zone, level), coordinate.dims[:1] == ("time",)
         array = group.create_array(
             coordinate.name,
             shape=values.shape,
-            chunks=(1, *values.shape[1:]) if by_step else tuple(max(1, n) for n in values.shape),
+            chunks=(zone.time_chunk, *values.shape[1:]) if by_step else tuple(max(1, n) for n in values.shape),
             dtype=values.dtype,
             # One dimension has two kinds of keys, not four: v2 has no separator to tell them apart.
             chunk_key_encoding=_encoding(zone.revision % 2 * 2 if by_step else 0),
@@ -238,14 +239,15 @@ def _contents(memory: MemoryStore) -> dict[str, bytes]:
     return contents
 
 
-def _read_root(storage: Storage) -> dict[str, Any]:
-    document = metadata(storage, "zarr.json")
+def _root_attributes(store: CubeStore) -> dict[str, Any]:
+    document = store.group("")
     if document is None:
         return {}
-    attributes: dict[str, Any] = document.get("attributes", {})
+    attributes: dict[str, Any] = document.get("attributes") or {}
     if not isinstance(attributes, dict) or "difffusr:zones" not in attributes:
         raise ConfigError(
-            f"store.url: {storage.url} holds a Zarr store that is not a cube of this kind; choose another store.url"
+            f"store.url: {store.storage.url} holds a Zarr store that is not a cube of this kind; choose another "
+            "store.url"
         )
-    check_root(attributes, storage)
+    check_root(attributes, store.storage)
     return attributes

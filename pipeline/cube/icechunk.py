@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import icechunk
+import zarr
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 
@@ -51,11 +53,24 @@ class IcechunkStore:
 
         return found
 
+    @cached_property
+    def _seen(self) -> Store | None:
+        """One snapshot, from which all is read that is to be of one state."""
+        return None if open_repository(self.storage) is None else self.open()
+
+    def root(self) -> zarr.Group | None:
+        """See `CubeStore`."""
+        if self.group("") is None:
+            return None
+        with failures_of(self.storage):
+            return zarr.open_group(self._seen, mode="r", zarr_format=3)
+
     def group(self, path: str) -> dict[str, Any] | None:
         """See `CubeStore`."""
-        data = self.objects()(f"{path}/zarr.json")
-        where = f"{self.storage.url}/{path}/zarr.json"
-        return None if data is None else parse_document(data, dict[str, Any], where, TODO)
+        name = f"{path}/zarr.json" if path else "zarr.json"
+        with failures_of(self.storage):
+            data = None if self._seen is None else object_in(self._seen, name)
+        return None if data is None else parse_document(data, dict[str, Any], f"{self.storage.url}/{name}", TODO)
 
     def consolidated(self) -> Documents:
         """Empty: a snapshot needs no consolidated metadata."""

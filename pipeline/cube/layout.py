@@ -13,6 +13,9 @@ from difffusr.pipeline.geo import Grid, OverviewIndex, PixelWindow, ShardIndex
 #: Path of the 2.5 m level inside a zone's group.
 BASE_LEVEL = "0"
 
+#: Steps of time in a chunk of `time` of a new cube: whoever opens it reads one, for 85 years of months.
+TIME_CHUNK = 1024
+
 #: A zone is halved until its longer side has no more chunks than this.
 _SMALLEST_CHUNKS = 2
 
@@ -36,6 +39,7 @@ class Zone:
             revisions before.
         seen: the revisions of the lineage in which readers see the run's period; empty if they do not see it.
         revised: whether readers do not see its revision yet.
+        time_chunk: steps in a chunk of `time` and `time_bnds`.
     """
 
     epsg: int
@@ -48,6 +52,7 @@ class Zone:
     seen: tuple[int, ...] = ()
     revised: bool = False
     composite: str = "none"
+    time_chunk: int = TIME_CHUNK
 
     @property
     def period_days(self) -> tuple[date, date]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import zarr
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -31,11 +32,20 @@ class CubeStore(Protocol):
     def objects(self) -> Callable[[str], bytes | None]:
         """Open the cube once; returns a function that reads its objects by path, None for one that does not exist."""
 
+    def root(self) -> zarr.Group | None:
+        """The root group and all below it in one state, as it was when it was first asked for; None if there is none.
+
+        Raises:
+            StoreError: the store refuses, or the root is damaged.
+        """
+
     def group(self, path: str) -> dict[str, Any] | None:
-        """Metadata of a group, or None."""
+        """Metadata of a group or array, of the root by an empty path; None if there is none. As it was when it was
+        first asked for: a store is opened anew to see what is published later."""
 
     def consolidated(self) -> Documents:
-        """Metadata of every group and array in the root's consolidated metadata; empty if the store needs none."""
+        """Metadata of every group and array in the root's consolidated metadata, as `group`; empty if the store needs
+        none."""
 
     def check_writable(self) -> None:
         """Raise StoreError if the store is seen to refuse writing."""

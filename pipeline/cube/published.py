@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 import zarr
 
 from difffusr.pipeline.config import PeriodSection
-from difffusr.pipeline.cube.described import check_arrays, check_levels, check_root, check_zone, understood
-from difffusr.pipeline.cube.documents import metadata
+from difffusr.pipeline.cube.described import (
+    check_arrays,
+    check_levels,
+    check_root,
+    check_scenes,
+    check_zone,
+    understood,
+)
 from difffusr.pipeline.cube.layout import BASE_LEVEL, periods_of
-from difffusr.pipeline.cube.store import open_store
+from difffusr.pipeline.cube.scenes import SceneTable
+from difffusr.pipeline.cube.store import root_of, store_of
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage
+
+#: Requests to the store at a time.
+_REQUESTS = 16
 
 
 class Cube:
@@ -26,7 +38,8 @@ class Cube:
     """
 
     def __init__(self, storage: Storage) -> None:
-        document = metadata(storage, "zarr.json")
+        store = store_of(storage)
+        document = store.group("")
         attributes = (document or {}).get("attributes", {})
         if not isinstance(attributes, dict) or "difffusr:zones" not in attributes:
             what = "holds no cube" if document is None else "is a Zarr store, but not a cube of this kind"
@@ -35,7 +48,7 @@ class Cube:
         check_root(attributes, storage)
         self.zones: dict[int, zarr.Group] = {}
         with understood(storage):
-            self._root = zarr.open_group(open_store(storage), mode="r")
+            self._root = root_of(store)
             for epsg in attributes["difffusr:zones"]:
                 self.zones[epsg] = self.group(epsg)
                 check_zone(self.zones[epsg].attrs, storage, epsg)
@@ -74,6 +87,26 @@ class Cube:
         attributes: Mapping[str, Any] = self.zones[epsg].attrs
         return int(attributes.get("difffusr:overviews", 0))
 
+    @cached_property
+    def scenes(self) -> Mapping[int, Mapping[str, Any]]:
+        """Facts of every scene that a `source` pixel can refer to, by number: a request for each period.
+
+        Raises:
+            StoreError: the store refuses, or a page of them is damaged.
+        """
+
+        def read(path: str) -> Mapping[int, Mapping[str, Any]]:
+            with understood(self.storage):
+                page = self._root[path]
+                assert isinstance(page, zarr.Array)
+                text = str(page[()])
+            return check_scenes(text, f"{self.storage.url}/{path}")
+
+        table = SceneTable.of(self.attributes)
+        with ThreadPoolExecutor(_REQUESTS, "scenes") as pool:
+            pages = dict(zip(table.pages.values(), pool.map(read, table.pages.values()), strict=True))
+        return table.facts(pages.__getitem__)
+
     def array(self, epsg: int, name: str, level: int = 0) -> zarr.Array[Any]:
         """A variable, (time, band, y, x) or (time, y, x)."""
         array = self._root[f"{epsg}/{level}/{name}"]
@@ -85,16 +118,17 @@ class Cube:
 
 
 def period_labels(storage: Storage) -> dict[str, tuple[date, date]]:
-    """First and last day of each period of any zone, by label, from the documents alone.
+    """First and last day of each period of any zone, by label, from the root alone.
 
     Raises:
-        StoreError: they are not those of a cube.
+        StoreError: it is not that of a cube.
     """
-    root = (metadata(storage, "zarr.json") or {}).get("attributes", {})
+    store = store_of(storage)
+    root = (store.group("") or {}).get("attributes", {})
     check_root(root, storage)
     found: dict[str, tuple[date, date]] = {}
     for epsg in root["difffusr:zones"]:
-        zone = (metadata(storage, f"{epsg}/{BASE_LEVEL}/zarr.json") or {}).get("attributes", {})
+        zone = (store.group(f"{epsg}/{BASE_LEVEL}") or {}).get("attributes", {})
         check_zone(zone, storage, epsg)
         periods = [PeriodSection(start=start, end=end) for start, end in periods_of(zone)]
         found |= {period.label: (period.start, period.end) for period in periods}

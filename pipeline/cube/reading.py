@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from difffusr.pipeline.cube.described import check_arrays, understood
 from difffusr.pipeline.cube.draft import CubeDraft
 from difffusr.pipeline.cube.layout import BASE_LEVEL
-from difffusr.pipeline.cube.store import open_store
+from difffusr.pipeline.cube.store import root_of, store_of
 from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
@@ -52,7 +52,7 @@ class CubeReader:
 
     def __init__(self, storage: Storage, draft: CubeDraft) -> None:
         with understood(storage):
-            self._root = zarr.open_group(open_store(storage), mode="r")
+            self._root = root_of(store_of(storage))
             for epsg in draft.zones:
                 check_arrays(self._root[f"{epsg}/{BASE_LEVEL}"], storage, epsg, 0)
         self._draft = draft

@@ -1,114 +1,80 @@
-"""A cube's coordinates from its documents alone: what x, y, time and the others must hold, and whether they do."""
+"""What a cube's objects without pixels must be, by its documents: coordinates and pages of scenes, and whether they are."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.storage import MemoryStore, StorePath
-
+from difffusr.pipeline.cube.coordinates import coordinates_of, is_coordinate, page_object, values_alike
 from difffusr.pipeline.cube.described import check_zone, understood
-from difffusr.pipeline.cube.layout import BASE_LEVEL, Zone, periods_of
-from difffusr.pipeline.cube.variables import COORDINATES
-from difffusr.pipeline.geo import PixelWindow
+from difffusr.pipeline.cube.documents import text_of
+from difffusr.pipeline.cube.layout import BASE_LEVEL
+from difffusr.pipeline.cube.scenes import PAGES
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage
 
+#: Metadata of groups and arrays by path.
+Documents = Mapping[str, Mapping[str, Any]]
 
-class CoordinateArray(NamedTuple):
-    """A coordinate of a zone's level.
-
-    Attributes:
-        document: its metadata.
-        path: of its array.
-        values: what it must hold.
-        objects: its chunks as they would be written now, by path. Another version of the codec may write others.
-    """
-
-    document: Any
-    path: str
-    values: NDArray[Any]
-    objects: Mapping[str, bytes]
-
-    def holds(self, objects: Mapping[str, bytes]) -> bool:
-        """Whether the array holds the right values in these chunks, by path."""
-        array = _array(self.document, self.path, {path: _buffer(data) for path, data in objects.items()})
-        try:
-            return bool(np.array_equal(np.asarray(array[...]), self.values))
-        except Exception:  # whatever a codec makes of damaged bytes
-            return False
+#: Reads objects of a cube by path; None for those that do not exist.
+ReadAll = Callable[[Collection[str]], Mapping[str, bytes | None]]
 
 
-def coordinates_of(storage: Storage, documents: Mapping[str, bytes]) -> Iterator[CoordinateArray]:
-    """The coordinates that a cube with these documents, by path, must have, but those that an earlier version has
-    described in other ways.
+def damaged_coordinates(storage: Storage, documents: Documents, read: ReadAll) -> Iterator[tuple[str, bytes, bool]]:
+    """Chunks of coordinates that are not what would be written now: path, what it would be, and whether the array
+    still holds the right values. Another version of the codec may have written others. Those that an earlier version
+    has described in other ways are left out; so are those of time that hold further steps, of publications that readers
+    may have open still.
 
     Args:
         storage: of the cube, for errors.
+        documents: of the cube's groups and arrays by their path.
 
     Raises:
         StoreError: the documents are not those of a cube.
     """
-    for zone in _zones(storage, documents):
-        for level in zone.levels:
-            for coordinate in COORDINATES:
-                path = f"{zone.level_path(level)}/{coordinate.name}"
-                if (data := documents.get(f"{path}/zarr.json")) is None:
-                    continue
-                document, values = json.loads(data), coordinate.values(zone, level)
-                if document["shape"] != list(values.shape):
-                    continue
-                objects: dict[str, Buffer] = {}
-                try:
-                    with understood(storage):
-                        _array(document, path, objects)[...] = values
-                except StoreError:
-                    continue
-                yield CoordinateArray(document, path, values, {key: part.to_bytes() for key, part in objects.items()})
-
-
-def damaged_coordinates(
-    storage: Storage,
-    documents: Mapping[str, bytes],
-    read: Callable[[Collection[str]], Mapping[str, bytes | None]],
-) -> Iterator[tuple[str, bytes, bool]]:
-    """Chunks of coordinates that are not what would be written now: path, what it would be, and whether the array
-    still holds the right values. Raises as `coordinates_of`.
-
-    Args:
-        read: reads objects of the cube by path; None for those that do not exist.
-    """
-    coordinates = list(coordinates_of(storage, documents))
-    there = read([path for coordinate in coordinates for path in coordinate.objects])
-    for coordinate in coordinates:
-        found = {path: data for path in coordinate.objects if (data := there[path]) is not None}
-        if found == coordinate.objects:
+    wanted = {path: objects for path in documents if (objects := _objects(storage, documents, path))}
+    there = read([path for objects in wanted.values() for path in objects])
+    for node, objects in wanted.items():
+        found = {path: data for path in objects if (data := there[path]) is not None}
+        if found == objects:
             continue
-        holds = coordinate.holds(found)
-        for path, data in coordinate.objects.items():
+        holds = values_alike(node, documents[node], found, objects)
+        if holds and node.split("/")[2].startswith("time"):
+            continue
+        for path, data in objects.items():
             if found.get(path) != data:
                 yield path, data, holds and path in found
 
 
-def _zones(storage: Storage, documents: Mapping[str, bytes]) -> Iterator[Zone]:
-    for path in documents:
-        epsg, _, rest = path.partition("/")
-        if rest != f"{BASE_LEVEL}/zarr.json" or not epsg.isdigit():
-            continue
-        attributes = json.loads(documents[path]).get("attributes", {})
-        check_zone(attributes, storage, int(epsg))
-        window, overviews = PixelWindow(*attributes["difffusr:window"]), attributes.get("difffusr:overviews", 0)
-        yield Zone(int(epsg), window, tuple(periods_of(attributes)), 0, overviews)
+def damaged_pages(documents: Documents, read: ReadAll, text: Callable[[str], str]) -> Iterator[tuple[str, bytes, bool]]:
+    """As `damaged_coordinates`, of the pages of scenes, whose name is the digest of their text.
+
+    Args:
+        text: returns that of a page by its path.
+    """
+    pages = {path: f"{path}/c" for path in documents if path.startswith(f"{PAGES}/")}
+    there = read(pages.values())
+    for page, path in pages.items():
+        data, document = there[path], documents[page]
+        held = None if data is None else text_of(document, page, data)
+        holds = held is not None and hashlib.sha256(held.encode()).hexdigest() == page.rpartition("/")[2]
+        objects = page_object(page, document, held if holds and held is not None else text(page))
+        if objects != {path: data}:
+            yield path, objects[path], holds
 
 
-def _array(document: Any, path: str, objects: dict[str, Buffer]) -> zarr.Array[Any]:
-    return zarr.Array(zarr.AsyncArray(document, StorePath(MemoryStore(objects), path)))
-
-
-def _buffer(data: bytes) -> Buffer:
-    return default_buffer_prototype().buffer.from_bytes(data)
+def _objects(storage: Storage, documents: Documents, path: str) -> Mapping[str, bytes]:
+    """The chunks of a coordinate as they would be written now, by path; none of what is not one of this version."""
+    if not is_coordinate(path):
+        return {}
+    base = f"{path.split('/')[0]}/{BASE_LEVEL}"
+    if base not in documents:
+        return {}
+    check_zone(documents[base].get("attributes", {}), storage, int(path.split("/")[0]))
+    try:
+        with understood(storage):
+            return coordinates_of({path: documents[path], base: documents[base]})
+    except StoreError:
+        return {}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import zarr
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from difffusr.pipeline.config import ICECHUNK
 from difffusr.pipeline.cube.described import TODO
 from difffusr.pipeline.cube.protocol import CubeStore, Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.storage import Storage, parse_document, store_failures
+from difffusr.pipeline.storage import Storage, as_kind, parse_document, store_failures
+
+#: The document that readers open.
+_ROOT = "zarr.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,12 @@ class PlainStore:
 
     storage: Storage
 
+    @cached_property
+    def _document(self) -> dict[str, Any] | None:
+        """The root's: up to a megabyte, read once."""
+        data = self.objects()(_ROOT)
+        return None if data is None else parse_document(data, dict[str, Any], f"{self.storage.url}/{_ROOT}", TODO)
+
     def open(self, read_only: bool = True) -> Store:
         """Paths and ``file://`` through LocalStore, whose files appear whole or not at all."""
         _, path = self.storage.filesystem()
@@ -52,16 +63,21 @@ class PlainStore:
         """See `CubeStore`."""
         return lambda path: self.storage.read(path) if self.storage.exists(path) else None
 
+    def root(self) -> zarr.Group | None:
+        """See `CubeStore`. Never what lies in the groups themselves: that changes piece by piece."""
+        if self._document is None:
+            return None
+        if not self.consolidated():
+            raise StoreError(f"{self.storage.url}/{_ROOT}: lacks the metadata of groups and arrays; {TODO}")
+        return zarr.Group(zarr.AsyncGroup.from_dict(StorePath(self.open()), self._document))
+
     def group(self, path: str) -> dict[str, Any] | None:
         """See `CubeStore`."""
-        return self.consolidated().get(path)
+        return self.consolidated().get(path) if path else self._document
 
     def consolidated(self) -> Documents:
         """See `CubeStore`."""
-        data = self.objects()("zarr.json")
-        if data is None:
-            return {}
-        held = parse_document(data, _Root, f"{self.storage.url}/zarr.json", TODO).consolidated_metadata
+        held = as_kind(self._document or {}, _Root, f"{self.storage.url}/{_ROOT}", TODO).consolidated_metadata
         return {} if held is None else held.metadata
 
     def check_writable(self) -> None:
@@ -97,3 +113,11 @@ def store_of(storage: Storage) -> CubeStore:
 def open_store(storage: Storage, read_only: bool = True) -> Store:
     """The Zarr store at a URL, as `CubeStore.open`."""
     return store_of(storage).open(read_only)
+
+
+def root_of(store: CubeStore) -> zarr.Group:
+    """The root group of a cube and all below it, as `CubeStore.root`. Raises StoreError if there is none."""
+    root = store.root()
+    if root is None:
+        raise StoreError(f"{store.storage.url}: holds no cube; check store.url")
+    return root

@@ -115,7 +115,7 @@ def variables(samples: int, composite: str = "none") -> tuple[Variable, ...]:
             "uint16",
             fill=0,
             attributes={
-                "long_name": "number of the scene in the root group's attribute difffusr:scenes, 0 for none",
+                "long_name": "number of the scene, by the root group's attribute difffusr:scene_pages, 0 for none",
                 **_placed(),
             },
             of_overview={"cell_methods": "area: mode"},
@@ -158,6 +158,13 @@ class Coordinate:
 def gsd_m(level: int) -> float:
     """Metres of a level's pixel."""
     return TARGET_GSD_M * 2**level
+
+
+def time_chunk(document: Mapping[str, Any] | None) -> int:
+    """Steps in a chunk of `time`, by its document: one in cubes of earlier versions."""
+    chunks = ((document or {}).get("chunk_grid") or {}).get("configuration") or {}
+    size = (chunks.get("chunk_shape") or [1])[0]
+    return size if isinstance(size, int) and size > 0 else 1
 
 
 def _days(zone: Zone) -> list[tuple[int, int]]:

@@ -64,7 +64,7 @@ class SceneBalance:
 
     @classmethod
     def of_cube(cls, scenes: Iterable[Mapping[str, Any]]) -> SceneBalance | None:
-        """Of the scenes of a cube's `difffusr:scenes`; None if none of them is balanced."""
+        """Of the facts of a cube's scenes; None if none of them is balanced."""
         rows = [{"id": str(facts["id"]), **facts["balance"]} for facts in scenes if facts.get("balance")]
         return cls.of_rows(rows) if rows else None
 

@@ -1,3 +1,4 @@
+from .documents import objects_of as objects_of
 from .door import finish_publishing as finish_publishing
 from .door import open_target as open_target
 from .door import revisions_to_come as revisions_to_come
@@ -8,6 +9,7 @@ from .kept import damaged_documents as damaged_documents
 from .kept import mend_documents as mend_documents
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication
+from .publications import end_of as end_of
 from .publications import history as history
 from .publications import latest_number as latest_number
 from .publications import latest_since as latest_since

@@ -8,7 +8,15 @@ from dataclasses import replace
 from difffusr.pipeline.cube import ENCODINGS, CubeDraft, PlainStore, store_of
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.publish.plain import PlainPublisher
-from difffusr.pipeline.publish.publications import Publication, attempt_of, history, next_number, now, unfinished
+from difffusr.pipeline.publish.publications import (
+    Publication,
+    attempt_of,
+    end_of,
+    history,
+    now,
+    revisions_seen,
+    with_revisions,
+)
 from difffusr.pipeline.publish.revisions import next_revision
 from difffusr.pipeline.publish.target import Publisher, Target
 from difffusr.pipeline.storage import Lease, Storage
@@ -68,7 +76,7 @@ def finish_publishing(storage: Storage, staging: Storage, lease: Lease | None = 
         StoreError: the store refuses.
         LeaseError: another driver has taken over.
     """
-    begun = unfinished(staging)
+    begun = end_of(staging).begun
     return None if begun is None else publisher_of(storage).finish(staging, begun, lease)
 
 
@@ -104,8 +112,10 @@ def rollback(storage: Storage, staging: Storage, to: int | None = None, lease: L
             f"{storage.url}: the objects of publication {wanted.number} have been deleted; store.keep_revisions says "
             "how many earlier revisions are kept"
         )
+    end = end_of(staging)
+    seen_by_then = with_revisions(revisions_seen(staging, end.latest), wanted.zones, wanted.steps)
     restored = replace(
-        wanted, number=next_number(staging), when=now(), kind="rollback", restores=_original(wanted),
+        wanted, number=end.next_number, revisions=seen_by_then, when=now(), kind="rollback", restores=_original(wanted),
         state="publishing", attempt=attempt_of(lease), dropped=(),
     )  # fmt: skip
     return publisher_of(storage).restore(staging, restored, lease)

@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from difffusr.pipeline.cube import (
     ENCODINGS,
     MAIN,
+    PAGES,
     AnyShard,
     CubeDraft,
     ShardData,
@@ -29,7 +30,8 @@ from difffusr.pipeline.cube import (
 )
 from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish.publications import Publication, attempt_of, enter, mark, new_publication, unfinished
+from difffusr.pipeline.publish.documents import is_digest
+from difffusr.pipeline.publish.publications import Publication, attempt_of, end_of, enter, mark, new_publication
 from difffusr.pipeline.publish.target import Receipt
 from difffusr.pipeline.storage import Lease, Storage
 
@@ -220,8 +222,11 @@ class IcechunkTarget:
         self._check()
         with self._failures():
             repository, session = self._opened(), self._session()
-            publication = new_publication(self._staging, self.draft, shards_written, attempt=attempt_of(self._lease))
+            publication = new_publication(
+                self._staging, end_of(self._staging), self.draft, shards_written, attempt=attempt_of(self._lease)
+            )
             self._lay_out(session)
+            self._drop_pages(session)
             self._number(session, publication.number)
             lineage = [*self._before, *self._continues, self._attempt]
             facts = {"number": publication.number, "period": publication.period, "kind": publication.kind}
@@ -283,6 +288,17 @@ class IcechunkTarget:
             if there is None or _content(path, there) != data:
                 _set(session, path, data)
         return session.has_uncommitted_changes and not before
+
+    def _drop_pages(self, session: icechunk.Session) -> None:
+        """Delete pages of scenes that the draft's root does not name: those before it are in their snapshots."""
+        named = set(self.draft.table.pages.values())
+
+        async def others() -> list[str]:
+            return [name async for name in session.store.list_dir(PAGES) if f"{PAGES}/{name}" not in named]
+
+        for name in sync(others()):
+            if is_digest(name):
+                sync(session.store.delete_dir(f"{PAGES}/{name}"))
 
     def _number(self, session: icechunk.Session, number: int) -> None:
         """Write the publication's number into the root group. Without a change there is nothing to commit."""
@@ -364,7 +380,7 @@ def _remember(staging: Storage, repository: icechunk.Repository, publication: Pu
 
 def _finish(staging: Storage, repository: icechunk.Repository) -> Publication | None:
     """Record a publication whose driver died after moving ``main``; None if there is none."""
-    last = unfinished(staging)
+    last = end_of(staging).begun
     if last is None or last.snapshot != repository.lookup_branch(MAIN):
         return None
     return _remember(staging, repository, last)

@@ -1,7 +1,7 @@
 """What a published cube's documents and coordinates must be, by its history: found where they are not, and put back.
 
-A plain store's documents are in the history, byte for byte; coordinates follow from them. An Icechunk repository keeps
-its documents in snapshots, which it reads whole or not at all.
+A plain store's documents and the texts of its pages of scenes are in the history; coordinates follow from them. An
+Icechunk repository keeps its documents in snapshots, which it reads whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
-from difffusr.pipeline.cube import PlainStore, damaged_coordinates, in_steps, store_of
+from difffusr.pipeline.cube import PlainStore, damaged_coordinates, damaged_pages, in_steps, store_of
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.publish.documents import Documents, documents_of, page_text, texts
 from difffusr.pipeline.publish.placing import Replacing
-from difffusr.pipeline.publish.publications import Publication, history, unfinished
+from difffusr.pipeline.publish.publications import Publication, end_of
 from difffusr.pipeline.storage import Lease, Storage
 
 #: Requests to the store at a time.
@@ -41,26 +43,26 @@ class AsPublished(Storage):
 
 
 def damaged_documents(storage: Storage, staging: Storage, *, exactly: bool = False) -> dict[str, bytes]:
-    """The documents and coordinates of a published cube that are missing or damaged: path, and what it must hold.
+    """The documents, coordinates and pages of scenes of a published cube that are missing or damaged: path, and what it must hold.
 
     Args:
-        exactly: also chunks of coordinates whose values are right, and whose bytes are others than would be written.
+        exactly: also chunks whose values are right, and whose bytes are others than would be written.
 
     Raises:
         StoreError: the store cannot be read, or the history not understood.
     """
-    seen = history(staging)
-    if not seen or not isinstance(store_of(storage), PlainStore):
+    end = end_of(staging)
+    if end.latest is None or not _is_kept(end.latest) or not isinstance(store_of(storage), PlainStore):
         return {}
-    documents = documents_of(seen[0])
-    begun = unfinished(staging)
-    also = documents_of(begun) if begun is not None else {}
-    there = _read(storage, documents)
-    found = {path: data for path, data in documents.items() if there[path] not in (data, also.get(path, data))}
-    if also:
-        return found  # some coordinates are those of the unfinished publication already
-    coordinates = damaged_coordinates(storage, documents, partial(_read, storage))
-    return found | {path: data for path, data, holds in coordinates if exactly or not holds}
+    documents = documents_of(staging, end.latest)
+    wanted = _texts(staging, end.latest, documents)
+    also = {} if end.begun is None else _texts(staging, end.begun, documents_of(staging, end.begun))
+    there = _read(storage, wanted)
+    found = {path: data for path, data in wanted.items() if there[path] not in (data, also.get(path, data))}
+    damaged = damaged_pages(documents, partial(_read, storage), partial(page_text, staging))
+    if end.begun is None:  # else some coordinates are those of the unfinished publication already
+        damaged = chain(damaged, damaged_coordinates(storage, documents, partial(_read, storage)))
+    return found | {path: data for path, data, holds in damaged if exactly or not holds}
 
 
 def mend_documents(storage: Storage, staging: Storage, lease: Lease | None) -> list[str]:
@@ -75,17 +77,24 @@ def mend_documents(storage: Storage, staging: Storage, lease: Lease | None) -> l
         replacing = Replacing(storage, [*wrong], lease)
         for paths in in_steps(wrong):
             replacing.write({path: wrong[path] for path in paths})
-    if store_of(storage).objects()("zarr.json") is None and (seen := history(staging)):
+    if store_of(storage).objects()("zarr.json") is None and (latest := end_of(staging).latest) is not None:
         raise StoreError(
-            f"{storage.url}: there is no cube, but publication {seen[0].number} of {staging.url}/history; check "
+            f"{storage.url}: there is no cube, but publication {latest.number} of {staging.url}/history; check "
             "store.url, or restore the cube from a copy; to begin a new one, delete both folders"
         )
     return sorted(wrong)
 
 
-def documents_of(publication: Publication) -> dict[str, bytes]:
-    """Every metadata document of a publication, by path; none of an Icechunk repository's."""
-    return {path: text.encode() for path, text in publication.documents.items()}
+def _is_kept(publication: Publication) -> bool:
+    """Whether the history has a publication's documents: not of an Icechunk repository."""
+    return bool(publication.parts or publication.documents)
+
+
+def _texts(staging: Storage, publication: Publication, documents: Documents) -> dict[str, bytes]:
+    """Every metadata document of a publication as it is stored, by path."""
+    if publication.parts:
+        return texts(staging, publication, documents)
+    return {path: text.encode() for path, text in publication.documents.items()}  # as an earlier version wrote it
 
 
 def _read(storage: Storage, paths: Collection[str]) -> dict[str, bytes | None]:

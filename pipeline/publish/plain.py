@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +18,7 @@ from zarr.abc.store import Store
 
 from difffusr.pipeline.cube import (
     ENCODINGS,
+    PAGES,
     AnyShard,
     CubeDraft,
     PlainStore,
@@ -30,10 +31,22 @@ from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.publish.claims import Claim, ClaimBook
-from difffusr.pipeline.publish.placing import put_in_place
-from difffusr.pipeline.publish.publications import Publication, attempt_of, mark, new_publication, records
+from difffusr.pipeline.publish.documents import ROOT, is_digest, keep_documents, keep_page, unused_documents
+from difffusr.pipeline.publish.placing import CubeState, put_back, put_in_place
+from difffusr.pipeline.publish.publications import (
+    Publication,
+    attempt_of,
+    end_of,
+    kept_revisions,
+    mark,
+    new_publication,
+    records,
+    revisions_seen,
+)
 from difffusr.pipeline.publish.target import Receipt
 from difffusr.pipeline.storage import Lease, Storage, store_failures
+
+log = logging.getLogger("difffusr.publish")
 
 #: Requests to the store at a time.
 _REQUESTS = 16
@@ -112,7 +125,7 @@ class PlainTarget:
         self.book.note({**wanted, **{epsg: replace(claim, ready=False) for epsg, claim in unready.items()}})
         for epsg, claim in unready.items():
             zone = self.draft.zones[epsg]
-            self._forget(epsg, {zone.revision - n for n in range(len(ENCODINGS), zone.revision + 1, len(ENCODINGS))})
+            self._forget_space(zone)
             # In a new revision every key, else those at its index in time.
             there = self._objects(zone, zone.revision)
             self._delete(found.path for found in there if zone.revised or found.chunk[0] == zone.step)
@@ -178,29 +191,27 @@ class PlainTarget:
     def publish(self, *, shards_written: int, keep: int) -> Publication:
         """See `Target`."""
         self.book.close()
-        documents, coordinates, constant = {}, {}, {}
-        for path in self.draft.in_order():
-            data = self.draft.objects[path]
-            if path.endswith("zarr.json"):
-                documents[path] = data.decode()
-            elif path.split("/")[2].startswith("time"):
-                coordinates[path] = base64.b64encode(data).decode()
-            else:
-                constant[path] = data
-        for name in PlainStore(self.storage).consolidated():
-            path = f"{name}/zarr.json"
-            if path not in documents and name.split("/")[0] not in map(str, self.draft.zones):
-                documents[path] = self.storage.read(path).decode()
+        end = end_of(self.staging)
+        known = {} if end.latest is None else end.latest.parts
+        parts = keep_documents(self.staging, self.draft.documents, known.values())
+        for path, text in self.draft.pages.items():
+            keep_page(self.staging, path, text)
+        # Zones of other runs, unless somebody has begun to write them.
+        others = set() if end.begun else known.keys() - set(map(str, self.draft.zones)) - {ROOT, PAGES}
+        left = {part for part in others if known[part] == parts.get(part)}
         publication = new_publication(
-            self.staging, self.draft, shards_written,
-            attempt=attempt_of(self.lease), documents=documents, steps_of_time=coordinates,
-        )  # fmt: skip
-        done = put_in_place(self.storage, self.staging, publication, self.lease, constant)
+            self.staging, end, self.draft, shards_written, attempt=attempt_of(self.lease), parts=parts
+        )
+        done = put_in_place(self.storage, self.staging, publication, self.lease, CubeState.of(self.draft, left))
         self.tidy(keep=keep)
         return replace(done, current=True)
 
     def tidy(self, *, keep: int, again: bool = False) -> None:
         """Delete the objects of revisions that are no longer kept, and note that in the history before."""
+        latest = end_of(self.staging).latest
+        seen = revisions_seen(self.staging, latest)
+        if not again and all(len(seen.get(epsg, ())) <= 1 + keep for epsg in self.draft.zones):
+            return
         there = list(records(self.staging))
         unkept: dict[int, list[int]] = {}
         doomed: dict[int, set[int]] = {}
@@ -217,17 +228,43 @@ class PlainTarget:
         if unkept or (again and any(doomed.values())):
             self.book.note_clearing(doomed)
             for epsg, revisions in unkept.items():
-                self._forget(epsg, set(revisions))
+                there = self._forget(there, epsg, set(revisions))
             for epsg, spaces in doomed.items():
                 for space in spaces:
                     self._delete(found.path for found in self._objects(self.draft.zones[epsg], space))
+            self._sweep(there)
             self.book.close()
+        if latest is not None:
+            mark(self.staging, latest.number, revisions=kept_revisions(there))
 
-    def _forget(self, epsg: int, revisions: Collection[int]) -> None:
-        """Mark publications of a zone's revisions as gone, before their objects are deleted."""
-        for record in records(self.staging):
-            if record.zones.get(epsg) in revisions and not record.gone:
-                mark(self.staging, record.number, gone=True)
+    def _forget(self, there: Sequence[Publication], epsg: int, revisions: Collection[int]) -> list[Publication]:
+        """Mark publications of a zone's revisions as gone, before their objects are deleted; returns all of them."""
+        out = []
+        for record in there:
+            goes = record.zones.get(epsg) in revisions and not record.gone
+            out.append(mark(self.staging, record.number, gone=True) if goes else record)
+        return out
+
+    def _forget_space(self, zone: Zone) -> None:
+        """The same for the revisions before a zone's whose keys it has."""
+        latest = end_of(self.staging).latest
+        before = {zone.revision - n for n in range(len(ENCODINGS), zone.revision + 1, len(ENCODINGS))}
+        if latest is not None and before.intersection(revisions_seen(self.staging, latest).get(zone.epsg, ())):
+            there = self._forget(list(records(self.staging)), zone.epsg, before)
+            mark(self.staging, latest.number, revisions=kept_revisions(there))
+
+    def _sweep(self, there: Sequence[Publication]) -> None:
+        """Delete documents and pages of scenes that no publication needs which can be gone back to."""
+        pages = {f"{PAGES}/{name.split('/')[0]}" for name in self.storage.names(PAGES) if is_digest(name.split("/")[0])}
+        try:
+            unused, needed = unused_documents(self.staging, [record for record in there if not record.gone])
+        except StoreError as error:
+            log.warning("documents of earlier publications stay: %s", error)
+            return
+        for name in sorted(unused):
+            self.book.guard()
+            self.staging.delete(name)
+        self._delete(f"{page}/{name}" for page in sorted(pages - needed) for name in ("c", "zarr.json"))
 
     def _claim(self, zone: Zone) -> Claim:
         return Claim(zone.revision, zone.step, self.label, self.pixels.get(zone.epsg, ""), zone.revised)
@@ -311,11 +348,11 @@ class PlainPublisher:
 
     def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
         """See `Publisher`: the history holds all documents."""
-        return put_in_place(self.storage, staging, replace(publication, attempt=attempt_of(lease)), lease)
+        return put_back(self.storage, staging, replace(publication, attempt=attempt_of(lease)), lease)
 
     def restore(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication:
         """See `Publisher`."""
-        return replace(put_in_place(self.storage, staging, publication, lease), current=True)
+        return replace(put_back(self.storage, staging, publication, lease), current=True)
 
 
 def _spaces(revisions: Iterable[int]) -> set[int]:

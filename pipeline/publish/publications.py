@@ -39,8 +39,11 @@ class Publication:
         shards_written: their number.
         restores: number of the publication that a rollback brought back.
         snapshot: Icechunk's id, else empty.
-        documents: text of every metadata document of the cube by its path, on a plain store.
-        steps_of_time: base64 of the objects of `time` and `time_bnds` by their path, on a plain store.
+        parts: digest of the documents of each part of the cube, on a plain store: see `keep_documents`.
+        revisions: by zone, the revisions that readers had seen by then and that were kept, each with the most steps of
+            time; None in histories of earlier versions.
+        documents: text of every metadata document of the cube by its path, in histories of earlier versions.
+        steps_of_time: base64 of the objects of `time` and `time_bnds` by their path, in histories of earlier versions.
         state: `publishing` until all is in place, then `published`.
         gone: whether objects that it needs were deleted.
         attempt: number of the lease under which it was published; 0 in histories of earlier versions.
@@ -57,6 +60,8 @@ class Publication:
     shards_written: int
     restores: int | None = None
     snapshot: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    revisions: Mapping[int, Mapping[int, int]] | None = field(default=None, repr=False)
     documents: Mapping[str, str] = field(default_factory=dict, repr=False)
     steps_of_time: Mapping[str, str] = field(default_factory=dict, repr=False)
     state: str = "publishing"
@@ -67,7 +72,7 @@ class Publication:
 
     def facts(self) -> dict[str, Any]:
         """What there is to tell of it, as JSON-able values: all but the texts that a rollback needs."""
-        kept = {"documents", "steps_of_time", "dropped"}
+        kept = {"documents", "steps_of_time", "dropped", "parts", "revisions"}
         told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in kept}
         return {**told, "zones": dict(self.zones), "steps": dict(self.steps), "where": self.where}
 
@@ -82,6 +87,9 @@ class Publication:
     def to_json(self) -> bytes:
         """As an object of the staging folder."""
         document = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "current"}
+        for name in ("documents", "steps_of_time"):
+            if not document[name]:
+                del document[name]
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
@@ -95,18 +103,94 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
-def new_publication(staging: Storage, draft: CubeDraft, shards_written: int, **more: Any) -> Publication:
-    """The next publication of a draft, not yet in the history."""
-    start, end = next(iter(draft.zones.values())).period_days
+@dataclass(frozen=True)
+class End:
+    """The end of a history.
+
+    Attributes:
+        latest: the publication that readers see; None before the first.
+        begun: one after it that was begun and not finished, or None.
+    """
+
+    latest: Publication | None
+    begun: Publication | None
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next publication: the last one's is reused if that was never finished."""
+        if self.begun is not None:
+            return self.begun.number
+        return 1 if self.latest is None else self.latest.number + 1
+
+
+def end_of(staging: Storage) -> End:
+    """The end of a history: reads one or two of its documents.
+
+    Raises:
+        StoreError: a document cannot be read.
+    """
+    begun = None
+    for name in reversed(_names(staging)):
+        record = _record(staging, name)
+        if record.state == "published":
+            return End(record, begun)
+        begun = begun or record
+    return End(None, begun)
+
+
+def revisions_seen(staging: Storage, latest: Publication | None) -> Mapping[int, Mapping[int, int]]:
+    """By zone, the revisions that readers have seen and whose objects are kept, each with the most steps of time.
+
+    Args:
+        latest: the publication that readers see.
+
+    Raises:
+        StoreError: the history is of an earlier version, and a document of it cannot be read.
+    """
+    if latest is None:
+        return {}
+    return kept_revisions(list(records(staging))) if latest.revisions is None else latest.revisions
+
+
+def kept_revisions(there: Sequence[Publication]) -> dict[int, dict[int, int]]:
+    """As `revisions_seen`, from all publications of a history."""
+    found: dict[int, dict[int, int]] = {}
+    for record in there:
+        if record.state == "published":
+            found = with_revisions(found, record.zones, record.steps)
+    kept = {(epsg, revision) for record in there if not record.gone for epsg, revision in record.zones.items()}
+    return {
+        epsg: {revision: steps for revision, steps in of_zone.items() if (epsg, revision) in kept}
+        for epsg, of_zone in found.items()
+    }
+
+
+def with_revisions(
+    seen: Mapping[int, Mapping[int, int]], zones: Mapping[int, int], steps: Mapping[int, int]
+) -> dict[int, dict[int, int]]:
+    """What `revisions_seen` is once readers see these revisions of zones with so many steps."""
+    out = {epsg: dict(revisions) for epsg, revisions in seen.items()}
+    for epsg, revision in zones.items():
+        of_zone = out.setdefault(epsg, {})
+        of_zone[revision] = max(of_zone.get(revision, 0), steps.get(epsg, 0))
+    return out
+
+
+def new_publication(staging: Storage, end: End, draft: CubeDraft, shards_written: int, **more: Any) -> Publication:
+    """The next publication of a draft, not yet in the history, whose end is given."""
+    first, last = next(iter(draft.zones.values())).period_days
     revises = any(zone.seen for zone in draft.zones.values())
+    zones = {epsg: zone.revision for epsg, zone in draft.zones.items()}
+    steps = {epsg: len(zone.periods) for epsg, zone in draft.zones.items()}
     return Publication(
-        number=next_number(staging),
+        number=end.next_number,
         when=now(),
         kind="revision" if revises else "period",
-        period=f"{start} – {end}",
-        zones={epsg: zone.revision for epsg, zone in draft.zones.items()},
-        steps={epsg: len(zone.periods) for epsg, zone in draft.zones.items()},
+        period=f"{first} – {last}",
+        zones=zones,
+        steps=steps,
         shards_written=shards_written,
+        revisions=with_revisions(revisions_seen(staging, end.latest), zones, steps),
         **more,
     )
 
@@ -166,20 +250,6 @@ def _record(staging: Storage, name: str) -> Publication:
     return read_document(staging, name, Publication, "restore it from a copy, or delete it")
 
 
-def unfinished(staging: Storage) -> Publication | None:
-    """The last publication of the history if it was begun and not finished, else None."""
-    names = _names(staging)
-    last = _record(staging, names[-1]) if names else None
-    return None if last is None or last.state == "published" else last
-
-
-def next_number(staging: Storage) -> int:
-    """Number of the next publication; the last one's number is reused if it was never finished."""
-    names = _names(staging)
-    last = _record(staging, names[-1]) if names else None
-    return 1 if last is None else last.number + (last.state == "published")
-
-
 def history(staging: Storage) -> list[Publication]:
     """Finished publications of a cube, newest first; one of them is current.
 
@@ -196,8 +266,8 @@ def latest_number(staging: Storage) -> int:
     Raises:
         StoreError: a document cannot be read.
     """
-    found = map(partial(_record, staging), reversed(_names(staging)))
-    return next((record.number for record in found if record.state == "published"), 0)
+    latest = end_of(staging).latest
+    return 0 if latest is None else latest.number
 
 
 def latest_since(staging: Storage, number: int, period: str) -> Publication | None:

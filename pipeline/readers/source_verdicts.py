@@ -16,7 +16,7 @@ from difffusr.pipeline.readers.seams import seam_ratios
 from difffusr.pipeline.readers.source_seams import SourceBorder
 from difffusr.pipeline.readers.verdicts import SourceBand, SourceSeams, WorstBorder, shows_nothing
 
-#: Facts of the cube's scenes by number, as in its attribute `difffusr:scenes`.
+#: Facts of the cube's scenes by number, as in `Cube.scenes`.
 SceneFacts = Mapping[int, Mapping[str, Any]]
 
 #: Most time between the granules of one acquisition: not their day, which ends in mid-orbit over the Pacific.

@@ -308,7 +308,7 @@ def _item(
 def _facts(cube: Cube, epsg: int, days: tuple[date, date]) -> list[Mapping[str, Any]]:
     """Facts of the scenes of a zone and period, by id."""
     found = []
-    for facts in cube.attributes.get("difffusr:scenes", {}).values():
+    for facts in cube.scenes.values():
         tile, day = str(facts.get("tile", "")), str(facts.get("datetime", ""))[:10]
         of_zone = tile[:2].isdigit() and epsg == (32600 if tile[2:3] >= "N" else 32700) + int(tile[:2])
         if of_zone and days[0].isoformat() <= day <= days[1].isoformat():

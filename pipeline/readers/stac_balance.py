@@ -31,7 +31,7 @@ def balance_property(made: Mapping[str, Any], scenes: Sequence[Mapping[str, Any]
 
     Args:
         made: the cube's provenance, which is that of its latest run.
-        scenes: facts of the item's scenes, from the cube's `difffusr:scenes`.
+        scenes: facts of the item's scenes, as `Cube.scenes` has them.
 
     Returns:
         `method` and, unless it is "none", `sun`, `max_offset` with "full", `formula`, `bands`, the number of `scenes`
@@ -52,8 +52,8 @@ def balance_property(made: Mapping[str, Any], scenes: Sequence[Mapping[str, Any]
         **({"apart": {"before": _medians(done.before), "after": _medians(done.after)}} if done.moved else {}),
         **({"coefficients": [_coefficients(one) for one in facts]} if few else {}),
         "described_in": (
-            "attribute difffusr:scenes of the cube's root group; the grid of a factor, of which this is the mean, in "
-            "balance.parquet of the run's plan"
+            "pages of the cube's scenes, named by its root's attribute difffusr:scene_pages; the grid of a factor, of "
+            "which this is the mean, in balance.parquet of the run's plan"
         ),
     }
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-import zarr
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.plan.balance import read_balance
 from difffusr.pipeline.readers.verdicts import RESIDUAL_LIMIT
 from difffusr.pipeline.run.execution import execute
 from difffusr.pipeline.scenes.synthetic import write_two_orbits
+from difffusr.pipeline.storage.objects import Storage
 from difffusr.pipeline.storage.places import staging_of
 
 
@@ -103,8 +104,8 @@ def test_without_what_was_done_nothing_is_compared_and_that_is_said(hidden, comm
 def test_what_was_done_is_in_the_cube_and_in_stac_as_in_the_plan(balanced_run, command, tmp_path):
     kept = read_balance(staging_of(load_config(balanced_run)).child("published"))
     assert kept is not None
-    root = zarr.open_group(str(balanced_run.with_suffix(".zarr")), mode="r")
-    scenes = {facts["id"]: facts["balance"] for facts in root.attrs["difffusr:scenes"].values()}
+    cube = Cube(Storage(str(balanced_run.with_suffix(".zarr"))))
+    scenes = {facts["id"]: facts["balance"] for facts in cube.scenes.values()}
     assert command("stac", balanced_run, tmp_path / "stac").code == 0
     (file,) = (tmp_path / "stac").glob("*_32632_*.json")
     told = json.loads(file.read_text())["properties"]["difffusr:balance"]

@@ -12,8 +12,10 @@ import pytest
 import xarray as xr
 
 from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.geo.grid import ChipIndex, Grid
 from difffusr.pipeline.plan.files import read_plan
+from difffusr.pipeline.storage.objects import Storage
 from difffusr.pipeline.storage.places import staging_of
 
 GROUP = "32632/0"
@@ -91,8 +93,7 @@ def test_pixels_lie_where_their_coordinates_say(finished_run, world):
 
     path = finished_run
     ds = cube_of(path).isel(time=0)
-    root = json.loads((path.with_suffix(".zarr") / "zarr.json").read_text())["attributes"]
-    numbers = {int(n): facts for n, facts in root["difffusr:scenes"].items()}
+    numbers = Cube(Storage(str(path.with_suffix(".zarr")))).scenes
     source = ds.source.values
     number = int(np.bincount(source[source > 0]).argmax())
     scene_id = numbers[number]["id"]

@@ -13,7 +13,9 @@ import rasterio
 import xarray as xr
 
 from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.plan.files import read_plan
+from difffusr.pipeline.storage.objects import Storage
 from difffusr.pipeline.storage.places import staging_of
 
 NORTH, SOUTH = "S2B_48QUE_20200223_0_L2A", "S2B_48QUD_20200223_0_L2A"
@@ -138,5 +140,5 @@ def test_two_months_of_a_scheduled_job(difffusr, configure, own_archive):
 
 
 def number_of(path: Path, scene: str) -> int:
-    root = json.loads((path.with_suffix(".zarr") / "zarr.json").read_text())["attributes"]
-    return next(int(n) for n, facts in root["difffusr:scenes"].items() if facts["id"] == scene)
+    scenes = Cube(Storage(str(path.with_suffix(".zarr")))).scenes
+    return next(number for number, facts in scenes.items() if facts["id"] == scene)

@@ -19,8 +19,7 @@ def balance_of(cube: Cube, records: RunRecords, survey: Survey) -> BalanceFacts 
         used = frozenset(map(str, records.plan.scenes["id"]))
         done = SceneBalance.of(records.plan) if records.balanced is None else SceneBalance.of_all(records.balanced)
     else:
-        scenes = cube.attributes.get("difffusr:scenes", {})
-        facts = [scenes[str(number)] for number in sorted(survey.scenes) if str(number) in scenes]
+        facts = [cube.scenes[number] for number in sorted(survey.scenes) if number in cube.scenes]
         used = frozenset(str(one["id"]) for one in facts)
         done = SceneBalance.of_cube(facts)
     if done is None:

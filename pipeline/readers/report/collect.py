@@ -65,6 +65,7 @@ def collect_report(
     return CubeReport(
         bare_href(cube.storage.url),
         cube.attributes,
+        cube.scenes,
         zones,
         _stored_bytes(cube),
         tuple(labels),

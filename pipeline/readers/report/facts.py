@@ -142,6 +142,7 @@ class CubeReport:
     Attributes:
         url: the cube's.
         attributes: of its root group.
+        scenes: facts of every scene, by number.
         zones: by EPSG code.
         stored_bytes: of all its objects, including earlier revisions; None if they were not listed.
         labels: of all its periods.
@@ -152,17 +153,13 @@ class CubeReport:
 
     url: str
     attributes: Mapping[str, Any] = field(repr=False)
+    scenes: Mapping[int, Mapping[str, Any]] = field(repr=False)
     zones: tuple[ZoneFacts, ...]
     stored_bytes: int | None
     labels: tuple[str, ...]
     periods: tuple[PeriodReport, ...]
     publications: tuple[Publication, ...]
     notes: tuple[str, ...]
-
-    @property
-    def scenes(self) -> dict[int, Mapping[str, Any]]:
-        """Facts of every scene, by number."""
-        return {int(number): facts for number, facts in self.attributes.get("difffusr:scenes", {}).items()}
 
     @property
     def years(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Reference:
     @property
     def facts(self) -> dict[int, Mapping[str, Any]]:
         """Of the cube's scenes, by number."""
-        return {int(number): facts for number, facts in self.cube.attributes.get("difffusr:scenes", {}).items()}
+        return dict(self.cube.scenes)
 
     @property
     def numbers(self) -> dict[str, int]:

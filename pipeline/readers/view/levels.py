@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 from rasterio.warp import transform_bounds
+from xarray.backends import ZarrStore
 
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.ground.errors import StoreError
@@ -145,7 +146,7 @@ def map_cube(cube: Cube) -> MappedCube:
         zones=zones,
         periods=dict(sorted(days.items(), key=lambda item: item[1])),
         layers=layers_of(sorted(names)),
-        scenes={int(number): facts for number, facts in cube.attributes.get("difffusr:scenes", {}).items()},
+        scenes=dict(cube.scenes),
         flags=dict(zip(map(int, flags["flag_values"]), flags["flag_meanings"].split(), strict=True)),
         scales={name: float(some[name].attrs.get("scale_factor", 1)) for name in names},
         fills={name: int(some[name].attrs.get("_FillValue", 0)) for name in names},
@@ -164,20 +165,18 @@ def reading(url: str) -> Iterator[None]:
 
 
 def _zone(cube: Cube, epsg: int) -> MappedZone:
-    base = cube.zones[epsg]
     layout = cube.of_zone(epsg)["multiscales"]["layout"]
-    levels = [_level(base.store, epsg, entry) for entry in layout]
+    levels = [_level(cube, epsg, entry) for entry in layout]
     levels.sort(key=lambda level: level.gsd_m)
     return MappedZone(
         epsg, tuple(levels), {k: step for k, (step, _) in cube.periods(epsg).items()}, _extent(epsg, levels[-1])
     )
 
 
-def _level(store: Any, epsg: int, entry: Mapping[str, Any]) -> Level:
-    """Open a level listed in the layout of the multiscales convention."""
-    data = xr.open_zarr(
-        store, group=f"{epsg}/{entry['asset']}", chunks=None, mask_and_scale=False, decode_coords="all"
-    )  # fmt: skip
+def _level(cube: Cube, epsg: int, entry: Mapping[str, Any]) -> Level:
+    """Open a level listed in the layout of the multiscales convention, in the state in which the cube was opened."""
+    store = ZarrStore(cube.group(epsg, int(entry["asset"])), mode="r")
+    data = xr.open_dataset(store, mask_and_scale=False, decode_coords="all")
     return Level(abs(float(entry["spatial:transform"][0])), data)
 
 

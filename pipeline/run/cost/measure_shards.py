@@ -102,7 +102,7 @@ def measure_shards(
     with Stopwatch() as watch:
         PlainTarget(draft.storage, staging, draft, "calibration").publish(shards_written=count, keep=1)
     ((_, zone),) = draft.zones.items()
-    of_levels = len(draft.objects) - 2  # without the root's document and the zone's
+    of_levels = len(draft.objects) - 5  # without the documents of root and zone, and what holds scenes
     publish = Publishing(seconds=watch.seconds, objects=of_levels // len(zone.levels))
     return _shard_figures(full, least), overview, publish
 

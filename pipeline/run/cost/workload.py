@@ -15,9 +15,9 @@ from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.plan import Plan, Shards
 from difffusr.pipeline.run.cost.calibration import Calibration
 
-#: Objects of a run besides chips and shards: four of the plan, twice, report, progress, lease, claims, history, and the
-#: note that nothing is left to do.
-_OBJECTS_PER_RUN = 14
+#: Objects of a run besides chips and shards: four of the plan, twice, report, progress, lease, claims, history, the
+#: note that nothing is left to do, three that hold scenes, and copies of three documents beside the history.
+_OBJECTS_PER_RUN = 20
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Workload:
             shards * shard.bytes
             + shard.bytes_per_pixel * pixels
             + calibration.overview.bytes_per_pixel * pixels * sum(0.25 ** (1 + n) for n in range(len(overviews))),
-            chips + shards * (variables + 1) + levels * calibration.publish.objects + zones + 1 + _OBJECTS_PER_RUN,
+            chips + shards * (variables + 1) + levels * calibration.publish.objects + 2 * zones + 1 + _OBJECTS_PER_RUN,
             zones,
             km2_to_compute(plan, config, done),
         )

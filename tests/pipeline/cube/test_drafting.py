@@ -6,8 +6,8 @@ import pytest
 from plain_cubes import appended, revised
 from small_cubes import EPSG, GRID, WINDOW, label, month
 
-from difffusr.pipeline.cube.documents import metadata
 from difffusr.pipeline.cube.drafting import draft_cube
+from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.storage.objects import Storage
@@ -18,10 +18,9 @@ def test_scenes_keep_their_numbers(on_disk):
     for number in (1, 2, 3):
         appended(storage, staging, number, 10 + number)
     revised(storage, staging, 2, 22)
-    root = metadata(storage, "zarr.json")
-    assert root is not None
-    ids = {n: facts["id"] for n, facts in root["attributes"]["difffusr:scenes"].items()}
-    assert ids == {str(n): f"scene of {label(n)}" for n in (1, 2, 3)}
+    assert {n: facts["id"] for n, facts in Cube(storage).scenes.items()} == {
+        n: f"scene of {label(n)}" for n in (1, 2, 3)
+    }
 
 
 @pytest.mark.parametrize(("began", "found"), [("none", "medoid"), ("geomedian", "none"), ("medoid", "geomedian")])

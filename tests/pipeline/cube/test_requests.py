@@ -42,6 +42,20 @@ def test_one_document_describes_the_whole_cube(bucket, cube):
     assert opened.sizes["time"] == 2
 
 
+def test_periods_make_no_more_requests(tmp_path, bucket, cube):
+    """Nor scenes: a cube of one month takes as many as one of two."""
+    bucket.counted()
+    xr.open_zarr(cube, group=GROUP, chunks=None, zarr_format=3)
+    two = len(bucket.counted().requests)
+    published(Storage(str(tmp_path / "maps" / "cube.zarr")), Storage(str(tmp_path / "staging")), 1, 7)
+    with serve(tmp_path) as other:
+        store = pytest.importorskip("obstore.store", reason="obstore is not installed")
+        one = zarr.storage.ObjectStore(store.S3Store("maps", prefix="cube.zarr", **other.obstore_options))
+        other.counted()
+        xr.open_zarr(one, group=GROUP, chunks=None, zarr_format=3)
+        assert len(other.counted().requests) == two == 9
+
+
 def test_s3fs_that_is_told_to_asks_for_no_sizes(bucket):
     """Left alone, some versions ask for the size of each object before they read it."""
     options = dict(bucket.s3fs_options) | {"max_concurrency": 1}

@@ -179,9 +179,9 @@ def test_figures_come_from_the_plan_or_from_the_cube(cube, told, tmp_path: Path,
     records = records_of(made, tmp_path)
     if source == "cube":
         records = replace(records, plan=None, balanced=None)
-        scenes = {str(n): {**SCENES[n - 1], "balance": correction(1.02).to_json()} for n in (1, 2)}
-        scenes["3"] = {"id": "of another period", "balance": correction(1.3).to_json()}
-        cube = _Changed(cube, {"difffusr:scenes": scenes})
+        scenes = {n: {**SCENES[n - 1], "balance": correction(1.02).to_json()} for n in (1, 2)}
+        scenes[3] = {"id": "of another period", "balance": correction(1.3).to_json()}
+        cube = _Changed(cube, scenes)
     elif source != "plan":
         records = replace(records, balanced=None)
     found = balance_of(cube, records, told.periods[0].survey)
@@ -202,7 +202,7 @@ def test_a_plan_without_balance_has_nothing_to_tell(cube, told, tmp_path: Path) 
 
 
 class _Changed:
-    """A cube with other attributes."""
+    """A cube with other scenes."""
 
-    def __init__(self, cube: object, attributes: dict[str, object]) -> None:
-        self.attributes = {**cube.attributes, **attributes}  # type: ignore[attr-defined]
+    def __init__(self, cube: object, scenes: dict[int, dict[str, object]]) -> None:
+        self.attributes, self.scenes = cube.attributes, scenes  # type: ignore[attr-defined]

@@ -204,7 +204,7 @@ def test_overviews_take_as_long_as_the_shards_that_they_are_made_of():
     below = [len(plan.shards), *overview_shards(plan)[:-1]]
     assert made.seconds.overviews == pytest.approx(0.5 * sum(below))
     shards = len(plan.shards) + sum(overview_shards(plan))
-    assert made.objects == 100 + 4 * shards + 19 * (1 + len(overview_shards(plan))) + 2 + 14
+    assert made.objects == 100 + 4 * shards + 19 * (1 + len(overview_shards(plan))) + 3 + 20
 
 
 def test_samples_of_uncertainty_take_the_time_of_the_model_as_often():
