@@ -1,4 +1,4 @@
-"""What a cube's objects without pixels must be, by its documents: coordinates and pages of scenes, and whether they are."""
+"""What a cube's coordinates and pages of scenes must hold, by its documents, and whether they do."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ class AsPublished(Storage):
 
 
 def damaged_documents(storage: Storage, staging: Storage, *, exactly: bool = False) -> dict[str, bytes]:
-    """The documents, coordinates and pages of scenes of a published cube that are missing or damaged: path, and what it must hold.
+    """The documents, coordinates and pages of scenes of a published cube that are missing or damaged, by path, and what
+    they must hold.
 
     Args:
         exactly: also chunks whose values are right, and whose bytes are others than would be written.

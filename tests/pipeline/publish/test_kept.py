@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from earlier_history import make_earlier
 from plain_cubes import opened, revised
 from small_cubes import EPSG, drafted, published, seen
 
+from difffusr.pipeline.cube.documents import texts_of
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.publish.documents import documents_of, keep_documents
+from difffusr.pipeline.publish.door import rollback
 from difffusr.pipeline.publish.kept import AsPublished, damaged_documents, mend_documents
+from difffusr.pipeline.publish.publications import history
 from difffusr.pipeline.storage.objects import Storage
 
 COORDINATES = ("x", "y", "time", "time_bnds", "band", "wavelength", "spatial_ref")
@@ -51,7 +57,9 @@ def contents(storage: Storage) -> dict[str, bytes]:
     files = (path for path in Path(storage.url).rglob("*") if path.is_file())
     found = {str(path.relative_to(storage.url)): path.read_bytes() for path in files}
     return {
-        path: data for path, data in found.items() if path.endswith("zarr.json") or path.split("/")[2] in COORDINATES
+        path: data
+        for path, data in found.items()
+        if path.endswith("zarr.json") or path.startswith("scenes/") or path.split("/")[2] in COORDINATES
     }
 
 
@@ -63,6 +71,7 @@ def test_every_document_and_coordinate_is_found_damaged_and_put_back(places, dam
     read = {path: before[path] for path in expected(storage, staging)}
     assert {path.split("/")[2] for path in read if path.count("/") > 2} >= {*COORDINATES, "quality"} - {"spatial_ref"}
     assert len(read) > 35
+    assert sum(path.startswith("scenes/") and path.endswith("/c") for path in read) == 3
     assert damaged_documents(storage, staging, exactly=True) == {}
     for path, data in read.items():
         file, new = Path(storage.url, path), DAMAGES[damage](data)
@@ -122,7 +131,7 @@ def test_a_cube_with_a_history_does_not_begin_anew(tmp_path, kind):
     published(storage, staging, 1, 5)
     if kind == "plain":  # as in histories of earlier versions
         record = staging.read("history/000001.json")
-        staging.write("history/000001.json", json.dumps({**json.loads(record), "documents": {}}).encode())
+        staging.write("history/000001.json", json.dumps({**json.loads(record), "parts": {}}).encode())
     shutil.rmtree(tmp_path / "cube")
     with pytest.raises(
         StoreError, match=r"there is no cube, but publication 1 of .*/history; check store\.url"
@@ -137,16 +146,61 @@ def test_where_nothing_was_published_nothing_is_damaged(tmp_path):
     assert mend_documents(storage, staging, None) == []
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_an_earlier_version_has_written_is_put_back_as_it_was(tmp_path, damage):
+    """Its documents are texts in the record itself, its time a chunk a step, its scenes in the root."""
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    for number in (1, 2):
+        published(storage, staging, number, number)
+    make_earlier(storage, staging)
+    before = contents(storage)
+    assert damaged_documents(storage, staging, exactly=True) == {}
+    for path in ("zarr.json", f"{EPSG}/0/zarr.json", f"{EPSG}/0/time/c/1", f"{EPSG}/1/y/c/0"):
+        file, new = Path(storage.url, path), DAMAGES[damage](before[path])
+        file.unlink() if new is None else file.write_bytes(new)
+    assert len(mend_documents(storage, staging, None)) == 4
+    assert contents(storage) == before
+
+
+def test_time_keeps_the_steps_of_later_states_while_it_is_whole(places, tmp_path):
+    """Readers may have them open still; where it is damaged, what readers see from now on counts."""
+    shutil.copytree(Path(places[0].url).parent, tmp_path, dirs_exist_ok=True)
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    rollback(storage, staging, to=1)
+    path = f"{EPSG}/0/time/c/0"
+    longer = storage.read(path)
+    assert damaged_documents(storage, staging, exactly=True) == {}
+    assert mend_documents(storage, staging, None) == []
+    assert storage.read(path) == longer
+    storage.write(path, longer[: len(longer) // 2])
+    assert damaged_documents(storage, staging).keys() == {path}
+    assert mend_documents(storage, staging, None) == [path]
+    assert seen(opened(storage)) == {"2023-01": {1}}
+    assert storage.read(path) != longer
+
+
+def test_the_history_s_own_copy_of_a_page_is_not_needed_while_the_cube_s_is_whole(places, tmp_path):
+    shutil.copytree(Path(places[0].url).parent, tmp_path, dirs_exist_ok=True)
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    page = next(path for path in contents(storage) if path.startswith("scenes/") and path.endswith("/c"))
+    staging.delete(f"documents/{page.split('/')[1]}.json.gz")
+    assert damaged_documents(storage, staging, exactly=True) == {}
+    storage.delete(page)
+    with pytest.raises(StoreError, match=page.split("/")[1]) as caught:
+        damaged_documents(storage, staging)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("change", [{"data_type": "uint8"}, {"shape": [3]}, {"codecs": []}])
 def test_a_coordinate_that_an_earlier_version_wrote_otherwise_stays(tmp_path, change):
     storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
     published(storage, staging, 1, 5)
-    path = f"{EPSG}/0/band/zarr.json"
-    record = json.loads(staging.read("history/000001.json"))
-    other = json.dumps({**json.loads(record["documents"][path]), **change})
-    record["documents"][path] = other
-    staging.write("history/000001.json", json.dumps(record).encode())
-    storage.write(path, other.encode())
+    (record,) = history(staging)
+    documents = documents_of(staging, record)
+    documents[f"{EPSG}/0/band"] |= change
+    staging.write("history/000001.json", replace(record, parts=keep_documents(staging, documents)).to_json())
+    for path, data in texts_of(documents).items():
+        storage.write(path, data)
     before = contents(storage)
     assert not mend_documents(storage, staging, None)
     assert contents(storage) == before
