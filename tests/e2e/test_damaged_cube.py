@@ -52,6 +52,11 @@ class Place:
     def document(self, *parts: str) -> Path:
         return self.cube.joinpath(*parts, "zarr.json")
 
+    def page(self) -> Path:
+        """The page of scenes."""
+        (page,) = (self.cube / "scenes").glob("*/c")
+        return page
+
     def chips(self) -> list[Path]:
         return sorted((self.run / "chips").rglob("*.chip"))
 
@@ -129,8 +134,8 @@ def no_chip_can_be_blended(place: Place) -> None:
         cut(chip)
 
 
-def _scenes(root: dict[str, Any]) -> None:
-    root["attributes"]["difffusr:scenes"].popitem()
+def _pages(root: dict[str, Any]) -> None:
+    root["attributes"]["difffusr:scene_pages"].popitem()
 
 
 #: What is done to the cube; the heading under which `verify` counts it; whether it belongs to the quick ones.
@@ -154,8 +159,12 @@ CASES: dict[str, tuple[Callable[[Place], object], str, bool]] = {
     "wavelength is x": (lambda at: swap(at.objects(0, "wavelength")[0], at.objects(0, "x")[0]), "documents", False),
     "band is gone": (lambda at: at.objects(0, "band")[0].unlink(), "documents", False),
     "the root is gone": (lambda at: at.document().unlink(), "documents", True),
-    "the root is cut": (lambda at: cut(at.document()), "documents", True),
-    "the root lacks a scene": (lambda at: edit(at.document(), _scenes), "documents", False),
+    "the root is cut": (lambda at: cut(at.document()), "documents", False),
+    "the root lacks a page": (lambda at: edit(at.document(), _pages), "documents", False),
+    "a page of scenes is gone": (lambda at: at.page().unlink(), "documents", False),
+    "a bit of a page of scenes": (lambda at: flip(at.page()), "documents", True),
+    "a page's document is cut": (lambda at: cut(at.page().with_name("zarr.json")), "documents", False),
+    "the document of all pages is gone": (lambda at: at.document("scenes").unlink(), "documents", False),
     "the root is not consolidated": (
         lambda at: edit(at.document(), lambda root: root.pop("consolidated_metadata")),
         "documents",

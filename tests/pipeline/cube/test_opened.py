@@ -300,11 +300,13 @@ def test_what_netcdf_has_no_words_for_is_not_flat(value):
 def test_what_the_notebooks_readme_says_works(tmp_path, monkeypatch):
     storage = Storage(str(tmp_path / "cube.zarr"))
     plain.published(storage, Storage(str(tmp_path / "staging")), 1, 11)
-    snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:2]
+    snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:3]
     code = "".join(snippets).replace("demo-output/cube.zarr", storage.url).replace("32632/0", f"{EPSG}/0")
     assert storage.url in code
     monkeypatch.chdir(tmp_path)
-    exec(code, {})
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["scenes"] == Cube(storage).scenes != {}
     with xr.open_dataset("part.nc") as by_netcdf, xr.open_zarr("part.zarr") as by_zarr:
         xr.testing.assert_equal(by_netcdf.load(), by_zarr.load())
         assert transform_of(by_netcdf.reflectance) == transform_of(by_zarr.source) == (2.5, 0.0, LEFT, 0.0, -2.5, TOP)
