@@ -7,6 +7,7 @@ from .documents import metadata as metadata
 from .documents import node_of as node_of
 from .documents import objects_of as objects_of
 from .documents import texts_of as texts_of
+from .documents import without_members as without_members
 from .draft import CubeDraft as CubeDraft
 from .draft import StoredShard as StoredShard
 from .drafting import draft_cube as draft_cube
@@ -27,6 +28,7 @@ from .reading import CubeReader as CubeReader
 from .reading import read_window as read_window
 from .rebuilding import damaged_coordinates as damaged_coordinates
 from .rebuilding import damaged_pages as damaged_pages
+from .rebuilding import page_in as page_in
 from .scenes import PAGES as PAGES
 from .shard import ShardData as ShardData
 from .shard import encoding_bytes as encoding_bytes

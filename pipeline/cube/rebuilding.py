@@ -58,11 +58,17 @@ def damaged_pages(documents: Documents, read: ReadAll, text: Callable[[str], str
     there = read(pages.values())
     for page, path in pages.items():
         data, document = there[path], documents[page]
-        held = None if data is None else text_of(document, page, data)
-        holds = held is not None and hashlib.sha256(held.encode()).hexdigest() == page.rpartition("/")[2]
-        objects = page_object(page, document, held if holds and held is not None else text(page))
+        held = None if data is None else page_in(document, page, data)
+        objects = page_object(page, document, text(page) if held is None else held)
         if objects != {path: data}:
-            yield path, objects[path], holds
+            yield path, objects[path], held is not None
+
+
+def page_in(document: Mapping[str, Any], path: str, data: bytes) -> str | None:
+    """The text of the page of scenes at a path, whose chunk holds these bytes; None if it is not what was written."""
+    text = text_of(document, path, data)
+    right = text is not None and hashlib.sha256(text.encode()).hexdigest() == path.rpartition("/")[2]
+    return text if right else None
 
 
 def _objects(storage: Storage, documents: Documents, path: str) -> Mapping[str, bytes]:

@@ -6,6 +6,7 @@ from .door import rollback as rollback
 from .in_place import written_in_place as written_in_place
 from .kept import AsPublished as AsPublished
 from .kept import damaged_documents as damaged_documents
+from .kept import damaged_history as damaged_history
 from .kept import mend_documents as mend_documents
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication

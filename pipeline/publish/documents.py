@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,6 +35,9 @@ NOT_DOCUMENTS = (ValueError, LookupError, TypeError, AttributeError, RecursionEr
 #: Metadata of groups and arrays by path, without what groups hold of others.
 Documents = Mapping[str, Mapping[str, Any]]
 
+#: Returns the text of a page of scenes by its path; None where it is damaged.
+Pages = Callable[[str], str | None]
+
 #: The part with the root's document.
 ROOT = "root"
 
@@ -48,16 +51,51 @@ def keep_documents(staging: Storage, documents: Documents, known: Collection[str
     Raises:
         StoreError: the store refuses.
     """
-    parts: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for path in sorted(documents):
-        parts.setdefault(path.split("/")[0] or ROOT, {})[path] = documents[path]
     digests = {}
-    for part, held in parts.items():
-        data = json.dumps(held, separators=(",", ":")).encode()
+    for part, data in _parts_of(documents).items():
         digests[part] = hashlib.sha256(data).hexdigest()
         if digests[part] not in known:
             _write(staging, digests[part], data)
     return digests
+
+
+def _parts_of(documents: Documents) -> dict[str, bytes]:
+    parts: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for path in sorted(documents):
+        parts.setdefault(path.split("/")[0] or ROOT, {})[path] = documents[path]
+    return {part: json.dumps(held, separators=(",", ":")).encode() for part, held in parts.items()}
+
+
+def lost_documents(staging: Storage, publication: Publication, documents: Documents, pages: Pages) -> dict[str, bytes]:
+    """Objects of the history that a publication needs and that are missing or damaged, by their name there, as far as
+    the cube itself has what they held.
+
+    Args:
+        documents: of the cube as readers see it, by path of the group or array; of the root with its number.
+        pages: returns the text of a page of scenes that the cube has, by its path; None where it is damaged, too.
+    """
+    numberless = {**documents, "": {**documents.get("", {}), "attributes": _numberless(documents.get("", {}))}}
+    texts = [*_parts_of(documents).values(), *_parts_of(numberless).values()]
+    known = {hashlib.sha256(data).hexdigest(): data for data in texts}
+    wanted = {digest: known.get(digest) for digest in publication.parts.values()}
+    for path in documents:
+        if path.startswith(f"{PAGES}/"):
+            wanted[path.rpartition("/")[2]] = None if (text := pages(path)) is None else text.encode()
+
+    def lost(digest: str) -> bool:
+        try:
+            _read(staging, digest)
+        except StoreError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(_REQUESTS, "history") as pool:
+        found = dict(zip(wanted, pool.map(lost, wanted), strict=True))
+    return {_name(digest): _packed(data) for digest, data in wanted.items() if data is not None and found[digest]}
+
+
+def _numberless(root: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in root.get("attributes", {}).items() if name != "difffusr:publication"}
 
 
 def keep_page(staging: Storage, path: str, text: str) -> None:
@@ -186,7 +224,11 @@ def _name(digest: str) -> str:
 
 
 def _write(staging: Storage, digest: str, data: bytes) -> None:
-    staging.write(_name(digest), gzip.compress(data, mtime=0))
+    staging.write(_name(digest), _packed(data))
+
+
+def _packed(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
 
 
 def _read(staging: Storage, digest: str) -> bytes:

@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 
-from difffusr.pipeline.cube import PlainStore, damaged_coordinates, damaged_pages, in_steps, store_of
+from difffusr.pipeline.cube import (
+    PlainStore,
+    damaged_coordinates,
+    damaged_pages,
+    in_steps,
+    page_in,
+    store_of,
+    without_members,
+)
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish.documents import Documents, documents_of, page_text, texts
+from difffusr.pipeline.publish.documents import Documents, documents_of, lost_documents, page_text, texts
 from difffusr.pipeline.publish.placing import Replacing
 from difffusr.pipeline.publish.publications import Publication, end_of
 from difffusr.pipeline.storage import Lease, Storage
@@ -25,7 +33,7 @@ _REQUESTS = 16
 
 @dataclass(frozen=True)
 class AsPublished(Storage):
-    """A cube's folder as it should be: what is damaged in it is read from the history.
+    """A folder as it should be, a cube's or its history's: what is damaged in it is read from the other.
 
     Attributes:
         right: what it should hold, by path, where it does not.
@@ -66,13 +74,42 @@ def damaged_documents(storage: Storage, staging: Storage, *, exactly: bool = Fal
     return found | {path: data for path, data, holds in damaged if exactly or not holds}
 
 
+def damaged_history(storage: Storage, staging: Storage) -> dict[str, bytes]:
+    """What the history keeps of the documents that readers see and is missing or damaged there, while the cube has it:
+    name in the staging folder, and what it must hold.
+
+    Raises:
+        StoreError: the history cannot be read.
+    """
+    latest, store = end_of(staging).latest, store_of(storage)
+    if latest is None or not latest.parts or not isinstance(store, PlainStore):
+        return {}
+    try:
+        held = {"": store.group("") or {}, **store.consolidated()}
+    except StoreError:
+        return {}  # the root is damaged: the history is what it is mended by
+    documents = {path: without_members(document) for path, document in held.items()}
+    return lost_documents(staging, latest, documents, partial(_page, storage, documents))
+
+
+def _page(storage: Storage, documents: Documents, path: str) -> str | None:
+    data = _read(storage, [f"{path}/c"])[f"{path}/c"]
+    return None if data is None else page_in(documents[path], path, data)
+
+
 def mend_documents(storage: Storage, staging: Storage, lease: Lease | None) -> list[str]:
-    """Put back what `damaged_documents` finds; returns the paths of that. The caller holds the store's lease.
+    """Put back what `damaged_history` and `damaged_documents` find; returns the paths of that. The caller holds the
+    store's lease.
 
     Raises:
         StoreError: the store refuses, or the root is missing and the history cannot say what it was.
         LeaseError: another driver has taken over.
     """
+    lost = damaged_history(storage, staging)
+    for name, data in lost.items():
+        if lease is not None:
+            lease.guard()
+        staging.write(name, data)
     wrong = damaged_documents(storage, staging, exactly=True)
     if wrong:
         replacing = Replacing(storage, [*wrong], lease)
@@ -83,7 +120,7 @@ def mend_documents(storage: Storage, staging: Storage, lease: Lease | None) -> l
             f"{storage.url}: there is no cube, but publication {latest.number} of {staging.url}/history; check "
             "store.url, or restore the cube from a copy; to begin a new one, delete both folders"
         )
-    return sorted(wrong)
+    return sorted([*wrong, *lost])
 
 
 def _is_kept(publication: Publication) -> bool:

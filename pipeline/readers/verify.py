@@ -18,7 +18,14 @@ from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import Plan, decide
-from difffusr.pipeline.publish import AsPublished, Target, damaged_documents, latest_number, open_target
+from difffusr.pipeline.publish import (
+    AsPublished,
+    Target,
+    damaged_documents,
+    damaged_history,
+    latest_number,
+    open_target,
+)
 from difffusr.pipeline.readers.fidelity import measure_fidelity
 from difffusr.pipeline.readers.seams import sampled_chips
 from difffusr.pipeline.readers.verdicts import BandReport, SceneShift, SourceSeams, WorstBorder
@@ -43,7 +50,8 @@ class Report:
         sources: seams between scenes, by kind; empty if shards are damaged.
         worst_border: of those between scenes; None if there is none.
         shifted: scenes whose bands are shifted against each other: a warning.
-        documents: paths of the cube's documents and coordinates that are missing, or not as the history says.
+        documents: paths of the cube's documents, coordinates and pages of scenes, and of the history's copies, that are
+            missing or not what was written.
         chips: names of staged chips that are not what was written.
         flags: share of each quality flag among the pixels of the planned chips.
     """
@@ -89,7 +97,9 @@ def verify_run(config: RunConfig) -> Report:
 
 def _found(config: RunConfig) -> Report:
     storage, cube_staging, staging = storage_of(config), cube_staging_of(config), staging_of(config)
-    wrong = damaged_documents(storage, cube_staging)
+    lost = damaged_history(storage, cube_staging)
+    kept = AsPublished(cube_staging.url, cube_staging.options, lost) if lost else cube_staging
+    wrong = damaged_documents(storage, kept)
     storage = AsPublished(storage.url, storage.options, wrong) if wrong else storage
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
@@ -102,8 +112,8 @@ def _found(config: RunConfig) -> Report:
     missing, damaged = missing + faulty[0], damaged + faulty[1]
     of_shards = len(plan.shards), overviews, missing, damaged, incomplete
     chips = broken_chips(staging, done_chips(staging))
-    if damaged or wrong or holes:
-        return Report(*of_shards, 0.0, {}, documents=sorted(wrong), chips=chips)
+    if damaged or wrong or lost or holes:
+        return Report(*of_shards, 0.0, {}, documents=sorted([*wrong, *lost]), chips=chips)
     grid, cube = grid_of(config), CubeReader(storage, draft)
     flags = _flag_shares(cube, plan, grid)
     scenes = {scene.id: scene for scene in plan.scenes}

@@ -57,13 +57,17 @@ class Place:
         (page,) = (self.cube / "scenes").glob("*/c")
         return page
 
+    def kept(self) -> list[Path]:
+        """The history's documents."""
+        return sorted((self.config.with_suffix(".staging") / "documents").iterdir())
+
     def chips(self) -> list[Path]:
         return sorted((self.run / "chips").rglob("*.chip"))
 
     def files(self) -> dict[str, bytes]:
-        """Everything that readers may read, and the staged chips."""
-        cube = {path for path in self.cube.rglob("*") if path.is_file()}
-        return {str(path.relative_to(self.config.parent)): path.read_bytes() for path in cube.union(self.chips())}
+        """Everything that readers may read, the staged chips, and the history's documents."""
+        found = {*self.chips(), *self.kept(), *(path for path in self.cube.rglob("*") if path.is_file())}
+        return {str(path.relative_to(self.config.parent)): path.read_bytes() for path in found}
 
 
 def empty(path: Path) -> None:
@@ -154,7 +158,7 @@ CASES: dict[str, tuple[Callable[[Place], object], str, bool]] = {
     "a shard and what is above": (a_shard_and_what_is_above, "damaged", False),
     "x is gone": (lambda at: at.objects(0, "x")[0].unlink(), "documents", True),
     "a bit of y": (lambda at: flip(at.objects(2, "y")[0]), "documents", False),
-    "time is empty": (lambda at: empty(at.objects(0, "time")[0]), "documents", True),
+    "time is empty": (lambda at: empty(at.objects(0, "time")[0]), "documents", False),
     "time_bnds are cut": (lambda at: cut(at.objects(1, "time_bnds")[0]), "documents", False),
     "wavelength is x": (lambda at: swap(at.objects(0, "wavelength")[0], at.objects(0, "x")[0]), "documents", False),
     "band is gone": (lambda at: at.objects(0, "band")[0].unlink(), "documents", False),
@@ -178,6 +182,9 @@ CASES: dict[str, tuple[Callable[[Place], object], str, bool]] = {
         "documents",
         False,
     ),
+    "a document of the history is gone": (lambda at: at.kept()[0].unlink(), "documents", False),
+    "a document of the history is cut": (lambda at: cut(at.kept()[-1]), "documents", False),
+    "all documents of the history are empty": (lambda at: [empty(path) for path in at.kept()], "documents", True),
     "a bit of everything": (a_bit_of_everything, "documents", False),
     "a bit of a chip that was blended": (lambda at: flip(at.chips()[5]), "chips", False),
     "a chip that was blended is another": (lambda at: swap(*at.chips()[:2]), "chips", False),

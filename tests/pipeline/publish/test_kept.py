@@ -17,7 +17,7 @@ from difffusr.pipeline.cube.documents import texts_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.documents import documents_of, keep_documents
 from difffusr.pipeline.publish.door import rollback
-from difffusr.pipeline.publish.kept import AsPublished, damaged_documents, mend_documents
+from difffusr.pipeline.publish.kept import AsPublished, damaged_documents, damaged_history, mend_documents
 from difffusr.pipeline.publish.publications import history
 from difffusr.pipeline.storage.objects import Storage
 
@@ -179,13 +179,31 @@ def test_time_keeps_the_steps_of_later_states_while_it_is_whole(places, tmp_path
     assert storage.read(path) != longer
 
 
-def test_the_history_s_own_copy_of_a_page_is_not_needed_while_the_cube_s_is_whole(places, tmp_path):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_the_history_keeps_is_put_back_from_the_cube(places, tmp_path, damage):
+    shutil.copytree(Path(places[0].url).parent, tmp_path, dirs_exist_ok=True)
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    latest = history(staging)[0]
+    digests = {*latest.parts.values(), *(path.split("/")[1] for path in contents(storage) if path.endswith("/c"))}
+    assert len(digests) >= 6
+    whole = {f"documents/{digest}.json.gz": staging.read(f"documents/{digest}.json.gz") for digest in digests}
+    for name, data in whole.items():
+        file, new = Path(staging.url, name), DAMAGES[damage](data)
+        file.unlink() if new is None else file.write_bytes(new)
+    lost = damaged_history(storage, staging)
+    assert lost.keys() == whole.keys()
+    assert damaged_documents(storage, AsPublished(staging.url, staging.options, lost), exactly=True) == {}
+    assert mend_documents(storage, staging, None) == sorted(whole)
+    assert {name: staging.read(name) for name in whole} == whole
+
+
+def test_a_page_that_is_damaged_in_both_places_is_said(places, tmp_path):
     shutil.copytree(Path(places[0].url).parent, tmp_path, dirs_exist_ok=True)
     storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
     page = next(path for path in contents(storage) if path.startswith("scenes/") and path.endswith("/c"))
     staging.delete(f"documents/{page.split('/')[1]}.json.gz")
-    assert damaged_documents(storage, staging, exactly=True) == {}
     storage.delete(page)
+    assert damaged_history(storage, staging) == {}
     with pytest.raises(StoreError, match=page.split("/")[1]) as caught:
         damaged_documents(storage, staging)
     assert "\n" not in str(caught.value)
