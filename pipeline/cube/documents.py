@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from difffusr.pipeline.cube.described import TODO
+from difffusr.pipeline.cube.described import ADVICE
 from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.storage import Storage, parse_document
 
@@ -54,4 +54,4 @@ def object_bytes(storage: Storage, path: str) -> bytes | None:
 def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     """A JSON document of a cube as readers see it, or None."""
     data = object_bytes(storage, path)
-    return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", TODO)
+    return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", ADVICE)

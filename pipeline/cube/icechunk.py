@@ -15,7 +15,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from difffusr.pipeline.config import ICECHUNK
-from difffusr.pipeline.cube.described import TODO
+from difffusr.pipeline.cube.described import ADVICE
 from difffusr.pipeline.cube.protocol import Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url
@@ -57,7 +57,7 @@ class IcechunkStore:
         """See `CubeStore`."""
         data = self.objects()(f"{path}/zarr.json")
         where = f"{self.storage.url}/{path}/zarr.json"
-        return None if data is None else parse_document(data, dict[str, Any], where, TODO)
+        return None if data is None else parse_document(data, dict[str, Any], where, ADVICE)
 
     def consolidated(self) -> Documents:
         """Empty: a snapshot needs no consolidated metadata."""

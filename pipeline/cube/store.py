@@ -10,7 +10,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from difffusr.pipeline.config import ICECHUNK
-from difffusr.pipeline.cube.described import TODO
+from difffusr.pipeline.cube.described import ADVICE
 from difffusr.pipeline.cube.protocol import CubeStore, Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
@@ -61,7 +61,7 @@ class PlainStore:
         data = self.objects()("zarr.json")
         if data is None:
             return {}
-        held = parse_document(data, _Root, f"{self.storage.url}/zarr.json", TODO).consolidated_metadata
+        held = parse_document(data, _Root, f"{self.storage.url}/zarr.json", ADVICE).consolidated_metadata
         return {} if held is None else held.metadata
 
     def check_writable(self) -> None:

@@ -135,7 +135,7 @@ class _Engine:
         if scenes and not has_report(self._run):
             self.start()
             if self._run.config.budget is None:  # nothing is held that the estimate may refuse
-                self._take_back = ask_ahead(self._run.config, ACTORS)
+                self._take_back = ask_ahead(self._run.config, _ACTORS)
 
     def planned(self, work: Work) -> None:
         """It is known what there is to do."""
@@ -151,7 +151,7 @@ class _Engine:
 
 
 #: Where the actors' class is, which imports torch.
-ACTORS = "difffusr.pipeline.chips.resolver"
+_ACTORS = "difffusr.pipeline.chips.resolver"
 
 
 def _import_what_computes() -> None:
