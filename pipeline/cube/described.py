@@ -17,7 +17,7 @@ from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.storage import Storage, as_kind, parse_document, store_failures
 
 #: What to do about metadata that are damaged.
-TODO = "`difffusr rollback --to` a publication of `difffusr history` writes its metadata anew"
+ADVICE = "`difffusr rollback --to` a publication of `difffusr history` writes its metadata anew"
 
 #: Levels above 2.5 m that a cube may have: at the fortieth, a pixel would be wider than the Earth.
 _MOST_LEVELS = 24
@@ -174,23 +174,23 @@ class _Pyramid(_Part):
 
 def check_root(attributes: Mapping[str, Any], storage: Storage) -> None:
     """Raise StoreError unless a root's attributes are those of a cube."""
-    as_kind(dict(attributes), _Root, f"{storage.url}/zarr.json", TODO)
+    as_kind(dict(attributes), _Root, f"{storage.url}/zarr.json", ADVICE)
 
 
 def check_scenes(text: str, where: str) -> dict[int, dict[str, Any]]:
     """Facts by number, of the text of a page of scenes. Raises StoreError unless it is one."""
-    parse_document(text.encode(), dict[_Number, _Scene], where, TODO)
+    parse_document(text.encode(), dict[_Number, _Scene], where, ADVICE)
     return {int(number): facts for number, facts in json.loads(text).items()}
 
 
 def check_zone(attributes: Mapping[str, Any], storage: Storage, epsg: int) -> None:
     """Raise StoreError unless the attributes are those of a zone's 2.5 m level."""
-    as_kind(dict(attributes), _Zone, f"{storage.url}/{epsg}/0/zarr.json", TODO)
+    as_kind(dict(attributes), _Zone, f"{storage.url}/{epsg}/0/zarr.json", ADVICE)
 
 
 def check_levels(attributes: Mapping[str, Any], storage: Storage, epsg: int) -> None:
     """Raise StoreError unless the attributes of a zone list its levels, or say nothing of them."""
-    as_kind(dict(attributes), _Pyramid, f"{storage.url}/{epsg}/zarr.json", TODO)
+    as_kind(dict(attributes), _Pyramid, f"{storage.url}/{epsg}/zarr.json", ADVICE)
 
 
 def check_arrays(group: Any, storage: Storage, epsg: int, level: int) -> None:
@@ -203,7 +203,7 @@ def check_arrays(group: Any, storage: Storage, epsg: int, level: int) -> None:
     where = f"{storage.url}/{epsg}/{level}"
     known = {variable.name: variable for variable in variables(1, "medoid")}
     if lacking := {"reflectance", "quality", "source"} - arrays.keys():
-        raise StoreError(f"{where}: lacks {', '.join(sorted(lacking))}; {TODO}")
+        raise StoreError(f"{where}: lacks {', '.join(sorted(lacking))}; {ADVICE}")
     shape = arrays["quality"].shape
     for name, array in arrays.items():
         wanted = known.get(name)
@@ -214,7 +214,7 @@ def check_arrays(group: Any, storage: Storage, epsg: int, level: int) -> None:
         scale = array.attrs.get("scale_factor", 1)
         told &= isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale <= 1
         if not (fits and told and array.chunks and min(array.chunks) > 0):
-            raise StoreError(f"{where}/{name}/zarr.json: is not that of a cube's {name}; {TODO}")
+            raise StoreError(f"{where}/{name}/zarr.json: is not that of a cube's {name}; {ADVICE}")
 
 
 #: What Zarr and NumPy raise over documents that are not what they should be, besides a store's own errors.
@@ -228,4 +228,4 @@ def understood(storage: Storage) -> Iterator[None]:
         yield
     except store_failures(*_NOT_METADATA) as error:
         said = one_line(error) or type(error).__name__
-        raise StoreError(f"{storage.url}: its metadata cannot be understood ({said}); {TODO}") from None
+        raise StoreError(f"{storage.url}: its metadata cannot be understood ({said}); {ADVICE}") from None

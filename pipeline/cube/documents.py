@@ -11,7 +11,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore, StorePath
 
-from difffusr.pipeline.cube.described import TODO, check_scenes
+from difffusr.pipeline.cube.described import ADVICE, check_scenes
 from difffusr.pipeline.cube.protocol import CubeStore
 from difffusr.pipeline.cube.scenes import PAGES
 from difffusr.pipeline.cube.store import store_of
@@ -113,7 +113,7 @@ def object_bytes(storage: Storage, path: str) -> bytes | None:
 def metadata(storage: Storage, path: str) -> dict[str, Any] | None:
     """A JSON document of a cube as readers see it, or None."""
     data = object_bytes(storage, path)
-    return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", TODO)
+    return None if data is None else parse_document(data, dict[str, Any], f"{storage.url}/{path}", ADVICE)
 
 
 def page_of(store: CubeStore, path: str) -> dict[int, dict[str, Any]]:
@@ -124,11 +124,11 @@ def page_of(store: CubeStore, path: str) -> dict[int, dict[str, Any]]:
     """
     document = store.group(path)
     if document is None:
-        raise StoreError(f"{store.storage.url}/{path}: is missing; {TODO}")
+        raise StoreError(f"{store.storage.url}/{path}: is missing; {ADVICE}")
     data = store.objects()(f"{path}/c")
     text = None if data is None else text_of(document, path, data)
     if text is None:
-        raise StoreError(f"{store.storage.url}/{path}: is not a page of scenes; {TODO}")
+        raise StoreError(f"{store.storage.url}/{path}: is not a page of scenes; {ADVICE}")
     return check_scenes(text, f"{store.storage.url}/{path}")
 
 

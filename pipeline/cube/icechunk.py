@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 
 from difffusr.pipeline.config import ICECHUNK
-from difffusr.pipeline.cube.described import TODO
+from difffusr.pipeline.cube.described import ADVICE
 from difffusr.pipeline.cube.protocol import Documents, object_in
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url
@@ -70,7 +70,7 @@ class IcechunkStore:
         name = f"{path}/zarr.json" if path else "zarr.json"
         with failures_of(self.storage):
             data = None if self._seen is None else object_in(self._seen, name)
-        return None if data is None else parse_document(data, dict[str, Any], f"{self.storage.url}/{name}", TODO)
+        return None if data is None else parse_document(data, dict[str, Any], f"{self.storage.url}/{name}", ADVICE)
 
     def consolidated(self) -> Documents:
         """Empty: a snapshot needs no consolidated metadata."""

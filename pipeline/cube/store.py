@@ -12,7 +12,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from difffusr.pipeline.config import ICECHUNK
-from difffusr.pipeline.cube.described import TODO
+from difffusr.pipeline.cube.described import ADVICE
 from difffusr.pipeline.cube.protocol import CubeStore, Documents
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
@@ -46,7 +46,7 @@ class PlainStore:
     def _document(self) -> dict[str, Any] | None:
         """The root's: up to a megabyte, read once."""
         data = self.objects()(_ROOT)
-        return None if data is None else parse_document(data, dict[str, Any], f"{self.storage.url}/{_ROOT}", TODO)
+        return None if data is None else parse_document(data, dict[str, Any], f"{self.storage.url}/{_ROOT}", ADVICE)
 
     def open(self, read_only: bool = True) -> Store:
         """Paths and ``file://`` through LocalStore, whose files appear whole or not at all."""
@@ -68,7 +68,7 @@ class PlainStore:
         if self._document is None:
             return None
         if not self.consolidated():
-            raise StoreError(f"{self.storage.url}/{_ROOT}: lacks the metadata of groups and arrays; {TODO}")
+            raise StoreError(f"{self.storage.url}/{_ROOT}: lacks the metadata of groups and arrays; {ADVICE}")
         return zarr.Group(zarr.AsyncGroup.from_dict(StorePath(self.open()), self._document))
 
     def group(self, path: str) -> dict[str, Any] | None:
@@ -77,7 +77,7 @@ class PlainStore:
 
     def consolidated(self) -> Documents:
         """See `CubeStore`."""
-        held = as_kind(self._document or {}, _Root, f"{self.storage.url}/{_ROOT}", TODO).consolidated_metadata
+        held = as_kind(self._document or {}, _Root, f"{self.storage.url}/{_ROOT}", ADVICE).consolidated_metadata
         return {} if held is None else held.metadata
 
     def check_writable(self) -> None:

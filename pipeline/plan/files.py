@@ -84,12 +84,12 @@ def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
     import geopandas as gpd
 
     folder = staging.child(name)
-    manifest = read_document(folder, "manifest.json", dict[str, Any], _TODO)
-    made = as_kind(manifest, Manifest, f"{folder.url}/manifest.json", _TODO)
-    table = read_table(folder, "chips.parquet", _CHIP_FIELDS.names, _TODO)
+    manifest = read_document(folder, "manifest.json", dict[str, Any], _ADVICE)
+    made = as_kind(manifest, Manifest, f"{folder.url}/manifest.json", _ADVICE)
+    table = read_table(folder, "chips.parquet", _CHIP_FIELDS.names, _ADVICE)
     try:
         # The geometries' own reader comes last: it takes its words about a file for granted.
-        _check_scenes(read_table(folder, "scenes.parquet", _SCENE_FIELDS.names, _TODO))
+        _check_scenes(read_table(folder, "scenes.parquet", _SCENE_FIELDS.names, _ADVICE))
         scenes = gpd.read_parquet(BytesIO(folder.read("scenes.parquet")))
         chips = _chips_of_table(table, tuple(scenes["id"]))
         return StoredPlan(manifest, scenes, chips, Shards.of(chips, Grid(**made.config.grid.model_dump())))
@@ -101,10 +101,10 @@ def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
         TypeError,
         AttributeError,
     ) as error:
-        raise StoreError(f"{folder.url}: cannot be understood ({one_line(error)}); {_TODO}") from None
+        raise StoreError(f"{folder.url}: cannot be understood ({one_line(error)}); {_ADVICE}") from None
 
 
-_TODO = "it is of another version, or damaged: plan again"
+_ADVICE = "it is of another version, or damaged: plan again"
 
 
 def _check_scenes(table: pa.Table) -> None:

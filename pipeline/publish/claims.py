@@ -25,7 +25,7 @@ _FOLDER = "claims"
 #: Names of its documents; whatever else lies in the folder is a stranger's.
 _NUMBERED = re.compile(r"\d{8,18}\.json", re.ASCII)
 
-_TODO = "delete it, and run again"
+_ADVICE = "delete it, and run again"
 
 #: Where earlier versions noted revision, step and period by zone.
 _EARLIER = "claims.json"
@@ -163,9 +163,9 @@ class ClaimBook:
 
 def _read(staging: Storage) -> list[Claims]:
     names = [f"{_FOLDER}/{name}" for name in staging.names(_FOLDER) if _NUMBERED.fullmatch(name)]
-    found = [read_document(staging, name, Claims, _TODO) for name in names]
+    found = [read_document(staging, name, Claims, _ADVICE) for name in names]
     if staging.exists(_EARLIER):
-        before = read_document(staging, _EARLIER, dict[int, tuple[int, int, str]], _TODO)
+        before = read_document(staging, _EARLIER, dict[int, tuple[int, int, str]], _ADVICE)
         found.append(Claims(-1, {epsg: Claim(*claim) for epsg, claim in before.items()}, open=False))
     return found
 

@@ -24,7 +24,7 @@ from difffusr.pipeline.storage import Storage, parse_document
 
 #: Beside the history, which is listed often.
 _FOLDER = "documents"
-_TODO = "restore the history from a copy, or go back to another publication"
+_ADVICE = "restore the history from a copy, or go back to another publication"
 
 #: Requests to the store at a time.
 _REQUESTS = 16
@@ -208,7 +208,7 @@ def unused_documents(staging: Storage, records: Collection[Publication]) -> tupl
         if not record.parts:
             pages |= {node_of(path) for path in record.documents if path.startswith(f"{PAGES}/")}
     for digest in tables:
-        held = parse_document(_read(staging, digest), dict[str, Any], f"{staging.url}/{_name(digest)}", _TODO)
+        held = parse_document(_read(staging, digest), dict[str, Any], f"{staging.url}/{_name(digest)}", _ADVICE)
         pages |= held.keys() - {PAGES}
     needed = parts | {path.rpartition("/")[2] for path in pages}
     return {f"{_FOLDER}/{name}" for name in there if name.removesuffix(".json.gz") not in needed}, pages
@@ -239,7 +239,7 @@ def _read(staging: Storage, digest: str) -> bytes:
         if hashlib.sha256(data).hexdigest() != digest:
             raise ValueError("it is another one than its name says")
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise StoreError(f"{staging.url}/{name}: cannot be understood ({one_line(error)}); {_TODO}") from None
+        raise StoreError(f"{staging.url}/{name}: cannot be understood ({one_line(error)}); {_ADVICE}") from None
     return data
 
 

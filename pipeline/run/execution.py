@@ -169,10 +169,11 @@ class _Engine:
 
     Attributes:
         held: what ends it.
+        seconds: that starting it took.
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self.held = run, ExitStack()
+        self._run, self.held, self.seconds = run, ExitStack(), 0.0
         self._take_back: Callable[[], None] | None = None
         self._started = False
 
@@ -182,7 +183,7 @@ class _Engine:
         if scenes and not has_report(self._run):
             self.start()
             if self._run.config.budget is None:  # nothing is held that the estimate may refuse
-                self._take_back = ask_ahead(self._run.config, ACTORS)
+                self._take_back = ask_ahead(self._run.config, _ACTORS)
 
     def planned(self, work: Work) -> None:
         """It is known what there is to do."""
@@ -192,12 +193,13 @@ class _Engine:
     def start(self) -> None:
         """Start it if it is not."""
         if not self._started:
+            begun = time.monotonic()
             self.held.enter_context(cluster(self._run.config, KEEP_FREED, _import_what_computes))
-            self._started = True
+            self._started, self.seconds = True, time.monotonic() - begun
 
 
 #: Where the actors' class is, which imports torch.
-ACTORS = "difffusr.pipeline.chips.resolver"
+_ACTORS = "difffusr.pipeline.chips.resolver"
 
 
 def _import_what_computes() -> None:
@@ -214,7 +216,7 @@ def _planned(run: Run, engine: _Engine) -> tuple[Work, RunResult]:
     engine.planned(work)
     run.progress.advance("plan")
     result = RunResult(plan, reused=int((~work.wanted).sum()), kept=int((~work.todo).sum()), mended=documents)
-    result.seconds["plan"] = time.monotonic() - started
+    result.seconds["plan"] = time.monotonic() - started - engine.seconds
     run.pulse.update(chips=len(plan.chips), chips_done=result.reused, shards=len(plan.shards), shards_done=result.kept)
     wanted, todo = int(work.wanted.sum()), int(work.todo.sum())
     tell_planned(len(plan.scenes), len(plan.chips), wanted, len(plan.shards), todo)

@@ -33,7 +33,7 @@ _FOLDER = "lease"
 #: Names of leases; whatever else lies in the folder is a stranger's.
 _NUMBERED = re.compile(r"(\d{8,18})\.json", re.ASCII)
 
-_TODO = "delete it if no driver is running"
+_ADVICE = "delete it if no driver is running"
 
 
 class LeaseError(DifffusrError):
@@ -246,7 +246,7 @@ def _latest(staging: Storage) -> tuple[int, Holder | None]:
         if not numbers:
             return 0, None
         try:
-            return max(numbers), read_document(staging, _name(max(numbers)), Holder, _TODO)
+            return max(numbers), read_document(staging, _name(max(numbers)), Holder, _ADVICE)
         except StoreError as error:
             failure = error
         if max(_numbers(staging), default=0) == max(numbers):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from published_numbers import unet
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,25 +18,10 @@ from difffusr.kernels.networks.degradation_encoder import DegradationEncoder, Mo
 from difffusr.kernels.networks.fused import fuse
 from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.stage1 import PUBLISHED, SMALL, Stage1, Stage1Config
-from difffusr.kernels.networks.unet import DiffusionUNet
 from difffusr.kernels.sampling.diffusion import cosine_betas, cosine_schedule, ddim_sample, ddim_timesteps, q_sample
 from difffusr.kernels.weights.checkpoints import Weights, load_into, load_weights
 
 SCHEDULE = cosine_schedule()
-
-
-def unet(fixture: Any, weights: dict[str, Tensor]) -> DiffusionUNet:
-    given = fixture.entry["constructor"]
-    net = DiffusionUNet(
-        inner_channels=given["inner_channel"],
-        norm_groups=given["norm_groups"],
-        channel_mults=given["channel_mults"],
-        attn_strides=given["attn_strides"],
-        res_blocks=given["res_blocks"],
-        fold=given["fold"],
-    )
-    net.load_state_dict(weights)
-    return net.eval()
 
 
 # the schedule and the forward process

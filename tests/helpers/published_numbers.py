@@ -18,6 +18,8 @@ from beside import SHARED
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from difffusr.kernels.networks.unet import DiffusionUNet
+
 #: Where they are, if they are there.
 PLACE = SHARED / "conformance"
 
@@ -102,3 +104,18 @@ class Conformance:
         """Keys, shapes and dtypes of the published state dicts (state-dict-layout.json)."""
         layout: dict[str, Any] = json.loads((self.root.parent / "state-dict-layout.json").read_text())
         return layout
+
+
+def unet(fixture: Fixture, weights: dict[str, Tensor]) -> DiffusionUNet:
+    """The diffusion network of a fixture's sizes, with weights."""
+    given = fixture.entry["constructor"]
+    net = DiffusionUNet(
+        inner_channels=given["inner_channel"],
+        norm_groups=given["norm_groups"],
+        channel_mults=given["channel_mults"],
+        attn_strides=given["attn_strides"],
+        res_blocks=given["res_blocks"],
+        fold=given["fold"],
+    )
+    net.load_state_dict(weights)
+    return net.eval()

@@ -9,7 +9,7 @@ from typing import Any
 
 import model_speed
 import torch
-from published_numbers import PLACE, Conformance, Fixture
+from published_numbers import PLACE, Conformance, Fixture, unet
 from torch import Tensor, nn
 
 from difffusr.kernels.bands import GROUPS
@@ -18,7 +18,6 @@ from difffusr.kernels.networks.fusion.build import build_fusion
 from difffusr.kernels.networks.fusion.frame import PUBLISHED_V1, PUBLISHED_V2, FusionConfig
 from difffusr.kernels.networks.rrdb import RRDBNet
 from difffusr.kernels.networks.stage1 import PUBLISHED, Stage1
-from difffusr.kernels.networks.unet import DiffusionUNet
 from difffusr.kernels.weights.checkpoints import load_weights
 from gpu.parts import NotHereError, Row, Setting, no_time, tried
 from gpu.subject import device_of
@@ -118,17 +117,7 @@ def _rrdb_results(network: nn.Module, fixture: Fixture) -> Results:
 
 
 def _unet(fixture: Fixture) -> nn.Module:
-    given = fixture.entry["constructor"]
-    network = DiffusionUNet(
-        inner_channels=given["inner_channel"],
-        norm_groups=given["norm_groups"],
-        channel_mults=given["channel_mults"],
-        attn_strides=given["attn_strides"],
-        res_blocks=given["res_blocks"],
-        fold=given["fold"],
-    )
-    network.load_state_dict(fixture.weights())
-    return network
+    return unet(fixture, fixture.weights())
 
 
 def _unet_results(network: nn.Module, fixture: Fixture) -> Results:

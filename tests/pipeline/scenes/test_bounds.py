@@ -9,6 +9,7 @@ import math
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
@@ -102,30 +103,30 @@ def search_of(api: PagedApi) -> Search:
     return Search("stac_api", api.url, None, day, day, (), 100.0, None, box(10, 46, 11, 47))
 
 
-def test_pages_without_end_are_given_up(monkeypatch):
-    monkeypatch.setattr(pages, "MOST_PAGES", 20)
+@contextmanager
+def endless_api(items: int) -> Iterator[PagedApi]:
+    """An API whose every page has so many new items and leads to another."""
 
     def answer(asked):
         first = int(asked.query.get("token", 0))
-        new = [{"type": "Feature", "id": f"i{k}", "collection": "c"} for k in range(first, first + 10)]
-        link = {"rel": "next", "href": f"{api.url}/search?token={first + 10}"}
+        new = [{"type": "Feature", "id": f"i{k}", "collection": "c"} for k in range(first, first + items)]
+        link = {"rel": "next", "href": f"{api.url}/search?token={first + items}"}
         return Answer({"type": "FeatureCollection", "features": new, "links": [link]})
 
-    with paged_api(answer) as api, pytest.raises(CatalogError, match="its pages do not end: 200 items on 21 pages"):
+    with paged_api(answer) as api:
+        yield api
+
+
+def test_pages_without_end_are_given_up(monkeypatch):
+    monkeypatch.setattr(pages, "MOST_PAGES", 20)
+    with endless_api(10) as api, pytest.raises(CatalogError, match="its pages do not end: 200 items on 21 pages"):
         list(items_of(search_of(api)))
     assert len(api.limits()) == 21
 
 
 def test_items_without_end_are_given_up(monkeypatch):
     monkeypatch.setattr(pages, "MOST_ITEMS", 1000)
-
-    def answer(asked):
-        first = int(asked.query.get("token", 0))
-        new = [{"type": "Feature", "id": f"i{k}", "collection": "c"} for k in range(first, first + 400)]
-        link = {"rel": "next", "href": f"{api.url}/search?token={first + 400}"}
-        return Answer({"type": "FeatureCollection", "features": new, "links": [link]})
-
-    with paged_api(answer) as api, pytest.raises(CatalogError, match="choose a smaller area or a shorter period"):
+    with endless_api(400) as api, pytest.raises(CatalogError, match="choose a smaller area or a shorter period"):
         list(items_of(search_of(api)))
 
 

@@ -14,6 +14,7 @@ from difffusr.pipeline.weights.evaluation.curve import DISTANCES, MOST_DISTANCE,
 DATA = SHARED / "data"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason=f"no real data: {DATA} is not there")
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_fast_costs_next_to_nothing_against_reference():
