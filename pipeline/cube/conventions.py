@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from difffusr.pipeline.cube.layout import Zone
-from difffusr.pipeline.cube.variables import gsd_m
 
 _CONVENTIONS: list[dict[str, str]] = [
     {
@@ -31,12 +30,12 @@ _CONVENTIONS: list[dict[str, str]] = [
 
 def spatial(zone: Zone, level: int) -> dict[str, Any]:
     """Attributes with the place of a level."""
-    left, _, _, top = zone.window.bounds_m(zone.epsg)
+    left, _, _, top = zone.lattice.bounds(zone.window)
     height, width = zone.level_shape(level)
-    gsd = gsd_m(level)
+    gsd, crs = zone.pixel(level), zone.lattice.crs
     return {
         "zarr_conventions": _CONVENTIONS[:2],
-        "proj:code": f"EPSG:{zone.epsg}",
+        **({"proj:code": crs} if crs.startswith(("EPSG:", "ESRI:")) else {"proj:wkt2": crs}),
         "spatial:dimensions": ["y", "x"],
         "spatial:bbox": [left, top - height * gsd, left + width * gsd, top],
         "spatial:transform": [gsd, 0.0, left, 0.0, -gsd, top],

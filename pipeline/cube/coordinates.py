@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore, StorePath
 
-from difffusr.pipeline.cube.layout import Zone, periods_of
+from difffusr.pipeline.cube.layout import Zone, lattice_of, periods_of
 from difffusr.pipeline.cube.variables import COORDINATES
 from difffusr.pipeline.geo import PixelWindow
 
@@ -35,7 +35,8 @@ def coordinates_of(documents: Mapping[str, Mapping[str, Any]], names: Collection
             continue
         epsg, level = int(place[0]), int(place[1])
         attributes = documents[f"{epsg}/0"]["attributes"]
-        zone = Zone(epsg, PixelWindow(*attributes["difffusr:window"]), tuple(periods_of(attributes)), 0)
+        window, periods = PixelWindow(*attributes["difffusr:window"]), tuple(periods_of(attributes))
+        zone = Zone(epsg, window, periods, 0, of_crs=lattice_of(attributes))
         objects |= _objects(path, document, _BY_NAME[place[2]].values(zone, level))
     return objects
 

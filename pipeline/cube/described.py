@@ -22,10 +22,13 @@ ADVICE = "`difffusr rollback --to` a publication of `difffusr history` writes it
 #: Levels above 2.5 m that a cube may have: at the fortieth, a pixel would be wider than the Earth.
 _MOST_LEVELS = 24
 
+#: Numbers of zones and of CRSs, see `Lattice.number`.
+_MOST_NUMBER = 1 << 30
+
 #: Pixels along a side of a zone or a shard: a zone has 8 million from north to south.
 _MOST_PX = 1 << 26
 
-Epsg = Annotated[int, Field(ge=32601, le=32760)]
+Epsg = Annotated[int, Field(ge=1024, le=_MOST_NUMBER)]
 _Words = dict[str, Any]
 _PerBand = Annotated[list[float | None], Field(min_length=len(BANDS), max_length=len(BANDS))]
 _Corners = Annotated[list[float], Field(min_length=4, max_length=4)]

@@ -28,12 +28,12 @@ from difffusr.pipeline.cube.conventions import multiscales
 from difffusr.pipeline.cube.described import check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import is_document, node_of, page_of, text_in, texts_of, without_members
 from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, overviews_over, periods_of, periods_text
+from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, lattice_of, lattice_text, overviews_over, periods_of, periods_text
 from difffusr.pipeline.cube.protocol import CubeStore
 from difffusr.pipeline.cube.scenes import PAGES, SceneTable
 from difffusr.pipeline.cube.store import store_of
 from difffusr.pipeline.cube.variables import COORDINATES, time_chunk, variables
-from difffusr.pipeline.geo import Grid, PixelWindow
+from difffusr.pipeline.geo import Grid, Lattice, PixelWindow
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.storage import Storage
 
@@ -53,6 +53,7 @@ def draft_cube(
     composite: str = "none",
     revise: Mapping[int, int] | None = None,
     begun: Collection[int] = (),
+    of_crs: Lattice | None = None,
 ) -> CubeDraft:
     """Plan the next state of a cube, new or existing. Nothing is written.
 
@@ -65,6 +66,7 @@ def draft_cube(
         composite: what several looks of a chip become; "none" for a cube without `looks`.
         revise: new revision by zone, for the zones that need one.
         begun: those of them whose first shards are written already, as revision 0, though readers see no zone yet.
+        of_crs: the pixels of a cube of one CRS, whose number stands for the only zone; None for UTM zones.
 
     Raises:
         ConfigError: the cube at this URL covers other ground, has another grid, another number of samples, or another
@@ -75,8 +77,9 @@ def draft_cube(
     known = _root_attributes(store)
     zones = {
         epsg: _next_zone(
-            store, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg), epsg in begun
-        )
+            store, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg), epsg in begun,
+            of_crs,
+        )  # fmt: skip
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()
@@ -123,6 +126,7 @@ def _next_zone(
     composite: str,
     revision: int | None,
     begun: bool,
+    of_crs: Lattice | None,
 ) -> Zone:
     """A zone with the run's period added to the time axis that the store has already."""
     storage, path = store.storage, f"{epsg}/{BASE_LEVEL}"
@@ -130,10 +134,18 @@ def _next_zone(
     if existing is None:
         overviews = overviews_over(window, grid)
         lineage = (0,) if revision is None else (0, revision) if begun else (revision,)
-        return Zone(epsg, window, (period,), 0, overviews, samples, lineage, (), revision is not None, composite)
+        return Zone(
+            epsg, window, (period,), 0, overviews, samples, lineage, (), revision is not None, composite, of_crs=of_crs
+        )
     attributes = existing.get("attributes") or {}
     check_zone(attributes, storage, epsg)
-    holds = PixelWindow(*attributes["difffusr:window"])
+    holds, counted = PixelWindow(*attributes["difffusr:window"]), lattice_of(attributes)
+    if counted != of_crs:
+        raise ConfigError(
+            f"{storage.url}: already holds pixels of {(counted or Lattice.of_zone(epsg)).pixel:g} in "
+            f"{(counted or Lattice.of_zone(epsg)).known.name}, not of {(of_crs or Lattice.of_zone(epsg)).pixel:g} in "
+            f"{(of_crs or Lattice.of_zone(epsg)).known.name}; choose another place, or the same CRS and resolution"
+        )
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
         raise ConfigError(
             f"store.url: {storage.url} already holds zone {epsg} over {holds.bounds_m(epsg)} m with shards of "
@@ -165,7 +177,9 @@ def _next_zone(
     overviews = attributes.get("difffusr:overviews", 0)
     step, revised = periods.index(period), revision is not None
     chunk = time_chunk(store.group(f"{path}/time"))
-    return Zone(epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite, chunk)
+    return Zone(
+        epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite, chunk, of_crs
+    )
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
@@ -179,6 +193,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
         "difffusr:overviews": zone.overviews,
         **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
         **({"difffusr:composite": zone.composite} if zone.composite != "none" else {}),
+        **({"difffusr:lattice": lattice_text(zone.of_crs)} if zone.of_crs else {}),
     }
     for level in zone.levels:
         attributes = {"Conventions": "CF-1.11", **({} if level else own)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from difffusr.pipeline.geo import Grid, OverviewIndex, PixelWindow, ShardIndex
+from difffusr.pipeline.geo import Grid, Lattice, OverviewIndex, PixelWindow, ShardIndex
 
 #: Path of the 2.5 m level inside a zone's group.
 BASE_LEVEL = "0"
@@ -28,8 +28,8 @@ class Zone:
     """One zone of a cube, as a run is about to publish it.
 
     Attributes:
-        epsg: the zone.
-        window: what its arrays cover: whole shards, in absolute 2.5 m pixels.
+        epsg: the zone; in a cube of one CRS that CRS's number, see `Lattice.number`.
+        window: what its arrays cover: whole shards, in absolute pixels of its lattice.
         periods: (start, end) of each step of the time axis, both days inclusive.
         step: position of the run's period on that axis.
         overviews: number of levels above 2.5 m, each at half the resolution of the one before.
@@ -40,6 +40,7 @@ class Zone:
         seen: the revisions of the lineage in which readers see the run's period; empty if they do not see it.
         revised: whether readers do not see its revision yet.
         time_chunk: steps in a chunk of `time` and `time_bnds`.
+        of_crs: its pixels in a cube of one CRS; None in a UTM zone.
     """
 
     epsg: int
@@ -53,6 +54,12 @@ class Zone:
     revised: bool = False
     composite: str = "none"
     time_chunk: int = TIME_CHUNK
+    of_crs: Lattice | None = None
+
+    @property
+    def lattice(self) -> Lattice:
+        """Its pixels."""
+        return self.of_crs or Lattice.of_zone(self.epsg)
 
     @property
     def period_days(self) -> tuple[date, date]:
@@ -85,6 +92,10 @@ class Zone:
         """All levels, the 2.5 m one first."""
         return range(1 + self.overviews)
 
+    def pixel(self, level: int) -> float:
+        """Side of a level's pixel in the CRS's units."""
+        return self.lattice.pixel * 2**level
+
     def level_path(self, level: int) -> str:
         """Path of a level's group."""
         return f"{self.epsg}/{level}"
@@ -100,6 +111,17 @@ class Zone:
         return OverviewIndex(
             0, shard.row - self.window.row // grid.shard_px, shard.col - self.window.col // grid.shard_px
         )
+
+
+def lattice_of(attributes: Mapping[str, Any]) -> Lattice | None:
+    """The pixels of a cube of one CRS, from the attributes of its finest level; None of a UTM zone."""
+    told = attributes.get("difffusr:lattice")
+    return None if told is None else Lattice(**json.loads(told))
+
+
+def lattice_text(lattice: Lattice) -> str:
+    """A lattice as the attribute `difffusr:lattice`: JSON text, as netCDF has no objects."""
+    return json.dumps({"crs": lattice.crs, "pixel": lattice.pixel, "origin": lattice.origin})
 
 
 def periods_text(periods: Sequence[tuple[date, date]]) -> str:

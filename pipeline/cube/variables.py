@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS
 
-from difffusr.kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
+from difffusr.kernels.bands import BANDS, GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.cube.layout import Zone
 from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE, Quality
 
@@ -155,11 +154,6 @@ class Coordinate:
     of_level: Callable[[Zone, int], Mapping[str, Any]] = lambda *_: {}
 
 
-def gsd_m(level: int) -> float:
-    """Metres of a level's pixel."""
-    return TARGET_GSD_M * 2**level
-
-
 def time_chunk(document: Mapping[str, Any] | None) -> int:
     """Steps in a chunk of `time`, by its document: one in cubes of earlier versions."""
     chunks = ((document or {}).get("chunk_grid") or {}).get("configuration") or {}
@@ -173,19 +167,33 @@ def _days(zone: Zone) -> list[tuple[int, int]]:
 
 
 def _eastings(zone: Zone, level: int) -> NDArray[np.floating[Any]]:
-    left, width = zone.window.bounds_m(zone.epsg)[0], zone.level_shape(level)[1]
-    return left + gsd_m(level) * (np.arange(width) + 0.5)
+    left, width = zone.lattice.bounds(zone.window)[0], zone.level_shape(level)[1]
+    return left + zone.pixel(level) * (np.arange(width) + 0.5)
 
 
 def _northings(zone: Zone, level: int) -> NDArray[np.floating[Any]]:
-    top, height = zone.window.bounds_m(zone.epsg)[3], zone.level_shape(level)[0]
-    return top - gsd_m(level) * (np.arange(height) + 0.5)
+    top, height = zone.lattice.bounds(zone.window)[3], zone.level_shape(level)[0]
+    return top - zone.pixel(level) * (np.arange(height) + 0.5)
+
+
+def _along(axis: str, projected: str, geographic: str) -> Callable[[Zone, int], dict[str, Any]]:
+    """CF's words for the coordinate of an axis in the plane."""
+
+    def words(zone: Zone, _: int) -> dict[str, Any]:
+        if zone.lattice.is_geographic:
+            name, units = geographic, f"degrees_{'east' if axis == 'X' else 'north'}"
+            return {"standard_name": name, "units": units, "axis": axis, "long_name": f"{name} of pixel centres"}
+        name, unit = f"projection_{axis.lower()}_coordinate", zone.lattice.known.axis_info[0].unit_name
+        unit = "m" if unit == "metre" else unit.replace(" ", "_")
+        return {"standard_name": name, "units": unit, "axis": axis, "long_name": f"{projected} of pixel centres"}
+
+    return words
 
 
 def _crs(zone: Zone, _: int) -> dict[str, Any]:
     """CF's and GDAL's words for a zone's CRS. No GeoTransform: rioxarray would believe it, instead of x and y, of every
     second pixel and of means of several."""
-    crs = CRS.from_epsg(zone.epsg)
+    crs = zone.lattice.known
     wkt = crs.to_wkt()
     return {**crs.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt}
 
@@ -207,28 +215,8 @@ COORDINATES = (
     Coordinate(
         "time_bnds", ("time", "bnds"), lambda zone, _: np.array(_days(zone), np.int64).reshape(-1, 2), _CALENDAR
     ),
-    Coordinate(
-        "x",
-        ("x",),
-        _eastings,
-        {
-            "standard_name": "projection_x_coordinate",
-            "units": "m",
-            "axis": "X",
-            "long_name": "easting of pixel centres",
-        },
-    ),
-    Coordinate(
-        "y",
-        ("y",),
-        _northings,
-        {
-            "standard_name": "projection_y_coordinate",
-            "units": "m",
-            "axis": "Y",
-            "long_name": "northing of pixel centres",
-        },
-    ),
+    Coordinate("x", ("x",), _eastings, of_level=_along("X", "easting", "longitude")),
+    Coordinate("y", ("y",), _northings, of_level=_along("Y", "northing", "latitude")),
     Coordinate(
         "wavelength",
         ("band",),

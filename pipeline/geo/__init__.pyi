@@ -14,6 +14,7 @@ from .grid import PixelWindow as PixelWindow
 from .grid import ShardIndex as ShardIndex
 from .grid import grid_of as grid_of
 from .grid import origin_m as origin_m
+from .lattice import Lattice as Lattice
 from .names import NAME_BYTES as NAME_BYTES
 from .names import NAME_DIGITS as NAME_DIGITS
 from .names import PlaceName as PlaceName

@@ -1,0 +1,1 @@
+from .meeting import zone_weights as zone_weights

@@ -1,0 +1,303 @@
+"""One shard of a cube of one CRS: the zones that show its ground, each pixel warped once, and blended where zones meet.
+
+Workers import this module: it must not import what only the driver needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import Transformer
+from rasterio.warp import Resampling, reproject
+
+from difffusr.kernels.bands import BANDS, TARGET_GSD_M
+from difffusr.pipeline.continent.meeting import zone_weights
+from difffusr.pipeline.cube import Cube, ShardData, read_window
+from difffusr.pipeline.geo import Grid, Lattice, PixelWindow
+from difffusr.pipeline.ground.pixels import STD_FILL
+
+#: Source pixels around the ground of a shard: cubic convolution reaches two further, and edges bend a little.
+_AROUND_PX = 4
+
+#: From this many source pixels along a target pixel on, means are taken instead of cubic convolution.
+_COARSE = 1.5
+
+#: Points along a side of a window, to find what it covers in another CRS.
+_ALONG = 17
+
+#: Target pixels by which places may be off: GDAL interpolates between exact ones.
+_TOLERANCE_PX = 0.02
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How zones are brought to a lattice.
+
+    Attributes:
+        level: of the zones' pyramid to read.
+        coarse: whether a target pixel is clearly larger than one of that level: then it is the mean of them.
+    """
+
+    level: int
+    coarse: bool
+
+    @classmethod
+    def of(cls, lattice: Lattice, overviews: int) -> Resolution:
+        """For the pixels of a lattice, from zones with so many levels above 2.5 m."""
+        ratio = lattice.pixel * lattice.unit_m / TARGET_GSD_M
+        if ratio < _COARSE:
+            return cls(0, False)
+        return cls(min(overviews, int(math.log2(ratio / _COARSE))), True)
+
+
+@dataclass(frozen=True)
+class ZoneView:
+    """A zone's level as the source of a shard.
+
+    Attributes:
+        epsg: the zone.
+        step: of its time.
+        window: what its 2.5 m level covers.
+        level: of its pyramid.
+    """
+
+    epsg: int
+    step: int
+    window: PixelWindow
+    level: int = 0
+
+    @cached_property
+    def pixel_m(self) -> float:
+        """Side of a pixel in metres."""
+        return TARGET_GSD_M * 2.0**self.level
+
+    @cached_property
+    def whole(self) -> PixelWindow:
+        """What the level covers, in its own pixels from its upper left corner."""
+        return PixelWindow(0, 0, -(-self.window.height >> self.level), -(-self.window.width >> self.level))
+
+    def transform(self, part: PixelWindow) -> Affine:
+        """Of a window in the level's own pixels."""
+        left, _, _, top = self.window.bounds_m(self.epsg)
+        size = self.pixel_m
+        return Affine(size, 0, left + part.col * size, 0, -size, top - part.row * size)
+
+    def seen_from(self, lattice: Lattice, target: PixelWindow) -> PixelWindow | None:
+        """What of it a window of another lattice shows, with room for the kernel, in its own pixels; None for nothing."""
+        rows = np.linspace(-0.5, target.height - 0.5, _ALONG)
+        cols = np.linspace(-0.5, target.width - 0.5, _ALONG)
+        x, y = np.meshgrid(*lattice.centres(target, rows, cols))
+        east, north = _into_zone(lattice.crs, self.epsg).transform(x, y)
+        left, _, _, top = self.window.bounds_m(self.epsg)
+        down, right = (top - north) / self.pixel_m, (east - left) / self.pixel_m
+        if not (np.isfinite(down).all() and np.isfinite(right).all()):
+            return None  # far from the zone
+        first = [math.floor(axis.min()) - _AROUND_PX for axis in (down, right)]
+        last = [math.ceil(axis.max()) + _AROUND_PX for axis in (down, right)]
+        (row, col), whole = (max(0, at) for at in first), self.whole
+        height, width = min(last[0], whole.height) - row, min(last[1], whole.width) - col
+        return PixelWindow(row, col, height, width) if height > 0 and width > 0 else None
+
+
+@lru_cache(maxsize=128)
+def _into_zone(crs: str, epsg: int) -> Transformer:
+    return Transformer.from_crs(crs, f"EPSG:{epsg}", always_xy=True)
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """A zone's pixels of a shard's ground, as stored.
+
+    Attributes:
+        view: where they are from.
+        part: window in the level's own pixels.
+        spectral: (12, h, w) by name: reflectance, and the standard deviation where there is one.
+        kinds: (h, w) uint16, for each pixel the row of `labels` that it has; 0 where there is nothing.
+        labels: (n, 2 or 3) uint16: source in the target's numbers, quality, looks.
+    """
+
+    view: ZoneView
+    part: PixelWindow
+    spectral: Mapping[str, NDArray[np.uint16]]
+    kinds: NDArray[np.uint16]
+    labels: NDArray[np.uint16]
+
+
+def warped_shard(
+    cube: Cube,
+    views: Sequence[ZoneView],
+    lattice: Lattice,
+    target: PixelWindow,
+    resolution: Resolution,
+    numbers: NDArray[np.uint16],
+    half_m: float,
+) -> ShardData | None:
+    """The pixels of a square of a lattice from a cube's zones; None where they show nothing.
+
+    Reflectance is warped by cubic convolution, or is the mean of the pixels below where the target is coarser; its
+    standard deviation is warped linearly, as an upper bound of what the mean of several pixels has. Quality, source
+    and looks are the most frequent ones, each pixel's three from the same pixels. Where zones overlap, reflectance is
+    their mean by weight, see `zone_weights`, and a pixel is labelled as in the zone that counts most.
+
+    Args:
+        cube: the zones' cube.
+        views: the zones to look at.
+        target: a square of whole shards' size in the lattice's pixels.
+        numbers: the target's numbers of the cube's scenes.
+        half_m: half the width in metres over which one zone goes over into another.
+
+    Raises:
+        StoreError: the store refuses, or a chunk is damaged.
+    """
+    held = list(_read(cube, views, lattice, target, numbers))
+    if not held:
+        return None
+    shape, labels = (target.height, target.width), []
+    for pixels in held:
+        kinds = np.zeros(shape, np.uint16)
+        _warp(pixels.kinds, kinds, pixels, lattice, target, Resampling.mode, 0)
+        labels.append(pixels.labels[kinds])
+    weights = [
+        zone_weights(lattice, target, pixels.view.epsg, half_m) if len(held) > 1 else 1.0 for pixels in held
+    ]
+    shown = np.stack([label[..., 0] > 0 for label in labels])
+    first = _first(shown, weights)
+    chosen = np.take_along_axis(np.stack(labels), first[None, ..., None], axis=0)[0]
+    flagged = np.stack([label[..., 1] > 0 for label in labels])
+    only_flagged = ~shown.any(axis=0)
+    if only_flagged.any() and flagged.any():  # failed chips, of whichever zone
+        with_flag = flagged.argmax(axis=0)
+        other = np.take_along_axis(np.stack(labels), with_flag[None, ..., None], axis=0)[0]
+        chosen[only_flagged] = other[only_flagged]
+    with_std, with_looks = "reflectance_std" in held[0].spectral, labels[0].shape[-1] == 3
+    made = ShardData(
+        np.zeros((len(BANDS), *shape), np.uint16),
+        chosen[..., 1].astype(np.uint8),
+        np.ascontiguousarray(chosen[..., 0]),
+        np.full((len(BANDS), *shape), STD_FILL, np.uint16) if with_std else None,
+        chosen[..., 2].astype(np.uint8) if with_looks else None,
+    )
+    if not made.quality.any():
+        return None
+    how = Resampling.average if resolution.coarse else Resampling.cubic
+    _blend(held, "reflectance", made.reflectance, weights, shown, (lattice, target), (how, 0, 1, 65535))
+    if made.std is not None:
+        how = Resampling.average if resolution.coarse else Resampling.bilinear
+        _blend(held, "reflectance_std", made.std, weights, shown, (lattice, target), (how, STD_FILL, 0, STD_FILL - 1))
+    return made
+
+
+def _read(
+    cube: Cube, views: Sequence[ZoneView], lattice: Lattice, target: PixelWindow, numbers: NDArray[np.uint16]
+) -> Iterator[_Pixels]:
+    """The zones' pixels of a window's ground, of those that have any."""
+    for view in views:
+        part = view.seen_from(lattice, target)
+        if part is None:
+            continue
+
+        def stored(name: str, view: ZoneView = view, part: PixelWindow = part) -> NDArray[Any]:
+            return read_window(cube.array(view.epsg, name, view.level), view.step, part, view.whole)
+
+        quality = stored("quality")
+        if not quality.any():
+            continue
+        names = cube.variables(view.epsg)
+        flat = [numbers[stored("source")], quality, *([stored("looks")] if "looks" in names else [])]
+        kinds, labels = _kinds(flat)
+        spectral = {name: stored(name) for name in ("reflectance", "reflectance_std") if name in names}
+        yield _Pixels(view, part, spectral, kinds, labels)
+
+
+def _kinds(flat: Sequence[NDArray[Any]]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """For each pixel the number of its kind, 0 for nothing at all; and the labels of each kind."""
+    code = np.zeros(flat[0].shape, np.int64)
+    for values in flat:
+        code = code << 16 | values
+    codes, kinds = np.unique(code, return_inverse=True)
+    if codes[0] != 0:
+        codes, kinds = np.concatenate([[0], codes]), kinds + 1
+    labels = [codes >> 16 * at & 0xFFFF for at in reversed(range(len(flat)))]
+    return kinds.reshape(code.shape).astype(np.uint16), np.stack(labels, axis=-1).astype(np.uint16)
+
+
+def _first(shown: NDArray[np.bool_], weights: Sequence[NDArray[np.float32] | float]) -> NDArray[np.intp]:
+    """(h, w) which of the zones that show a pixel counts most there."""
+    if len(weights) == 1:
+        return np.zeros(shown.shape[1:], np.intp)
+    return np.stack([weight * one for weight, one in zip(weights, shown, strict=True)]).argmax(axis=0)
+
+
+def _blend(
+    held: Sequence[_Pixels],
+    name: str,
+    out: NDArray[np.uint16],
+    weights: Sequence[NDArray[np.float32] | float],
+    shown: NDArray[np.bool_],
+    place: tuple[Lattice, PixelWindow],
+    values: tuple[Resampling, int, int, int],
+) -> None:
+    """Warp a variable band by band and take the mean of the zones by weight.
+
+    Args:
+        out: (12, h, w), filled with what stands for no data.
+        shown: (zones, h, w) whether a zone shows a pixel.
+        values: how to warp; what stands for no data; the smallest and the largest value.
+    """
+    how, nodata, least, most = values
+    for band in range(len(BANDS)):
+        total, weight = None, None
+        for pixels, zone_weight, here in zip(held, weights, shown, strict=True):
+            value = np.full(out.shape[1:], np.nan, np.float32)
+            _warp(pixels.spectral[name][band], value, pixels, *place, how, nodata)
+            there = here & ~np.isnan(value)
+            share = np.where(there, np.float32(zone_weight), np.float32(0))
+            value = np.where(there, value, np.float32(0)) * share
+            total = value if total is None else total + value
+            weight = share if weight is None else weight + share
+        assert total is not None and weight is not None
+        valid = weight > 0
+        np.divide(total, weight, out=total, where=valid)
+        np.copyto(out[band], np.clip(np.rint(total), least, most).astype(np.uint16), where=valid)
+
+
+def _warp(
+    values: NDArray[Any],
+    out: NDArray[Any],
+    pixels: _Pixels,
+    lattice: Lattice,
+    target: PixelWindow,
+    how: Resampling,
+    nodata: int,
+) -> None:
+    box = lattice.geobox(target)
+    reproject(
+        values,
+        out,
+        src_transform=pixels.view.transform(pixels.part),
+        src_crs=f"EPSG:{pixels.view.epsg}",
+        src_nodata=nodata,
+        dst_transform=box.transform,
+        dst_crs=lattice.crs,
+        dst_nodata=math.nan if out.dtype.kind == "f" else 0,
+        resampling=how,
+        tolerance=_TOLERANCE_PX,
+    )
+
+
+def warp_memory(grid: Grid, views: Sequence[PixelWindow], *, with_std: bool, with_looks: bool) -> int:
+    """Most bytes that the arrays of a shard take: the zones' pixels, the new ones, and a dozen planes in between.
+
+    Args:
+        views: the windows that are read of each zone.
+    """
+    pixel = 2 * len(BANDS) * (2 if with_std else 1) + 3 + with_looks + 8 + 2
+    side = grid.shard_px**2
+    return sum(view.height * view.width for view in views) * pixel + side * (pixel + 12 * 4 * max(1, len(views)))
