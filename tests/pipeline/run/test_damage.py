@@ -19,16 +19,8 @@ from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.run.compute import _MOST_MISHAPS, _say_broken
-from difffusr.pipeline.run.damage import (
-    Damaged,
-    check_shard,
-    check_sizes,
-    damage_to_come,
-    forget_damage,
-    is_damage_noted,
-    note_damaged,
-    read_damaged,
-)
+from difffusr.pipeline.run.damage import check_shard, check_sizes, damage_to_come, forget_damage
+from difffusr.pipeline.run.named import Damaged, is_damage_noted, note_damaged, read_damaged
 from difffusr.pipeline.storage.objects import Storage
 
 
