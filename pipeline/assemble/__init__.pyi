@@ -1,5 +1,6 @@
 from .blend import ChipSource as ChipSource
 from .blend import blend_shard as blend_shard
+from .blending import BlendMaker as BlendMaker
 from .facts import Facts as Facts
 from .halving import ShardError as ShardError
 from .halving import halve_shards as halve_shards
@@ -15,5 +16,7 @@ from .overviews import Overviews as Overviews
 from .overviews import overview_name as overview_name
 from .overviews import plan_overviews as plan_overviews
 from .overviews import write_overviews as write_overviews
+from .shards import ShardMaker as ShardMaker
 from .shards import ShardStream as ShardStream
 from .shards import ShardWork as ShardWork
+from .writing import WrittenShard as WrittenShard

@@ -11,14 +11,12 @@ from functools import partial
 from typing import Any
 
 import dask.threaded
-import numpy as np
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from difffusr.kernels.bands import BANDS
 from difffusr.kernels.images import average_2x, mode_2x
 from difffusr.pipeline.assemble.facts import read_facts
 from difffusr.pipeline.cube import CubeDraft, ShardData, encoding_bytes, read_window, shard_bytes
@@ -95,14 +93,7 @@ def halve_shards(
         StoreError: the store fails.
     """
     side, zone = draft.grid.shard_px, draft.zones[epsg]
-    spectral = len(BANDS), side, side
-    made = ShardData(
-        np.zeros(spectral, np.uint16),
-        np.zeros((side, side), np.uint8),
-        np.zeros((side, side), np.uint16),
-        np.full(spectral, STD_FILL, np.uint16) if zone.uncertainty_samples else None,
-        np.zeros((side, side), np.uint8) if zone.composite != "none" else None,
-    )
+    made = ShardData.empty(side, with_std=zone.uncertainty_samples > 0, with_looks=zone.composite != "none")
     graph: dict[tuple[Any, ...], Any] = {}
     strips = []
     for child in children:

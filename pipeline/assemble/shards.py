@@ -13,22 +13,38 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from difffusr.pipeline.assemble.blend import ChipSource, blend_memory
 from difffusr.pipeline.assemble.ledger import REQUESTS, Entry, Ledger, Written, enter, shard_digest
-from difffusr.pipeline.assemble.writing import WrittenShard, write_shard
+from difffusr.pipeline.assemble.writing import WrittenShard
 from difffusr.pipeline.chips import delete_chip
-from difffusr.pipeline.engine import POLL_S, dispatch, task_options
-from difffusr.pipeline.geo import ChipIndex, Grid, PlaceName
+from difffusr.pipeline.engine import POLL_S, dispatch
+from difffusr.pipeline.geo import PlaceName
 from difffusr.pipeline.plan import Plan, Shards
 from difffusr.pipeline.publish import Target
 from difffusr.pipeline.storage import Storage
 from difffusr.pipeline.watch import tell_shard
+
+
+class ShardMaker(Protocol):
+    """Starts the tasks that make shards and write them."""
+
+    def shared(self) -> Any:
+        """What all tasks need, sent to the cluster once."""
+
+    def begin(self, i: int, cpus: float, writer: Any, shared: Any, failed: NDArray[np.bool_]) -> Any:
+        """Start the task of the i-th shard, whose result is a `WrittenShard`.
+
+        Args:
+            cpus: cores that it may ask for.
+            writer: reference to the target's writer.
+            shared: what `shared` returned.
+            failed: (chips,) bool, whether a chip has failed.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +57,7 @@ class ShardWork:
         numbers: (scenes,) int32 the cube's number of each of the plan's scenes.
         staged: (chips,) bool, chips staged before.
         is_seen: whether readers see a shard (position) with these pixels (digest): then it is not written again.
+        maker: starts their tasks.
         fill: whether to write a shard although chips of it failed.
         guard: raises where this driver may write no more; called before every step.
     """
@@ -50,6 +67,7 @@ class ShardWork:
     numbers: NDArray[np.int32]
     staged: NDArray[np.bool_]
     is_seen: Callable[[int, str], bool]
+    maker: ShardMaker
     fill: bool
     guard: Callable[[], None] = lambda: None
 
@@ -83,18 +101,15 @@ class ShardStream:
         self,
         work: ShardWork,
         target: Target,
-        grid: Grid,
         staging: Storage,
         ledger: Ledger,
         advance: Callable[[], None],
         *,
         keep_chips: bool,
-        with_std: bool,
-        with_looks: bool = False,
     ) -> None:
         self.result = ShardResult()
-        self._work, self._target, self._grid, self._staging, self._ledger = work, target, grid, staging, ledger
-        self._advance, self._keep_chips, self._with_std, self._with_looks = advance, keep_chips, with_std, with_looks
+        self._work, self._target, self._staging, self._ledger = work, target, staging, ledger
+        self._advance, self._keep_chips = advance, keep_chips
         self._shards: Shards = work.plan.shards
         self._failed = np.zeros(len(work.plan.chips), bool)
         self._touching = _Inverse.of(self._shards, len(work.plan.chips))
@@ -150,8 +165,8 @@ class ShardStream:
 
     def _run(self) -> None:
         try:
-            writer, grid = ray.put(self._target.writer()), ray.put(self._grid)
-            begin = partial(self._begin, writer=writer, grid=grid)
+            writer, shared = ray.put(self._target.writer()), self._work.maker.shared()
+            begin = partial(self._begin, writer=writer, shared=shared)
             for ended in dispatch(self._ready, begin, lambda: self._limit, self._halted.is_set, self._hear):
                 self._end(ended)
         except BaseException as error:
@@ -176,7 +191,7 @@ class ShardStream:
             wait = False
         return False
 
-    def _begin(self, i: int, writer: Any, grid: Any) -> Any | None:
+    def _begin(self, i: int, writer: Any, shared: Any) -> Any | None:
         """Start a shard's task; None if it need not or must not be written."""
         self._work.guard()
         members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
@@ -192,25 +207,8 @@ class ShardStream:
                 return None
         for entry in self._ledger.in_states(name, self._target.replaced(int(self._shards.epsg[i]))):
             self._staging.delete(entry.object_name)  # before its pixels change
-        sources, gaps = self._sources(members)
-        memory = blend_memory(self._grid, with_std=self._with_std, with_looks=self._with_looks)
-        task = ray.remote(write_shard).options(**task_options(self._cpus, memory))
-        place = int(self._shards.epsg[i]), self._shards.place(i)
         self._begun[i] = time.monotonic()
-        return task.remote(writer, grid, *place, sources, gaps, self._staging, self._with_std, self._with_looks)
-
-    def _sources(self, members: NDArray[np.int32]) -> tuple[list[ChipSource], list[ChipIndex]]:
-        """The chips that a shard is blended from, and the places of failed ones."""
-        sources, gaps = [], []
-        for member in members.tolist():
-            chip = self._work.plan.chips[member]
-            if self._failed[member]:
-                gaps.append(chip.index)
-                continue
-            scenes = self._work.plan.chips.scenes[member]
-            numbers = tuple(int(self._work.numbers[scene]) for scene in scenes if scene >= 0)
-            sources.append(ChipSource(chip.index, chip.object_name, numbers))
-        return sources, gaps
+        return self._work.maker.begin(i, self._cpus, writer, shared, self._failed)
 
     def _end(self, ended: Sequence[tuple[int, WrittenShard]]) -> None:
         """Make shards durable, enter them, and delete the chips that no shard needs any more, and those that are

@@ -119,14 +119,21 @@ def _days_of(name: str, today: dt.date) -> dict[str, dt.date] | None:
 
 
 class SourceSection(Section):
-    """Which catalogue: exactly one of a STAC API, a static catalogue, a file of items."""
+    """Which catalogue: exactly one of a STAC API, a static catalogue, a file of items; or the cube of UTM zones that a
+    cube of one CRS is made of."""
 
-    one_of = ("stac_api", "static_catalog", "items")
+    one_of = ("stac_api", "static_catalog", "items", "cube")
 
     stac_api: HttpUrl | None = Field(default=None, description="the http(s) URL of a STAC API")
     static_catalog: PathOrUrl | None = Field(default=None, description="the path or URL of a catalog.json")
     items: PathOrUrl | None = Field(
         default=None, description="the path or URL of a STAC item collection (GeoJSON, or .parquet for stac-geoparquet)"
+    )
+    cube: StorageUrl | None = Field(
+        default=None, description="the path or URL of a cube whose UTM zones are brought into grid.crs"
+    )
+    staging: StorageUrl | None = Field(
+        default=None, description="the staging folder of source.cube, or null where it is beside it"
     )
     collection: Text | None = Field(default="sentinel-2-l2a", description="a collection id, or null for any collection")
     unsigned: Annotated[tuple[Bucket, ...], Field(strict=False)] = Field(
@@ -154,6 +161,10 @@ class GridSection(Section):
     )
     shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (2.5 m pixels)")
     chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (2.5 m pixels)")
+    crs: Text | None = Field(default=None, description="a CRS such as EPSG:3035, with source.cube, or null")
+    resolution: Number | None = Field(
+        default=None, gt=0, description="the side of a pixel of grid.crs in its units, or null for about 2.5 m"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -264,6 +275,9 @@ class ScenesSection(Section):
         default="hard", description="'hard' or 'two-band' (how two scenes meet inside a chip)"
     )
 
+
+#: Settings of cubes of one CRS, without which hashes are what they were.
+_LATER_PLACES = {"source": ("cube", "staging"), "grid": ("crs", "resolution")}
 
 #: Settings that `scenes` got after the first cubes were made.
 _LATER_SCENES = (
@@ -415,6 +429,14 @@ class RunConfig(Section):
         if self.budget is not None and self.costs.calibration is None:
             expected = "null, or costs.calibration as well: the file that `difffusr calibrate` writes"
             raise rule_error("budget", self.budget, expected)
+        for key in ("crs", "resolution"):
+            if self.source.cube is None and getattr(self.grid, key) is not None:
+                raise rule_error(f"grid.{key}", getattr(self.grid, key), "null: only valid with source.cube")
+        if self.source.cube is not None:
+            if self.grid.crs is None:
+                raise rule_error("grid.crs", None, "a CRS such as EPSG:3035: source.cube is brought into it")
+            if self.source.cube.rstrip("/") == self.store.url.rstrip("/"):
+                raise rule_error("store.url", shown_url(self.store.url), "another place than source.cube")
         return self
 
     def canonical(self) -> dict[str, Any]:
@@ -426,6 +448,10 @@ class RunConfig(Section):
         for key in _LATER_SCENES:
             if data["scenes"][key] == ScenesSection.model_fields[key].default:
                 del data["scenes"][key]
+        for section, keys in _LATER_PLACES.items():
+            for key in keys:
+                if data[section][key] is None:
+                    del data[section][key]
         for key in LATER_PRICES:
             if data["costs"]["prices"][key] is None:
                 del data["costs"]["prices"][key]

@@ -38,7 +38,7 @@ def zone_weights(lattice: Lattice, window: PixelWindow, epsg: int, half_m: float
     step = max(1, min(_STEP_PX, int(half_m / _NODES / (lattice.pixel * lattice.unit_m))))
     rows, cols = (np.arange(0, size + step, step) for size in (window.height, window.width))
     x, y = lattice.centres(window, rows, cols)
-    depth = _depth(lattice.crs, epsg, *np.meshgrid(x, y), half_m)
+    depth = _depth(lattice.crs, epsg, np.stack(np.meshgrid(x, y)), half_m)
     part = np.clip(depth / (2 * half_m) + 0.5, 0.0, 1.0)
     smooth = (part * part * (3 - 2 * part)).astype(np.float32)
     if smooth.min() == smooth.max():
@@ -56,10 +56,10 @@ def _between(nodes: NDArray[np.float32], size: int, step: int, axis: int) -> NDA
     return (before + (after - before) * part).astype(np.float32)
 
 
-def _depth(
-    crs: str, epsg: int, x: NDArray[np.float64], y: NDArray[np.float64], most_m: float
-) -> NDArray[np.float64]:
-    """How far points lie inside a zone's territory, in metres; negative outside; at most `most_m` either way."""
+def _depth(crs: str, epsg: int, places: NDArray[np.float64], most_m: float) -> NDArray[np.float64]:
+    """How far places, (2, h, w) x and y, lie inside a zone's territory, in metres; negative outside; at most `most_m`
+    either way."""
+    x, y = places
     east, north = _into_zone(crs, epsg).transform(x, y)
     found = np.isfinite(east) & np.isfinite(north)
     if not found.any():

@@ -90,7 +90,7 @@ class ZoneView:
         return Affine(size, 0, left + part.col * size, 0, -size, top - part.row * size)
 
     def seen_from(self, lattice: Lattice, target: PixelWindow) -> PixelWindow | None:
-        """What of it a window of another lattice shows, with room for the kernel, in its own pixels; None for nothing."""
+        """What of it a window of another lattice shows, with room for the kernel; None for nothing."""
         rows = np.linspace(-0.5, target.height - 0.5, _ALONG)
         cols = np.linspace(-0.5, target.width - 0.5, _ALONG)
         x, y = np.meshgrid(*lattice.centres(target, rows, cols))
@@ -120,7 +120,7 @@ class _Pixels:
         part: window in the level's own pixels.
         spectral: (12, h, w) by name: reflectance, and the standard deviation where there is one.
         kinds: (h, w) uint16, for each pixel the row of `labels` that it has; 0 where there is nothing.
-        labels: (n, 2 or 3) uint16: source in the target's numbers, quality, looks.
+        labels: (n, 2 or 3) uint16: source, quality, looks.
     """
 
     view: ZoneView
@@ -136,7 +136,6 @@ def warped_shard(
     lattice: Lattice,
     target: PixelWindow,
     resolution: Resolution,
-    numbers: NDArray[np.uint16],
     half_m: float,
 ) -> ShardData | None:
     """The pixels of a square of a lattice from a cube's zones; None where they show nothing.
@@ -150,13 +149,12 @@ def warped_shard(
         cube: the zones' cube.
         views: the zones to look at.
         target: a square of whole shards' size in the lattice's pixels.
-        numbers: the target's numbers of the cube's scenes.
         half_m: half the width in metres over which one zone goes over into another.
 
     Raises:
         StoreError: the store refuses, or a chunk is damaged.
     """
-    held = list(_read(cube, views, lattice, target, numbers))
+    held = list(_read(cube, views, lattice, target))
     if not held:
         return None
     shape, labels = (target.height, target.width), []
@@ -164,9 +162,7 @@ def warped_shard(
         kinds = np.zeros(shape, np.uint16)
         _warp(pixels.kinds, kinds, pixels, lattice, target, Resampling.mode, 0)
         labels.append(pixels.labels[kinds])
-    weights = [
-        zone_weights(lattice, target, pixels.view.epsg, half_m) if len(held) > 1 else 1.0 for pixels in held
-    ]
+    weights = [zone_weights(lattice, target, pixels.view.epsg, half_m) if len(held) > 1 else 1.0 for pixels in held]
     shown = np.stack([label[..., 0] > 0 for label in labels])
     first = _first(shown, weights)
     chosen = np.take_along_axis(np.stack(labels), first[None, ..., None], axis=0)[0]
@@ -194,9 +190,7 @@ def warped_shard(
     return made
 
 
-def _read(
-    cube: Cube, views: Sequence[ZoneView], lattice: Lattice, target: PixelWindow, numbers: NDArray[np.uint16]
-) -> Iterator[_Pixels]:
+def _read(cube: Cube, views: Sequence[ZoneView], lattice: Lattice, target: PixelWindow) -> Iterator[_Pixels]:
     """The zones' pixels of a window's ground, of those that have any."""
     for view in views:
         part = view.seen_from(lattice, target)
@@ -210,9 +204,9 @@ def _read(
         if not quality.any():
             continue
         names = cube.variables(view.epsg)
-        flat = [numbers[stored("source")], quality, *([stored("looks")] if "looks" in names else [])]
+        flat = [stored("source"), quality, *([stored("looks")] if "looks" in names else [])]
         kinds, labels = _kinds(flat)
-        spectral = {name: stored(name) for name in ("reflectance", "reflectance_std") if name in names}
+        spectral = {str(name): stored(name) for name in ("reflectance", "reflectance_std") if name in names}
         yield _Pixels(view, part, spectral, kinds, labels)
 
 
@@ -262,7 +256,8 @@ def _blend(
             value = np.where(there, value, np.float32(0)) * share
             total = value if total is None else total + value
             weight = share if weight is None else weight + share
-        assert total is not None and weight is not None
+        assert total is not None
+        assert weight is not None
         valid = weight > 0
         np.divide(total, weight, out=total, where=valid)
         np.copyto(out[band], np.clip(np.rint(total), least, most).astype(np.uint16), where=valid)

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pyproj import CRS
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.cube.variables import variables
@@ -132,6 +133,21 @@ class _Root(_Part):
     source: str = ""
 
 
+class _Lattice(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
+
+    crs: str
+    pixel: Annotated[float, Field(gt=0)]
+    origin: float
+    west: Annotated[float, Field(ge=-180, lt=180)]
+
+
+def _check_lattice(text: str | None) -> str | None:
+    if text is not None:
+        CRS.from_user_input(_Lattice.model_validate_json(text).crs)
+    return text
+
+
 class _Zone(_Part):
     window: tuple[_Place, _Place, _Side, _Side] = Field(alias="difffusr:window")
     grid: tuple[_Side, _Side] = Field(alias="difffusr:grid")
@@ -140,6 +156,8 @@ class _Zone(_Part):
     overviews: Annotated[int, Field(ge=0, le=_MOST_LEVELS)] = Field(default=0, alias="difffusr:overviews")
     samples: Annotated[int, Field(ge=0)] = Field(default=0, alias="difffusr:uncertainty_samples")
     composite: str = Field(default="none", alias="difffusr:composite")
+    lattice: Annotated[str | None, AfterValidator(_check_lattice)] = Field(default=None, alias="difffusr:lattice")
+    collar_m: Annotated[float, Field(gt=0, le=100_000)] | None = Field(default=None, alias="difffusr:collar_m")
 
     @field_validator("periods", mode="before")
     @classmethod

@@ -28,7 +28,16 @@ from difffusr.pipeline.cube.conventions import multiscales
 from difffusr.pipeline.cube.described import check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import is_document, node_of, page_of, text_in, texts_of, without_members
 from difffusr.pipeline.cube.draft import CubeDraft
-from difffusr.pipeline.cube.layout import BASE_LEVEL, ENCODINGS, Zone, lattice_of, lattice_text, overviews_over, periods_of, periods_text
+from difffusr.pipeline.cube.layout import (
+    BASE_LEVEL,
+    ENCODINGS,
+    Zone,
+    lattice_of,
+    lattice_text,
+    overviews_over,
+    periods_of,
+    periods_text,
+)
 from difffusr.pipeline.cube.protocol import CubeStore
 from difffusr.pipeline.cube.scenes import PAGES, SceneTable
 from difffusr.pipeline.cube.store import store_of
@@ -46,7 +55,7 @@ def draft_cube(
     grid: Grid,
     extents: Mapping[int, PixelWindow],
     period: tuple[date, date],
-    scenes: Sequence[Mapping[str, Any]],
+    scenes: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]],
     provenance: Mapping[str, Any],
     uncertainty_samples: int = 0,
     *,
@@ -60,7 +69,8 @@ def draft_cube(
     Args:
         extents: by EPSG code, the shards' window of the run in that zone.
         period: first and last day.
-        scenes: facts of the run's scenes, each with its `id`; scenes already in the cube keep their number.
+        scenes: facts of the run's scenes, each with its `id`; scenes already in the cube keep their number. By number
+            where another cube has numbered them.
         provenance: how the cube was made, for the root group's attributes.
         uncertainty_samples: number of samples behind `reflectance_std`; 0 for a cube without that variable.
         composite: what several looks of a chip become; "none" for a cube without `looks`.
@@ -75,11 +85,9 @@ def draft_cube(
     """
     store = store_of(storage)
     known = _root_attributes(store)
+    revised, made_of = revise or {}, (uncertainty_samples, composite)
     zones = {
-        epsg: _next_zone(
-            store, grid, epsg, window, period, uncertainty_samples, composite, (revise or {}).get(epsg), epsg in begun,
-            of_crs,
-        )  # fmt: skip
+        epsg: _next_zone(store, grid, epsg, window, period, *made_of, revised.get(epsg), epsg in begun, of_crs)
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()

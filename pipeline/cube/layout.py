@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
@@ -121,7 +121,7 @@ def lattice_of(attributes: Mapping[str, Any]) -> Lattice | None:
 
 def lattice_text(lattice: Lattice) -> str:
     """A lattice as the attribute `difffusr:lattice`: JSON text, as netCDF has no objects."""
-    return json.dumps({"crs": lattice.crs, "pixel": lattice.pixel, "origin": lattice.origin})
+    return json.dumps(asdict(lattice))
 
 
 def periods_text(periods: Sequence[tuple[date, date]]) -> str:

@@ -19,10 +19,10 @@ from difffusr.pipeline.cube.described import (
     check_zone,
     understood,
 )
-from difffusr.pipeline.cube.layout import BASE_LEVEL, periods_of
+from difffusr.pipeline.cube.layout import BASE_LEVEL, lattice_of, periods_of
 from difffusr.pipeline.cube.scenes import SceneTable
 from difffusr.pipeline.cube.store import root_of, store_of
-from difffusr.pipeline.geo import PixelWindow
+from difffusr.pipeline.geo import Lattice, PixelWindow
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage import Storage
 
@@ -70,6 +70,29 @@ class Cube:
         """What a zone's arrays cover, in absolute 2.5 m pixels."""
         return PixelWindow(*self._attribute(epsg, "difffusr:window"))
 
+    def of_crs(self, epsg: int) -> Lattice | None:
+        """The pixels of a cube of one CRS; None of a UTM zone."""
+        return lattice_of(self.zones[epsg].attrs)
+
+    def lattice(self, epsg: int) -> Lattice:
+        """A zone's pixels."""
+        return self.of_crs(epsg) or Lattice.of_zone(epsg)
+
+    def grid_px(self, epsg: int) -> tuple[int, int]:
+        """Side of a zone's shards, and of their chunks."""
+        shard, chunk = self._attribute(epsg, "difffusr:grid")
+        return int(shard), int(chunk)
+
+    def lineage(self, epsg: int) -> tuple[int, ...]:
+        """The revisions that led to what readers see of a zone."""
+        told: Any = dict(self.zones[epsg].attrs).get("difffusr:lineage", [0])
+        return tuple(int(revision) for revision in told)
+
+    def collar_m(self, epsg: int) -> float | None:
+        """How far beyond its border a zone shows the ground, in metres; None in cubes that do not say."""
+        told: Any = dict(self.zones[epsg].attrs).get("difffusr:collar_m")
+        return None if told is None else float(told)
+
     def periods(self, epsg: int) -> dict[str, tuple[int, tuple[date, date]]]:
         """Position on the zone's time axis, first and last day of each period, by label."""
         found = {}
@@ -95,17 +118,21 @@ class Cube:
             StoreError: the store refuses, or a page of them is damaged.
         """
 
-        def read(path: str) -> Mapping[int, Mapping[str, Any]]:
-            with understood(self.storage):
-                page = self._root[path]
-                assert isinstance(page, zarr.Array)
-                text = str(page[()])
-            return check_scenes(text, f"{self.storage.url}/{path}")
-
         table = SceneTable.of(self.attributes)
         with ThreadPoolExecutor(_REQUESTS, "scenes") as pool:
-            pages = dict(zip(table.pages.values(), pool.map(read, table.pages.values()), strict=True))
+            pages = dict(zip(table.pages.values(), pool.map(self._page, table.pages.values()), strict=True))
         return table.facts(pages.__getitem__)
+
+    def scenes_of(self, period: tuple[date, date]) -> Mapping[int, Mapping[str, Any]]:
+        """As `scenes`, of those that pixels of a period can be of."""
+        return SceneTable.of(self.attributes).facts(self._page, period)
+
+    def _page(self, path: str) -> Mapping[int, Mapping[str, Any]]:
+        with understood(self.storage):
+            page = self._root[path]
+            assert isinstance(page, zarr.Array)
+            text = str(page[()])
+        return check_scenes(text, f"{self.storage.url}/{path}")
 
     def array(self, epsg: int, name: str, level: int = 0) -> zarr.Array[Any]:
         """A variable, (time, band, y, x) or (time, y, x)."""

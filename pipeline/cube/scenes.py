@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from difffusr.pipeline.ground.errors import ConfigError
+
 #: The group that holds the pages.
 PAGES = "scenes"
 
@@ -75,18 +77,31 @@ class SceneTable:
         return dict(sorted(found.items()))
 
     def with_scenes(
-        self, root: zarr.Group, read: Reading, period: tuple[date, date], scenes: Iterable[Facts]
+        self, root: zarr.Group, read: Reading, period: tuple[date, date], scenes: Iterable[Facts] | Mapping[int, Facts]
     ) -> tuple[SceneTable, dict[int, Facts]]:
         """The table with the scenes of a run added to its period's page, which is written below a root; and the facts
         of all scenes that the period's pixels can be of. Those that have a number keep it.
 
+        Args:
+            scenes: with the numbers that they must have, where another cube has numbered them.
+
         Raises:
             StoreError: a page is not one.
+            ConfigError: another scene has a number already.
         """
         facts, count = self.facts(read, period), self.count
         numbers = {one["id"]: number for number, one in facts.items()}
         page = self.pages.get(_key(period))
         here = {} if page is None else dict(read(page))
+        if isinstance(scenes, Mapping):
+            for number, one in scenes.items():
+                if facts.get(number, one)["id"] != one["id"]:
+                    raise ConfigError(
+                        f"source.cube: its scene {number} is {one['id']}, that of the cube to write "
+                        f"{facts[number]['id']}: it was made of another one; choose another store.url"
+                    )
+            numbers |= {one["id"]: number for number, one in scenes.items()}
+            count, scenes = max([count, *scenes]), scenes.values()
         for one in scenes:
             count += one["id"] not in numbers
             here[numbers.setdefault(one["id"], count)] = dict(one)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.ground.pixels import STD_FILL
 
 
 def shard_bytes(side_px: int, *, with_std: bool, with_looks: bool = False) -> int:
@@ -39,6 +40,18 @@ class ShardData:
     source: NDArray[np.uint16]
     std: NDArray[np.uint16] | None = None
     looks: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def empty(cls, side_px: int, *, with_std: bool, with_looks: bool = False) -> ShardData:
+        """A shard without data."""
+        flat, spectral = (side_px, side_px), (len(BANDS), side_px, side_px)
+        return cls(
+            np.zeros(spectral, np.uint16),
+            np.zeros(flat, np.uint8),
+            np.zeros(flat, np.uint16),
+            np.full(spectral, STD_FILL, np.uint16) if with_std else None,
+            np.zeros(flat, np.uint8) if with_looks else None,
+        )
 
     def rows(self, start: int, stop: int) -> ShardData:
         """A strip of rows, as views."""

@@ -36,11 +36,13 @@ class Lattice:
         crs: as pyproj understands it: "EPSG:3035", or WKT.
         pixel: side of a pixel in the CRS's units: metres, degrees.
         origin: y of the upper edge of row 0.
+        west: smallest longitude where x is one: from there it counts on, beyond 180° too.
     """
 
     crs: str
     pixel: float = TARGET_GSD_M
     origin: float = 0.0
+    west: float = -180.0
 
     @classmethod
     def of_zone(cls, epsg: int) -> Lattice:
@@ -73,7 +75,7 @@ class Lattice:
         if not 0.01 <= size * lattice.unit_m <= 100_000:
             unit = "degrees" if known.is_geographic else known.axis_info[0].unit_name + "s"
             raise ConfigError(
-                f"--resolution: found {size:g}, expected the side of a pixel in {unit}, {lattice.units_of(2.5):g} or more"
+                f"--resolution: found {size:g}, expected a pixel's side in {unit}, such as {lattice.units_of(2.5):g}"
             )
         return cls(lattice.crs, size)
 
@@ -86,6 +88,10 @@ class Lattice:
     def is_geographic(self) -> bool:
         """Whether x and y are degrees."""
         return bool(self.known.is_geographic)
+
+    def unrolled(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Longitudes from `west` on; other coordinates as they are."""
+        return self.west + (x - self.west) % 360.0 if self.is_geographic else x
 
     @property
     def number(self) -> int:
@@ -115,8 +121,8 @@ class Lattice:
         )
 
     def centres(
-        self, window: PixelWindow, rows: NDArray[np.integer[Any]], cols: NDArray[np.integer[Any]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self, window: PixelWindow, rows: NDArray[Any], cols: NDArray[Any]
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
         """x of the centres of some columns of a window, and y of those of some rows, counted from its upper left
         corner."""
         return (window.col + cols + 0.5) * self.pixel, self.origin - (window.row + rows + 0.5) * self.pixel

@@ -3,6 +3,7 @@ from .door import finish_publishing as finish_publishing
 from .door import open_target as open_target
 from .door import revisions_to_come as revisions_to_come
 from .door import rollback as rollback
+from .door import states_seen as states_seen
 from .in_place import written_in_place as written_in_place
 from .kept import AsPublished as AsPublished
 from .kept import damaged_documents as damaged_documents

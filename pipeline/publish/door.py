@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from difffusr.pipeline.cube import ENCODINGS, CubeDraft, PlainStore, store_of
@@ -54,6 +54,16 @@ def open_target(
             the driver before was.
     """
     return publisher_of(storage).target(staging, draft, label, lease, pixels or {})
+
+
+def states_seen(storage: Storage) -> Callable[[Sequence[int]], Mapping[str, int]]:
+    """A function that returns, for the revisions that led to what readers see of a zone, the states that the ledger
+    names, each with its position.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    return publisher_of(storage).states_seen()
 
 
 def revisions_to_come(storage: Storage, staging: Storage, draft: CubeDraft, epsg: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -322,6 +322,16 @@ class IcechunkPublisher:
     def revision_from(self, number: int) -> int:
         """See `Publisher`: Icechunk separates versions by itself, and supports the first encoding only."""
         return -(-number // len(ENCODINGS)) * len(ENCODINGS)
+
+    def states_seen(self) -> Callable[[Sequence[int]], Mapping[str, int]]:
+        """See `Publisher`: all zones have the same."""
+        repository = open_repository(self.storage)
+        if repository is None:
+            return lambda _: {}
+        with failures_of(self.storage):
+            snapshot = repository.lookup_branch(MAIN)
+            states = {state: place for place, state in enumerate(_lineage(repository, snapshot))} or {snapshot: 0}
+        return lambda _: states
 
     def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
         """See `Publisher`: ``main`` tells whether it is published."""

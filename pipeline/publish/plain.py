@@ -144,11 +144,11 @@ class PlainTarget:
 
     def lineage(self, epsg: int) -> Mapping[str, int]:
         """See `Target`."""
-        return {_state(revision): place for place, revision in enumerate(self.draft.zones[epsg].lineage)}
+        return _states(self.draft.zones[epsg].lineage)
 
     def published(self, epsg: int) -> Mapping[str, int]:
         """See `Target`."""
-        return {_state(revision): place for place, revision in enumerate(self.draft.zones[epsg].seen)}
+        return _states(self.draft.zones[epsg].seen)
 
     def present(self) -> dict[str, int | None]:
         """See `Target`."""
@@ -346,6 +346,10 @@ class PlainPublisher:
         """See `Publisher`: all keys are supported."""
         return number
 
+    def states_seen(self) -> Callable[[Sequence[int]], Mapping[str, int]]:
+        """See `Publisher`."""
+        return _states
+
     def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
         """See `Publisher`: the history holds all documents."""
         return put_back(self.storage, staging, replace(publication, attempt=attempt_of(lease)), lease)
@@ -358,6 +362,10 @@ class PlainPublisher:
 def _spaces(revisions: Iterable[int]) -> set[int]:
     """Which sets of keys revisions have, each by its first revision."""
     return {revision % len(ENCODINGS) for revision in revisions}
+
+
+def _states(lineage: Sequence[int]) -> dict[str, int]:
+    return {_state(revision): place for place, revision in enumerate(lineage)}
 
 
 def _state(revision: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -133,6 +133,9 @@ class Publisher(Protocol):
 
     def revision_from(self, number: int) -> int:
         """The first revision from this number on whose keys the store supports."""
+
+    def states_seen(self) -> Callable[[Sequence[int]], Mapping[str, int]]:
+        """See `states_seen`."""
 
     def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
         """Finish the last publication of the history, whose driver died in the middle of it; None if readers do not see

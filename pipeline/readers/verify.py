@@ -17,7 +17,7 @@ from difffusr.pipeline.cube import CubeDraft, CubeReader, metadata, objects_of, 
 from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.pixels import Quality
-from difffusr.pipeline.plan import Plan, decide
+from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import (
     AsPublished,
     Target,
@@ -30,7 +30,16 @@ from difffusr.pipeline.readers.fidelity import measure_fidelity
 from difffusr.pipeline.readers.seams import sampled_chips
 from difffusr.pipeline.readers.verdicts import BandReport, SceneShift, SourceSeams, WorstBorder
 from difffusr.pipeline.readers.verified import keep_verdict
-from difffusr.pipeline.run import broken_chips, checked, draft_of, numbers_of, places_of, positions_of, read_facts
+from difffusr.pipeline.run import (
+    broken_chips,
+    checked,
+    decided,
+    draft_of,
+    numbers_of,
+    places_of,
+    positions_of,
+    read_facts,
+)
 from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.storage import Storage, cube_staging_of, staging_of, storage_of
 
@@ -104,7 +113,7 @@ def _found(config: RunConfig) -> Report:
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
     _check_published(storage, config)
-    plan = decide(config)
+    plan = decided(config)
     draft = draft_of(config, plan, storage=storage)
     target = open_target(storage, cube_staging, draft, config.period.label)
     missing, damaged, incomplete, holes = _check_shards(config, plan, draft, target)

@@ -3,11 +3,12 @@ from .damage import checked as checked
 from .damage import positions_of as positions_of
 from .damage import read_facts as read_facts
 from .execution import execute as execute
+from .kinds import decided as decided
+from .kinds import draft_of as draft_of
 from .named import Damaged as Damaged
 from .named import is_damage_noted as is_damage_noted
 from .named import note_damaged as note_damaged
 from .result import RunResult as RunResult
 from .stop import Stopped as Stopped
-from .work import draft_of as draft_of
 from .work import numbers_of as numbers_of
 from .work import places_of as places_of

@@ -21,6 +21,7 @@ from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import Plan, plan_run
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.failures import stop_at_too_many
+from difffusr.pipeline.run.kinds import shard_maker
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_work
 from difffusr.pipeline.scenes import Unread
@@ -233,16 +234,14 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
         run.pulse.shard_done()
 
     fill = config.failures.on_failed == "fill"
+    maker = shard_maker(config, plan, work.numbers)
     return ShardStream(
-        ShardWork(plan, work.todo, work.numbers, work.staged, is_seen, fill, run.lease.guard),
+        ShardWork(plan, work.todo, work.numbers, work.staged, is_seen, maker, fill, run.lease.guard),
         work.target,
-        run.grid,
         run.staging,
         work.ledger,
         advance,
         keep_chips=config.store.keep_chips,
-        with_std=config.model.uncertainty_samples > 0,
-        with_looks=config.scenes.composite != "none",
     )
 
 

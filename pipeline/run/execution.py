@@ -14,10 +14,10 @@ from difffusr.pipeline.assemble import ShardError
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.engine import KEEP_FREED, ask_ahead, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.plan import plan_run
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
+from difffusr.pipeline.run.kinds import planned
 from difffusr.pipeline.run.mending import documents_mended, let_damage_go, mended, without_damaged
 from difffusr.pipeline.run.publishing import finish_what_was_left, publish
 from difffusr.pipeline.run.result import RunResult, has_report, write_report
@@ -182,8 +182,9 @@ class _Engine:
         nothing has changed since, which only the plan tells."""
         if scenes and not has_report(self._run):
             self.start()
-            if self._run.config.budget is None:  # nothing is held that the estimate may refuse
-                self._take_back = ask_ahead(self._run.config, _ACTORS)
+            config = self._run.config
+            if config.budget is None and config.source.cube is None:  # nothing is held that the estimate may refuse
+                self._take_back = ask_ahead(config, _ACTORS)
 
     def planned(self, work: Work) -> None:
         """It is known what there is to do."""
@@ -211,7 +212,7 @@ def _planned(run: Run, engine: _Engine) -> tuple[Work, RunResult]:
     started = time.monotonic()
     with hearing(end_at_once, signal.SIGTERM), stage_told("plan"):
         documents = documents_mended(run)
-        plan = plan_run(run.config, on_found=lambda found: engine.found(len(found.scenes)))
+        plan = planned(run.config, engine.found)
         work = find_work(run, plan)
     engine.planned(work)
     run.progress.advance("plan")

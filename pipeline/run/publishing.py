@@ -10,10 +10,10 @@ import numpy as np
 from difffusr.pipeline.assemble import Overviews, write_overviews
 from difffusr.pipeline.chips import delete_chip, done_chips
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.plan import write_plan
 from difffusr.pipeline.publish import latest_since
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.damage import check_sizes, positions_of
+from difffusr.pipeline.run.kinds import keep_plan
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_overviews, places_of
 from difffusr.pipeline.storage import read_document
@@ -61,7 +61,7 @@ def finish_what_was_left(run: Run, work: Work, result: RunResult) -> None:
         return
     run.lease.check()
     work.target.tidy(keep=run.config.store.keep_revisions, again=True)
-    write_plan(work.plan, run.grid, run.staging, "published")
+    keep_plan(work.plan, run.grid, run.staging, "published")
     _let_chips_go(run, result)
     if left.attempt in (*run.lease.holder.after, run.lease.number):
         result.publication = left
@@ -130,7 +130,7 @@ def _show_readers(run: Run, work: Work, result: RunResult) -> None:
     seen = [epsg for epsg in work.plan.zones() if work.target.published(epsg)]
     written = int((work.changed | ~np.isin(work.plan.shards.epsg, seen)).sum())
     result.publication = work.target.publish(shards_written=written, keep=run.config.store.keep_revisions)
-    write_plan(work.plan, run.grid, run.staging, "published")
+    keep_plan(work.plan, run.grid, run.staging, "published")
     run.progress.advance("publish")
     new = result.publication
     tell_published(new.number, new.kind, new.where, new.shards_written)

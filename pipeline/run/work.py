@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.assemble import Ledger, OverviewPlace, Overviews, chips_needed, plan_overviews, shard_digests
 from difffusr.pipeline.chips import done_chips
-from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.cube import CubeDraft, draft_cube
-from difffusr.pipeline.geo import PlaceName, ShardIndex, grid_of
+from difffusr.pipeline.cube import CubeDraft
+from difffusr.pipeline.geo import PlaceName, ShardIndex
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.plan import Plan, balance_facts, compare, read_plan, sampling_of
+from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import (
     Publication,
     Target,
@@ -30,9 +28,10 @@ from difffusr.pipeline.publish import (
 )
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.damage import Damage, broken_chips, find_damage
+from difffusr.pipeline.run.kinds import draft_of, why_changed
 from difffusr.pipeline.run.named import read_damaged
 from difffusr.pipeline.run.result import RunResult
-from difffusr.pipeline.storage import Storage, storage_of
+from difffusr.pipeline.storage import Storage
 
 log = logging.getLogger("difffusr.run")
 
@@ -186,68 +185,17 @@ def why_rewritten(run: Run, work: Work, result: RunResult) -> dict[str, str]:
     counts them."""
     if not work.revises or not run.staging.exists("published/manifest.json"):
         return {}
-    difference = compare(read_plan(run.staging, "published"), work.plan)
     words: dict[str, str] = {}
-    for name, changed, reason in zip(work.plan.shards.names(), work.changed, difference.shard_reasons, strict=True):
+    why = why_changed(run.staging, work.plan)
+    for name, changed, reason in zip(work.plan.shards.names(), work.changed, why, strict=True):
         if changed:
-            words[name] = reason.words if reason is not None else "was not complete, or not as the ledger says"
+            words[name] = reason or "was not complete, or not as the ledger says"
             result.reasons[words[name]] = result.reasons.get(words[name], 0) + 1
             log.info("shard %s is written again: %s", name, words[name], extra={"shard": name, "reason": words[name]})
     shards = len(work.plan.shards)
     for text, count in result.reasons.items():
         log.warning("%d of %d shards of a published period are written again: %s", count, shards, text)
     return words
-
-
-#: Sections of the configuration that decide what a cube holds; the rest says where and with what it is made.
-_PIXEL_SECTIONS = ("area", "period", "source", "grid", "model", "scenes", "skip")
-
-
-def draft_of(
-    config: RunConfig,
-    plan: Plan,
-    revise: Mapping[int, int] | None = None,
-    begun: Collection[int] = (),
-    storage: Storage | None = None,
-) -> CubeDraft:
-    """The cube as it will be once the plan is carried out.
-
-    Args:
-        revise: the new revision of each zone of which a published shard changes, or whose keys others may write.
-        begun: see `draft_cube`.
-        storage: of the cube; as the configuration says by default.
-
-    Raises:
-        DifffusrError: the store holds something else.
-    """
-    grid = grid_of(config)
-    facts = [
-        {
-            "id": scene.id,
-            "datetime": scene.datetime.isoformat(),
-            "tile": scene.tile,
-            "baseline": scene.baseline,
-            "collection": scene.collection,
-            "product": scene.product_uri,
-            **({} if scene.correction is None else {"balance": balance_facts(plan, scene)}),
-        }
-        for scene in plan.scenes
-    ]
-    provenance = {
-        "software": {name: version(name) for name in ("difffusr", "torch", "ray", "zarr")},
-        "model": plan.manifest["model"],
-        "weights": plan.manifest.get("weights", {}),
-        "sampling": asdict(sampling_of(config)),
-        "config": {name: plan.manifest["config"][name] for name in _PIXEL_SECTIONS if name in plan.manifest["config"]},
-    }
-    extents = {epsg: plan.extent(epsg, grid) for epsg in plan.zones()}
-    period = config.period.start, config.period.end
-    samples = config.model.uncertainty_samples
-    composite = config.scenes.composite
-    return draft_cube(
-        storage or storage_of(config), grid, extents, period, facts, provenance, samples,
-        composite=composite, revise=revise, begun=begun,
-    )  # fmt: skip
 
 
 def places_of(plan: Plan) -> list[tuple[int, ShardIndex]]:

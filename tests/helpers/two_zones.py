@@ -51,7 +51,9 @@ def in_degrees(epsg: int, window: PixelWindow) -> tuple[NDArray[np.float64], NDA
     return Transformer.from_crs(f"EPSG:{epsg}", "EPSG:4326", always_xy=True).transform(*np.meshgrid(x, y))
 
 
-def windows_at(lon: float, lat: float, zones: Sequence[int], shards: tuple[int, int], grid: Grid = GRID) -> dict[int, PixelWindow]:
+def windows_at(
+    lon: float, lat: float, zones: Sequence[int], shards: tuple[int, int], grid: Grid = GRID
+) -> dict[int, PixelWindow]:
     """In each zone so many rows and columns of whole shards around a point."""
     found, side = {}, grid.shard_px
     for epsg in zones:
@@ -135,9 +137,7 @@ def publish_zones(
         assert entry is not None
         digests[epsg, shard] = entry.digest
     overviews = plan_overviews(draft, target, run, digests)
-    target.settle(
-        {*planned, *overviews.made_of}, {*(place for place, _ in written), *overviews.todo}
-    )
+    target.settle({*planned, *overviews.made_of}, {*(place for place, _ in written), *overviews.todo})
     for epsg, at in sorted(overviews.todo, key=lambda place: place[1].level):
         receipt = write_overview(target.writer(), epsg, at, overviews.made_of[epsg, at])
         entry = Entry(overview_name(epsg, at), overviews.digests[epsg, at], target.state(epsg), "overviews")
