@@ -16,6 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.warp import Resampling, reproject
+from scipy.ndimage import distance_transform_cdt
 
 from difffusr.kernels.bands import BANDS, TARGET_GSD_M
 from difffusr.pipeline.continent.meeting import zone_weights
@@ -31,6 +32,12 @@ _COARSE = 1.5
 
 #: Points along a side of a window, to find what it covers in another CRS.
 _ALONG = 17
+
+#: Target pixels from a zone's last ones in which cubic convolution lacks some of what it needs; and those in which it
+#: fades out where another zone shows the same ground. What is left of it at its very edge.
+_KERNEL_PX, _FADE_PX, _LEAST = 2, 16, np.float32(1e-3)
+
+_MEAN = Resampling.average
 
 #: Target pixels by which places may be off: GDAL interpolates between exact ones.
 _TOLERANCE_PX = 0.02
@@ -157,37 +164,72 @@ def warped_shard(
     held = list(_read(cube, views, lattice, target))
     if not held:
         return None
-    shape, labels = (target.height, target.width), []
-    for pixels in held:
-        kinds = np.zeros(shape, np.uint16)
-        _warp(pixels.kinds, kinds, pixels, lattice, target, Resampling.mode, 0)
-        labels.append(pixels.labels[kinds])
-    weights = [zone_weights(lattice, target, pixels.view.epsg, half_m) if len(held) > 1 else 1.0 for pixels in held]
-    shown = np.stack([label[..., 0] > 0 for label in labels])
-    first = _first(shown, weights)
-    chosen = np.take_along_axis(np.stack(labels), first[None, ..., None], axis=0)[0]
-    flagged = np.stack([label[..., 1] > 0 for label in labels])
-    only_flagged = ~shown.any(axis=0)
-    if only_flagged.any() and flagged.any():  # failed chips, of whichever zone
-        with_flag = flagged.argmax(axis=0)
-        other = np.take_along_axis(np.stack(labels), with_flag[None, ..., None], axis=0)[0]
-        chosen[only_flagged] = other[only_flagged]
-    with_std, with_looks = "reflectance_std" in held[0].spectral, labels[0].shape[-1] == 3
-    made = ShardData(
-        np.zeros((len(BANDS), *shape), np.uint16),
-        chosen[..., 1].astype(np.uint8),
-        np.ascontiguousarray(chosen[..., 0]),
-        np.full((len(BANDS), *shape), STD_FILL, np.uint16) if with_std else None,
-        chosen[..., 2].astype(np.uint8) if with_looks else None,
-    )
+    place = lattice, target
+    labels = np.stack([_labels(pixels, place, resolution) for pixels in held])
+    shown = labels[..., 0] > 0
+    weights = [
+        _weight(pixels, place, half_m, resolution, shows) if len(held) > 1 else np.float32(1)
+        for pixels, shows in zip(held, shown, strict=True)
+    ]
+    chosen = _chosen(labels, shown, weights)
+    with_std, with_looks = "reflectance_std" in held[0].spectral, labels.shape[-1] == 3
+    made = ShardData.empty(target.height, with_std=with_std, with_looks=with_looks)
+    made.source[:], made.quality[:] = chosen[..., 0], chosen[..., 1]
+    if made.looks is not None:
+        made.looks[:] = chosen[..., 2]
     if not made.quality.any():
         return None
-    how = Resampling.average if resolution.coarse else Resampling.cubic
-    _blend(held, "reflectance", made.reflectance, weights, shown, (lattice, target), (how, 0, 1, 65535))
+    parts = list(zip(held, weights, shown, strict=True))
+    coarse = resolution.coarse
+    _blend(parts, "reflectance", made.reflectance, place, (_MEAN if coarse else Resampling.cubic, 0, 1, 65535))
     if made.std is not None:
-        how = Resampling.average if resolution.coarse else Resampling.bilinear
-        _blend(held, "reflectance_std", made.std, weights, shown, (lattice, target), (how, STD_FILL, 0, STD_FILL - 1))
+        how = _MEAN if coarse else Resampling.bilinear
+        _blend(parts, "reflectance_std", made.std, place, (how, STD_FILL, 0, STD_FILL - 1))
     return made
+
+
+def _labels(pixels: _Pixels, place: tuple[Lattice, PixelWindow], resolution: Resolution) -> NDArray[np.uint16]:
+    """(h, w, 2 or 3) source, quality and looks of a zone in the target's pixels: where it has any."""
+    shape = place[1].height, place[1].width
+    kinds = np.zeros(shape, np.uint16)
+    _warp(pixels.kinds, kinds, pixels, *place, Resampling.mode, 0)
+    if not resolution.coarse:
+        nearest = np.zeros(shape, np.uint16)
+        _warp(pixels.kinds, nearest, pixels, *place, Resampling.nearest, 0)
+        sources = pixels.labels[:, 0]
+        # A pixel has reflectance where the one below its centre has.
+        kinds = np.where((sources[kinds] > 0) & (sources[nearest] > 0), kinds, nearest)
+    return pixels.labels[kinds]
+
+
+def _weight(
+    pixels: _Pixels,
+    place: tuple[Lattice, PixelWindow],
+    half_m: float,
+    resolution: Resolution,
+    shows: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """(h, w) how much a zone counts: by where it meets others, and less where its own data ends."""
+    weight = np.asarray(zone_weights(*place, pixels.view.epsg, half_m), np.float32)
+    if shows.all():
+        return weight
+    far = distance_transform_cdt(np.pad(shows, 1, constant_values=True), "chessboard")[1:-1, 1:-1]
+    inside = 0 if resolution.coarse else _KERNEL_PX
+    fade = np.clip((far - inside).astype(np.float32) / _FADE_PX, _LEAST, 1)
+    return np.where(shows, weight * fade, np.float32(0))
+
+
+def _chosen(
+    labels: NDArray[np.uint16], shown: NDArray[np.bool_], weights: Sequence[NDArray[np.float32] | np.float32]
+) -> NDArray[np.uint16]:
+    """(h, w, n) of labels, (zones, h, w, n), those of the zone that counts most; of any that flags a pixel which none
+    shows."""
+    if len(labels) == 1:
+        return labels[0]
+    counts = np.stack([weight * shows for weight, shows in zip(weights, shown, strict=True)])
+    flags = labels[..., 1] > 0
+    best = np.where(shown.any(axis=0), counts.argmax(axis=0), flags.argmax(axis=0))
+    return np.take_along_axis(labels, best[None, ..., None], axis=0)[0]
 
 
 def _read(cube: Cube, views: Sequence[ZoneView], lattice: Lattice, target: PixelWindow) -> Iterator[_Pixels]:
@@ -222,42 +264,30 @@ def _kinds(flat: Sequence[NDArray[Any]]) -> tuple[NDArray[np.uint16], NDArray[np
     return kinds.reshape(code.shape).astype(np.uint16), np.stack(labels, axis=-1).astype(np.uint16)
 
 
-def _first(shown: NDArray[np.bool_], weights: Sequence[NDArray[np.float32] | float]) -> NDArray[np.intp]:
-    """(h, w) which of the zones that show a pixel counts most there."""
-    if len(weights) == 1:
-        return np.zeros(shown.shape[1:], np.intp)
-    return np.stack([weight * one for weight, one in zip(weights, shown, strict=True)]).argmax(axis=0)
-
-
 def _blend(
-    held: Sequence[_Pixels],
+    parts: Sequence[tuple[_Pixels, NDArray[np.float32] | np.float32, NDArray[np.bool_]]],
     name: str,
     out: NDArray[np.uint16],
-    weights: Sequence[NDArray[np.float32] | float],
-    shown: NDArray[np.bool_],
     place: tuple[Lattice, PixelWindow],
     values: tuple[Resampling, int, int, int],
 ) -> None:
     """Warp a variable band by band and take the mean of the zones by weight.
 
     Args:
+        parts: each zone's pixels, its weight, and where it shows something, (h, w).
         out: (12, h, w), filled with what stands for no data.
-        shown: (zones, h, w) whether a zone shows a pixel.
         values: how to warp; what stands for no data; the smallest and the largest value.
     """
     how, nodata, least, most = values
     for band in range(len(BANDS)):
-        total, weight = None, None
-        for pixels, zone_weight, here in zip(held, weights, shown, strict=True):
+        total, weight = np.zeros(out.shape[1:], np.float32), np.zeros(out.shape[1:], np.float32)
+        for pixels, counts, shows in parts:
             value = np.full(out.shape[1:], np.nan, np.float32)
             _warp(pixels.spectral[name][band], value, pixels, *place, how, nodata)
-            there = here & ~np.isnan(value)
-            share = np.where(there, np.float32(zone_weight), np.float32(0))
-            value = np.where(there, value, np.float32(0)) * share
-            total = value if total is None else total + value
-            weight = share if weight is None else weight + share
-        assert total is not None
-        assert weight is not None
+            share = np.where(shows & ~np.isnan(value), counts, np.float32(0))
+            np.nan_to_num(value, copy=False)
+            total += value * share
+            weight += share
         valid = weight > 0
         np.divide(total, weight, out=total, where=valid)
         np.copyto(out[band], np.clip(np.rint(total), least, most).astype(np.uint16), where=valid)
