@@ -98,6 +98,7 @@ def draft_cube(
         warnings.simplefilter("ignore")  # texts of variable length are not in the Zarr v3 core specification
         table, facts = SceneTable.of(known).with_scenes(root, partial(page_of, store), period, scenes)
     others = {int(zone) for zone in known.get("difffusr:zones", [])} - set(zones)
+    _check_one_crs(storage, store, of_crs, others)
     root.attrs.put(
         {
             "Conventions": "CF-1.11",
@@ -188,6 +189,18 @@ def _next_zone(
     return Zone(
         epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite, chunk, of_crs
     )
+
+
+def _check_one_crs(storage: Storage, store: CubeStore, of_crs: Lattice | None, others: Collection[int]) -> None:
+    """Raise ConfigError where a cube of one CRS would get another one beside it, or UTM zones."""
+    for epsg in sorted(others):
+        attributes = (store.group(f"{epsg}/{BASE_LEVEL}") or {}).get("attributes") or {}
+        if of_crs is not None or lattice_of(attributes) is not None:
+            held = (lattice_of(attributes) or Lattice.of_zone(epsg)).known.name
+            raise ConfigError(
+                f"store.url: {storage.url} already holds {held}; a cube of one CRS has no other beside it: choose "
+                "another place"
+            )
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
