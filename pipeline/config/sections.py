@@ -161,6 +161,12 @@ class GridSection(Section):
     )
     shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (2.5 m pixels)")
     chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (2.5 m pixels)")
+    collar_m: Number | None = Field(
+        default=None,
+        ge=0,
+        le=20_000,
+        description="metres that a zone shows beyond its border, or null for 1000 (in a new cube)",
+    )
     crs: Text | None = Field(default=None, description="a CRS such as EPSG:3035, with source.cube, or null")
     resolution: Number | None = Field(
         default=None, gt=0, description="the side of a pixel of grid.crs in its units, or null for about 2.5 m"
@@ -277,7 +283,7 @@ class ScenesSection(Section):
 
 
 #: Settings of cubes of one CRS, without which hashes are what they were.
-_LATER_PLACES = {"source": ("cube", "staging"), "grid": ("crs", "resolution")}
+_LATER_PLACES = {"source": ("cube", "staging"), "grid": ("collar_m", "crs", "resolution")}
 
 #: Settings that `scenes` got after the first cubes were made.
 _LATER_SCENES = (

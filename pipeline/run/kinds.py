@@ -120,5 +120,5 @@ def draft_of(
     composite = config.scenes.composite
     return draft_cube(
         storage or storage_of(config), grid, extents, period, facts, provenance, samples,
-        composite=composite, revise=revise, begun=begun,
+        composite=composite, revise=revise, begun=begun, collar_m=plan.manifest.get("collar_m"),
     )  # fmt: skip
