@@ -99,20 +99,38 @@ def plan_continent(config: RunConfig) -> ContinentPlan:
     if not len(rows):
         raise ConfigError(f"area: nothing of {source.cube.storage.url} lies in it; choose another area")
     window = whole_window(rows, cols, grid.shard_px)
-    row, col, member = touching(lattice, grid.shard_px, source.epsg, source.row, source.col, source.shard_px)
-    known = _coded(rows, cols)
-    kept = np.isin(_coded(row, col), known)
-    row, col, member = row[kept], col[kept], member[kept]
+    shards, zones = shards_of(source, lattice, grid.shard_px, (rows, cols))
+    if not len(shards):
+        raise ConfigError(f"area: {source.cube.storage.url} has nothing of {source.label} in it; choose another area")
+    log.info("%d shards of %s from %d of its zones", len(shards), lattice.known.name, len(source.epsg))
+    return ContinentPlan((), _no_chips(), shards, _manifest(config), None, source, lattice, window, zones)
+
+
+def shards_of(
+    source: SourcePeriod,
+    lattice: Lattice,
+    shard_px: int,
+    within: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None,
+) -> tuple[Shards, NDArray[np.bool_]]:
+    """The shards of a lattice that a cube's zones show something of, and (shards, zones) bool, which zones do.
+
+    Args:
+        shard_px: their side.
+        within: rows and columns of those to take; all by default.
+    """
+    row, col, member = touching(lattice, shard_px, source.epsg, source.row, source.col, source.shard_px)
+    if within is not None:
+        kept = np.isin(_coded(row, col), _coded(*within))
+        row, col, member = row[kept], col[kept], member[kept]
     order = np.lexsort((member, col, row))
     row, col, member = row[order], col[order], member[order]
     begins = np.flatnonzero(np.diff(_coded(row, col), prepend=-(1 << 62)))
-    if not len(begins):
-        raise ConfigError(f"area: {source.cube.storage.url} has nothing of {source.label} in it; choose another area")
-    manifest = _manifest(config)
-    shards = _shards(lattice, source, (row[begins], col[begins]), np.append(begins, len(row)), member, manifest)
-    zones = _zones_of(source, begins, member)
-    log.info("%d shards of %s from %d of its zones", len(shards), lattice.known.name, len(source.epsg))
-    return ContinentPlan((), _no_chips(), shards, manifest, None, source, lattice, window, zones)
+    place, first = (row[begins], col[begins]), np.append(begins, len(row))
+    codes = np.array(list(source.views), np.int32)
+    zones = np.zeros((len(begins), len(codes)), bool)
+    if len(begins):
+        zones = np.logical_or.reduceat(source.epsg[member][:, None] == codes, begins, axis=0)
+    return _shards(lattice, source, shard_px, place, first, member), zones
 
 
 def _cut(lattice: Lattice, source: SourcePeriod) -> Lattice:
@@ -157,14 +175,13 @@ def _coded(row: NDArray[np.int32], col: NDArray[np.int32]) -> NDArray[np.int64]:
 def _shards(
     lattice: Lattice,
     source: SourcePeriod,
+    shard_px: int,
     place: tuple[NDArray[np.int32], NDArray[np.int32]],
     first: NDArray[np.int64],
     member: NDArray[np.int64],
-    manifest: Mapping[str, Any],
 ) -> Shards:
     """The table of shards; a shard's key covers all that its pixels depend on."""
-    side = manifest["config"]["grid"]["shard_px"]
-    common = hashlib.sha256(json.dumps([_ALGORITHM, asdict(lattice), source.half_m, side]).encode())
+    common = hashlib.sha256(json.dumps([_ALGORITHM, asdict(lattice), source.half_m, shard_px]).encode())
     epsg, row, col = source.epsg.tolist(), source.row.tolist(), source.col.tolist()
     told = [f"{e}/{r}_{c} {d}\n".encode() for e, r, c, d in zip(epsg, row, col, source.digests, strict=True)]
     digests = []
@@ -174,16 +191,11 @@ def _shards(
         key.update(b"".join([told[at] for at in members[start:stop]]))
         digests.append(key.digest())
     count = len(digests)
-    keys = np.frombuffer(b"".join(digests), np.uint8).reshape(count, -1)
+    keys = np.frombuffer(b"".join(digests), np.uint8).reshape(count, common.digest_size)
     return Shards(
         np.full(count, lattice.number, np.int32), *place, np.zeros(count + 1, np.int64), np.zeros(0, np.int32), keys,
         _no_chips(),
     )  # fmt: skip
-
-
-def _zones_of(source: SourcePeriod, begins: NDArray[np.int64], member: NDArray[np.int64]) -> NDArray[np.bool_]:
-    codes = np.array(list(source.views), np.int32)
-    return np.logical_or.reduceat(source.epsg[member][:, None] == codes, begins, axis=0)
 
 
 def _no_chips() -> Chips:
