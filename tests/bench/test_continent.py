@@ -115,6 +115,35 @@ def stored(data: ShardData) -> None:
         array[...] = values
 
 
+def test_a_continent_is_planned_in_seconds(capsys):
+    """Zones 29 to 36 between 36° and 67° N, without opening anything."""
+    lattice, views, places = Lattice("EPSG:3035"), {}, []
+    for number in range(29, 37):
+        epsg, side = 32600 + number, GRID.shard_px * 2.5
+        left, bottom, right, top = to_zone(territory(epsg).intersection(shapely.box(-180, 36, 180, 67)), epsg).bounds
+        first, last = (int(-top // side), int(left // side)), (int(-bottom // side), int(right // side))
+        rows, cols = (axis.ravel().astype(np.int32) for axis in np.mgrid[first[0] : last[0], first[1] : last[1]])
+        places.append((np.full(len(rows), epsg, np.int32), rows, cols))
+        size = GRID.shard_px
+        views[epsg] = ZoneView(
+            epsg,
+            0,
+            PixelWindow(first[0] * size, first[1] * size, (last[0] - first[0]) * size, (last[1] - first[1]) * size),
+        )
+    epsg, row, col = (np.concatenate(parts) for parts in zip(*places, strict=True))
+    source = SourcePeriod(
+        None, "2024", views, epsg, row, col, [f"{n:020x}" for n in range(len(epsg))], GRID.shard_px, 980.0
+    )
+    begun = time.monotonic()
+    window_of(source, lattice, GRID.shard_px)
+    made, _ = planning.shards_of(source, lattice, GRID.shard_px)
+    seconds, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    told = {"source shards": len(epsg), "shards": len(made), "seconds": round(seconds, 1), "peak_gb": round(peak, 2)}
+    keep("the plan of a continent", told, capsys)
+    assert len(epsg) > 388_000
+    assert seconds < 120
+
+
 def test_a_shard_takes_as_long_as_gdal_s_own_warper_takes(capsys):
     lattice, told = Lattice("EPSG:3035"), {}
     zones = Zones((32632, 32633))
@@ -147,35 +176,6 @@ def test_a_shard_takes_as_long_as_gdal_s_own_warper_takes(capsys):
         }
         assert ratio <= 1.5
     keep("a shard of 2048 px, core seconds", told, capsys)
-
-
-def test_a_continent_is_planned_in_seconds(capsys):
-    """Zones 29 to 36 between 36° and 67° N, without opening anything."""
-    lattice, views, places = Lattice("EPSG:3035"), {}, []
-    for number in range(29, 37):
-        epsg, side = 32600 + number, GRID.shard_px * 2.5
-        left, bottom, right, top = to_zone(territory(epsg).intersection(shapely.box(-180, 36, 180, 67)), epsg).bounds
-        first, last = (int(-top // side), int(left // side)), (int(-bottom // side), int(right // side))
-        rows, cols = (axis.ravel().astype(np.int32) for axis in np.mgrid[first[0] : last[0], first[1] : last[1]])
-        places.append((np.full(len(rows), epsg, np.int32), rows, cols))
-        size = GRID.shard_px
-        views[epsg] = ZoneView(
-            epsg,
-            0,
-            PixelWindow(first[0] * size, first[1] * size, (last[0] - first[0]) * size, (last[1] - first[1]) * size),
-        )
-    epsg, row, col = (np.concatenate(parts) for parts in zip(*places, strict=True))
-    source = SourcePeriod(
-        None, "2024", views, epsg, row, col, [f"{n:020x}" for n in range(len(epsg))], GRID.shard_px, 980.0
-    )
-    begun = time.monotonic()
-    window_of(source, lattice, GRID.shard_px)
-    made, _ = planning.shards_of(source, lattice, GRID.shard_px)
-    seconds, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    told = {"source shards": len(epsg), "shards": len(made), "seconds": round(seconds, 1), "peak_gb": round(peak, 2)}
-    keep("the plan of a continent", told, capsys)
-    assert len(epsg) > 388_000
-    assert seconds < 120
 
 
 def keep(what: str, told: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
