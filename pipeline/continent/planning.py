@@ -104,8 +104,8 @@ def plan_continent(config: RunConfig) -> ContinentPlan:
         raise ConfigError(f"area: {source.cube.storage.url} has nothing of {source.label} in it; choose another area")
     if not all(source.cube.collar_m(epsg) for epsg in source.views) and len(source.views) > 1:
         log.warning(
-            "%s: its zones go over into each other on %.0f m: it was begun before zones had a collar of their own (those "
-            "of new cubes meet on 2 km)", source.cube.storage.url, 2 * source.half_m,
+            "%s: its zones go over into each other on %.0f m: it was begun before zones had a collar of their own "
+            "(those of new cubes meet on 2 km)", source.cube.storage.url, 2 * source.half_m,
         )  # fmt: skip
     log.info("%d shards of %s from %d of its zones", len(shards), lattice.known.name, len(source.epsg))
     return ContinentPlan((), _no_chips(), shards, _manifest(config), None, source, lattice, window, zones)
