@@ -101,7 +101,7 @@ def draft_cube(
     root.attrs.put(
         {
             "Conventions": "CF-1.11",
-            "title": "Super-resolved Sentinel-2 Level-2A surface reflectance, 12 bands at 2.5 m",
+            "title": f"Super-resolved Sentinel-2 Level-2A surface reflectance, 12 bands at {_pixel_words(zones)}",
             "source": "Contains modified Copernicus Sentinel data, super-resolved with DiffFuSR (arXiv 2506.11764)",
             "difffusr:zones": sorted({*zones, *others}),
             **table.attributes(),
@@ -122,6 +122,14 @@ def draft_cube(
     objects = {path: texts.get(path, data) for path, data in contents.items()}
     pages = {path: text_in(document, memory, path) for path, document in own.items() if path.startswith(f"{PAGES}/")}
     return CubeDraft(storage, grid, zones, facts, objects, documents, table, pages)
+
+
+def _pixel_words(zones: Mapping[int, Zone]) -> str:
+    """Side of the finest pixels, on the ground, for the title; with the CRS where it is that of the whole cube."""
+    zone = next(iter(zones.values()))
+    if zone.of_crs is None:
+        return f"{TARGET_GSD_M:g} m"
+    return f"{zone.of_crs.ground_m(zone.window):g} m in {zone.of_crs.name}"
 
 
 def _next_zone(
