@@ -111,6 +111,11 @@ class Cube:
         return int(attributes.get("difffusr:overviews", 0))
 
     @property
+    def in_one_crs(self) -> bool:
+        """Whether it is made of another cube's zones, in one CRS."""
+        return any(self.of_crs(epsg) for epsg in self.zones)
+
+    @property
     def derived_from(self) -> str | None:
         """The cube of UTM zones that a cube of one CRS is made of; None of others."""
         told: Any = self._provenance.get("derived_from") or {}

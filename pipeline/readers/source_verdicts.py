@@ -53,7 +53,9 @@ def worst_border(
     first, other = (str(scenes.get(number, {}).get("id", f"scene {number}")) for number in border.sources)
     lattice = lattice_of(border.epsg)
     lon, lat = lattice.degrees(border.col * lattice.pixel, lattice.origin - border.row * lattice.pixel)
-    return WorstBorder(BANDS[band], step, usual, (first, other), border.epsg, round(float(lon), 5), round(float(lat), 5))
+    return WorstBorder(
+        BANDS[band], step, usual, (first, other), border.epsg, round(float(lon), 5), round(float(lat), 5)
+    )
 
 
 def _kind(border: SourceBorder, scenes: SceneFacts) -> str:

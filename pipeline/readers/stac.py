@@ -103,7 +103,8 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
         "id": name,
         "title": cube.attributes["title"],
         "description": (
-            f"{cube.attributes['title']}. {cube.attributes['source']}. {_groups(cube)}, one step of time for each period."
+            f"{cube.attributes['title']}. {cube.attributes['source']}. {_groups(cube)}, one step of time for each "
+            "period."
         ),
         "keywords": ["Sentinel-2", "super-resolution", "surface reflectance", "Zarr"],
         "license": "other",
@@ -234,9 +235,7 @@ def items_of(cube: Cube, name: str) -> Iterator[dict[str, Any]]:
             yield _item(cube, name, epsg, label, days, footprint(cube, epsg, step))
 
 
-def _item(
-    cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date], shape: BaseGeometry
-) -> dict[str, Any]:
+def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date], shape: BaseGeometry) -> dict[str, Any]:
     window, lattice = cube.window(epsg), cube.lattice(epsg)
     left, bottom, right, top = lattice.bounds(window)
     gsd = lattice.ground_m(window)
@@ -342,8 +341,9 @@ def _axis(axis: str, start: float, stop: float, lattice: Lattice) -> dict[str, A
 
 def _groups(cube: Cube) -> str:
     """How the cube is divided."""
-    derived = [of_crs for epsg in cube.zones if (of_crs := cube.of_crs(epsg)) is not None]
-    return f"One Zarr group, in {derived[0].name}" if derived else "One Zarr group for each UTM zone"
+    if cube.in_one_crs:
+        return f"One Zarr group, in {cube.lattice(next(iter(cube.zones))).name}"
+    return "One Zarr group for each UTM zone"
 
 
 def _warped(cube: Cube, lattice: Lattice) -> str:

@@ -60,8 +60,8 @@ class Level:
         return float(x[0] - half), float(y[-1] - half), float(x[-1] + half), float(y[0] + half)
 
     def window(self, bounds: Bounds, group: int = 1) -> tuple[slice, slice] | None:
-        """Rows and columns that cover bounds in the zone's coordinates with a margin, in whole groups of pixels; None if
-        the level does not reach them."""
+        """Rows and columns that cover bounds in the zone's coordinates with a margin, in whole groups of pixels; None
+        if the level does not reach them."""
         left, _, _, top = self.bounds
         side = self.pixel * group
         rows = _widened((top - bounds[3]) / side, (top - bounds[1]) / side, group, self.data.sizes["y"])
@@ -102,9 +102,9 @@ class MappedZone:
         """
         level = next((level for level in reversed(self.levels) if level.gsd_m <= gsd_m * 1.001), self.levels[0])
         if gsd_m > level.gsd_m * MOST_RATIO:
+            place = f"zone {self.epsg}" if self.is_utm else self.name
             raise TooWideError(
-                f"{'zone ' if self.is_utm else ''}{self.epsg if self.is_utm else self.name} has no level coarser than {level.gsd_m:g} m, too fine for a map of {gsd_m:.0f} m; "
-                "zoom in"
+                f"{place} has no level coarser than {level.gsd_m:g} m, too fine for a map of {gsd_m:.0f} m; zoom in"
             )
         return level
 
@@ -187,9 +187,7 @@ def _zone(cube: Cube, epsg: int) -> MappedZone:
     levels = [_level(cube, epsg, entry, ground_m, lattice.pixel) for entry in layout]
     levels.sort(key=lambda level: level.gsd_m)
     steps = {label: step for label, (step, _) in cube.periods(epsg).items()}
-    return MappedZone(
-        epsg, lattice, cube.of_crs(epsg) is None, tuple(levels), steps, _extent(lattice.crs, levels[-1])
-    )
+    return MappedZone(epsg, lattice, cube.of_crs(epsg) is None, tuple(levels), steps, _extent(lattice.crs, levels[-1]))
 
 
 def _level(cube: Cube, epsg: int, entry: Mapping[str, Any], ground_m: float, finest: float) -> Level:
