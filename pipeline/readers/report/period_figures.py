@@ -109,8 +109,8 @@ def reflectance_section(bands: BandStatistics | None, gsd_m: float = TARGET_GSD_
     heads = ("band", "native", "mean", "std", *percents, "zeros", "above 1")
     return (
         f"<h3>Reflectance</h3><p>From {bands.pixels:,} pixels of {gsd_m:g} m with data, in {bands.chunks:,} whole "
-        f"inner chunks spread evenly over those with data. Histograms show 0 to {top:g}, each scaled to its tallest bin; the "
-        f'dashed line is the median.</p><div class="multiples">{figures}</div>{html_table(heads, rows)}'
+        f"inner chunks spread evenly over those with data. Histograms show 0 to {top:g}, each scaled to its tallest "
+        f'bin; the dashed line is the median.</p><div class="multiples">{figures}</div>{html_table(heads, rows)}'
     )
 
 

@@ -28,7 +28,8 @@ def spectrum(cube: MappedCube, lon: float, lat: float) -> dict[str, Any]:
 
     Returns:
         `epsg`, the `crs` by its name and `degrees`, whether these are its units, `easting` and `northing` of the
-        pixel's centre, its `outline` and that of its 10 m pixel (degrees), and `periods`: for each its `label`, by band `reflectance` and `averaged` to 10 m, `std` and `looks` if the cube
+        pixel's centre, its `outline` and that of its 10 m pixel (degrees), and `periods`: for each its
+        `label`, by band `reflectance` and `averaged` to 10 m, `std` and `looks` if the cube
         has them, `indices` by layer, `quality` and `scene`. None where there is no data.
 
     Raises:
