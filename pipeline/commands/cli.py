@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from difffusr.pipeline.commands import cube, demo, plan, run
+from difffusr.pipeline.commands import continent, cube, demo, plan, run
 from difffusr.pipeline.commands.evaluate import evaluate_app
 from difffusr.pipeline.commands.terminal import errors
 from difffusr.pipeline.commands.train import train_app
@@ -38,6 +38,7 @@ for command in (
     plan.calibrate,
     run.run,
     run.status,
+    continent.continent,
     cube.history,
     cube.rollback,
     cube.verify,

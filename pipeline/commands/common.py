@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from difffusr.pipeline.commands.terminal import console, set_up_logging
-from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.unsigned import open_unsigned
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ OfPeriod = Annotated[
     ),
 ]
 
+OfDerived = Annotated[
+    str | None,
+    typer.Option("--derived", metavar="NAME", help="One of the file's derived cubes instead.", show_default=False),
+]
+
 AsJson = Annotated[
     Path | None,
     typer.Option(
@@ -43,7 +48,9 @@ AsJson = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print info messages.")]
 
 
-def load(path: Path, verbose: bool, period: str | None = None, *, life: bool = False) -> RunConfig:
+def load(
+    path: Path, verbose: bool, period: str | None = None, derived: str | None = None, *, life: bool = False
+) -> RunConfig:
     """Set up the log (see `set_up_logging`), and read the configuration that a command is given.
 
     Raises:
@@ -54,6 +61,11 @@ def load(path: Path, verbose: bool, period: str | None = None, *, life: bool = F
 
     set_up_logging(verbose, life=life)
     config = load_config(path, {} if period is None else {"period": period})
+    if derived is not None:
+        names = [one.name for one in config.derived]
+        if derived not in names:
+            raise ConfigError(f"--derived: found {derived}, the file has {', '.join(names) or 'no derived cubes'}")
+        config = config.of_derived(derived)
     for url in (config.store.url, config.store.staging):
         check_store(url)
     open_unsigned(config.source.unsigned)

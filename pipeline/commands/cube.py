@@ -11,6 +11,7 @@ import typer
 from difffusr.pipeline.commands.common import (
     AsJson,
     ConfigPath,
+    OfDerived,
     OfPeriod,
     Verbose,
     check_folder,
@@ -41,9 +42,9 @@ CubePath = Annotated[
 ]
 
 
-def history(config: ConfigPath, json_path: AsJson = None, verbose: Verbose = False) -> None:
+def history(config: ConfigPath, json_path: AsJson = None, derived: OfDerived = None, verbose: Verbose = False) -> None:
     """List all publications of a cube, the newest first."""
-    settings = load(config, verbose)
+    settings = load(config, verbose, derived=derived)
     from difffusr.pipeline.publish import history
     from difffusr.pipeline.storage import cube_staging_of
 
@@ -82,10 +83,11 @@ def rollback(
     to: Annotated[
         int | None, typer.Option("--to", help="Number of the publication; by default the previous one.")
     ] = None,
+    derived: OfDerived = None,
     verbose: Verbose = False,
 ) -> None:
     """Make an earlier publication visible to readers again. Writes no pixels; the next run may publish again."""
-    settings = load(config, verbose)
+    settings = load(config, verbose, derived=derived)
     from difffusr.pipeline.publish import rollback
     from difffusr.pipeline.storage import Lease, cube_staging_of, storage_of
 
@@ -102,6 +104,7 @@ def verify(
     config: ConfigPath,
     json_path: AsJson = None,
     period: OfPeriod = None,
+    derived: OfDerived = None,
     verbose: Verbose = False,
 ) -> None:
     """Check that a cube is complete, seamless, and true to its source scenes.
@@ -114,7 +117,7 @@ def verify(
 
     Warns of a 4-pixel grid, by its share of the power of fine texture, and of scenes whose bands are shifted.
     """
-    settings = load(config, verbose, period)
+    settings = load(config, verbose, period, derived)
     from difffusr.pipeline.readers import verify_run
 
     with json_place(json_path) as write:
@@ -378,12 +381,14 @@ def _show_bands(bands: list[BandReport]) -> None:
 def _show_sources(sources: Sequence[SourceSeams], worst: WorstBorder | None) -> None:
     from rich.table import Table
 
-    from difffusr.pipeline.readers import SEAM_RANGE, shown_kinds
+    from difffusr.pipeline.readers import SEAM_RANGE, ZONE_RANGE, shown_kinds
 
     shown = shown_kinds(sources)
-    if not shown or worst is None:
+    if not shown:
         return
-    table = Table(title=f"borders between scenes (≤ {SEAM_RANGE[1]})", title_justify="left")
+    of_zones = shown[0].kind == "zones"
+    title = f"zones ({ZONE_RANGE[0]} – {ZONE_RANGE[1]})" if of_zones else f"scenes (≤ {SEAM_RANGE[1]})"
+    table = Table(title=f"borders between {title}", title_justify="left")
     table.add_column("band")
     for kind in shown:
         table.add_column(f"{kind.kind}, {kind.borders:,} borders", justify="right")
@@ -392,7 +397,8 @@ def _show_sources(sources: Sequence[SourceSeams], worst: WorstBorder | None) -> 
         words = [f"{band.ratio:.3f} ± {band.error:.3f}" for band in bands]
         table.add_row(bands[0].band, *words, _mark(all(band.ok for band in bands)))
     console.print(table)
-    console.print(worst.words, soft_wrap=True, highlight=False, markup=False)
+    if worst is not None:
+        console.print(worst.words, soft_wrap=True, highlight=False, markup=False)
 
 
 def _show_warnings(found: Report) -> None:

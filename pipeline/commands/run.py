@@ -16,6 +16,7 @@ from rich.markup import escape
 from difffusr.pipeline.commands.common import (
     AsJson,
     ConfigPath,
+    OfDerived,
     OfPeriod,
     Verbose,
     json_place,
@@ -85,18 +86,43 @@ def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | No
         with StageBars() as progress:
             outcome.result = result = execute(settings, progress, file=config)
     except Stopped:
-        _show_stopped(again)
+        show_stopped(again)
         raise typer.Exit from None
-    _show_result(settings, result, again)
-    raise typer.Exit(result.exit_code)
+    show_result(settings, result, again)
+    code = result.exit_code
+    for one in () if result.stopped else settings.derived:
+        outcome.derived.append(one.name)
+        code = max(code, _derive(outcome, settings.of_derived(one.name), again))
+    raise typer.Exit(code)
 
 
-def status(config: ConfigPath, json_path: AsJson = None, period: OfPeriod = None, verbose: Verbose = False) -> None:
+def _derive(outcome: Outcome, settings: RunConfig, again: str) -> int:
+    """Make a cube of one CRS from the run's; returns the exit code."""
+    from difffusr.pipeline.run import Stopped, execute
+
+    try:
+        with StageBars() as progress:
+            result = execute(settings, progress)
+    except Stopped:
+        show_stopped(again)
+        return 0
+    outcome.derived[-1] = {"name": outcome.derived[-1], "state": result.state, **result.counts()}
+    show_result(settings, result, again)
+    return result.exit_code
+
+
+def status(
+    config: ConfigPath,
+    json_path: AsJson = None,
+    period: OfPeriod = None,
+    derived: OfDerived = None,
+    verbose: Verbose = False,
+) -> None:
     """Show how far a run is, and what `verify` last found.
 
     Reads its staging folder only: works on any machine that can read the store.
     """
-    settings = load(config, verbose, period)
+    settings = load(config, verbose, period, derived)
     from difffusr.pipeline.readers import read_verdict
     from difffusr.pipeline.storage import cube_staging_of, staging_of
     from difffusr.pipeline.watch import read_status
@@ -122,11 +148,13 @@ class Outcome:
         began: seconds since 1970.
         config: None until it is read.
         result: None where the run did not come to one.
+        derived: how each cube made of it came out; the name alone where it failed.
     """
 
     began: float = field(default_factory=time.time)
     config: RunConfig | None = None
     result: RunResult | None = None
+    derived: list[Any] = field(default_factory=list)
 
     def document(self, end: BaseException) -> dict[str, Any]:
         """How the run ended: `state`, `exit_code`, `why`, and what it came to; without a result, as far as its last
@@ -147,6 +175,8 @@ class Outcome:
             store, staging = shown_url(self.config.store.url), shown_url(self.config.store.staging)
             named = {"name": self.config.name, "period": self.config.period.label}
             document |= {**named, "store": store, "staging": staging}
+        if self.derived:
+            document["derived"] = self.derived
         return document | (self._progress() if self.result is None else _facts(self.result))
 
     def _progress(self) -> dict[str, Any]:
@@ -184,13 +214,13 @@ def _facts(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _show_result(config: RunConfig, result: RunResult, command: str) -> None:
+def show_result(config: RunConfig, result: RunResult, command: str) -> None:
     """How a run ended: a table, and what to do about chips that failed."""
     from difffusr.pipeline.storage import staging_of
 
     console.print(result_table(config, result))
     if result.stopped:
-        _show_stopped(command)
+        show_stopped(command)
         return
     if not result.failed:
         return
@@ -206,7 +236,7 @@ def _show_result(config: RunConfig, result: RunResult, command: str) -> None:
         )
 
 
-def _show_stopped(command: str) -> None:
+def show_stopped(command: str) -> None:
     say(f"stopped as asked, nothing is lost; resume with: {command}")
 
 
@@ -214,7 +244,7 @@ def result_table(config: RunConfig, result: RunResult) -> Table:
     """Chips, shards, seconds and where the cube is."""
     made = f", {result.overviews:,} of overviews made" if result.overviews else ""
     rows = [
-        ("chips", f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed"),
+        *((("chips", _chips(result)),) if len(result.plan.chips) else ()),
         ("shards", f"{result.written:,} written, {result.kept:,} found done{made}"),
         *((("mended", _some(result.mended)),) if result.mended else ()),
         *(("written again", f"{shards:,}: {escape(reason)}") for reason, shards in result.reasons.items()),
@@ -223,6 +253,10 @@ def result_table(config: RunConfig, result: RunResult) -> Table:
         ("readers see", _seen(result)),
     ]
     return table_of(f"{config.name} · {config.period.label}", rows)
+
+
+def _chips(result: RunResult) -> str:
+    return f"{result.computed:,} computed, {result.reused:,} found done, {len(result.failed):,} failed"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,3 +1,4 @@
+from .loading import configured as configured
 from .loading import load_config as load_config
 from .reading import merge_overrides as merge_overrides
 from .reading import read_mapping as read_mapping
@@ -5,8 +6,10 @@ from .reading import validated as validated
 from .section import Section as Section
 from .section import reason_error as reason_error
 from .section import rule_error as rule_error
+from .sections import EVERYWHERE as EVERYWHERE
 from .sections import AreaSection as AreaSection
 from .sections import ComputeSection as ComputeSection
+from .sections import DerivedSection as DerivedSection
 from .sections import GridSection as GridSection
 from .sections import PeriodSection as PeriodSection
 from .sections import RunConfig as RunConfig

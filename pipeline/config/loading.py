@@ -29,3 +29,12 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, today
     data = merge_overrides(data, overrides or {}, RunConfig)
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "run")
     return validated(RunConfig, data, file, today=today)
+
+
+def configured(data: dict[str, Any]) -> RunConfig:
+    """The configuration that a command's options stand for, checked; relative paths are relative to this folder.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return validated(RunConfig, data, Path.cwd() / "options")

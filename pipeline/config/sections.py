@@ -161,6 +161,12 @@ class GridSection(Section):
     )
     shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (2.5 m pixels)")
     chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (2.5 m pixels)")
+    collar_m: Number | None = Field(
+        default=None,
+        ge=0,
+        le=20_000,
+        description="metres that a zone shows beyond its border, or null for 1000 (in a new cube)",
+    )
     crs: Text | None = Field(default=None, description="a CRS such as EPSG:3035, with source.cube, or null")
     resolution: Number | None = Field(
         default=None, gt=0, description="the side of a pixel of grid.crs in its units, or null for about 2.5 m"
@@ -277,7 +283,7 @@ class ScenesSection(Section):
 
 
 #: Settings of cubes of one CRS, without which hashes are what they were.
-_LATER_PLACES = {"source": ("cube", "staging"), "grid": ("crs", "resolution")}
+_LATER_PLACES = {"source": ("cube", "staging"), "grid": ("collar_m", "crs", "resolution")}
 
 #: Settings that `scenes` got after the first cubes were made.
 _LATER_SCENES = (
@@ -400,6 +406,28 @@ class FailuresSection(Section):
     )
 
 
+class DerivedSection(Section):
+    """A cube of one CRS that is made of the run's cube after each publication."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$",
+        description="letters, digits, '.', '_' and '-', beginning with a letter or digit",
+    )
+    url: StorageUrl = Field(description="a path or URL such as s3://bucket/europe.zarr")
+    staging: StorageUrl | None = Field(default=None, description="a path or URL outside the URL, or null")
+    crs: Text = Field(description="a CRS such as EPSG:3035")
+    resolution: Number | None = Field(
+        default=None, gt=0, description="the side of a pixel in the CRS's units, or null for about 2.5 m"
+    )
+    shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (pixels)")
+    chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (pixels)")
+    keep_revisions: Integer = Field(default=1, ge=1, le=3, description="an integer from 1 to 3")
+
+
+#: A box around the globe: an area that takes everything.
+EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
+
+
 class RunConfig(Section):
     """The whole configuration of a run. Frozen; nothing else is read from files or the environment."""
 
@@ -423,6 +451,9 @@ class RunConfig(Section):
     budget: Number | None = Field(
         default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
     )
+    derived: Annotated[tuple[DerivedSection, ...], Field(strict=False)] = Field(
+        default=(), description="a list of sections with name, url, crs, … (cubes of one CRS made of this one)"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -432,6 +463,11 @@ class RunConfig(Section):
         for key in ("crs", "resolution"):
             if self.source.cube is None and getattr(self.grid, key) is not None:
                 raise rule_error(f"grid.{key}", getattr(self.grid, key), "null: only valid with source.cube")
+        names = [one.name for one in self.derived]
+        if len(set(names)) < len(names):
+            raise rule_error("derived", ", ".join(names), "sections with different names")
+        if self.derived and self.source.cube is not None:
+            raise rule_error("derived", ", ".join(names), "nothing: source.cube is not a catalogue")
         if self.source.cube is not None:
             if self.grid.crs is None:
                 raise rule_error("grid.crs", None, "a CRS such as EPSG:3035: source.cube is brought into it")
@@ -439,10 +475,35 @@ class RunConfig(Section):
                 raise rule_error("store.url", shown_url(self.store.url), "another place than source.cube")
         return self
 
+    def of_derived(self, name: str) -> RunConfig:
+        """The configuration of the run that makes a derived cube.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        one = {one.name: one for one in self.derived}[name]
+        return RunConfig.model_validate(
+            {
+                "name": f"{self.name}-{one.name}"[:100],
+                "area": {"bbox": EVERYWHERE},
+                "period": self.period,
+                "source": {"cube": self.store.url, "staging": self.store.staging},
+                "grid": {name: getattr(one, name) for name in ("crs", "resolution", "shard_px", "chunk_px")},
+                "store": {
+                    "url": one.url, "staging": one.staging, "storage_options": self.store.storage_options,
+                    "keep_revisions": one.keep_revisions,
+                },
+                "compute": self.compute,
+                "costs": self.costs,
+            }
+        )  # fmt: skip
+
     def canonical(self) -> dict[str, Any]:
         """The configuration as JSON-able values, for manifests and hashes, without secrets and what says how files are
         opened, not which. Without what came later where it is not used: hashes are those of before these keys."""
-        data = self.model_dump(mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}})
+        data = self.model_dump(
+            mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}, "derived": True}
+        )
         if not any(data["skip"].values()):
             del data["skip"]
         for key in _LATER_SCENES:

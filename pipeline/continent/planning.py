@@ -21,7 +21,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.config import EVERYWHERE, RunConfig
 from difffusr.pipeline.continent.sources import (
     SourcePeriod,
     source_places,
@@ -41,9 +41,6 @@ log = logging.getLogger("difffusr.planner")
 
 #: Part of every shard's key: changing it makes all of them again.
 _ALGORITHM = "cubic or mean, mode; zones by smooth weights: 1"
-
-#: A box around the globe: an area that takes everything.
-_EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +139,7 @@ def _inside(
     config: RunConfig, lattice: Lattice, grid: Grid, row: NDArray[np.int32], col: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Those of a lattice's shards that share ground with the configured area."""
-    if config.area.bbox == _EVERYWHERE:
+    if config.area.bbox == EVERYWHERE:
         return row, col
     area = area_geometry(config)
     if isinstance(area, list):

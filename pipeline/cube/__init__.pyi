@@ -23,6 +23,7 @@ from .layout import chunk_key as chunk_key
 from .layout import overviews_over as overviews_over
 from .protocol import object_in as object_in
 from .published import Cube as Cube
+from .published import held_collar_m as held_collar_m
 from .published import period_labels as period_labels
 from .reading import CubeReader as CubeReader
 from .reading import read_window as read_window

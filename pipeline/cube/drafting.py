@@ -64,6 +64,7 @@ def draft_cube(
     revise: Mapping[int, int] | None = None,
     begun: Collection[int] = (),
     of_crs: Lattice | None = None,
+    collar_m: float | None = None,
 ) -> CubeDraft:
     """Plan the next state of a cube, new or existing. Nothing is written.
 
@@ -78,6 +79,7 @@ def draft_cube(
         revise: new revision by zone, for the zones that need one.
         begun: those of them whose first shards are written already, as revision 0, though readers see no zone yet.
         of_crs: the pixels of a cube of one CRS, whose number stands for the only zone; None for UTM zones.
+        collar_m: how far beyond their borders zones show the ground, in metres, for new ones.
 
     Raises:
         ConfigError: the cube at this URL covers other ground, has another grid, another number of samples, or another
@@ -86,9 +88,9 @@ def draft_cube(
     """
     store = store_of(storage)
     known = _root_attributes(store)
-    revised, made_of = revise or {}, (uncertainty_samples, composite)
+    revised, made_of, place = revise or {}, (uncertainty_samples, composite), (of_crs, collar_m)
     zones = {
-        epsg: _next_zone(store, grid, epsg, window, period, *made_of, revised.get(epsg), epsg in begun, of_crs)
+        epsg: _next_zone(store, grid, epsg, window, period, *made_of, revised.get(epsg), epsg in begun, *place)
         for epsg, window in sorted(extents.items())
     }
     memory = MemoryStore()
@@ -99,6 +101,7 @@ def draft_cube(
         warnings.simplefilter("ignore")  # texts of variable length are not in the Zarr v3 core specification
         table, facts = SceneTable.of(known).with_scenes(root, partial(page_of, store), period, scenes)
     others = {int(zone) for zone in known.get("difffusr:zones", [])} - set(zones)
+    _check_one_crs(storage, store, of_crs, others)
     root.attrs.put(
         {
             "Conventions": "CF-1.11",
@@ -144,6 +147,7 @@ def _next_zone(
     revision: int | None,
     begun: bool,
     of_crs: Lattice | None,
+    collar_m: float | None,
 ) -> Zone:
     """A zone with the run's period added to the time axis that the store has already."""
     storage, path = store.storage, f"{epsg}/{BASE_LEVEL}"
@@ -152,8 +156,9 @@ def _next_zone(
         overviews = overviews_over(window, grid)
         lineage = (0,) if revision is None else (0, revision) if begun else (revision,)
         return Zone(
-            epsg, window, (period,), 0, overviews, samples, lineage, (), revision is not None, composite, of_crs=of_crs
-        )
+            epsg, window, (period,), 0, overviews, samples, lineage, (), revision is not None, composite,
+            of_crs=of_crs, collar_m=collar_m,
+        )  # fmt: skip
     attributes = existing.get("attributes") or {}
     check_zone(attributes, storage, epsg)
     holds, counted = PixelWindow(*attributes["difffusr:window"]), lattice_of(attributes)
@@ -195,8 +200,21 @@ def _next_zone(
     step, revised = periods.index(period), revision is not None
     chunk = time_chunk(store.group(f"{path}/time"))
     return Zone(
-        epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite, chunk, of_crs
-    )
+        epsg, window, tuple(periods), step, overviews, samples, lineage, seen, revised, composite, chunk, of_crs,
+        attributes.get("difffusr:collar_m"),
+    )  # fmt: skip
+
+
+def _check_one_crs(storage: Storage, store: CubeStore, of_crs: Lattice | None, others: Collection[int]) -> None:
+    """Raise ConfigError where a cube of one CRS would get another one beside it, or UTM zones."""
+    for epsg in sorted(others):
+        attributes = (store.group(f"{epsg}/{BASE_LEVEL}") or {}).get("attributes") or {}
+        if of_crs is not None or lattice_of(attributes) is not None:
+            held = (lattice_of(attributes) or Lattice.of_zone(epsg)).known.name
+            raise ConfigError(
+                f"store.url: {storage.url} already holds {held}; a cube of one CRS has no other beside it: choose "
+                "another place"
+            )
 
 
 def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
@@ -211,6 +229,7 @@ def _draft_zone(root: zarr.Group, grid: Grid, zone: Zone) -> None:
         **({"difffusr:uncertainty_samples": zone.uncertainty_samples} if zone.uncertainty_samples else {}),
         **({"difffusr:composite": zone.composite} if zone.composite != "none" else {}),
         **({"difffusr:lattice": lattice_text(zone.of_crs)} if zone.of_crs else {}),
+        **({"difffusr:collar_m": zone.collar_m} if zone.collar_m is not None else {}),
     }
     for level in zone.levels:
         attributes = {"Conventions": "CF-1.11", **({} if level else own)}

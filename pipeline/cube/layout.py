@@ -41,6 +41,7 @@ class Zone:
         revised: whether readers do not see its revision yet.
         time_chunk: steps in a chunk of `time` and `time_bnds`.
         of_crs: its pixels in a cube of one CRS; None in a UTM zone.
+        collar_m: how far beyond its border it shows the ground, in metres; None where that is not known.
     """
 
     epsg: int
@@ -55,6 +56,7 @@ class Zone:
     composite: str = "none"
     time_chunk: int = TIME_CHUNK
     of_crs: Lattice | None = None
+    collar_m: float | None = None
 
     @property
     def lattice(self) -> Lattice:

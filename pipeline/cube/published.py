@@ -166,6 +166,19 @@ class Cube:
         return self.zones[epsg].attrs[name]
 
 
+def held_collar_m(storage: Storage) -> float | None:
+    """How far beyond their borders the zones of a cube show the ground, in metres: 0 in a cube that does not say, None
+    where there is no cube.
+
+    Raises:
+        StoreError: the store refuses, or the root is damaged.
+    """
+    store = store_of(storage)
+    zones = ((store.group("") or {}).get("attributes") or {}).get("difffusr:zones") or []
+    told = [(store.group(f"{epsg}/{BASE_LEVEL}") or {}).get("attributes") or {} for epsg in zones]
+    return min((float(zone.get("difffusr:collar_m", 0)) for zone in told), default=None)
+
+
 def period_labels(storage: Storage) -> dict[str, tuple[date, date]]:
     """First and last day of each period of any zone, by label, from the root alone.
 

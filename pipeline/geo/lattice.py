@@ -75,12 +75,12 @@ class Lattice:
         try:
             known = CRS.from_user_input(crs)
         except CRSError as error:
-            raise ConfigError(f"--crs: found {crs!r}, expected a CRS such as EPSG:3035 ({first_line(error)})") from None
+            raise ConfigError(f"crs: found {crs!r}, expected a CRS such as EPSG:3035 ({first_line(error)})") from None
         if known.is_compound:
             known = known.sub_crs_list[0]
         if not (known.is_projected or known.is_geographic) or len(known.axis_info) != 2:
             raise ConfigError(
-                f"--crs: found {crs!r}, {known.name}, expected one with two axes on the ground: projected or geographic"
+                f"crs: found {crs!r}, {known.name}, expected one with two axes on the ground: projected or geographic"
             )
         authority = known.to_authority(min_confidence=100)
         lattice = cls(known.to_wkt() if authority is None else ":".join(authority))
@@ -88,7 +88,7 @@ class Lattice:
         if not 0.01 <= size * lattice.unit_m <= 100_000:
             unit = "degrees" if known.is_geographic else known.axis_info[0].unit_name + "s"
             raise ConfigError(
-                f"--resolution: found {size:g}, expected a pixel's side in {unit}, such as {lattice.units_of(2.5):g}"
+                f"resolution: found {size:g}, expected a pixel's side in {unit}, such as {lattice.units_of(2.5):g}"
             )
         return cls(lattice.crs, size)
 

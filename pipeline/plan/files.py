@@ -14,6 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import TARGET_GSD_M
+from difffusr.pipeline.config import GridSection
 from difffusr.pipeline.geo import Grid, in_degrees, origin_m
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import one_line
@@ -92,7 +93,7 @@ def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
         _check_scenes(read_table(folder, "scenes.parquet", _SCENE_FIELDS.names, _ADVICE))
         scenes = gpd.read_parquet(BytesIO(folder.read("scenes.parquet")))
         chips = _chips_of_table(table, tuple(scenes["id"]))
-        return StoredPlan(manifest, scenes, chips, Shards.of(chips, Grid(**made.config.grid.model_dump())))
+        return StoredPlan(manifest, scenes, chips, Shards.of(chips, _grid(made.config.grid)))
     except (
         pa.ArrowException,
         shapely.errors.ShapelyError,
@@ -102,6 +103,10 @@ def read_plan(staging: Storage, name: str = "plan") -> StoredPlan:
         AttributeError,
     ) as error:
         raise StoreError(f"{folder.url}: cannot be understood ({one_line(error)}); {_ADVICE}") from None
+
+
+def _grid(section: GridSection) -> Grid:
+    return Grid(section.chip_px, section.overlap_px, section.shard_px, section.chunk_px)
 
 
 _ADVICE = "it is of another version, or damaged: plan again"

@@ -18,7 +18,7 @@ from difffusr.pipeline.geo import GSD_10_M, Grid, grid_of, origin_m, to_zone
 from difffusr.pipeline.ground.errors import CatalogError, ReadError
 from difffusr.pipeline.plan.aside import Aside
 from difffusr.pipeline.plan.borders import count_borders
-from difffusr.pipeline.plan.coverage import chips_to_plan
+from difffusr.pipeline.plan.coverage import chips_to_plan, collar_m
 from difffusr.pipeline.plan.keys import ALGORITHM_VERSION, ContentKeys
 from difffusr.pipeline.plan.looks import Cells, Look, look_at_all
 from difffusr.pipeline.plan.ranking import Candidates, Ranked, Strip, rank_strip
@@ -218,6 +218,7 @@ def _manifest(config: RunConfig, scenes: Sequence[Scene], chips: Chips, shards: 
         "clear_share": round(float(chips.clear.mean(dtype=np.float64)), 4),
         "covered_share": round(float(chips.covered.mean(dtype=np.float64)), 4),
         "borders": borders_between_dates(chips, [scene.datetime.date() for scene in scenes]),
+        "collar_m": collar_m(config),
     }
 
 

@@ -15,3 +15,5 @@ from .verified import seam_words as seam_words
 from .verified import verdict_words as verdict_words
 from .verify import Report as Report
 from .verify import verify_run as verify_run
+from .zone_seams import ZONE_RANGE as ZONE_RANGE
+from .zone_seams import zone_seams as zone_seams

@@ -25,7 +25,7 @@ _OTHERS = {"documents": "documents and coordinates", "chips": "staged chips"}
 
 _SINCE = {"mended": "damage written again since", "published_since": "published again since"}
 
-_BETWEEN = {"dates": "between dates", "granules": "between granules", "all": "between scenes"}
+_BETWEEN = {"dates": "between dates", "granules": "between granules", "all": "between scenes", "zones": "between zones"}
 
 
 def keep_verdict(folder: Storage, found: Mapping[str, Any], publication: int) -> None:

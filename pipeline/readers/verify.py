@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from difffusr.pipeline.assemble import OVERVIEWS, Ledger, OverviewPlace, overview_name, plan_overviews, shard_digests
 from difffusr.pipeline.chips import done_chips
 from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.continent import ContinentPlan
 from difffusr.pipeline.cube import CubeDraft, CubeReader, metadata, objects_of, period_labels
-from difffusr.pipeline.geo import Grid, grid_of
+from difffusr.pipeline.geo import Grid, PixelWindow, grid_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import Plan
@@ -30,6 +31,7 @@ from difffusr.pipeline.readers.fidelity import measure_fidelity
 from difffusr.pipeline.readers.seams import sampled_chips
 from difffusr.pipeline.readers.verdicts import BandReport, SceneShift, SourceSeams, WorstBorder
 from difffusr.pipeline.readers.verified import keep_verdict
+from difffusr.pipeline.readers.zone_seams import zone_seams
 from difffusr.pipeline.run import (
     broken_chips,
     checked,
@@ -39,6 +41,7 @@ from difffusr.pipeline.run import (
     places_of,
     positions_of,
     read_facts,
+    with_source,
 )
 from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.storage import Storage, cube_staging_of, staging_of, storage_of
@@ -98,6 +101,7 @@ def verify_run(config: RunConfig) -> Report:
     Raises:
         DifffusrError: the catalogue or the store cannot be read, or there is no cube.
     """
+    config = with_source(config)
     publication = latest_number(cube_staging_of(config))
     found = _found(config)
     keep_verdict(staging_of(config), found.to_dict(), publication)
@@ -124,7 +128,11 @@ def _found(config: RunConfig) -> Report:
     if damaged or wrong or lost or holes:
         return Report(*of_shards, 0.0, {}, documents=sorted([*wrong, *lost]), chips=chips)
     grid, cube = grid_of(config), CubeReader(storage, draft)
-    flags = _flag_shares(cube, plan, grid)
+    if isinstance(plan, ContinentPlan):
+        flags = _flag_shares(cube, _windows_of(plan, grid))
+        seams = zone_seams(plan, cube.read, grid)
+        return Report(*of_shards, round(1.0 - flags["no_data"], 4), flags, sources=[seams] if seams.borders else [])
+    flags = _flag_shares(cube, [(chip.epsg, grid.chip_window(chip.index)) for chip in sampled_chips(plan.chips)])
     scenes = {scene.id: scene for scene in plan.scenes}
     rules = ChipRules.of(config.canonical()["scenes"], staging)
     seen = measure_fidelity(plan.chips, cube.read, grid, scenes, draft.scenes, rules)
@@ -199,8 +207,19 @@ def _names(overviews: Iterable[OverviewPlace]) -> list[str]:
     return [overview_name(*place) for place in sorted(overviews)]
 
 
-def _flag_shares(cube: CubeReader, plan: Plan, grid: Grid) -> dict[str, float]:
+#: Shards of a cube of one CRS whose flags are counted.
+_SHARDS_SAMPLED = 64
+
+
+def _windows_of(plan: ContinentPlan, grid: Grid) -> list[tuple[int, PixelWindow]]:
+    """Number of the CRS and window of shards, evenly spread and always the same."""
+    some = np.unique(np.linspace(0, len(plan.shards) - 1, _SHARDS_SAMPLED).astype(int)).tolist()
+    return [(plan.lattice.number, grid.shard_window(plan.shards.place(i))) for i in some]
+
+
+def _flag_shares(cube: CubeReader, windows: Iterable[tuple[int, PixelWindow]]) -> dict[str, float]:
+    """Share of each flag in some windows of zones."""
     counts: NDArray[np.int64] = np.zeros(256, np.int64)
-    for chip in sampled_chips(plan.chips):
-        counts += np.bincount(cube.read(chip.epsg, "quality", grid.chip_window(chip.index)).ravel(), minlength=256)
+    for epsg, window in windows:
+        counts += np.bincount(cube.read(epsg, "quality", window).ravel(), minlength=256)
     return {flag.name.lower(): round(float(counts[flag] / counts.sum()), 4) for flag in Quality}

@@ -5,6 +5,7 @@ from .damage import read_facts as read_facts
 from .execution import execute as execute
 from .kinds import decided as decided
 from .kinds import draft_of as draft_of
+from .kinds import with_source as with_source
 from .named import Damaged as Damaged
 from .named import is_damage_noted as is_damage_noted
 from .named import note_damaged as note_damaged

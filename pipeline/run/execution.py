@@ -17,7 +17,7 @@ from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget
 from difffusr.pipeline.run.failures import judge_failures
-from difffusr.pipeline.run.kinds import planned
+from difffusr.pipeline.run.kinds import planned, with_source
 from difffusr.pipeline.run.mending import documents_mended, let_damage_go, mended, without_damaged
 from difffusr.pipeline.run.publishing import finish_what_was_left, publish
 from difffusr.pipeline.run.result import RunResult, has_report, write_report
@@ -47,7 +47,7 @@ def execute(
         DifffusrError: the run cannot go on; everything staged so far stays for the next attempt.
         Stopped: SIGTERM came before the first chip was begun.
     """
-    began = time.monotonic()
+    began, config = time.monotonic(), with_source(config)
     tell_started(config, file)
     try:
         result = _execute(config, progress, resolver)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from difffusr.pipeline.assemble import BlendMaker, ShardMaker
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.continent import ContinentPlan, draft_continent, plan_continent, warp_maker, write_continent
+from difffusr.pipeline.continent import with_source as of_cube
 from difffusr.pipeline.cube import CubeDraft, draft_cube
 from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.plan import Plan, balance_facts, compare, decide, plan_run, read_plan, sampling_of, write_plan
@@ -30,6 +31,11 @@ def planned(config: RunConfig, on_found: Callable[[int], None]) -> Plan:
     on_found(len(plan.source.epsg))
     keep_plan(plan, grid_of(config), staging_of(config), "plan")
     return plan
+
+
+def with_source(config: RunConfig) -> RunConfig:
+    """A configuration with what its source decides, see `continent.with_source`."""
+    return of_cube(config) if config.source.cube is not None else config
 
 
 def decided(config: RunConfig) -> Plan:
@@ -114,5 +120,5 @@ def draft_of(
     composite = config.scenes.composite
     return draft_cube(
         storage or storage_of(config), grid, extents, period, facts, provenance, samples,
-        composite=composite, revise=revise, begun=begun,
+        composite=composite, revise=revise, begun=begun, collar_m=plan.manifest.get("collar_m"),
     )  # fmt: skip
