@@ -31,6 +31,9 @@ from difffusr.pipeline.storage import Storage
 #: Most periods, map cells and pictures on a page.
 MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
 
+#: What a configuration says of a grid of chips.
+_SIZES = ("chip_px", "overlap_px", "shard_px", "chunk_px")
+
 #: Most shards of a cube whose objects are listed to add up their sizes.
 _MOST_LISTED = 20_000
 
@@ -183,6 +186,6 @@ def _grid(cube: Cube, plan: StoredPlan | None) -> Grid | None:
     provenance = cube.attributes.get("difffusr:provenance", {})
     config = (provenance if plan is None else plan.manifest).get("config", {})
     try:
-        return Grid(**config["grid"])
+        return Grid(**{name: size for name, size in config["grid"].items() if name in _SIZES})
     except (KeyError, TypeError, ValueError):
         return None
