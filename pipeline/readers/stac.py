@@ -248,8 +248,8 @@ def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date],
             "values": [f"{start.isoformat()}T00:00:00Z" for _, (start, _) in sorted(cube.periods(epsg).values())],
         },
         "band": {"type": "bands", "values": list(BANDS)},
-        "y": _axis("y", bottom, top, lattice),
-        "x": _axis("x", left, right, lattice),
+        "y": _axis("y", *(top - lattice.pixel * (at + 0.5) for at in (window.height - 1, 0)), lattice),
+        "x": _axis("x", *(left + lattice.pixel * (at + 0.5) for at in (0, window.width - 1)), lattice),
     }
     return {
         "type": "Feature",
@@ -330,11 +330,11 @@ def _links(cube: Cube, scenes: Sequence[Mapping[str, Any]]) -> list[dict[str, st
     ]
 
 
-def _axis(axis: str, start: float, stop: float, lattice: Lattice) -> dict[str, Any]:
-    half = lattice.pixel / 2
+def _axis(axis: str, first: float, last: float, lattice: Lattice) -> dict[str, Any]:
+    """The dimension along an axis, from the middle of its first pixel to that of its last."""
     has_code = lattice.crs.startswith("EPSG:")
     return {
-        "type": "spatial", "axis": axis, "extent": [start + half, stop - half], "step": lattice.pixel,
+        "type": "spatial", "axis": axis, "extent": [first, last], "step": lattice.pixel,
         "reference_system": lattice.number if has_code else lattice.known.to_wkt(),
     }  # fmt: skip
 
