@@ -208,7 +208,8 @@ class Lattice:
         longer, told = float(np.maximum(east, north)), self.pixel * self.unit_m
         if not math.isfinite(longer) or (not self.is_geographic and abs(longer / told - 1) < 0.05):
             return told
-        return float(f"{longer:.3g}")
+        rough, close = float(f"{longer:.2g}"), float(f"{longer:.3g}")
+        return rough if abs(rough / longer - 1) < 0.01 else close
 
     def area_m2(self, window: PixelWindow) -> float:
         """Ground that a window shows, on the ellipsoid, from a coarse grid of places."""

@@ -252,9 +252,8 @@ def _level_of_10_m(zone: MappedZone) -> Level:
 
 
 def _within_globe(part: xr.Dataset) -> xr.Dataset:
-    """A part in degrees without the pixels that reach beyond ±180°, which rio-tiler refuses."""
-    half = abs(float(part.x[1] - part.x[0])) / 2 if part.sizes["x"] > 1 else 0.0
-    inside = np.flatnonzero(np.abs(part.x.values) + half <= 180.0)
+    """A part in degrees without the pixels that lie beyond ±180°, which rio-tiler refuses."""
+    inside = np.flatnonzero(np.abs(part.x.values) <= 180.0)
     if not inside.size:
         raise TileOutsideBounds("outside the zone")
     return part.isel(x=slice(int(inside[0]), int(inside[-1]) + 1))
