@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.geo.area import sheet_in_degrees
 from difffusr.pipeline.geo.grid import PixelWindow, origin_m
-from difffusr.pipeline.geo.wrapping import wrapped
+from difffusr.pipeline.geo.wrapping import polygons_in, wrapped
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import first_line
 
@@ -164,7 +164,7 @@ class Lattice:
             west, south, east, north = ground.bounds
             x, y = (np.linspace(low, high, _PIECES + 1) for low, high in ((west, east), (south, north)))
             right, top = np.meshgrid(x, y)
-            seen = np.isfinite(self.degrees(right, top)).all(axis=0)
+            seen = np.asarray(np.isfinite(self.degrees(right, top)).all(axis=0))
             whole = seen[:-1, :-1] & seen[1:, :-1] & seen[:-1, 1:] & seen[1:, 1:]
             rows, cols = np.nonzero(whole)
             pieces = shapely.box(x[cols], y[rows], x[cols + 1], y[rows + 1])
@@ -184,11 +184,13 @@ class Lattice:
         """
         near = shapely.buffer(self.shape_in_degrees(self.box(window)), _NEAR_DEG)
         here = shapely.segmentize(area.intersection(near), _STEP_DEG)
-        x, y = _to_degrees(self.crs).transform(*shapely.get_coordinates(here).T, direction="INVERSE")
+        lon, lat = shapely.get_coordinates(here).T
+        x, y = _to_degrees(self.crs).transform(lon, lat, direction="INVERSE")
         if self.is_geographic:
             turns = [shapely.transform(here, lambda x, y, t=turn: (x + t, y), interleaved=False) for turn in _TURNS]
             kept = [turned.intersection(shapely.box(self.west, -90, self.west + 360, 90)) for turned in turns]
-            x, y = shapely.get_coordinates(kept).T
+            # What only touches an edge of that is a line.
+            x, y = shapely.get_coordinates([polygon for turned in kept for polygon in polygons_in(turned)]).T
         seen = np.isfinite(x) & np.isfinite(y)
         if not seen.any():
             return None

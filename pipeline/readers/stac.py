@@ -248,8 +248,8 @@ def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date],
             "values": [f"{start.isoformat()}T00:00:00Z" for _, (start, _) in sorted(cube.periods(epsg).values())],
         },
         "band": {"type": "bands", "values": list(BANDS)},
-        "y": _axis("y", *(top - lattice.pixel * (at + 0.5) for at in (window.height - 1, 0)), lattice),
-        "x": _axis("x", *(left + lattice.pixel * (at + 0.5) for at in (0, window.width - 1)), lattice),
+        "y": _axis("y", lattice, top - lattice.pixel * (window.height - 0.5), top - lattice.pixel * 0.5),
+        "x": _axis("x", lattice, left + lattice.pixel * 0.5, left + lattice.pixel * (window.width - 0.5)),
     }
     return {
         "type": "Feature",
@@ -330,7 +330,7 @@ def _links(cube: Cube, scenes: Sequence[Mapping[str, Any]]) -> list[dict[str, st
     ]
 
 
-def _axis(axis: str, first: float, last: float, lattice: Lattice) -> dict[str, Any]:
+def _axis(axis: str, lattice: Lattice, first: float, last: float) -> dict[str, Any]:
     """The dimension along an axis, from the middle of its first pixel to that of its last."""
     has_code = lattice.crs.startswith("EPSG:")
     return {
