@@ -49,6 +49,9 @@ _CACHED: Final = 96
 #: Longitudes of a cube exceed those of a map by one of these.
 _TURNS: Final = (0, 360, -360)
 
+#: Parts of a pixel that reaches beyond 180°: all but half of one part is drawn.
+_CUTS: Final = 8
+
 #: A level counts as one of 10 m if its pixels differ from that by less than this share.
 _ABOUT: Final = 0.1
 
@@ -200,7 +203,7 @@ class Tiles:
             part = part.assign_coords(x=("x", part.x.values - turn, part.x.attrs))
         if factor > 1:
             part = _block_means(part, name, factor, self.cube.fills[name])
-        part = _within_globe(part) if zone.lattice.is_geographic else part
+        part = _within_globe(part, level.pixel * factor) if zone.lattice.is_geographic else part
         # Enlarged pixels keep sharp edges; labels have no mean.
         method = "average" if spectral and ground_m > level.gsd_m * factor else "nearest"
         options: Options = {"nodata": self.cube.fills[name]}
@@ -251,12 +254,17 @@ def _level_of_10_m(zone: MappedZone) -> Level:
     return next((level for level in zone.levels if abs(level.gsd_m / GSD_10_M - 1) < _ABOUT), zone.levels[0])
 
 
-def _within_globe(part: xr.Dataset) -> xr.Dataset:
-    """A part in degrees without the pixels that lie beyond ±180°, which rio-tiler refuses."""
-    inside = np.flatnonzero(np.abs(part.x.values) <= 180.0)
-    if not inside.size:
+def _within_globe(part: xr.Dataset, side: float) -> xr.Dataset:
+    """A part in degrees without what lies beyond ±180°, which rio-tiler refuses. Pixels that reach beyond are cut: all
+    are divided into narrower ones first."""
+    x = part.x.values
+    if np.abs(x).max() + side / 2 <= 180.0:
+        return part
+    narrow = (x[:, None] + ((np.arange(_CUTS) + 0.5) / _CUTS - 0.5) * side).ravel()
+    inside = np.flatnonzero(np.abs(narrow) <= 180.0)
+    if inside.size < 2:
         raise TileOutsideBounds("outside the zone")
-    return part.isel(x=slice(int(inside[0]), int(inside[-1]) + 1))
+    return part.isel(x=inside // _CUTS).assign_coords(x=("x", narrow[inside], part.x.attrs))
 
 
 def _block_means(part: xr.Dataset, name: str, factor: int, fill: int) -> xr.Dataset:
