@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from difffusr.pipeline.commands.common import AsJson, Verbose, check_folder, json_place, write_file
+from difffusr.pipeline.commands.common import AsJson, Verbose, check_folder, json_place, table_of, write_file
 from difffusr.pipeline.commands.cube import CubePath
 from difffusr.pipeline.commands.extras import check_store
 from difffusr.pipeline.commands.run import show_result, show_stopped
-from difffusr.pipeline.commands.terminal import StageBars, set_up_logging
+from difffusr.pipeline.commands.terminal import StageBars, console, set_up_logging
 from difffusr.pipeline.ground.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ def continent(
     source_staging: Annotated[
         str | None, typer.Option(metavar="URL", help="Staging folder of CUBE, where it is not beside it.")
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what it would take and cost, from a few shards; write nothing.")
+    ] = False,
+    cpu_hour: Annotated[float, typer.Option(help="Price of a core for an hour, for --estimate.", min=0)] = 0.0,
+    cores: Annotated[int | None, typer.Option(help="Cores of the cluster, for --estimate.", min=1)] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address; by default Ray starts here.")] = None,
     keep: Annotated[
         Path | None,
@@ -61,6 +66,10 @@ def continent(
     for key, name in (("source", "cube"), ("store", "url")):
         check_store(asked[key][name])
     settings = [_settings({**asked, "period": label}) for label in period or _periods_of(asked)]
+    if estimate:
+        with json_place(json_path) as write:
+            write({"periods": [_estimated(one, cpu_hour, cores) for one in settings]})
+        return
     if keep is not None:
         import yaml
 
@@ -72,6 +81,27 @@ def continent(
         finally:
             write({"periods": documents})
     raise typer.Exit(code)
+
+
+def _estimated(settings: RunConfig, cpu_hour: float, cores: int | None) -> dict[str, Any]:
+    """Show what a period would take."""
+    import os
+
+    import numpy as np
+
+    from difffusr.pipeline.continent import plan_continent
+    from difffusr.pipeline.run import with_source
+    from difffusr.pipeline.run.cost import estimate_zones
+
+    costs = settings.costs.model_copy(
+        update={"prices": settings.costs.prices.model_copy(update={"cpu_hour": cpu_hour})}
+    )
+    asked = with_source(settings.model_copy(update={"costs": costs}))
+    with console.status("making a few shards …"):
+        plan = plan_continent(asked)
+        made = estimate_zones(asked, plan, cores or os.cpu_count() or 1, np.ones(len(plan.shards), bool))
+    console.print(table_of(f"{asked.name} · {asked.period.label}", made.rows()))
+    return {"period": asked.period.label, **made.to_dict()}
 
 
 def _made(settings: Sequence[RunConfig], documents: list[dict[str, Any]], again: str) -> int:

@@ -457,7 +457,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.budget is not None and self.costs.calibration is None:
+        if self.budget is not None and self.costs.calibration is None and self.source.cube is None:
             expected = "null, or costs.calibration as well: the file that `difffusr calibrate` writes"
             raise rule_error("budget", self.budget, expected)
         for key in ("crs", "resolution"):

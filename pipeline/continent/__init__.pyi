@@ -1,4 +1,5 @@
 from .maker import WarpMaker as WarpMaker
+from .maker import made_shard as made_shard
 from .maker import warp_maker as warp_maker
 from .meeting import zone_weights as zone_weights
 from .planning import ContinentPlan as ContinentPlan

@@ -71,6 +71,22 @@ def _cube(ground: Ground) -> Cube:
     return _opened[key]
 
 
+def made_shard(ground: Ground, index: ShardIndex, zones: Sequence[int]) -> ShardData:
+    """The pixels of a shard.
+
+    Args:
+        zones: those that show it.
+
+    Raises:
+        StoreError: a store refuses, or a chunk of the zones' cube is damaged.
+    """
+    views = [view for view in ground.views if view.epsg in zones]
+    data = warped_shard(_cube(ground), views, ground.lattice, ground.target(index), ground.resolution, ground.half_m)
+    if data is None:
+        return ShardData.empty(ground.grid.shard_px, with_std=ground.with_std, with_looks=ground.with_looks)
+    return data
+
+
 def write_warped(
     writer: ShardWriter, ground: Ground, epsg: int, index: ShardIndex, zones: Sequence[int]
 ) -> WrittenShard:
@@ -84,10 +100,7 @@ def write_warped(
         StoreError: a store refuses, or a chunk of the zones' cube is damaged.
     """
     begun = time.process_time()
-    views = [view for view in ground.views if view.epsg in zones]
-    data = warped_shard(_cube(ground), views, ground.lattice, ground.target(index), ground.resolution, ground.half_m)
-    if data is None:
-        data = ShardData.empty(ground.grid.shard_px, with_std=ground.with_std, with_looks=ground.with_looks)
+    data = made_shard(ground, index, zones)
     receipt = writer.write(epsg, index, data)
     return WrittenShard(receipt, round(float((data.source > 0).mean()), 6), time.process_time() - begun)
 

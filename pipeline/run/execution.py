@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from difffusr.pipeline.assemble import ShardError
 from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.continent import ContinentPlan
 from difffusr.pipeline.engine import KEEP_FREED, ask_ahead, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.run.context import Run
-from difffusr.pipeline.run.cost import enforce_budget
+from difffusr.pipeline.run.cost import enforce_budget, enforce_zone_budget
 from difffusr.pipeline.run.failures import judge_failures
 from difffusr.pipeline.run.kinds import planned, with_source
 from difffusr.pipeline.run.mending import documents_mended, let_damage_go, mended, without_damaged
@@ -111,7 +112,10 @@ def _compute_and_publish(run: Run, work: Work, result: RunResult) -> dict[str, s
     tell_cluster(nodes_alive(), there.gpus, there.cpus)
     run.lease.on_lost(run.stop.request)
     if work.todo.any() or work.wanted.any():
-        enforce_budget(run.config, work.plan, result.reused)
+        if isinstance(work.plan, ContinentPlan):
+            enforce_zone_budget(run.config, work.plan, int(there.cpus), work.todo)
+        else:
+            enforce_budget(run.config, work.plan, result.reused)
     work = mended(run, work, result)
     reasons = why_rewritten(run, work, result)
     meters = None

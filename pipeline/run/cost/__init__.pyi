@@ -7,6 +7,9 @@ from .figures import Estimate as Estimate
 from .gpu_rates import GpuRate as GpuRate
 from .gpu_rates import rates_for as rates_for
 from .measure import calibrate as calibrate
+from .of_zones import ZoneEstimate as ZoneEstimate
+from .of_zones import enforce_zone_budget as enforce_zone_budget
+from .of_zones import estimate_zones as estimate_zones
 from .on_gpus import ByGpu as ByGpu
 from .on_gpus import by_gpu as by_gpu
 from .words import by_gpu_notes as by_gpu_notes

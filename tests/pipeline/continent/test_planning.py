@@ -1,4 +1,4 @@
-"""What a cube of one CRS is made of: all shards that have a part in another's pixels, no more; and what changes when."""
+"""What a cube of one CRS is made of: all shards that have a part in its pixels, no more; and what changes when."""
 
 from __future__ import annotations
 
