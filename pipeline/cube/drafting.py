@@ -24,6 +24,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
+from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.cube.conventions import multiscales
 from difffusr.pipeline.cube.described import check_root, check_zone, understood
 from difffusr.pipeline.cube.documents import is_document, node_of, page_of, text_in, texts_of, without_members
@@ -104,7 +105,7 @@ def draft_cube(
     root.attrs.put(
         {
             "Conventions": "CF-1.11",
-            "title": "Super-resolved Sentinel-2 Level-2A surface reflectance, 12 bands at 2.5 m",
+            "title": f"Super-resolved Sentinel-2 Level-2A surface reflectance, 12 bands at {_pixel_words(zones)}",
             "source": "Contains modified Copernicus Sentinel data, super-resolved with DiffFuSR (arXiv 2506.11764)",
             "difffusr:zones": sorted({*zones, *others}),
             **table.attributes(),
@@ -125,6 +126,14 @@ def draft_cube(
     objects = {path: texts.get(path, data) for path, data in contents.items()}
     pages = {path: text_in(document, memory, path) for path, document in own.items() if path.startswith(f"{PAGES}/")}
     return CubeDraft(storage, grid, zones, facts, objects, documents, table, pages)
+
+
+def _pixel_words(zones: Mapping[int, Zone]) -> str:
+    """Side of the finest pixels, on the ground, for the title; with the CRS where it is that of the whole cube."""
+    zone = next(iter(zones.values()))
+    if zone.of_crs is None:
+        return f"{TARGET_GSD_M:g} m"
+    return f"{zone.of_crs.ground_m(zone.window):g} m in {zone.of_crs.name}"
 
 
 def _next_zone(

@@ -110,6 +110,28 @@ class Cube:
         attributes: Mapping[str, Any] = self.zones[epsg].attrs
         return int(attributes.get("difffusr:overviews", 0))
 
+    @property
+    def in_one_crs(self) -> bool:
+        """Whether it is made of another cube's zones, in one CRS."""
+        return any(self.of_crs(epsg) for epsg in self.zones)
+
+    @property
+    def derived_from(self) -> str | None:
+        """The cube of UTM zones that a cube of one CRS is made of; None of others."""
+        told: Any = self._provenance.get("derived_from") or {}
+        return str(told["cube"]) if told.get("cube") else None
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """The provenance with the configuration of the latest run that made pixels from scenes: in a cube of one CRS
+        that of the cube that it is made of."""
+        told: Any = self._provenance.get("derived_from")
+        return self._provenance if told is None else {**self._provenance, "config": told.get("config") or {}}
+
+    @property
+    def _provenance(self) -> dict[str, Any]:
+        return dict(self.attributes.get("difffusr:provenance") or {})
+
     @cached_property
     def scenes(self) -> Mapping[int, Mapping[str, Any]]:
         """Facts of every scene that a `source` pixel can refer to, by number: a request for each period.

@@ -75,6 +75,15 @@ def geometry_of(area: AreaSection) -> BaseGeometry | list[str]:
     return _in_degrees(read_vector_file(area))
 
 
+def sheet_in_degrees(ground: BaseGeometry, crs: pyproj.CRS) -> BaseGeometry:
+    """Polygons of a projected CRS in EPSG:4326: edges bend as on the sheet, cut at 180°, closed over a pole.
+
+    Raises:
+        ConfigError: some of it lies off the globe.
+    """
+    return _Sheet(Drawn([ground], crs, "ground")).in_degrees(ground)
+
+
 def _in_degrees(drawn: Drawn) -> BaseGeometry:
     """The union of all polygons drawn, in EPSG:4326."""
     polygons = [polygon for geometry in drawn.geometries for polygon in polygons_in(geometry)]

@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import BANDS, SCALE, WAVELENGTH_NM
 from difffusr.pipeline.cube import Cube, read_window
-from difffusr.pipeline.geo import PixelWindow, territory, to_zone
+from difffusr.pipeline.geo import Lattice, PixelWindow, territory, to_zone
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.storage import Storage, store_failures
@@ -45,7 +45,8 @@ class Export:
         days: its first and last day.
         variable: the cube's variable.
         step: its position on the zone's time axis.
-        window: the file's part of the zone, in absolute 2.5 m pixels, within the cube.
+        window: the file's part of the zone, in absolute pixels of its lattice, within the cube.
+        of_crs: the pixels of a cube of one CRS; None in a UTM zone.
     """
 
     epsg: int
@@ -54,11 +55,13 @@ class Export:
     variable: str
     step: int
     window: PixelWindow
+    of_crs: Lattice | None = None
 
     @property
     def name(self) -> str:
         """The file's name."""
-        return f"{self.epsg}_{self.label}_{self.variable}.tif"
+        place = self.epsg if self.of_crs is None else self.of_crs.name.replace(":", "")
+        return f"{place}_{self.label}_{self.variable}.tif"
 
 
 def exports_of(
@@ -68,7 +71,7 @@ def exports_of(
 
     Args:
         area: in EPSG:4326; None for the whole cube. A file covers the area's bounding box in its zone, widened to whole
-            10 m pixels and cut at the cube's edge.
+            10 m pixels, in a cube of one CRS to whole pixels of its own, and cut at the cube's edge.
         periods: labels such as 2024-07; all if empty.
         variables: names of the cube's variables.
 
@@ -83,13 +86,16 @@ def exports_of(
         raise ConfigError(f"--variable: the cube has no {lacking[0]!r}; it has {', '.join(offered)}")
     out = []
     for epsg in cube.zones:
-        window = _part(cube.window(epsg), area, epsg)
+        of_crs = cube.of_crs(epsg)
+        window = _part(cube.window(epsg), area, epsg, of_crs)
         if window is None:
             continue
         steps = {label: found for label, found in cube.periods(epsg).items() if not periods or label in periods}
         names = [name for name in variables if name in cube.variables(epsg)]
         out += [
-            Export(epsg, label, days, name, step, window) for label, (step, days) in steps.items() for name in names
+            Export(epsg, label, days, name, step, window, of_crs)
+            for label, (step, days) in steps.items()
+            for name in names
         ]
     if not out:
         raise ConfigError(
@@ -99,10 +105,12 @@ def exports_of(
     return out
 
 
-def _part(whole: PixelWindow, area: BaseGeometry | None, epsg: int) -> PixelWindow | None:
+def _part(whole: PixelWindow, area: BaseGeometry | None, epsg: int, of_crs: Lattice | None) -> PixelWindow | None:
     """Bounding box of the area's part in the zone's territory; None if the zone's arrays do not reach it."""
     if area is None:
         return whole
+    if of_crs is not None:
+        return of_crs.part_of(whole, area)
     here = area.intersection(territory(epsg))
     if here.is_empty:
         return None
@@ -121,8 +129,9 @@ def _widened(start_m: float, stop_m: float) -> tuple[int, int]:
 
 
 def _ground(cube: Cube, epsg: int) -> str:
-    left, bottom, right, top = cube.window(epsg).bounds_m(epsg)
-    return f"{left:.0f}, {bottom:.0f}, {right:.0f}, {top:.0f} in EPSG:{epsg}"
+    lattice = cube.lattice(epsg)
+    bounds = (f"{side:.{5 if lattice.is_geographic else 0}f}" for side in lattice.bounds(cube.window(epsg)))
+    return f"{', '.join(bounds)} in {lattice.name}"
 
 
 def export_cogs(
@@ -172,15 +181,15 @@ def _draft(cube: Cube, export: Export, path: Path) -> Path:
     """Write a tiled GeoTIFF without overviews."""
     array = cube.array(export.epsg, export.variable)
     attributes, spectral = dict(array.attrs), array.ndim == 4
-    whole, window = cube.window(export.epsg), export.window
+    whole, window, lattice = cube.window(export.epsg), export.window, cube.lattice(export.epsg)
     profile = {
         "driver": "GTiff",
         "dtype": array.dtype,
         "count": len(BANDS) if spectral else 1,
         "height": window.height,
         "width": window.width,
-        "crs": CRS.from_epsg(export.epsg),
-        "transform": window.geobox(export.epsg).transform,
+        "crs": CRS.from_user_input(lattice.crs),
+        "transform": lattice.geobox(window).transform,
         "nodata": array.fill_value,
         "BIGTIFF": "YES",
         **_DRAFT,

@@ -11,9 +11,8 @@ import shapely
 from pyproj import CRS, Transformer
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.cube import Cube, read_window
-from difffusr.pipeline.geo import PixelWindow
+from difffusr.pipeline.geo import Lattice, PixelWindow
 
 #: west, south, east, north in degrees. East is less than west if the box crosses 180°.
 Box = tuple[float, float, float, float]
@@ -29,37 +28,47 @@ _PRECISION_DEG = 1e-8
 _MOST_SEARCHED = 4096 * 4096
 
 
+def footprint(cube: Cube, epsg: int, step: int) -> BaseGeometry:
+    """Where a zone may have data at a step of time, in EPSG:4326, see `ground_of` and `footprint_of`.
+
+    Raises:
+        StoreError: the cube cannot be read.
+    """
+    return footprint_of(ground_of(cube, epsg, step), cube.of_crs(epsg) or epsg)
+
+
 def ground_of(cube: Cube, epsg: int, step: int) -> BaseGeometry:
-    """Where a zone may have data at a step of time, in metres of the zone: the convex hull of those pixels of its
+    """Where a zone may have data at a step of time, in its own coordinates: the convex hull of those pixels of its
     coarsest level that have some, and of their neighbours; its whole window if there are none.
 
     Raises:
         StoreError: the cube cannot be read.
     """
-    window, level = cube.window(epsg), cube.overviews(epsg)
+    window, level, lattice = cube.window(epsg), cube.overviews(epsg), cube.lattice(epsg)
     array = cube.array(epsg, "quality", level)
     height, width = array.shape[-2:]
     if height * width > _MOST_SEARCHED:
-        return window.box(epsg)
+        return lattice.box(window)
     whole = PixelWindow(0, 0, height, width)
     seen = read_window(array, step, whole, whole) > 0
     rows = np.flatnonzero(seen.any(axis=1))
     if not rows.size:
-        return window.box(epsg)
+        return lattice.box(window)
     # A pixel is what most of its four are: at the edges of what is seen, some data count as none.
     first, last = seen[rows].argmax(axis=1) - 1, width - seen[rows, ::-1].argmax(axis=1) + 1
     corners = np.concatenate(
         [np.stack([cols, ends], axis=1) for cols in (first, last) for ends in (rows - 1, rows + 2)]
     )
-    left, _, _, top = window.bounds_m(epsg)
-    size = TARGET_GSD_M * 2**level
+    left, _, _, top = lattice.bounds(window)
+    size = lattice.pixel * 2**level
     hull = shapely.MultiPoint(np.stack([left + size * corners[:, 0], top - size * corners[:, 1]], axis=1)).convex_hull
-    return hull.intersection(window.box(epsg))
+    return hull.intersection(lattice.box(window))
 
 
-def footprint_of(ground: BaseGeometry, epsg: int) -> BaseGeometry:
-    """Ground in metres of a zone as a shape in EPSG:4326: a polygon, or a multipolygon if it crosses 180°."""
-    unrolled = _unrolled(ground, epsg)
+def footprint_of(ground: BaseGeometry, place: int | Lattice) -> BaseGeometry:
+    """Ground in coordinates of a zone, given by its code, or of another CRS as a shape in EPSG:4326: a polygon, or a
+    multipolygon if it crosses 180°."""
+    unrolled = place.shape_in_degrees(ground) if isinstance(place, Lattice) else _unrolled(ground, place)
     turns = (shapely.transform(unrolled, lambda x, y, t=turn: (x + t, y), interleaved=False) for turn in (-360, 0, 360))
     parts = [
         part

@@ -6,11 +6,10 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from pyproj import CRS, Transformer
 from scipy.special import ndtr, stdtrit
 
-from difffusr.kernels.bands import BANDS, TARGET_GSD_M
-from difffusr.pipeline.geo import origin_m
+from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.geo import Lattice
 from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.readers.seams import seam_ratios
 from difffusr.pipeline.readers.source_seams import SourceBorder
@@ -37,8 +36,14 @@ def judge_sources(borders: Sequence[SourceBorder], scenes: SceneFacts) -> list[S
     ]
 
 
-def worst_border(borders: Sequence[SourceBorder], scenes: SceneFacts) -> WorstBorder | None:
-    """The border whose step in some band is the greatest in steps beside it; short ones only where none is long."""
+def worst_border(
+    borders: Sequence[SourceBorder], scenes: SceneFacts, lattice_of: Callable[[int], Lattice] = Lattice.of_zone
+) -> WorstBorder | None:
+    """The border whose step in some band is the greatest in steps beside it; short ones only where none is long.
+
+    Args:
+        lattice_of: the pixels of a border's zone.
+    """
     if not borders:
         return None
     enough = max(border.squares for border in borders) / 2
@@ -46,9 +51,11 @@ def worst_border(borders: Sequence[SourceBorder], scenes: SceneFacts) -> WorstBo
     band = int(border.contrast.argmax())
     step, usual = (round(float(steps[band]) / DN_SCALE, 5) for steps in (border.step, border.usual))
     first, other = (str(scenes.get(number, {}).get("id", f"scene {number}")) for number in border.sources)
-    to_degrees = Transformer.from_crs(CRS.from_epsg(border.epsg), "EPSG:4326", always_xy=True)
-    lon, lat = to_degrees.transform(border.col * TARGET_GSD_M, origin_m(border.epsg) - border.row * TARGET_GSD_M)
-    return WorstBorder(BANDS[band], step, usual, (first, other), border.epsg, round(lon, 5), round(lat, 5))
+    lattice = lattice_of(border.epsg)
+    lon, lat = lattice.degrees(border.col * lattice.pixel, lattice.origin - border.row * lattice.pixel)
+    return WorstBorder(
+        BANDS[band], step, usual, (first, other), border.epsg, round(float(lon), 5), round(float(lat), 5)
+    )
 
 
 def _kind(border: SourceBorder, scenes: SceneFacts) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.kernels.bands import BANDS, GROUPS, GSD_M, SCALE, TARGET_GSD_M, WAVELENGTH_NM
+from difffusr.kernels.bands import BANDS, GROUPS, GSD_M, SCALE, WAVELENGTH_NM
 from difffusr.pipeline.cube import BASE_LEVEL, Cube
+from difffusr.pipeline.geo import Lattice
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import bare_href
-from difffusr.pipeline.readers.footprints import box_around, box_of, footprint_of, ground_of, shape_of
+from difffusr.pipeline.readers.footprints import box_around, box_of, footprint, shape_of
 from difffusr.pipeline.readers.stac_balance import balance_lineage, balance_property
 from difffusr.pipeline.storage import Storage
 
@@ -102,8 +103,8 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
         "id": name,
         "title": cube.attributes["title"],
         "description": (
-            f"{cube.attributes['title']}. {cube.attributes['source']}. One Zarr group for each UTM zone, one step of "
-            "time for each period."
+            f"{cube.attributes['title']}. {cube.attributes['source']}. {_groups(cube)}, one step of time for each "
+            "period."
         ),
         "keywords": ["Sentinel-2", "super-resolution", "surface reflectance", "Zarr"],
         "license": "other",
@@ -115,8 +116,9 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dic
         "summaries": {
             "constellation": ["sentinel-2"],
             "instruments": ["msi"],
-            "gsd": [TARGET_GSD_M],
-            "proj:code": sorted({item["properties"]["proj:code"] for item in items}),
+            "gsd": sorted({item["properties"]["gsd"] for item in items}),
+            **_summary("proj:code", items),
+            **_summary("proj:wkt2", items),
             "bands": _bands(),
         },
         "assets": {
@@ -145,7 +147,7 @@ def model_of(cube: Cube, name: str, items: Sequence[dict[str, Any]]) -> dict[str
         name: the collection's id.
         items: those of `items_of`.
     """
-    made = cube.attributes["difffusr:provenance"]
+    made = cube.made_with
     whole = box_around(tuple(item["bbox"]) for item in items)
     chip, own = made["config"]["grid"]["chip_px"], made["config"]["model"]
     properties = {
@@ -212,7 +214,7 @@ def _weights_asset(made: Mapping[str, Any], stage: str, sha256: str) -> dict[str
 
 def _weights(cube: Cube) -> dict[str, str]:
     """sha256 of both stages' weights; empty if the cube does not name them."""
-    weights: dict[str, str] = cube.attributes.get("difffusr:provenance", {}).get("weights", {})
+    weights: dict[str, str] = cube.made_with.get("weights", {})
     return weights
 
 
@@ -230,15 +232,14 @@ def items_of(cube: Cube, name: str) -> Iterator[dict[str, Any]]:
     """
     for epsg in cube.zones:
         for label, (step, days) in sorted(cube.periods(epsg).items()):
-            yield _item(cube, name, epsg, label, days, footprint_of(ground_of(cube, epsg, step), epsg))
+            yield _item(cube, name, epsg, label, days, footprint(cube, epsg, step))
 
 
-def _item(
-    cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date], footprint: BaseGeometry
-) -> dict[str, Any]:
-    window = cube.window(epsg)
-    left, bottom, right, top = window.bounds_m(epsg)
-    made = cube.attributes.get("difffusr:provenance", {})
+def _item(cube: Cube, name: str, epsg: int, label: str, days: tuple[date, date], shape: BaseGeometry) -> dict[str, Any]:
+    window, lattice = cube.window(epsg), cube.lattice(epsg)
+    left, bottom, right, top = lattice.bounds(window)
+    gsd = lattice.ground_m(window)
+    made = cube.made_with
     facts = _facts(cube, epsg, days)
     balanced = balance_property(made, facts)
     dimensions = {
@@ -247,8 +248,8 @@ def _item(
             "values": [f"{start.isoformat()}T00:00:00Z" for _, (start, _) in sorted(cube.periods(epsg).values())],
         },
         "band": {"type": "bands", "values": list(BANDS)},
-        "y": _axis("y", bottom, top, epsg),
-        "x": _axis("x", left, right, epsg),
+        "y": _axis("y", lattice, top - lattice.pixel * (window.height - 0.5), top - lattice.pixel * 0.5),
+        "x": _axis("x", lattice, left + lattice.pixel * 0.5, left + lattice.pixel * (window.width - 0.5)),
     }
     return {
         "type": "Feature",
@@ -256,24 +257,25 @@ def _item(
         "stac_extensions": _EXTENSIONS,
         "id": f"{name}_{epsg}_{label}",
         "collection": name,
-        "geometry": mapping(footprint),
-        "bbox": list(box_of(footprint)),
+        "geometry": mapping(shape),
+        "bbox": list(box_of(shape)),
         "properties": {
-            "title": f"{label}, EPSG:{epsg}",
+            "title": f"{label}, {lattice.name}",
             "datetime": None,
             "start_datetime": f"{days[0].isoformat()}T00:00:00Z",
             "end_datetime": f"{days[1].isoformat()}T23:59:59Z",
             "constellation": "sentinel-2",
             "instruments": ["msi"],
-            "gsd": TARGET_GSD_M,
-            "proj:code": f"EPSG:{epsg}",
+            "gsd": gsd,
+            "proj:code": lattice.code,
+            **({"proj:wkt2": lattice.known.to_wkt()} if lattice.code is None else {}),
             "proj:bbox": [left, bottom, right, top],
             "proj:shape": [window.height, window.width],
-            "proj:transform": [TARGET_GSD_M, 0.0, left, 0.0, -TARGET_GSD_M, top],
+            "proj:transform": [lattice.pixel, 0.0, left, 0.0, -lattice.pixel, top],
             "processing:level": "L3",
             "processing:lineage": (
                 "Sentinel-2 Level-2A, super-resolved with DiffFuSR (arXiv 2506.11764), weights "
-                f"{made.get('model', 'unknown')}, and blended{balance_lineage(balanced)}"
+                f"{made.get('model', 'unknown')}, and blended{balance_lineage(balanced)}{_warped(cube, lattice)}"
             ),
             "processing:software": made.get("software", {}),
             "difffusr:balance": balanced,
@@ -284,11 +286,11 @@ def _item(
             "zarr": {
                 "href": f"{_address(cube)}/{epsg}/{BASE_LEVEL}",
                 "type": _ZARR,
-                "title": "the zone's group, all periods",
+                "title": f"the {'zone' if cube.of_crs(epsg) is None else 'CRS'}'s group, all periods",
                 "roles": ["data", "reflectance"],
                 "data_type": "uint16",
                 "nodata": 0,
-                "raster:spatial_resolution": TARGET_GSD_M,
+                "raster:spatial_resolution": gsd,
                 "raster:scale": cube.array(epsg, "reflectance").attrs["scale_factor"],
                 "bands": _bands(),
             }
@@ -306,19 +308,19 @@ def _item(
 
 
 def _facts(cube: Cube, epsg: int, days: tuple[date, date]) -> list[Mapping[str, Any]]:
-    """Facts of the scenes of a zone and period, by id."""
-    found = []
+    """Facts of the scenes of a zone and period, by id; in a cube of one CRS those of all zones that it is made of."""
+    found, derived = [], cube.of_crs(epsg) is not None
     for facts in cube.scenes.values():
         tile, day = str(facts.get("tile", "")), str(facts.get("datetime", ""))[:10]
         of_zone = tile[:2].isdigit() and epsg == (32600 if tile[2:3] >= "N" else 32700) + int(tile[:2])
-        if of_zone and days[0].isoformat() <= day <= days[1].isoformat():
+        if (of_zone or derived) and days[0].isoformat() <= day <= days[1].isoformat():
             found.append(facts)
     return sorted(found, key=lambda facts: str(facts["id"]))
 
 
 def _links(cube: Cube, scenes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Links to scenes; empty unless their catalogue is an API."""
-    api = cube.attributes.get("difffusr:provenance", {}).get("config", {}).get("source", {}).get("stac_api")
+    api = cube.made_with.get("config", {}).get("source", {}).get("stac_api")
     if not api:
         return []
     items = [(facts["collection"], facts["id"]) for facts in scenes]
@@ -328,12 +330,32 @@ def _links(cube: Cube, scenes: Sequence[Mapping[str, Any]]) -> list[dict[str, st
     ]
 
 
-def _axis(axis: str, start: float, stop: float, epsg: int) -> dict[str, Any]:
-    half = TARGET_GSD_M / 2
+def _axis(axis: str, lattice: Lattice, first: float, last: float) -> dict[str, Any]:
+    """The dimension along an axis, from the middle of its first pixel to that of its last."""
+    has_code = lattice.crs.startswith("EPSG:")
     return {
-        "type": "spatial", "axis": axis, "extent": [start + half, stop - half], "step": TARGET_GSD_M,
-        "reference_system": epsg,
+        "type": "spatial", "axis": axis, "extent": [first, last], "step": lattice.pixel,
+        "reference_system": lattice.number if has_code else lattice.known.to_wkt(),
     }  # fmt: skip
+
+
+def _groups(cube: Cube) -> str:
+    """How the cube is divided."""
+    if cube.in_one_crs:
+        return f"One Zarr group, in {cube.lattice(next(iter(cube.zones))).name}"
+    return "One Zarr group for each UTM zone"
+
+
+def _warped(cube: Cube, lattice: Lattice) -> str:
+    """What the lineage says of a cube that is made of another; "" of others."""
+    source = cube.derived_from
+    return "" if source is None else f"; warped into {lattice.name} from the UTM zones of {bare_href(source)}"
+
+
+def _summary(name: str, items: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The values of a property that items have; empty if none has it."""
+    found = {item["properties"].get(name) for item in items} - {None}
+    return {name: sorted(found)} if found else {}
 
 
 def _variable(cube: Cube, epsg: int, name: str) -> dict[str, Any]:

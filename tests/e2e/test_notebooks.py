@@ -19,6 +19,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from beside import ROOT
+from continental import continent_config, publish_continent
 from ray import cloudpickle
 
 from difffusr.kernels.bands import GROUPS, TARGET_GSD_M
@@ -28,7 +29,9 @@ from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.commands.two_orbits import run_two_orbits
 from difffusr.pipeline.config.sections import RunConfig
+from difffusr.pipeline.cube.published import period_labels
 from difffusr.pipeline.run.execution import execute
+from difffusr.pipeline.storage.objects import Storage
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -76,6 +79,16 @@ def pictures(notebook: dict) -> int:
 def test_the_cube_is_read_with_xarray_and_zarr(finished_run, tmp_path):
     notebook = executed(sys.executable, "01-read-the-cube.ipynb", tmp_path, CUBE=finished_run.with_suffix(".zarr"))
     assert "UTM zones: [32632]" in printed(notebook)
+    assert pictures(notebook) == 4
+
+
+def test_a_cube_in_degrees_is_read_the_same_way(finished_run, tmp_path):
+    source, cube = finished_run.with_suffix(".zarr"), tmp_path / "degrees.zarr"
+    (label,) = period_labels(Storage(str(source)))
+    sizes = {"shard_px": 512, "chunk_px": 256}
+    publish_continent(continent_config(str(source), str(cube), "EPSG:4326", period=label, **sizes))
+    notebook = executed(sys.executable, "01-read-the-cube.ipynb", tmp_path, CUBE=cube)
+    assert "one CRS: [4326]" in printed(notebook)
     assert pictures(notebook) == 4
 
 

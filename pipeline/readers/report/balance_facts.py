@@ -12,8 +12,7 @@ from difffusr.pipeline.readers.report.survey import Survey
 
 def balance_of(cube: Cube, records: RunRecords, survey: Survey) -> BalanceFacts | None:
     """From the plan if it is there; else from the cube's table of the scenes that its pixels are from."""
-    provenance = cube.attributes.get("difffusr:provenance", {})
-    config = (provenance if records.plan is None else records.plan.manifest).get("config", {})
+    config = (cube.made_with if records.plan is None else records.plan.manifest).get("config", {})
     wishes = config.get("scenes", {})
     if records.plan is not None:
         used = frozenset(map(str, records.plan.scenes["id"]))

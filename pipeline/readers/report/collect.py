@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.cube import Cube, store_of
@@ -16,6 +16,7 @@ from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.plan import StoredPlan
 from difffusr.pipeline.publish import Publication
+from difffusr.pipeline.readers.footprints import box_of, footprint_of
 from difffusr.pipeline.readers.report.balance_facts import balance_of
 from difffusr.pipeline.readers.report.crops import CROPS_EACH, choose_crops
 from difffusr.pipeline.readers.report.facts import CubeReport, PeriodReport, ZoneFacts
@@ -29,6 +30,9 @@ from difffusr.pipeline.storage import Storage
 
 #: Most periods, map cells and pictures on a page.
 MOST_PERIODS, MOST_CELLS, MOST_CROPS = 6, 3000, 6
+
+#: What a configuration says of a grid of chips.
+_SIZES = ("chip_px", "overlap_px", "shard_px", "chunk_px")
 
 #: Most shards of a cube whose objects are listed to add up their sizes.
 _MOST_LISTED = 20_000
@@ -84,12 +88,20 @@ def _period(
     periods: int,
     with_scenes: bool,
 ) -> PeriodReport:
-    records = RunRecords.of(staging.child(f"runs/{label}"), _days(cube, label), publications)
+    records = RunRecords.of(
+        staging.child(f"runs/{label}"), _days(cube, label), publications, with_plan=not cube.in_one_crs
+    )
     notes = list(records.notes)
     planned = records.planned_shards
     survey = survey_period(cube, label, max(MOST_CELLS // periods, 1), planned)
     scenes: Mapping[str, Scene] = {}
-    if records.plan is None:
+    if cube.in_one_crs:
+        source = "" if cube.derived_from is None else f" of {bare_href(cube.derived_from)}"
+        notes.append(
+            f"This cube is made of the UTM zones{source}, not of scenes: how these compare with the scenes, and the "
+            "seams between chips, are in the report of that cube."
+        )
+    elif records.plan is None:
         notes.append("Without the plan the scenes of each chip are not known, so nothing is compared with them.")
     elif not with_scenes:
         notes.append("Reading scenes was switched off, so nothing is compared with them.")
@@ -122,10 +134,15 @@ def _days(cube: Cube, label: str) -> tuple[date, date]:
 
 def _zone(cube: Cube, epsg: int) -> ZoneFacts:
     window, size = cube.window(epsg), shard_side(cube)
-    to_degrees = Transformer.from_crs(CRS.from_epsg(epsg), "EPSG:4326", always_xy=True)
-    west, south, east, north = to_degrees.transform_bounds(*window.bounds_m(epsg))
+    lattice, of_crs = cube.lattice(epsg), cube.of_crs(epsg)
+    if of_crs is None:
+        degrees = Transformer.from_crs(lattice.crs, "EPSG:4326", always_xy=True).transform_bounds(
+            *lattice.bounds(window)
+        )
+    else:
+        degrees = box_of(footprint_of(of_crs.box(window), of_crs))
     shards = (window.height // size) * (window.width // size)
-    return ZoneFacts(epsg, window, (west, south, east, north), shards)
+    return ZoneFacts(epsg, window, degrees, shards, of_crs)
 
 
 def _stored_bytes(cube: Cube) -> int | None:
@@ -163,10 +180,12 @@ def _scenes(config: RunConfig | None, records: RunRecords) -> tuple[dict[str, Sc
 
 
 def _grid(cube: Cube, plan: StoredPlan | None) -> Grid | None:
-    """The grid of the chips; None if neither plan nor cube has it."""
+    """The grid of the chips; None if neither plan nor cube has it, and of a cube of one CRS, which has none."""
+    if cube.in_one_crs:
+        return None
     provenance = cube.attributes.get("difffusr:provenance", {})
     config = (provenance if plan is None else plan.manifest).get("config", {})
     try:
-        return Grid(**config["grid"])
+        return Grid(**{name: size for name, size in config["grid"].items() if name in _SIZES})
     except (KeyError, TypeError, ValueError):
         return None

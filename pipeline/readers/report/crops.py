@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
 
-from difffusr.kernels.bands import BANDS, SCALE
+from difffusr.kernels.bands import BANDS, SCALE, TARGET_GSD_M
 from difffusr.pipeline.geo import ChipIndex, PixelWindow
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import Quality
@@ -16,7 +15,7 @@ from difffusr.pipeline.readers.report.survey import ClearChunk, Survey
 from difffusr.pipeline.readers.report.windows import PeriodPixels
 from difffusr.pipeline.scenes import Scene, read_chip
 
-#: Side of a picture and step of its position in 2.5 m pixels: whole 60 m cells.
+#: Side of a picture and step of its position in pixels: whole 60 m cells of 2.5 m pixels.
 _CROP_PX, _CELL_PX = 480, 24
 
 #: Most pictures of a period, and the least share of clear pixels in one.
@@ -88,11 +87,12 @@ def _crop(
             notes.append(f"A scene cannot be read, so its picture shows the averaged result: {error}")
     size = window.height // SCALE
     averaged = after.reshape(len(order), size, SCALE, size, SCALE).mean(axis=(2, 4))
-    to_degrees = Transformer.from_crs(CRS.from_epsg(epsg), "EPSG:4326", always_xy=True)
-    left, bottom, right, top = window.bounds_m(epsg)
-    lon, lat = to_degrees.transform((left + right) / 2, (bottom + top) / 2)
-    crop = Crop(epsg, window, lon, lat, number, before is not None, averaged if before is None else before, after)
-    return crop, notes
+    lattice = reference.cube.lattice(epsg)
+    left, bottom, right, top = lattice.bounds(window)
+    lon, lat = (float(at) for at in lattice.degrees((left + right) / 2, (bottom + top) / 2))
+    gsd = TARGET_GSD_M if reference.cube.of_crs(epsg) is None else lattice.ground_m(window)
+    shown = averaged if before is None else before
+    return Crop(epsg, window, (lon + 180) % 360 - 180, lat, number, before is not None, shown, after, gsd), notes
 
 
 def _scenes_of(reference: Reference, epsg: int, chip: ChipIndex | None) -> list[Scene]:

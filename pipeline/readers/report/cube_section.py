@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import yaml
 
-from difffusr.kernels.bands import TARGET_GSD_M
+from difffusr.pipeline.ground.urls import bare_href
 from difffusr.pipeline.ground.words import counted, size_words
-from difffusr.pipeline.plan.pictures import zone_name
 from difffusr.pipeline.readers.report.facts import CubeReport, ZoneFacts
 from difffusr.pipeline.readers.report.markup import DASH, MOST_ROWS, fact_list, html_table, rest_of_rows
 
@@ -24,10 +23,10 @@ def cube_name(report: CubeReport) -> str:
 
 def page_head(report: CubeReport) -> str:
     """Title, facts, attribution, what is missing, and the choice of period."""
-    zones = ", ".join(zone_name(zone.epsg) for zone in report.zones)
+    zones, what = ", ".join(zone.name for zone in report.zones), "CRS" if _is_derived(report) else "zone"
     model = report.attributes.get("difffusr:provenance", {}).get("model", "")
     periods = f"{counted(len(report.labels), 'period')}: {_listed(report.labels)}"
-    facts = [report.url, periods, f"zone{'s' if len(report.zones) > 1 else ''} {zones}", *_size(report)]
+    facts = [report.url, periods, f"{what}{'s' if len(report.zones) > 1 else ''} {zones}", *_size(report)]
     facts += [f"weights and sampling {model[:12]}"] if model else []
     attribution = f"Contains modified Copernicus Sentinel data {_span(report.years)}."
     return (
@@ -35,6 +34,10 @@ def page_head(report: CubeReport) -> str:
         f'<ul class="facts">{"".join(f"<li>{escape(fact)}</li>" for fact in facts)}</ul>'
         f"<p>{escape(attribution)}</p>{missing_notes(report.notes)}{_chooser(report)}"
     )
+
+
+def _is_derived(report: CubeReport) -> bool:
+    return any(zone.of_crs is not None for zone in report.zones)
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -47,7 +50,7 @@ def _span(years: Sequence[str]) -> str:
 
 
 def _size(report: CubeReport) -> list[str]:
-    area = sum(zone.window.height * zone.window.width for zone in report.zones) * TARGET_GSD_M**2 / 1e6
+    area = sum(zone.area_km2 for zone in report.zones)
     facts = [f"arrays of {sum(zone.shards for zone in report.zones):,} shards, {area:,.0f} km²"]
     return facts + ([f"{size_words(report.stored_bytes)} stored"] if report.stored_bytes is not None else [])
 
@@ -77,10 +80,12 @@ def _chooser(report: CubeReport) -> str:
 def cube_section(report: CubeReport) -> str:
     """Where the cube is, what made it, its zones and publications, its licence."""
     provenance = report.attributes.get("difffusr:provenance", {})
+    derived = provenance.get("derived_from") or {}
     software = ", ".join(f"{name} {number}" for name, number in provenance.get("software", {}).items())
     facts = [
         ("URL", report.url),
         ("Source", str(report.attributes.get("source", DASH))),
+        *([("Made of the UTM zones of", bare_href(str(derived["cube"])))] if derived.get("cube") else []),
         ("Software", software or "not given by the cube"),
         (
             "Weights and sampling",
@@ -90,9 +95,11 @@ def cube_section(report: CubeReport) -> str:
         *((f"Sampling, {name}", str(value)) for name, value in provenance.get("sampling", {}).items()),
     ]
     zones = [_zone_row(zone) for zone in report.zones]
-    heads = ("zone", "EPSG", "west", "south", "east", "north", "pixels of 2.5 m", "shards")
+    what, title = ("CRS", "Coordinate reference system") if _is_derived(report) else ("zone", "Zones")
+    pixels = f"pixels of {report.zones[0].pixel_words}"
+    heads = (what, "EPSG", "west", "south", "east", "north", pixels, "shards")
     return (
-        f"<section><h2>The cube</h2>{fact_list(facts)}<h3>Zones</h3>{html_table(heads, zones)}"
+        f"<section><h2>The cube</h2>{fact_list(facts)}<h3>{title}</h3>{html_table(heads, zones)}"
         f"{_publications(report)}{config_section('Configuration of the latest run', provenance.get('config'))}"
         "<h3>Licence and attribution</h3>"
         f"<p>Contains modified Copernicus Sentinel data {escape(_span(report.years))}. Repeat this when you pass on "
@@ -103,7 +110,8 @@ def cube_section(report: CubeReport) -> str:
 
 def _zone_row(zone: ZoneFacts) -> tuple[str, ...]:
     size = f"{zone.window.width:,} × {zone.window.height:,}"
-    return zone_name(zone.epsg), str(zone.epsg), *(f"{d:.3f}°" for d in zone.degrees), size, f"{zone.shards:,}"
+    code = zone.lattice.crs.removeprefix("EPSG:") if zone.lattice.crs.startswith("EPSG:") else DASH
+    return zone.name, code, *(f"{d:.3f}°" for d in zone.degrees), size, f"{zone.shards:,}"
 
 
 def _publications(report: CubeReport) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difffusr.kernels.bands import GROUPS
-from difffusr.pipeline.geo import PixelWindow
+from difffusr.kernels.bands import GROUPS, TARGET_GSD_M
+from difffusr.pipeline.geo import Lattice, PixelWindow
 from difffusr.pipeline.plan import SceneBalance
+from difffusr.pipeline.plan.pictures import zone_name
 from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.readers.report.survey import Survey
 from difffusr.pipeline.readers.verdicts import BandReport, SourceSeams, WorstBorder, is_seamless
@@ -27,12 +28,48 @@ MOST_SHARDS, FEW_BORDERS = 32, 8
 
 @dataclass(frozen=True)
 class ZoneFacts:
-    """One zone: window in absolute 2.5 m pixels; west, south, east, north in degrees; number of shards."""
+    """One zone.
+
+    Attributes:
+        epsg: its code, or the number of the cube's one CRS.
+        window: in absolute pixels of its lattice.
+        degrees: west, south, east, north.
+        shards: how many.
+        of_crs: the pixels of a cube of one CRS; None in a UTM zone.
+    """
 
     epsg: int
     window: PixelWindow
     degrees: tuple[float, float, float, float]
     shards: int
+    of_crs: Lattice | None = None
+
+    @property
+    def name(self) -> str:
+        """For people: UTM 32N, or EPSG:3035."""
+        return zone_name(self.epsg) if self.of_crs is None else self.of_crs.name
+
+    @property
+    def lattice(self) -> Lattice:
+        """Its pixels."""
+        return self.of_crs or Lattice.of_zone(self.epsg)
+
+    @property
+    def pixel_words(self) -> str:
+        """Side of a pixel."""
+        if self.of_crs is None:
+            return f"{TARGET_GSD_M:g} m"
+        ground = f"{self.of_crs.ground_m(self.window):g} m"
+        if not self.of_crs.is_geographic:
+            return ground
+        return f"{np.format_float_positional(self.of_crs.pixel)}° ({ground})"
+
+    @property
+    def area_km2(self) -> float:
+        """Ground that its window covers."""
+        if self.of_crs is None:
+            return self.window.height * self.window.width * TARGET_GSD_M**2 / 1e6
+        return self.of_crs.area_m2(self.window) / 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +109,14 @@ class Crop:
     """One place before and after.
 
     Attributes:
-        epsg, window: where, in absolute 2.5 m pixels.
+        epsg, window: where, in absolute pixels of the zone's lattice.
         lon, lat: of its middle, degrees.
         scene: number of the scene of most pixels.
         measured: whether `before` is the sensor's measurement; else it is `after` averaged to 10 m.
         before: (4, n, n) float32 reflectance at 10 m, bands as `SHOWN_BANDS`.
         after: (4, 4n, 4n) float32 reflectance at 2.5 m.
+        gsd_m: side of a pixel on the ground: in a cube of one CRS it may be another than 2.5 m, and that of `before`
+            four times it.
     """
 
     epsg: int
@@ -88,6 +127,7 @@ class Crop:
     measured: bool
     before: NDArray[np.float32] = field(repr=False)
     after: NDArray[np.float32] = field(repr=False)
+    gsd_m: float = TARGET_GSD_M
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
-from difffusr.pipeline.geo import PlaceName
+from difffusr.pipeline.geo import Lattice, PlaceName
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.ground.words import careful_share_words
 from difffusr.pipeline.plan.pictures import CLEAR_RAMP, Frame, date_colours, ramp, unrolled, zone_name
@@ -52,11 +51,13 @@ class PeriodMap:
         name: distinguishes its style rules from those of other periods.
         cells: to draw.
         day_of: date of each scene by number, ISO 8601.
+        lattices: pixels of zones that are none of UTM's, by number.
     """
 
     name: str
     cells: Sequence[Cell]
     day_of: Mapping[int, str]
+    lattices: Mapping[int, Lattice] = field(default_factory=dict)
 
     @property
     def days(self) -> list[str]:
@@ -73,7 +74,7 @@ class PeriodMap:
 
     def svg(self) -> str:
         """The map; each cell has a text."""
-        corners, frame = _placed(self.cells)
+        corners, frame = _placed(self.cells, self.lattices)
         days = {day: i for i, day in enumerate(self.days)}
         paths = []
         for cell, xy in zip(self.cells, corners, strict=True):
@@ -164,18 +165,17 @@ def _step(share: float | None) -> str:
     return str(0 if share <= 0 else _STEPS - 1 if share >= 1 else 1 + min(int(share * (_STEPS - 2)), _STEPS - 3))
 
 
-def _placed(cells: Sequence[Cell]) -> tuple[NDArray[np.float64], Frame]:
+def _placed(cells: Sequence[Cell], lattices: Mapping[int, Lattice]) -> tuple[NDArray[np.float64], Frame]:
     """(n, 4, 2) corners of the cells in pixels of a frame around them, and the frame (equirectangular, equal scales in
     the middle)."""
     corners = np.empty((len(cells), 4, 2))
     zones = np.array([cell.epsg for cell in cells])
     for epsg in np.unique(zones):
         here = zones == epsg
-        bounds = [cell.window.bounds_m(cell.epsg) for cell in cells if cell.epsg == epsg]
-        left, bottom, right, top = np.array(bounds).T
-        to_degrees = Transformer.from_crs(f"EPSG:{epsg}", "EPSG:4326", always_xy=True)
+        lattice = lattices.get(int(epsg)) or Lattice.of_zone(int(epsg))
+        left, bottom, right, top = np.array([lattice.bounds(cell.window) for cell in cells if cell.epsg == epsg]).T
         x, y = np.stack([left, right, right, left], 1), np.stack([top, top, bottom, bottom], 1)
-        corners[here] = np.stack(to_degrees.transform(x, y), axis=-1)
+        corners[here] = np.stack(lattice.degrees(x, y), axis=-1)
     turn = np.exp(1j * np.radians(corners[..., 0])).mean()
     around, lat = unrolled(corners[..., 0], float(np.degrees(np.angle(turn)))), corners[..., 1]
     middle = float(around.min() + around.max()) / 2, float(lat.min() + lat.max()) / 2

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from difffusr.kernels.bands import BANDS, GSD_M, TARGET_GSD_M, WAVELENGTH_NM
+from difffusr.kernels.bands import BANDS, GSD_M, SCALE, TARGET_GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.ground.words import careful_share_words
 from difffusr.pipeline.readers.report.facts import FEW_BORDERS, SHOWN_BANDS, Crop, CubeReport, PeriodReport, Seams
 from difffusr.pipeline.readers.report.markup import DASH, html_table, number_words, ratio_words, verdict_words
@@ -54,12 +54,12 @@ def radio_buttons(name: str, choices: Sequence[tuple[str, str]]) -> str:
 def _crop(report: CubeReport, crop: Crop, number: int) -> str:
     facts = report.scenes.get(crop.scene, {})
     where = f"{abs(crop.lat):.4f}° {'NS'[crop.lat < 0]}, {abs(crop.lon):.4f}° {'EW'[crop.lon < 0]}"
-    side = crop.window.height * TARGET_GSD_M / 1000
+    side, after = crop.window.height * crop.gsd_m / 1000, f"{crop.gsd_m:g} m"
     measured = "10 m, balanced" if facts.get("balance") else "10 m, as measured"
-    before = measured if crop.measured else "2.5 m averaged to 10 m"
+    before = measured if crop.measured else f"{after} averaged to {SCALE * crop.gsd_m:g} m"
     caption = f"{where} · {side:g} km across · {facts.get('id', 'scene not known')}"
     frames = []
-    for side_name, title, pixels in (("before", before, crop.before), ("after", "2.5 m", crop.after)):
+    for side_name, title, pixels in (("before", before, crop.before), ("after", after, crop.after)):
         pictures = "".join(
             f'<img class="{kind}" alt="{escape(f"{title}, {kind} colour, place {number}")}" width="480" height="480" '
             f'src="{_picture(pixels, crop.after, kind)}">'
@@ -85,7 +85,7 @@ def _picture(pixels: NDArray[np.float32], like: NDArray[np.float32], kind: str) 
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def reflectance_section(bands: BandStatistics | None) -> str:
+def reflectance_section(bands: BandStatistics | None, gsd_m: float = TARGET_GSD_M) -> str:
     """Histograms and a table of reflectance by band."""
     if bands is None:
         return "<h3>Reflectance</h3><p>No pixel holds a reflectance.</p>"
@@ -108,9 +108,9 @@ def reflectance_section(bands: BandStatistics | None) -> str:
     percents = (f"p{p}" if p != 50 else "median" for p in _PERCENTILES)
     heads = ("band", "native", "mean", "std", *percents, "zeros", "above 1")
     return (
-        f"<h3>Reflectance</h3><p>From {bands.pixels:,} pixels of 2.5 m with data, in {bands.chunks:,} whole inner "
-        f"chunks spread evenly over those with data. Histograms show 0 to {top:g}, each scaled to its tallest bin; the "
-        f'dashed line is the median.</p><div class="multiples">{figures}</div>{html_table(heads, rows)}'
+        f"<h3>Reflectance</h3><p>From {bands.pixels:,} pixels of {gsd_m:g} m with data, in {bands.chunks:,} whole "
+        f"inner chunks spread evenly over those with data. Histograms show 0 to {top:g}, each scaled to its tallest "
+        f'bin; the dashed line is the median.</p><div class="multiples">{figures}</div>{html_table(heads, rows)}'
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.ground.words import careful_share_words, counted
 from difffusr.pipeline.readers.report.balance_section import balance_section
@@ -24,7 +23,8 @@ from difffusr.pipeline.readers.report.period_figures import (
 def map_of(report: CubeReport, i: int) -> PeriodMap:
     """The map of the i-th period."""
     days = {number: str(facts["datetime"])[:10] for number, facts in report.scenes.items() if facts.get("datetime")}
-    return PeriodMap(f"map{i}", report.periods[i].survey.cells, days)
+    lattices = {zone.epsg: zone.lattice for zone in report.zones}
+    return PeriodMap(f"map{i}", report.periods[i].survey.cells, days, lattices)
 
 
 def period_section(report: CubeReport, i: int, drawn: PeriodMap) -> str:
@@ -35,7 +35,7 @@ def period_section(report: CubeReport, i: int, drawn: PeriodMap) -> str:
         f'<section class="period p{i}" aria-labelledby="h{i}"><h2 id="h{i}">{escape(period.label)}</h2>'
         f"<p class=soft>{start} to {end}</p>{missing_notes(period.notes)}"
         f"{_shards(period, drawn, i)}{_scenes(report, period)}{balance_section(period.balance)}"
-        f"{crops_section(report, period, i)}{reflectance_section(period.survey.bands)}"
+        f"{crops_section(report, period, i)}{reflectance_section(period.survey.bands, period.survey.finest_m)}"
         f"{seams_section(period.seams)}{_run(period)}</section>"
     )
 
@@ -46,7 +46,7 @@ def _shards(period: PeriodReport, drawn: PeriodMap, i: int) -> str:
         return "<h3>Shards</h3><p>The cube has no data for this period.</p>"
     pixels = sum(cell.looked_at for cell in survey.cells)
     how = f"all {pixels / 1e6:,.1f} million pixels" if period.whole_shards else f"{pixels / 1e6:,.1f} million pixels"
-    if survey.seen_m > TARGET_GSD_M:
+    if survey.seen_m > survey.finest_m:
         how += f" of the overview at {survey.seen_m:g} m"
     elif not period.whole_shards:
         how += ", inner chunks spread evenly over every shard"

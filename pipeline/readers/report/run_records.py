@@ -40,17 +40,22 @@ class RunRecords:
     balanced: Balanced | None = None
 
     @classmethod
-    def of(cls, folder: Storage, days: tuple[date, date], publications: Sequence[Publication]) -> RunRecords:
+    def of(
+        cls, folder: Storage, days: tuple[date, date], publications: Sequence[Publication], *, with_plan: bool = True
+    ) -> RunRecords:
         """Read the folder of a period's runs.
 
         Args:
             days: first and last one of the period.
             publications: of the cube, newest first.
+            with_plan: whether a plan of chips and scenes is looked for: a cube of one CRS has none.
         """
         notes = []
-        there, why = _try(lambda: folder.exists("published/manifest.json"))
+        there, why = _try(lambda: with_plan and folder.exists("published/manifest.json"))
         plan, balanced = None, None
-        if not there:
+        if not with_plan:
+            pass
+        elif not there:
             notes.append(f"The plan is not at {bare_href(folder.url)}{f' ({why})' if why else ''}.")
         elif is_rolled_back(publications, f"{days[0]} – {days[1]}"):
             notes.append("Readers see an earlier publication than the kept plan's, so the plan is not used.")

@@ -28,7 +28,9 @@ def check_seams(reference: Reference, survey: Survey) -> tuple[Seams, list[str]]
     found = None
     chips: Sequence[ChipPlan] = ()
     scenes = {name: scene for name, scene in reference.scenes.items() if name in reference.numbers}
-    if reference.grid is None:
+    if reference.cube.in_one_crs:
+        pass  # made of shards, not of chips
+    elif reference.grid is None:
         notes.append("The cube does not say where its chips are, so seams of chips are not measured.")
     else:
         chips = _chips(reference.grid, survey) if reference.plan is None else reference.plan.chips

@@ -46,7 +46,7 @@ class Cell:
 
     Attributes:
         epsg: its zone.
-        window: in absolute 2.5 m pixels.
+        window: in absolute pixels of its lattice.
         shards: how many.
         flags: pixels read by flag, in the order of `Quality`.
         scene: number of the scene of most pixels; 0 for none.
@@ -79,7 +79,7 @@ class ClearChunk:
 
     Attributes:
         epsg: its zone.
-        window: in absolute 2.5 m pixels.
+        window: in absolute pixels of its lattice.
         contrast: mean absolute step of brightness between neighbouring pixels, reflectance.
     """
 
@@ -95,6 +95,7 @@ class Survey:
     Attributes:
         cells: those with data or planned shards, by zone, row and column.
         seen_m: pixel size in metres of the level that was read.
+        finest_m: that of the cube's finest level.
         scenes: pixels read by scene number.
         bands: None if no pixel holds a reflectance.
         places: chunks to show, most contrast first.
@@ -105,6 +106,7 @@ class Survey:
     scenes: dict[int, int]
     bands: BandStatistics | None
     places: tuple[ClearChunk, ...]
+    finest_m: float = TARGET_GSD_M
 
     @property
     def flags(self) -> dict[Quality, float]:
@@ -117,8 +119,8 @@ def survey_period(cube: Cube, label: str, most_cells: int, planned: Sequence[tup
     """Survey a period.
 
     `quality` and `source` of small periods are read whole; of larger ones an overview, or without one some inner chunks
-    of every cell. `reflectance` is sampled in whole inner chunks at 2.5 m, never in an overview: means hide zeros and
-    values above 1.
+    of every cell. `reflectance` is sampled in whole inner chunks of the finest level, never in an overview: means hide
+    zeros and values above 1.
 
     Args:
         label: the period's.
@@ -149,11 +151,13 @@ def survey_period(cube: Cube, label: str, most_cells: int, planned: Sequence[tup
                 scenes.update(seen.scenes)
                 chunks += [(epsg, place) for place in seen.chunks]
     bands, places = _sample(PeriodPixels(cube, label), chunks)
-    return Survey(tuple(found), TARGET_GSD_M * level.factor, dict(sorted(scenes.items())), bands, places)
+    epsg = next(iter(cube.zones))
+    finest = TARGET_GSD_M if cube.of_crs(epsg) is None else cube.lattice(epsg).ground_m(cube.window(epsg))
+    return Survey(tuple(found), finest * level.factor, dict(sorted(scenes.items())), bands, places, finest)
 
 
 class _Resolution(NamedTuple):
-    """A level of the cube: how many 2.5 m pixels one of its pixels spans, and the name of its group."""
+    """A level of the cube: how many of the finest pixels one of its pixels spans, and the name of its group."""
 
     factor: int
     group: str
@@ -184,7 +188,7 @@ def _shards(cube: Cube, label: str) -> Iterator[tuple[int, ShardIndex]]:
 
 
 def _level(cube: Cube, shards: int) -> _Resolution:
-    """The finest level that can be read whole for this many shards; 2.5 m if there is none."""
+    """The finest level that can be read whole for this many shards; the finest of all if there is none."""
     epsg = next(iter(cube.zones))
     array = cube.array(epsg, "quality")
     chunks = shards * (shard_side(cube) // array.chunks[-1]) ** 2
@@ -194,10 +198,11 @@ def _level(cube: Cube, shards: int) -> _Resolution:
 
 
 def _levels(cube: Cube, epsg: int) -> list[_Resolution]:
-    """The levels in a zone's `multiscales` whose pixels span whole 2.5 m pixels and divide an inner chunk."""
+    """The levels in a zone's `multiscales` whose pixels span whole ones of the finest and divide an inner chunk."""
     layout = (cube.of_zone(epsg).get("multiscales") or {}).get("layout", [])
     chunk = cube.array(epsg, "quality").chunks[-1]
-    factors = {str(entry["asset"]): float(entry["spatial:transform"][0]) / TARGET_GSD_M for entry in layout}
+    pixel = cube.lattice(epsg).pixel
+    factors = {str(entry["asset"]): float(entry["spatial:transform"][0]) / pixel for entry in layout}
     return [_Resolution(int(f), name) for name, f in factors.items() if f == int(f) and chunk % int(f) == 0] or [
         _Resolution(1, BASE_LEVEL)
     ]

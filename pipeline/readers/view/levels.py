@@ -15,6 +15,7 @@ from rasterio.warp import transform_bounds
 from xarray.backends import ZarrStore
 
 from difffusr.pipeline.cube import Cube
+from difffusr.pipeline.geo import GSD_10_M, Lattice
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.view.layers import Layer, layers_of
@@ -43,24 +44,26 @@ class Level:
     """One resolution of a zone.
 
     Attributes:
-        gsd_m: side of a pixel in metres.
+        gsd_m: side of a pixel in metres on the ground.
+        pixel: its side in the zone's coordinates: metres, or degrees in a cube of such a CRS.
         data: its group, not loaded: stored numbers without masking; variables (time, band, y, x) or (time, y, x).
     """
 
     gsd_m: float
+    pixel: float
     data: xr.Dataset
 
     @property
     def bounds(self) -> Bounds:
-        """In metres of the zone."""
-        x, y, half = self.data.x.values, self.data.y.values, self.gsd_m / 2
+        """In the zone's coordinates."""
+        x, y, half = self.data.x.values, self.data.y.values, self.pixel / 2
         return float(x[0] - half), float(y[-1] - half), float(x[-1] + half), float(y[0] + half)
 
     def window(self, bounds: Bounds, group: int = 1) -> tuple[slice, slice] | None:
-        """Rows and columns that cover bounds in metres of the zone with a margin, in whole groups of pixels; None if
-        the level does not reach them."""
+        """Rows and columns that cover bounds in the zone's coordinates with a margin, in whole groups of pixels; None
+        if the level does not reach them."""
         left, _, _, top = self.bounds
-        side = self.gsd_m * group
+        side = self.pixel * group
         rows = _widened((top - bounds[3]) / side, (top - bounds[1]) / side, group, self.data.sizes["y"])
         cols = _widened((bounds[0] - left) / side, (bounds[2] - left) / side, group, self.data.sizes["x"])
         return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
@@ -71,16 +74,25 @@ class MappedZone:
     """A zone of the cube.
 
     Attributes:
-        epsg: its code.
+        epsg: its code, or the number of the cube's one CRS.
+        lattice: its finest pixels.
+        is_utm: whether it is a UTM zone, not the one CRS of a whole cube.
         levels: from fine to coarse.
         steps: position of each period on the time axis, by label.
         extent: west, south, east, north of its data in degrees; east exceeds 180 if it crosses 180°.
     """
 
     epsg: int
+    lattice: Lattice
+    is_utm: bool
     levels: tuple[Level, ...]
     steps: Mapping[str, int]
     extent: Bounds
+
+    @property
+    def name(self) -> str:
+        """For people: 32N, or EPSG:3035."""
+        return f"{self.epsg % 100}{'N' if self.epsg < 32700 else 'S'}" if self.is_utm else self.lattice.name
 
     def level_for(self, gsd_m: float) -> Level:
         """The coarsest level that is at least this fine, else the finest.
@@ -90,9 +102,9 @@ class MappedZone:
         """
         level = next((level for level in reversed(self.levels) if level.gsd_m <= gsd_m * 1.001), self.levels[0])
         if gsd_m > level.gsd_m * MOST_RATIO:
+            place = f"zone {self.epsg}" if self.is_utm else self.name
             raise TooWideError(
-                f"zone {self.epsg} has no level coarser than {level.gsd_m:g} m, too fine for a map of {gsd_m:.0f} m; "
-                "zoom in"
+                f"{place} has no level coarser than {level.gsd_m:g} m, too fine for a map of {gsd_m:.0f} m; zoom in"
             )
         return level
 
@@ -126,6 +138,11 @@ class MappedCube:
     def zones_near(self, epsg: int) -> list[MappedZone]:
         """All zones, this one first."""
         return sorted(self.zones.values(), key=lambda zone: zone.epsg != epsg)
+
+
+def pixels_of_10_m(gsd_m: float) -> int:
+    """How many pixels of a size are averaged, along each side, to what stands for 10 m."""
+    return max(round(GSD_10_M / gsd_m), 1)
 
 
 def map_cube(cube: Cube) -> MappedCube:
@@ -165,22 +182,23 @@ def reading(url: str) -> Iterator[None]:
 
 
 def _zone(cube: Cube, epsg: int) -> MappedZone:
-    layout = cube.of_zone(epsg)["multiscales"]["layout"]
-    levels = [_level(cube, epsg, entry) for entry in layout]
+    layout, lattice = cube.of_zone(epsg)["multiscales"]["layout"], cube.lattice(epsg)
+    ground_m = lattice.ground_m(cube.window(epsg))
+    levels = [_level(cube, epsg, entry, ground_m, lattice.pixel) for entry in layout]
     levels.sort(key=lambda level: level.gsd_m)
-    return MappedZone(
-        epsg, tuple(levels), {k: step for k, (step, _) in cube.periods(epsg).items()}, _extent(epsg, levels[-1])
-    )
+    steps = {label: step for label, (step, _) in cube.periods(epsg).items()}
+    return MappedZone(epsg, lattice, cube.of_crs(epsg) is None, tuple(levels), steps, _extent(lattice.crs, levels[-1]))
 
 
-def _level(cube: Cube, epsg: int, entry: Mapping[str, Any]) -> Level:
+def _level(cube: Cube, epsg: int, entry: Mapping[str, Any], ground_m: float, finest: float) -> Level:
     """Open a level listed in the layout of the multiscales convention, in the state in which the cube was opened."""
     store = ZarrStore(cube.group(epsg, int(entry["asset"])), mode="r")
     data = xr.open_dataset(store, mask_and_scale=False, decode_coords="all")
-    return Level(abs(float(entry["spatial:transform"][0])), data)
+    pixel = abs(float(entry["spatial:transform"][0]))
+    return Level(ground_m * (pixel / finest), pixel, data)
 
 
-def _extent(epsg: int, level: Level) -> Bounds:
+def _extent(crs: str, level: Level) -> Bounds:
     """See `MappedZone.extent`: of the newest period, from the coarsest level if that is small."""
     left, bottom, right, top = level.bounds
     quality = level.data["quality"]
@@ -188,9 +206,9 @@ def _extent(epsg: int, level: Level) -> Bounds:
         seen = quality.isel(time=-1).values > 0
         rows, cols = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
         if rows.size:
-            left, right = left + cols[0] * level.gsd_m, left + (cols[-1] + 1) * level.gsd_m
-            top, bottom = top - rows[0] * level.gsd_m, top - (rows[-1] + 1) * level.gsd_m
-    west, south, east, north = transform_bounds(f"EPSG:{epsg}", "EPSG:4326", left, bottom, right, top)
+            left, right = left + cols[0] * level.pixel, left + (cols[-1] + 1) * level.pixel
+            top, bottom = top - rows[0] * level.pixel, top - (rows[-1] + 1) * level.pixel
+    west, south, east, north = transform_bounds(crs, "EPSG:4326", left, bottom, right, top)
     return west, south, east + 360 if east < west else east, north
 
 

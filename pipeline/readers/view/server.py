@@ -18,7 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from difffusr.kernels.bands import BANDS, GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.readers.view.layers import Layer, label_colours
-from difffusr.pipeline.readers.view.levels import MappedCube, NothingThereError, TooWideError
+from difffusr.pipeline.readers.view.levels import MappedCube, NothingThereError, TooWideError, pixels_of_10_m
 from difffusr.pipeline.readers.view.spectrum import spectrum
 from difffusr.pipeline.readers.view.tiles import TILE_PX, ZOOMS, Style, Tiles
 
@@ -137,16 +137,19 @@ def _range(layer: Layer, low: float | None, high: float | None) -> tuple[float, 
 def describe_cube(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
     """What the page needs to know about the cube before it draws."""
     first, last = tiles.zooms
+    finest = min(zone.levels[0].gsd_m for zone in cube.zones.values())
     return {
         "name": cube.url.rstrip("/").rsplit("/", 1)[-1],
         "credit": cube.credit,
         "version": _version(cube),
         "tile_px": TILE_PX,
         "zooms": [first, last],
+        "sides": [f"{finest:.3g} m", f"{finest * pixels_of_10_m(finest):.3g} m"],
         "zones": [
             {
                 "epsg": zone.epsg,
-                "name": f"{zone.epsg % 100}{'N' if zone.epsg < 32700 else 'S'}",
+                "name": zone.name,
+                "utm": zone.is_utm,
                 "extent": list(zone.extent),
                 "gsd_m": [level.gsd_m for level in zone.levels],
             }

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.geo import GSD_10_M, utm_epsg
+from difffusr.pipeline.geo import utm_epsg
 from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.readers.view.layers import normalised_difference
-from difffusr.pipeline.readers.view.levels import MappedCube, MappedZone, NothingThereError, reading
+from difffusr.pipeline.readers.view.levels import MappedCube, MappedZone, NothingThereError, pixels_of_10_m, reading
 
 #: Bands whose shift by balance is told.
 _SHIFTED: Final = ("B02", "B04", "B08")
@@ -27,8 +27,9 @@ def spectrum(cube: MappedCube, lon: float, lat: float) -> dict[str, Any]:
         lon, lat: in degrees.
 
     Returns:
-        `epsg`, `easting` and `northing` (m) of the pixel's centre, its `outline` and that of its 10 m pixel (degrees),
-        and `periods`: for each its `label`, by band `reflectance` and `averaged` to 10 m, `std` and `looks` if the cube
+        `epsg`, the `crs` by its name and `degrees`, whether these are its units, `easting` and `northing` of the
+        pixel's centre, its `outline` and that of its 10 m pixel (degrees), and `periods`: for each its
+        `label`, by band `reflectance` and `averaged` to 10 m, `std` and `looks` if the cube
         has them, `indices` by layer, `quality` and `scene`. None where there is no data.
 
     Raises:
@@ -55,16 +56,18 @@ def spectrum(cube: MappedCube, lon: float, lat: float) -> dict[str, Any]:
 def _place(zone: MappedZone, lon: float, lat: float) -> tuple[int, int] | None:
     """Row and column of a place on a zone's finest level."""
     level = zone.levels[0]
-    easting, northing = _transformer(zone.epsg).transform(lon, lat)
+    easting, northing = _transformer(zone.lattice.crs).transform(lon, lat)
+    if zone.lattice.is_geographic:
+        easting = float(zone.lattice.unrolled(np.array(easting)))
     left, bottom, right, top = level.bounds
     if not (left <= easting < right and bottom < northing <= top):
         return None
-    return int((top - northing) / level.gsd_m), int((easting - left) / level.gsd_m)
+    return int((top - northing) / level.pixel), int((easting - left) / level.pixel)
 
 
 def _at(cube: MappedCube, zone: MappedZone, row: int, col: int) -> dict[str, Any]:
     level = zone.levels[0]
-    side = round(GSD_10_M / level.gsd_m)
+    side = pixels_of_10_m(level.gsd_m)
     top, left = row // side * side, col // side * side
     block = level.data.isel(y=slice(top, top + side), x=slice(left, left + side)).load()
     y, x = row - top, col - left
@@ -72,10 +75,12 @@ def _at(cube: MappedCube, zone: MappedZone, row: int, col: int) -> dict[str, Any
     middle = float(block.x[0] + block.x[-1]) / 2, float(block.y[0] + block.y[-1]) / 2
     return {
         "epsg": zone.epsg,
+        "crs": zone.lattice.name,
+        "degrees": zone.lattice.is_geographic,
         "easting": easting,
         "northing": northing,
-        "outline": _outline(zone.epsg, easting, northing, level.gsd_m),
-        "outline_10m": _outline(zone.epsg, *middle, GSD_10_M),
+        "outline": _outline(zone.lattice.crs, easting, northing, level.pixel),
+        "outline_10m": _outline(zone.lattice.crs, *middle, level.pixel * side),
         "periods": [
             {"label": label, **_of_period(cube, block.isel(time=zone.steps[label]), y, x)}
             for label in cube.periods
@@ -134,15 +139,15 @@ def _or_none(values: NDArray[np.floating]) -> list[float | None]:
     return [round(float(value), 7) if np.isfinite(value) else None for value in values]
 
 
-def _outline(epsg: int, easting: float, northing: float, side_m: float) -> list[list[float]]:
-    """A ring of longitudes and latitudes around a square."""
-    half = side_m / 2
+def _outline(crs: str, easting: float, northing: float, side: float) -> list[list[float]]:
+    """A ring of longitudes and latitudes around a square of a CRS."""
+    half = side / 2
     x = easting + half * np.array([-1, 1, 1, -1, -1])
     y = northing + half * np.array([1, 1, -1, -1, 1])
-    lon, lat = _transformer(epsg).transform(x, y, direction="INVERSE")
+    lon, lat = _transformer(crs).transform(x, y, direction="INVERSE")
     return [[round(float(a), 8), round(float(b), 8)] for a, b in zip(lon, lat, strict=True)]
 
 
 @lru_cache(maxsize=128)
-def _transformer(epsg: int) -> Transformer:
-    return Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
+def _transformer(crs: str) -> Transformer:
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)

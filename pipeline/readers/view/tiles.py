@@ -33,6 +33,7 @@ from difffusr.pipeline.readers.view.levels import (
     MappedCube,
     MappedZone,
     NothingThereError,
+    pixels_of_10_m,
     reading,
 )
 
@@ -44,6 +45,15 @@ ZOOMS: Final = range(23)
 
 #: Tiles whose numbers are cached, so that new colours need no reading; each takes up to 2.3 MB.
 _CACHED: Final = 96
+
+#: Longitudes of a cube exceed those of a map by one of these.
+_TURNS: Final = (0, 360, -360)
+
+#: Parts of a pixel that reaches beyond 180°: all but half of one part is drawn.
+_CUTS: Final = 8
+
+#: A level counts as one of 10 m if its pixels differ from that by less than this share.
+_ABOUT: Final = 0.1
 
 #: Locks shared by all reads.
 _LOCKS: Final = 64
@@ -150,7 +160,12 @@ class Tiles:
         step = max(east - west, north - south) / TILE_PX
         shape = max(1, round((north - south) / step)), max(1, round((east - west) / step))
         home = utm_epsg(*_degrees((west + east) / 2, (south + north) / 2))
-        zones = [zone for zone in self.cube.zones_near(home) if style.period in zone.steps]
+        zones = [
+            (zone, turn)
+            for zone in self.cube.zones_near(home)
+            if style.period in zone.steps
+            for turn in (_TURNS if zone.lattice.is_geographic else _TURNS[:1])
+        ]
         read = partial(self._of_zone, style, bounds=bounds, shape=shape)
         try:
             with reading(self.cube.url):
@@ -159,18 +174,24 @@ class Tiles:
             raise NothingThereError("the cube has no data there") from None
         return image.array
 
-    def _of_zone(self, style: Style, zone: MappedZone, *, bounds: Bounds, shape: tuple[int, int]) -> ImageData:
+    def _of_zone(
+        self, style: Style, zone_turned: tuple[MappedZone, int], *, bounds: Bounds, shape: tuple[int, int]
+    ) -> ImageData:
         """The part of one zone.
+
+        Args:
+            zone_turned: it, and by how much its longitudes there exceed those of the map: some go on beyond 180°.
 
         Raises:
             TileOutsideBounds: the zone has no data there.
         """
-        ground_m = _ground_m(bounds)
+        (zone, turn), ground_m = zone_turned, _ground_m(bounds)
         name, spectral = style.layer.variable, style.layer.variable.startswith("reflectance")
         fine = style.averaged and spectral and ground_m < GSD_10_M
         level = _level_of_10_m(zone) if fine else zone.level_for(ground_m)
-        factor = round(GSD_10_M / level.gsd_m) if fine else 1
-        here = transform_bounds(WEB_MERCATOR_CRS, f"EPSG:{zone.epsg}", *bounds)
+        factor = pixels_of_10_m(level.gsd_m) if fine else 1
+        west, south, east, north = transform_bounds(WEB_MERCATOR_CRS, zone.lattice.crs, *bounds)
+        here = (west + turn, south, east + turn, north)
         window = level.window(here, factor) if np.isfinite(here).all() else None
         if window is None:
             raise TileOutsideBounds("outside the zone")
@@ -178,8 +199,11 @@ class Tiles:
         if style.layer.band_indices is not None:
             part = part.isel(band=style.layer.band_indices)
         part = part.load()
+        if turn:
+            part = part.assign_coords(x=("x", part.x.values - turn, part.x.attrs))
         if factor > 1:
             part = _block_means(part, name, factor, self.cube.fills[name])
+        part = _within_globe(part, level.pixel * factor) if zone.lattice.is_geographic else part
         # Enlarged pixels keep sharp edges; labels have no mean.
         method = "average" if spectral and ground_m > level.gsd_m * factor else "nearest"
         options: Options = {"nodata": self.cube.fills[name]}
@@ -226,8 +250,21 @@ def _ground_m(bounds: Bounds) -> float:
 
 
 def _level_of_10_m(zone: MappedZone) -> Level:
-    """The 10 m level if there is one, else the finest."""
-    return next((level for level in zone.levels if level.gsd_m == GSD_10_M), zone.levels[0])
+    """The 10 m level if there is one, or in other CRSs one nearly as fine, else the finest."""
+    return next((level for level in zone.levels if abs(level.gsd_m / GSD_10_M - 1) < _ABOUT), zone.levels[0])
+
+
+def _within_globe(part: xr.Dataset, side: float) -> xr.Dataset:
+    """A part in degrees without what lies beyond ±180°, which rio-tiler refuses. Pixels that reach beyond are cut: all
+    are divided into narrower ones first."""
+    x = part.x.values
+    if np.abs(x).max() + side / 2 <= 180.0:
+        return part
+    narrow = (x[:, None] + ((np.arange(_CUTS) + 0.5) / _CUTS - 0.5) * side).ravel()
+    inside = np.flatnonzero(np.abs(narrow) <= 180.0)
+    if inside.size < 2:
+        raise TileOutsideBounds("outside the zone")
+    return part.isel(x=inside // _CUTS).assign_coords(x=("x", narrow[inside], part.x.attrs))
 
 
 def _block_means(part: xr.Dataset, name: str, factor: int, fill: int) -> xr.Dataset:

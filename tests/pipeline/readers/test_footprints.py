@@ -14,6 +14,7 @@ from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.geo.grid import PixelWindow
+from difffusr.pipeline.geo.lattice import Lattice
 from difffusr.pipeline.readers.footprints import box_around, box_of, footprint_of, ground_of, shape_of
 
 #: The zones on either side of 180°, north and south.
@@ -161,7 +162,10 @@ def test_boxes_of_known_places(given_boxes, expected):
 def cube_of(seen: np.ndarray, overviews: int, window: PixelWindow) -> Any:
     """What is asked of a cube whose coarsest level has this quality."""
     return SimpleNamespace(
-        window=lambda _: window, overviews=lambda _: overviews, array=lambda *_: _Array(seen[None].astype(np.uint8))
+        window=lambda _: window,
+        lattice=Lattice.of_zone,
+        overviews=lambda _: overviews,
+        array=lambda *_: _Array(seen[None].astype(np.uint8)),
     )
 
 

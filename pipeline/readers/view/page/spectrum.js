@@ -11,7 +11,7 @@ export function showSpectrum(cube, place, state, names) {
   const [lon, lat] = [0, 1].map(side => (place.outline[0][side] + place.outline[2][side]) / 2);
   $("place").textContent =
     `${lat.toFixed(6)}, ${lon.toFixed(6)}\n` +
-    `EPSG:${place.epsg}: ${place.easting.toFixed(2)} E, ${place.northing.toFixed(2)} N`;
+    `${place.crs}: ${place.easting.toFixed(place.degrees ? 6 : 2)} E, ${place.northing.toFixed(place.degrees ? 6 : 2)} N`;
   drawSpectrum(cube, now);
   drawSeries(cube, place, state, names);
   listFacts(cube, now);
@@ -23,8 +23,8 @@ function drawSpectrum(cube, now) {
   const points = values =>
     cube.bands.map((band, i) => [band.nm, values[i], `${band.name}, ${band.nm} nm: ${said(values[i], 4)}`]);
   const lines = [
-    { name: "averaged to 10 m", colour: "second", dashed: true, points: points(now.averaged) },
-    { name: "2.5 m", colour: "first", points: points(now.reflectance) },
+    { name: `averaged to ${cube.sides[1]}`, colour: "second", dashed: true, points: points(now.averaged) },
+    { name: cube.sides[0], colour: "first", points: points(now.reflectance) },
   ];
   const x = { from: 400, to: 2250, ticks: [500, 1000, 1500, 2000].map(nm => [nm, String(nm)]), title: "nm" };
   const y = axis([...now.reflectance, ...now.averaged], 0, 0.1);
@@ -87,7 +87,7 @@ function listFacts(cube, now) {
 }
 
 function listValues(cube, now) {
-  const columns = ["Band", "nm", "2.5 m", "10 m mean", ...(now.std ? ["± std"] : [])];
+  const columns = ["Band", "nm", cube.sides[0], `${cube.sides[1]} mean`, ...(now.std ? ["± std"] : [])];
   const head = made("tr");
   head.append(...columns.map(name => Object.assign(made("th", name), { scope: "col" })));
   $("values").tHead.replaceChildren(head);

@@ -110,9 +110,9 @@ function showRange(layer) {
 
 function sideNames() {
   const compared = state.compare !== TEN ? state.compare : null;
-  $("left-name").textContent = compared ? (names.get(compared) ?? "") : "Averaged to 10 m";
-  $("right-name").textContent = compared ? names.get(state.period) : "2.5 m";
-  if (layers.get(state.layer).kind === "labels" && !compared) $("left-name").textContent = "2.5 m";
+  $("left-name").textContent = compared ? (names.get(compared) ?? "") : `Averaged to ${cube.sides[1]}`;
+  $("right-name").textContent = compared ? names.get(state.period) : cube.sides[0];
+  if (layers.get(state.layer).kind === "labels" && !compared) $("left-name").textContent = cube.sides[0];
   const at = Math.round(state.at * 100);
   $("swipe").setAttribute(
     "aria-valuetext",
@@ -150,7 +150,7 @@ function fillControls() {
   document.title = `${cube.name} · map`;
   $("name").textContent = cube.name;
   $("facts").textContent = [
-    `${cube.zones.length > 1 ? "UTM zones" : "UTM zone"} ${cube.zones.map(zone => zone.name).join(", ")}`,
+    `${cube.zones.length > 1 ? "UTM zones " : cube.zones[0].utm ? "UTM zone " : ""}${cube.zones.map(zone => zone.name).join(", ")}`,
     cube.periods.length > 1 ? `${cube.periods.length} periods` : names.get(cube.periods[0].label),
   ].join(" · ");
   for (const [group, members] of Map.groupBy(cube.layers, layer => layer.group)) {
@@ -162,7 +162,7 @@ function fillControls() {
       ),
     );
   }
-  $("compare").append(new Option("Nothing", NONE), new Option("Averaged to 10 m", TEN));
+  $("compare").append(new Option("Nothing", NONE), new Option(`Averaged to ${cube.sides[1]}`, TEN));
   if (cube.periods.length > 1) {
     $("compare").append(
       element(

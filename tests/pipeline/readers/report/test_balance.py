@@ -205,4 +205,4 @@ class _Changed:
     """A cube with other scenes."""
 
     def __init__(self, cube: object, scenes: dict[int, dict[str, object]]) -> None:
-        self.attributes, self.scenes = cube.attributes, scenes  # type: ignore[attr-defined]
+        self.made_with, self.scenes = cube.made_with, scenes  # type: ignore[attr-defined]
