@@ -89,7 +89,7 @@ def _estimated(settings: RunConfig, cpu_hour: float, cores: int | None) -> dict[
 
     import numpy as np
 
-    from difffusr.pipeline.continent import plan_continent
+    from difffusr.pipeline.assemble.continent import plan_continent
     from difffusr.pipeline.run import with_source
     from difffusr.pipeline.run.cost import estimate_zones
 

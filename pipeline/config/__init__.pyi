@@ -1,3 +1,4 @@
+from .compute import ComputeSection as ComputeSection
 from .loading import configured as configured
 from .loading import load_config as load_config
 from .reading import merge_overrides as merge_overrides
@@ -8,14 +9,13 @@ from .section import reason_error as reason_error
 from .section import rule_error as rule_error
 from .sections import EVERYWHERE as EVERYWHERE
 from .sections import AreaSection as AreaSection
-from .sections import ComputeSection as ComputeSection
-from .sections import DerivedSection as DerivedSection
 from .sections import GridSection as GridSection
 from .sections import PeriodSection as PeriodSection
 from .sections import RunConfig as RunConfig
 from .sections import ScenesSection as ScenesSection
 from .sections import SourceSection as SourceSection
-from .sections import staging_beside as staging_beside
+from .stores import DerivedSection as DerivedSection
+from .stores import staging_beside as staging_beside
 from .values import ICECHUNK as ICECHUNK
 from .values import TILE_COLUMNS as TILE_COLUMNS
 from .values import Boolean as Boolean

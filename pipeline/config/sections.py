@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from difffusr.pipeline.config.compute import ComputeSection, FailuresSection
 from difffusr.pipeline.config.costs import LATER_PRICES, CostsSection
 from difffusr.pipeline.config.section import Section, rule_error
+from difffusr.pipeline.config.stores import DerivedSection, StoreSection
 from difffusr.pipeline.config.values import (
-    ICECHUNK,
     SAMPLER_NAMES,
     Boolean,
     Bucket,
@@ -305,123 +305,6 @@ class SkipSection(Section):
 
     water: Boolean = Field(default=False, description="true or false (chips of open water alone)")
     cloud: Boolean = Field(default=False, description="true or false (chips of cloud alone)")
-
-
-def staging_beside(url: str) -> str:
-    """The default of `store.staging` for a cube's URL."""
-    place = url.removeprefix(ICECHUNK).rstrip("/")
-    return place.removesuffix(".zarr").removesuffix(".icechunk") + ".staging"
-
-
-class StoreSection(Section):
-    """Where the cube and the staged chips are kept."""
-
-    url: StorageUrl = Field(description="a path or URL such as s3://bucket/cube.zarr")
-    staging: StorageUrl = Field(default="", description="a path or URL outside store.url")
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict, repr=False, description="a mapping of fsspec options (keys are text)"
-    )
-    keep_chips: Boolean = Field(
-        default=False, description="true or false (whether staged chips stay once their shards are written)"
-    )
-    keep_revisions: Integer = Field(
-        default=1, ge=1, le=3, description="an integer from 1 to 3 (earlier revisions kept for readers and rollback)"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_staging(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("url"), str) and data.get("staging") is None:
-            return {**data, "staging": staging_beside(data["url"])}
-        return data
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.staging.startswith(ICECHUNK):
-            raise rule_error(
-                "staging", shown_url(self.staging), "a plain path or URL: staged chips are objects, not arrays"
-            )
-        one, other = self.url.removeprefix(ICECHUNK) + "/", self.staging + "/"
-        if one.startswith(other) or other.startswith(one):
-            raise rule_error("staging", shown_url(self.staging), f"a place outside store.url = {shown_url(self.url)}")
-        return self
-
-
-class ComputeSection(Section):
-    """The Ray cluster, and what each actor takes from it."""
-
-    address: Text | None = Field(default=None, description="a Ray cluster address, or null to start Ray locally")
-    actors_min: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
-    actors_max: Integer | None = Field(default=None, ge=1, description="an integer ≥ compute.actors_min, or null")
-    gpus_per_actor: Number | Literal["auto"] = Field(
-        default="auto", description="'auto', a share from 0 to 1, or a whole number of GPUs"
-    )
-    cpus_per_actor: Integer = Field(default=1, ge=1, description="an integer ≥ 1")
-    batch: Annotated[Integer, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="an integer ≥ 1, or 'auto' (found on a GPU, one a core on CPUs)"
-    )
-    read_concurrency: Integer | None = Field(default=None, ge=1, description="an integer ≥ 1, or null")
-    wait_minutes: Number = Field(
-        default=0.0, ge=0, description="a number ≥ 0 (minutes to wait for the cluster to start nodes)"
-    )
-    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="'float32' or 'bfloat16'")
-    execution: Literal["auto", "eager", "fused"] = Field(
-        default="auto", description="'auto' (fused on a GPU where that works), 'eager' or 'fused'"
-    )
-
-    @property
-    def batch_on_cores(self) -> int:
-        """Chips that an actor without a GPU takes at a time: a chip has one core, whatever the actor has."""
-        return self.cpus_per_actor if self.batch == "auto" else self.batch
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.actors_max is not None and self.actors_max < self.actors_min:
-            raise rule_error("actors_max", self.actors_max, f"an integer ≥ compute.actors_min = {self.actors_min}")
-        gpus = self.gpus_per_actor
-        if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
-            raise rule_error("gpus_per_actor", gpus, self.allowed("gpus_per_actor"))
-        if self.wait_minutes and (gpus == "auto" or self.actors_max is None):
-            # Nodes that do not exist yet cannot be counted.
-            expected = "0, or compute.gpus_per_actor and compute.actors_max as numbers"
-            raise rule_error("wait_minutes", self.wait_minutes, expected)
-        return self
-
-
-class FailuresSection(Section):
-    """What happens when chips fail or nothing progresses."""
-
-    max_failed: Share = Field(
-        default=0.01,
-        ge=0,
-        le=1,
-        description="a share such as 1% (of the chips; more than that, and more than 10, stop)",
-    )
-    on_failed: Literal["fill", "refuse"] = Field(
-        default="fill",
-        description="'fill' (publish, the gaps flagged in `quality`) or 'refuse' (publish only what is complete)",
-    )
-    stall_minutes: Number = Field(
-        default=15.0, gt=0, description="a number > 0 (minutes without progress after which a worker is restarted)"
-    )
-
-
-class DerivedSection(Section):
-    """A cube of one CRS that is made of the run's cube after each publication."""
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$",
-        description="letters, digits, '.', '_' and '-', beginning with a letter or digit",
-    )
-    url: StorageUrl = Field(description="a path or URL such as s3://bucket/europe.zarr")
-    staging: StorageUrl | None = Field(default=None, description="a path or URL outside the URL, or null")
-    crs: Text = Field(description="a CRS such as EPSG:3035")
-    resolution: Number | None = Field(
-        default=None, gt=0, description="the side of a pixel in the CRS's units, or null for about 2.5 m"
-    )
-    shard_px: Integer = Field(default=2048, gt=0, description="a positive multiple of chunk_px (pixels)")
-    chunk_px: Integer = Field(default=256, gt=0, description="a positive integer (pixels)")
-    keep_revisions: Integer = Field(default=1, ge=1, le=3, description="an integer from 1 to 3")
 
 
 #: A box around the globe: an area that takes everything.

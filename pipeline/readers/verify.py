@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.assemble import OVERVIEWS, Ledger, OverviewPlace, overview_name, plan_overviews, shard_digests
+from difffusr.pipeline.assemble.continent import ContinentPlan
 from difffusr.pipeline.chips import done_chips
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.continent import ContinentPlan
 from difffusr.pipeline.cube import CubeDraft, CubeReader, metadata, objects_of, period_labels
 from difffusr.pipeline.geo import Grid, PixelWindow, grid_of
 from difffusr.pipeline.ground.errors import ConfigError, StoreError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.continent import ContinentPlan, zone_weights
+from difffusr.pipeline.assemble.continent import ContinentPlan, zone_weights
 from difffusr.pipeline.geo import Grid, PixelWindow
 from difffusr.pipeline.readers.seams import seam_ratios
 from difffusr.pipeline.readers.verdicts import SourceBand, SourceSeams

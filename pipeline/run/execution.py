@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difffusr.pipeline.assemble import ShardError
+from difffusr.pipeline.assemble.continent import ContinentPlan
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.continent import ContinentPlan
 from difffusr.pipeline.engine import KEEP_FREED, ask_ahead, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.run.context import Run

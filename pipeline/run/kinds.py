@@ -10,9 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.pipeline.assemble import BlendMaker, ShardMaker
+from difffusr.pipeline.assemble.continent import (
+    ContinentPlan,
+    draft_continent,
+    plan_continent,
+    warp_maker,
+    write_continent,
+)
+from difffusr.pipeline.assemble.continent import with_source as of_cube
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.continent import ContinentPlan, draft_continent, plan_continent, warp_maker, write_continent
-from difffusr.pipeline.continent import with_source as of_cube
 from difffusr.pipeline.cube import CubeDraft, draft_cube
 from difffusr.pipeline.geo import Grid, grid_of
 from difffusr.pipeline.plan import Plan, balance_facts, compare, decide, plan_run, read_plan, sampling_of, write_plan

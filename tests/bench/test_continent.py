@@ -21,9 +21,9 @@ from scipy.ndimage import gaussian_filter
 from zarr.storage import MemoryStore
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.continent import planning
-from difffusr.pipeline.continent.sources import SourcePeriod, window_of
-from difffusr.pipeline.continent.warping import Resolution, ZoneView, warp_memory, warped_shard
+from difffusr.pipeline.assemble.continent import planning
+from difffusr.pipeline.assemble.continent.sources import SourcePeriod, window_of
+from difffusr.pipeline.assemble.continent.warping import Resolution, ZoneView, warp_memory, warped_shard
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.geo.grid import Grid, PixelWindow
 from difffusr.pipeline.geo.lattice import Lattice

@@ -11,7 +11,7 @@ import xarray as xr
 import yaml
 from two_zones import GRID, publish_zones, waves, windows_at
 
-from difffusr.pipeline.continent.sources import touching
+from difffusr.pipeline.assemble.continent.sources import touching
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.geo.lattice import Lattice
 from difffusr.pipeline.storage.lease import Lease

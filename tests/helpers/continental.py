@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from difffusr.pipeline.assemble.continent.maker import warp_maker, write_warped
+from difffusr.pipeline.assemble.continent.planning import ContinentPlan, draft_continent, plan_continent, with_source
 from difffusr.pipeline.assemble.halving import write_overview
 from difffusr.pipeline.assemble.ledger import Entry, Written, enter
 from difffusr.pipeline.assemble.overviews import overview_name, plan_overviews
 from difffusr.pipeline.config import EVERYWHERE, RunConfig
-from difffusr.pipeline.continent.maker import warp_maker, write_warped
-from difffusr.pipeline.continent.planning import ContinentPlan, draft_continent, plan_continent, with_source
 from difffusr.pipeline.geo.grid import grid_of
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.storage.places import cube_staging_of, staging_of, storage_of

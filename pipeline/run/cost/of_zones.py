@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from difffusr.kernels.images import average_2x, mode_2x
+from difffusr.pipeline.assemble.continent import ContinentPlan, draft_continent, made_shard, warp_maker
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.continent import ContinentPlan, draft_continent, made_shard, warp_maker
 from difffusr.pipeline.cube import ShardData, overviews_over
 from difffusr.pipeline.geo import grid_of
 from difffusr.pipeline.ground.errors import DifffusrError

@@ -21,8 +21,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from difffusr.pipeline.config import EVERYWHERE, RunConfig
-from difffusr.pipeline.continent.sources import (
+from difffusr.pipeline.assemble.continent.sources import (
     SourcePeriod,
     source_places,
     touching,
@@ -30,7 +29,8 @@ from difffusr.pipeline.continent.sources import (
     window_of,
     windows_in_degrees,
 )
-from difffusr.pipeline.continent.warping import Resolution
+from difffusr.pipeline.assemble.continent.warping import Resolution
+from difffusr.pipeline.config import EVERYWHERE, RunConfig
 from difffusr.pipeline.cube import Cube, CubeDraft, draft_cube
 from difffusr.pipeline.geo import Grid, Lattice, PixelWindow, area_geometry, grid_of
 from difffusr.pipeline.ground.errors import ConfigError

@@ -14,8 +14,8 @@ from pyproj import Transformer
 
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.assemble import Ledger
+from difffusr.pipeline.assemble.continent.warping import ZoneView
 from difffusr.pipeline.config import RunConfig, staging_beside
-from difffusr.pipeline.continent.warping import ZoneView
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.geo import GSD_10_M, Lattice, PixelWindow, PlaceName, cut_at_180, origin_m
 from difffusr.pipeline.ground.errors import ConfigError

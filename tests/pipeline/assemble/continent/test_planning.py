@@ -11,8 +11,8 @@ from continental import EVERYWHERE, continent_config, publish_continent
 from pyproj import Transformer
 from two_zones import GRID, publish_zones, waves, windows_at
 
-from difffusr.pipeline.continent.planning import plan_continent, with_source
-from difffusr.pipeline.continent.sources import SourcePeriod, touching
+from difffusr.pipeline.assemble.continent.planning import plan_continent, with_source
+from difffusr.pipeline.assemble.continent.sources import SourcePeriod, touching
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
 from difffusr.pipeline.geo.lattice import Lattice
@@ -158,8 +158,8 @@ def test_a_cube_of_one_crs_is_no_source_and_has_no_other_beside_it(zones, tmp_pa
 
 
 def test_degrees_are_counted_on_where_zones_cross_180():
-    from difffusr.pipeline.continent.planning import _cut
-    from difffusr.pipeline.continent.warping import ZoneView
+    from difffusr.pipeline.assemble.continent.planning import _cut
+    from difffusr.pipeline.assemble.continent.warping import ZoneView
 
     def cut(lon: float, zones: tuple[int, ...], lat: float = -16.9) -> Lattice:
         windows = windows_at(lon, lat, zones, (4, 8))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyproj import Transformer
 
-from difffusr.pipeline.continent.meeting import zone_weights
+from difffusr.pipeline.assemble.continent.meeting import zone_weights
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.geo.lattice import Lattice
 

@@ -13,8 +13,8 @@ from typing import Any
 import ray
 
 from difffusr.pipeline.assemble import WrittenShard
-from difffusr.pipeline.continent.planning import ContinentPlan
-from difffusr.pipeline.continent.warping import Resolution, ZoneView, warp_memory, warped_shard
+from difffusr.pipeline.assemble.continent.planning import ContinentPlan
+from difffusr.pipeline.assemble.continent.warping import Resolution, ZoneView, warp_memory, warped_shard
 from difffusr.pipeline.cube import Cube, ShardData, encoding_bytes
 from difffusr.pipeline.engine import WORKER_BYTES, task_options
 from difffusr.pipeline.geo import Grid, Lattice, PixelWindow, ShardIndex

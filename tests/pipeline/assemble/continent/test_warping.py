@@ -12,7 +12,7 @@ from pyproj import Transformer
 from two_zones import Truth, waves, windows_at, zone_pixels
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.continent.warping import Resolution, ZoneView, warped_shard
+from difffusr.pipeline.assemble.continent.warping import Resolution, ZoneView, warped_shard
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.geo.lattice import Lattice

@@ -19,7 +19,7 @@ from rasterio.warp import Resampling, reproject
 from scipy.ndimage import distance_transform_cdt
 
 from difffusr.kernels.bands import BANDS, TARGET_GSD_M
-from difffusr.pipeline.continent.meeting import zone_weights
+from difffusr.pipeline.assemble.continent.meeting import zone_weights
 from difffusr.pipeline.cube import Cube, ShardData, read_window
 from difffusr.pipeline.geo import Grid, Lattice, PixelWindow
 from difffusr.pipeline.ground.pixels import STD_FILL
