@@ -9,6 +9,7 @@ from .documents import objects_of as objects_of
 from .documents import texts_of as texts_of
 from .documents import without_members as without_members
 from .draft import CubeDraft as CubeDraft
+from .draft import OvertakenError as OvertakenError
 from .draft import StoredShard as StoredShard
 from .drafting import draft_cube as draft_cube
 from .icechunk import MAIN as MAIN

@@ -47,6 +47,7 @@ class ShardWriter(Protocol):
 
         Raises:
             StoreError: the store refuses, or returns other bytes than were written.
+            OvertakenError: somebody else has written there since the writer was made.
         """
 
 

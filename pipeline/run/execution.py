@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from difffusr.pipeline.assemble import ShardError
 from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import OvertakenError
 from difffusr.pipeline.engine import KEEP_FREED, ask_ahead, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import plan_run
@@ -140,8 +141,9 @@ def _published(run: Run, work: Work, result: RunResult) -> bool:
     for _ in range(_MOST_MISHAPS):
         try:
             return publish(run, work, result)
-        except ShardError as error:
+        except (ShardError, OvertakenError) as error:
             log.warning("%s; whatever is damaged is written again", error)
+            run.lease.check()
         work = without_damaged(run, work)
         if work.todo.any():
             work, _meters = compute(run, work, result)
