@@ -378,4 +378,4 @@ def test_a_document_that_comes_after_a_rollback_to_the_bytes_it_was_to_replace_i
     assert (storage.read(name) == before) == (not damaged)
     assert mend_documents(storage, staging, drivers.lease(staging)) == sorted(damaged)
     assert storage.read(name) == before
-    whole(places)
+    assert not damaged_documents(storage, staging)
