@@ -93,11 +93,9 @@ def _carry_out(run: Run) -> RunResult:
         if work.complete and not work.wanted.any():
             _leave_whole(run, work, result)
             return result
-        # Twice: Ray, when it has started, hears SIGTERM itself.
         with run.stop.on_signals(), engine.held:
             engine.start()
-            with run.stop.on_signals():
-                reasons = _compute_and_publish(run, work, result)
+            reasons = _compute_and_publish(run, work, result)
     if not result.stopped:
         _note_whole(run, result)
         write_report(run, result, reasons)

@@ -60,6 +60,7 @@ def written(level: int, nth: int) -> Patch:
     return patch
 
 
+@pytest.mark.usefixtures("_ray")
 @pytest.mark.parametrize(
     ("late", "said"),
     [
@@ -71,7 +72,7 @@ def written(level: int, nth: int) -> Patch:
     ],
     ids=["a chip deleted", "chips deleted", "chips deleted again and again", "a shard written", "an overview written"],
 )
-def test_the_cube_is_as_without_them(late, said, configure, finished_run, _ray, monkeypatch, caplog):
+def test_the_cube_is_as_without_them(late, said, configure, finished_run, monkeypatch, caplog):
     path = configure()
     late(monkeypatch)
     with caplog.at_level("WARNING", "difffusr"):
