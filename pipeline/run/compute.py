@@ -88,8 +88,8 @@ def _say_overtaken(run: Run, names: Collection[str], mishaps: int) -> None:
     first = min(names)
     if mishaps >= _MOST_MISHAPS:
         raise StoreError(
-            f"{run.places.cube.url}: somebody else writes shards, again and again, such as {first}: end that driver, and "
-            "run again"
+            f"{run.places.cube.url}: somebody else writes shards, again and again, such as {first}; end that driver, "
+            "and run again"
         )
     log.warning(
         "%d shards, such as %s, were written by a driver that this one has taken over; written again", len(names), first

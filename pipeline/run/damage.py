@@ -1,17 +1,16 @@
 """What of a published period is damaged: shards and overviews compared with the ledger, staged chips with themselves.
 
-`verify` compares everything, and leaves the names in the run's folder. `run` looks at those again, finds by itself what
-is missing, and writes again what is still wrong.
+`verify` compares everything, and leaves the names (see `noted`). `run` looks at those again, finds by itself what is
+missing, and writes again what is still wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +33,10 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import Target
-from difffusr.pipeline.storage import Storage, read_document, store_failures
+from difffusr.pipeline.run.noted import read_damaged
+from difffusr.pipeline.storage import Storage, store_failures
 
 log = logging.getLogger("difffusr.run")
-
-_NAME = "damaged.json"
 
 #: Shards that are read at a time, each whole.
 _AT_ONCE = 4
@@ -48,49 +46,6 @@ _REQUESTS = 16
 
 #: Reads an object of the cube by path; None for one that does not exist.
 Read = Callable[[str], bytes | None]
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """Names of what is damaged.
-
-    Attributes:
-        shards: of shards and of shards of overviews, missing ones included.
-        chips: staged objects of chips.
-        documents: paths of documents and coordinates, which every run looks at.
-    """
-
-    shards: Sequence[str] = ()
-    chips: Sequence[str] = ()
-    documents: Sequence[str] = ()
-
-
-def note_damaged(staging: Storage, found: Damaged) -> None:
-    """Leave the names in a run's folder for the next run; without any, that nothing is left.
-
-    Raises:
-        StoreError: the store refuses.
-    """
-    if found != Damaged():
-        staging.write(_NAME, json.dumps(asdict(found), indent=1).encode())
-    elif staging.exists(_NAME):
-        staging.delete(_NAME)
-
-
-def is_damage_noted(staging: Storage) -> bool:
-    """Whether names are left that no run has looked at."""
-    return staging.exists(_NAME)
-
-
-def read_damaged(staging: Storage) -> Damaged:
-    """What was left; nothing, with a warning, where it cannot be understood."""
-    if not staging.exists(_NAME):
-        return Damaged()
-    try:
-        return read_document(staging, _NAME, Damaged, "`difffusr verify` writes it anew")
-    except StoreError as error:
-        log.warning("%s", error)
-        return Damaged()
 
 
 def check_shard(facts: Facts | None, paths: Sequence[str], read: Read) -> str:

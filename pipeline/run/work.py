@@ -29,7 +29,8 @@ from difffusr.pipeline.publish import (
     written_in_place,
 )
 from difffusr.pipeline.run.context import Run
-from difffusr.pipeline.run.damage import Damage, broken_chips, find_damage, read_damaged
+from difffusr.pipeline.run.damage import Damage, broken_chips, find_damage
+from difffusr.pipeline.run.noted import read_damaged
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.storage import Storage, storage_of
 
