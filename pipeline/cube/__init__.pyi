@@ -31,6 +31,7 @@ from .rebuilding import damaged_coordinates as damaged_coordinates
 from .rebuilding import damaged_pages as damaged_pages
 from .rebuilding import page_in as page_in
 from .scenes import PAGES as PAGES
+from .scenes import SceneTable as SceneTable
 from .shard import ShardData as ShardData
 from .shard import encoding_bytes as encoding_bytes
 from .shard import shard_bytes as shard_bytes

@@ -4,7 +4,9 @@ from .door import open_target as open_target
 from .door import revisions_to_come as revisions_to_come
 from .door import rollback as rollback
 from .in_place import written_in_place as written_in_place
+from .kept import EVERYTHING as EVERYTHING
 from .kept import AsPublished as AsPublished
+from .kept import Scope as Scope
 from .kept import damaged_documents as damaged_documents
 from .kept import damaged_history as damaged_history
 from .kept import mend_documents as mend_documents

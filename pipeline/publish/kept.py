@@ -9,20 +9,25 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import date
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from difffusr.pipeline.cube import (
+    PAGES,
     PlainStore,
+    SceneTable,
     damaged_coordinates,
     damaged_pages,
     in_steps,
+    node_of,
     page_in,
     store_of,
     without_members,
 )
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish.documents import Documents, documents_of, lost_documents, page_text, texts
+from difffusr.pipeline.publish.documents import KEPT, Documents, documents_of, lost_documents, page_text, texts
 from difffusr.pipeline.publish.placing import Replacing
 from difffusr.pipeline.publish.publications import Publication, end_of
 from difffusr.pipeline.storage import Lease, Storage
@@ -50,11 +55,51 @@ class AsPublished(Storage):
         return name in self.right or super().exists(name)
 
 
-def damaged_documents(storage: Storage, staging: Storage, *, exactly: bool = False) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Scope:
+    """Which pages of scenes are looked at: there is one more for each period, and what looks at its own alone costs the
+    same however many there are. Pages that are gone count always; so do all other documents.
+
+    Attributes:
+        period: the pages of periods that share a day with this one; None for all pages.
+        named: besides, what is known to be damaged: paths in the cube, and names in the staging folder.
+    """
+
+    period: tuple[date, date] | None = None
+    named: Collection[str] = ()
+
+    def pages(self, root: Mapping[str, Any], documents: Documents, storage: Storage, staging: Storage) -> set[str]:
+        """Paths of the pages to look at.
+
+        Args:
+            root: the attributes of the cube's root.
+            documents: of the cube; the pages are among them.
+        """
+        pages = {path for path in documents if path.startswith(f"{PAGES}/")}
+        if self.period is None or not pages:
+            return pages
+        there = {f"{PAGES}/{name}" for name in storage.names(PAGES)} | staging.names(KEPT)
+        near = set(SceneTable.of(root).within(self.period))
+        words = {word.removesuffix(".json.gz") for name in self.named for word in name.split("/")}
+
+        def is_wanted(page: str) -> bool:
+            digest = page.rpartition("/")[2]
+            return digest in words or not there >= {f"{page}/c", f"{page}/zarr.json", f"{digest}.json.gz"}
+
+        return {page for page in pages if page in near or is_wanted(page)}
+
+
+EVERYTHING = Scope()
+
+
+def damaged_documents(
+    storage: Storage, staging: Storage, scope: Scope = EVERYTHING, *, exactly: bool = False
+) -> dict[str, bytes]:
     """The documents, coordinates and pages of scenes of a published cube that are missing or damaged, by path, and what
     they must hold.
 
     Args:
+        scope: which pages to look at.
         exactly: also chunks whose values are right, and whose bytes are others than would be written.
 
     Raises:
@@ -64,19 +109,24 @@ def damaged_documents(storage: Storage, staging: Storage, *, exactly: bool = Fal
     if end.latest is None or not _is_kept(end.latest) or not isinstance(store_of(storage), PlainStore):
         return {}
     documents = documents_of(staging, end.latest)
-    wanted = _texts(staging, end.latest, documents)
+    pages = scope.pages(documents[""].get("attributes", {}), documents, storage, staging)
+    looked_at = {path: held for path, held in documents.items() if path in pages or not path.startswith(f"{PAGES}/")}
+    wanted = {path: d for path, d in _texts(staging, end.latest, documents).items() if node_of(path) in looked_at}
     also = {} if end.begun is None else _texts(staging, end.begun, documents_of(staging, end.begun))
     there = _read(storage, wanted)
     found = {path: data for path, data in wanted.items() if there[path] not in (data, also.get(path, data))}
-    damaged = damaged_pages(documents, partial(_read, storage), partial(page_text, staging))
+    damaged = damaged_pages(looked_at, partial(_read, storage), partial(page_text, staging))
     if end.begun is None:  # else some coordinates are those of the unfinished publication already
         damaged = chain(damaged, damaged_coordinates(storage, documents, partial(_read, storage)))
     return found | {path: data for path, data, holds in damaged if exactly or not holds}
 
 
-def damaged_history(storage: Storage, staging: Storage) -> dict[str, bytes]:
+def damaged_history(storage: Storage, staging: Storage, scope: Scope = EVERYTHING) -> dict[str, bytes]:
     """What the history keeps of the documents that readers see and is missing or damaged there, while the cube has it:
     name in the staging folder, and what it must hold.
+
+    Args:
+        scope: which pages to look at.
 
     Raises:
         StoreError: the history cannot be read.
@@ -89,7 +139,8 @@ def damaged_history(storage: Storage, staging: Storage) -> dict[str, bytes]:
     except StoreError:
         return {}  # the root is damaged: the history is what it is mended by
     documents = {path: without_members(document) for path, document in held.items()}
-    return lost_documents(staging, latest, documents, partial(_page, storage, documents))
+    pages = scope.pages(documents[""].get("attributes", {}), documents, storage, staging)
+    return lost_documents(staging, latest, documents, pages, partial(_page, storage, documents))
 
 
 def _page(storage: Storage, documents: Documents, path: str) -> str | None:
@@ -97,20 +148,23 @@ def _page(storage: Storage, documents: Documents, path: str) -> str | None:
     return None if data is None else page_in(documents[path], path, data)
 
 
-def mend_documents(storage: Storage, staging: Storage, lease: Lease | None) -> list[str]:
+def mend_documents(storage: Storage, staging: Storage, lease: Lease | None, scope: Scope = EVERYTHING) -> list[str]:
     """Put back what `damaged_history` and `damaged_documents` find; returns the paths of that. The caller holds the
     store's lease.
+
+    Args:
+        scope: which pages to look at.
 
     Raises:
         StoreError: the store refuses, or the root is missing and the history cannot say what it was.
         LeaseError: another driver has taken over.
     """
-    lost = damaged_history(storage, staging)
+    lost = damaged_history(storage, staging, scope)
     for name, data in lost.items():
         if lease is not None:
             lease.guard()
         staging.write(name, data)
-    wrong = damaged_documents(storage, staging, exactly=True)
+    wrong = damaged_documents(storage, staging, scope, exactly=True)
     if wrong:
         replacing = Replacing(storage, [*wrong], lease)
         for paths in in_steps(wrong):

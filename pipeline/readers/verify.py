@@ -19,7 +19,9 @@ from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import Plan, decide
 from difffusr.pipeline.publish import (
+    EVERYTHING,
     AsPublished,
+    Scope,
     Target,
     damaged_documents,
     damaged_history,
@@ -30,7 +32,16 @@ from difffusr.pipeline.readers.fidelity import measure_fidelity
 from difffusr.pipeline.readers.seams import sampled_chips
 from difffusr.pipeline.readers.verdicts import BandReport, SceneShift, SourceSeams, WorstBorder
 from difffusr.pipeline.readers.verified import keep_verdict
-from difffusr.pipeline.run import broken_chips, checked, draft_of, numbers_of, places_of, positions_of, read_facts
+from difffusr.pipeline.run import (
+    broken_chips,
+    checked,
+    draft_of,
+    numbers_of,
+    places_of,
+    positions_of,
+    read_damaged,
+    read_facts,
+)
 from difffusr.pipeline.scenes import ChipRules
 from difffusr.pipeline.storage import Storage, cube_staging_of, staging_of, storage_of
 
@@ -82,24 +93,29 @@ class Report:
         return {**asdict(self), **of_scenes, "clean": self.clean}
 
 
-def verify_run(config: RunConfig) -> Report:
+def verify_run(config: RunConfig, *, everything: bool = True) -> Report:
     """Check the cube of a configuration against its history, its plan and its source scenes; `status` shows the last
     result, and the next run writes again what is damaged.
+
+    Args:
+        everything: whether to look at the pages of scenes of other periods, too.
 
     Raises:
         DifffusrError: the catalogue or the store cannot be read, or there is no cube.
     """
     publication = latest_number(cube_staging_of(config))
-    found = _found(config)
+    period = config.period.start, config.period.end
+    known = read_damaged(staging_of(config)).documents
+    found = _found(config, EVERYTHING if everything else Scope(period, known))
     keep_verdict(staging_of(config), found.to_dict(), publication)
     return found
 
 
-def _found(config: RunConfig) -> Report:
+def _found(config: RunConfig, scope: Scope) -> Report:
     storage, cube_staging, staging = storage_of(config), cube_staging_of(config), staging_of(config)
-    lost = damaged_history(storage, cube_staging)
+    lost = damaged_history(storage, cube_staging, scope)
     kept = AsPublished(cube_staging.url, cube_staging.options, lost) if lost else cube_staging
-    wrong = damaged_documents(storage, kept)
+    wrong = damaged_documents(storage, kept, scope)
     storage = AsPublished(storage.url, storage.options, wrong) if wrong else storage
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")

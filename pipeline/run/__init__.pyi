@@ -6,6 +6,7 @@ from .execution import execute as execute
 from .noted import Damaged as Damaged
 from .noted import is_damage_noted as is_damage_noted
 from .noted import note_damaged as note_damaged
+from .noted import read_damaged as read_damaged
 from .result import RunResult as RunResult
 from .stop import Stopped as Stopped
 from .work import draft_of as draft_of

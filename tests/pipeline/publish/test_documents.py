@@ -68,6 +68,18 @@ def test_a_month_costs_the_same_after_four_and_after_twelve(tmp_path, kind, monk
     assert late.history <= 3.2 * early.history
 
 
+def test_a_run_looks_at_no_more_after_twelve_months_than_after_four(tmp_path, monkeypatch):
+    growth = Growth(tmp_path, "plain", zones=2, monkeypatch=monkeypatch)
+    looks = []
+    for number in range(1, 13):
+        growth.month(as_reader=False)
+        if number in (4, 12):
+            looks.append((growth.looked_at(), growth.looked_at(everything=True)))
+    (early, all_early), (late, all_late) = looks
+    assert late[0] == early[0] < all_early[0] < all_late[0]
+    assert late[1] <= 1.1 * early[1]
+
+
 def test_a_record_is_small_and_names_what_it_shares_with_others(on_disk):
     storage, staging = on_disk
     appended(storage, staging, 1, 11)
