@@ -1,6 +1,8 @@
 from .coordinates import begins_alike as begins_alike
 from .coordinates import coordinates_of as coordinates_of
+from .coordinates import is_coordinate as is_coordinate
 from .coordinates import page_object as page_object
+from .documents import content_of as content_of
 from .documents import in_steps as in_steps
 from .documents import is_document as is_document
 from .documents import metadata as metadata

@@ -39,6 +39,8 @@ class IcechunkStore:
         if repository is None:
             raise StoreError(f"{self.storage.url}: there is no Icechunk repository; check store.url")
         with failures_of(self.storage):
+            if self.storage.snapshot:
+                return repository.readonly_session(snapshot_id=self.storage.snapshot).store
             return repository.readonly_session(MAIN).store
 
     def objects(self) -> Callable[[str], bytes | None]:

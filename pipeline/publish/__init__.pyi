@@ -7,6 +7,7 @@ from .in_place import written_in_place as written_in_place
 from .kept import EVERYTHING as EVERYTHING
 from .kept import AsPublished as AsPublished
 from .kept import Scope as Scope
+from .kept import as_published as as_published
 from .kept import damaged_documents as damaged_documents
 from .kept import damaged_history as damaged_history
 from .kept import mend_documents as mend_documents

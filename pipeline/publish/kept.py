@@ -1,14 +1,14 @@
 """What a published cube's documents and coordinates must be, by its history: found where they are not, and put back.
 
 A plain store's documents and the texts of its pages of scenes are in the history; coordinates follow from them. An
-Icechunk repository keeps its documents in snapshots, which it reads whole or not at all.
+Icechunk repository keeps all of that in snapshots, which it reads whole or not at all; the history names the last one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from itertools import chain
@@ -106,7 +106,11 @@ def damaged_documents(
         StoreError: the store cannot be read, or the history not understood.
     """
     end = end_of(staging)
-    if end.latest is None or not _is_kept(end.latest) or not isinstance(store_of(storage), PlainStore):
+    if end.latest is not None and not isinstance(store_of(storage), PlainStore):
+        from difffusr.pipeline.publish.snapshots import changed_by_others
+
+        return changed_by_others(storage, end)
+    if end.latest is None or not _is_kept(end.latest):
         return {}
     documents = documents_of(staging, end.latest)
     pages = scope.pages(documents[""].get("attributes", {}), documents, storage, staging)
@@ -119,6 +123,18 @@ def damaged_documents(
     if end.begun is None:  # else some coordinates are those of the unfinished publication already
         damaged = chain(damaged, damaged_coordinates(storage, documents, partial(_read, storage)))
     return found | {path: data for path, data, holds in damaged if exactly or not holds}
+
+
+def as_published(storage: Storage, staging: Storage, damaged: Mapping[str, bytes]) -> Storage:
+    """A cube as it should be.
+
+    Args:
+        damaged: what `damaged_documents` finds.
+    """
+    latest = end_of(staging).latest
+    if damaged and latest is not None and not isinstance(store_of(storage), PlainStore):
+        return replace(storage, snapshot=latest.snapshot)
+    return AsPublished(storage.url, storage.options, right=damaged) if damaged else storage
 
 
 def damaged_history(storage: Storage, staging: Storage, scope: Scope = EVERYTHING) -> dict[str, bytes]:
@@ -165,7 +181,11 @@ def mend_documents(storage: Storage, staging: Storage, lease: Lease | None, scop
             lease.guard()
         staging.write(name, data)
     wrong = damaged_documents(storage, staging, scope, exactly=True)
-    if wrong:
+    if wrong and not isinstance(store_of(storage), PlainStore):
+        from difffusr.pipeline.publish.snapshots import move_back
+
+        move_back(storage, end_of(staging), lease)
+    elif wrong:
         replacing = Replacing(storage, [*wrong], lease)
         for paths in in_steps(wrong):
             replacing.write({path: wrong[path] for path in paths})

@@ -23,6 +23,7 @@ from difffusr.pipeline.publish import (
     AsPublished,
     Scope,
     Target,
+    as_published,
     damaged_documents,
     damaged_history,
     latest_number,
@@ -114,9 +115,9 @@ def verify_run(config: RunConfig, *, everything: bool = True) -> Report:
 def _found(config: RunConfig, scope: Scope) -> Report:
     storage, cube_staging, staging = storage_of(config), cube_staging_of(config), staging_of(config)
     lost = damaged_history(storage, cube_staging, scope)
-    kept = AsPublished(cube_staging.url, cube_staging.options, lost) if lost else cube_staging
+    kept = AsPublished(cube_staging.url, cube_staging.options, right=lost) if lost else cube_staging
     wrong = damaged_documents(storage, kept, scope)
-    storage = AsPublished(storage.url, storage.options, wrong) if wrong else storage
+    storage = as_published(storage, kept, wrong)
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
     _check_published(storage, config)

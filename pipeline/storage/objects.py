@@ -61,10 +61,12 @@ class Storage:
     Attributes:
         url: fsspec URL or path.
         options: fsspec storage options; never shown.
+        snapshot: of an Icechunk repository, what to read of it; empty for what its readers see.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    snapshot: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.rstrip("/"))

@@ -104,7 +104,7 @@ def test_a_cube_whose_documents_are_all_gone_is_whole_again(places, tmp_path):
     assert seen(opened(storage)) == before
     # Nor does a draft take it for a new cube while it is damaged.
     Path(storage.url, "zarr.json").unlink()
-    right = AsPublished(storage.url, storage.options, damaged_documents(storage, staging))
+    right = AsPublished(storage.url, storage.options, right=damaged_documents(storage, staging))
     assert len(drafted(right, 5).zones[EPSG].periods) == 4
 
 
@@ -192,7 +192,7 @@ def test_what_the_history_keeps_is_put_back_from_the_cube(places, tmp_path, dama
         file.unlink() if new is None else file.write_bytes(new)
     lost = damaged_history(storage, staging)
     assert lost.keys() == whole.keys()
-    assert damaged_documents(storage, AsPublished(staging.url, staging.options, lost), exactly=True) == {}
+    assert damaged_documents(storage, AsPublished(staging.url, staging.options, right=lost), exactly=True) == {}
     assert mend_documents(storage, staging, None) == sorted(whole)
     assert {name: staging.read(name) for name in whole} == whole
 
