@@ -10,6 +10,7 @@ from .kept import Scope as Scope
 from .kept import as_published as as_published
 from .kept import damaged_documents as damaged_documents
 from .kept import damaged_history as damaged_history
+from .kept import lost_publications as lost_publications
 from .kept import mend_documents as mend_documents
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication

@@ -216,6 +216,22 @@ def unused_documents(staging: Storage, records: Collection[Publication]) -> tupl
     return {f"{KEPT}/{name}" for name in there if name.removesuffix(".json.gz") not in needed}, pages
 
 
+def unreadable_parts(staging: Storage, records: Collection[Publication]) -> dict[str, str]:
+    """The documents of publications that are missing or damaged, by digest, and what is said of each."""
+    digests = sorted({digest for record in records for digest in record.parts.values()})
+
+    def look(digest: str) -> str:
+        try:
+            _read(staging, digest)
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(_REQUESTS, "history") as pool:
+        said = dict(zip(digests, pool.map(look, digests), strict=True))
+    return {digest: words for digest, words in said.items() if words}
+
+
 def is_digest(name: str) -> bool:
     """Whether a name may be that of a document: whatever else lies in the folder is a stranger's."""
     return len(name) == 64 and not set(name) - set("0123456789abcdef")
@@ -235,7 +251,12 @@ def _packed(data: bytes) -> bytes:
 
 def _read(staging: Storage, digest: str) -> bytes:
     name = _name(digest)
-    packed = staging.read(name)
+    try:
+        packed = staging.read(name)
+    except StoreError:
+        if staging.exists(name):
+            raise
+        raise StoreError(f"{staging.url}/{name}: is missing; {_ADVICE}") from None
     try:
         data = gzip.decompress(packed)
         if hashlib.sha256(data).hexdigest() != digest:

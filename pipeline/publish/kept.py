@@ -27,9 +27,17 @@ from difffusr.pipeline.cube import (
     without_members,
 )
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish.documents import KEPT, Documents, documents_of, lost_documents, page_text, texts
+from difffusr.pipeline.publish.documents import (
+    KEPT,
+    Documents,
+    documents_of,
+    lost_documents,
+    page_text,
+    texts,
+    unreadable_parts,
+)
 from difffusr.pipeline.publish.placing import Replacing
-from difffusr.pipeline.publish.publications import Publication, end_of
+from difffusr.pipeline.publish.publications import Publication, end_of, records
 from difffusr.pipeline.storage import Lease, Storage
 
 #: Requests to the store at a time.
@@ -157,6 +165,24 @@ def damaged_history(storage: Storage, staging: Storage, scope: Scope = EVERYTHIN
     documents = {path: without_members(document) for path, document in held.items()}
     pages = scope.pages(documents[""].get("attributes", {}), documents, storage, staging)
     return lost_documents(staging, latest, documents, pages, partial(_page, storage, documents))
+
+
+def lost_publications(storage: Storage, staging: Storage) -> dict[int, str]:
+    """Earlier publications that one could go back to, but for what is missing or damaged and nobody else has: why not,
+    by number.
+
+    Raises:
+        StoreError: the store cannot be read, or the history not understood.
+    """
+    published = [record for record in records(staging) if record.state == "published"]
+    kept = [record for record in published[:-1] if not record.gone]
+    if not isinstance(store_of(storage), PlainStore):
+        from difffusr.pipeline.publish.snapshots import lost_snapshots
+
+        return lost_snapshots(storage, kept)
+    lost = unreadable_parts(staging, kept)
+    why = {record.number: [lost[digest] for digest in record.parts.values() if digest in lost] for record in kept}
+    return {number: said[0] for number, said in why.items() if said}
 
 
 def _page(storage: Storage, documents: Documents, path: str) -> str | None:

@@ -6,7 +6,7 @@ where ``main`` was moved by somebody else, and put back by moving ``main`` back;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import icechunk
@@ -22,7 +22,7 @@ from difffusr.pipeline.cube import (
     object_in,
     open_repository,
 )
-from difffusr.pipeline.publish.publications import End
+from difffusr.pipeline.publish.publications import End, Publication
 from difffusr.pipeline.storage import Lease, Storage
 
 #: Key of a commit's metadata under which the project keeps its own.
@@ -86,6 +86,24 @@ def move_back(storage: Storage, end: End, lease: Lease | None) -> None:
         if lease is not None:
             lease.check()
         repository.reset_branch(MAIN, end.latest.snapshot, from_snapshot_id=main)
+
+
+def lost_snapshots(storage: Storage, publications: Collection[Publication]) -> dict[int, str]:
+    """The publications whose snapshots are gone, by number, and what is said of each.
+
+    Raises:
+        StoreError: the repository cannot be read.
+    """
+    repository = open_repository(storage)
+    if repository is None:
+        return {}
+    lost = {}
+    for publication in publications:
+        try:
+            repository.lookup_snapshot(publication.snapshot)
+        except icechunk.IcechunkError:
+            lost[publication.number] = f"{storage.url}: snapshot {publication.snapshot} is gone"
+    return lost
 
 
 def _described(session: icechunk.Session) -> Iterator[tuple[str, bytes]]:

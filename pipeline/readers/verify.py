@@ -27,6 +27,7 @@ from difffusr.pipeline.publish import (
     damaged_documents,
     damaged_history,
     latest_number,
+    lost_publications,
     open_target,
 )
 from difffusr.pipeline.readers.fidelity import measure_fidelity
@@ -99,7 +100,7 @@ def verify_run(config: RunConfig, *, everything: bool = True) -> Report:
     result, and the next run writes again what is damaged.
 
     Args:
-        everything: whether to look at the pages of scenes of other periods, too.
+        everything: whether to look at the pages of scenes of other periods and at earlier publications, too.
 
     Raises:
         DifffusrError: the catalogue or the store cannot be read, or there is no cube.
@@ -107,9 +108,19 @@ def verify_run(config: RunConfig, *, everything: bool = True) -> Report:
     publication = latest_number(cube_staging_of(config))
     period = config.period.start, config.period.end
     known = read_damaged(staging_of(config)).documents
+    if everything:
+        _warn_of_lost(config)
     found = _found(config, EVERYTHING if everything else Scope(period, known))
     keep_verdict(staging_of(config), found.to_dict(), publication)
     return found
+
+
+def _warn_of_lost(config: RunConfig) -> None:
+    """Say which earlier publications nobody can go back to any more: readers see the cube whole all the same."""
+    lost = lost_publications(storage_of(config), cube_staging_of(config))
+    if lost:
+        numbers = ", ".join(map(str, sorted(lost)))
+        log.warning("`difffusr rollback` cannot go back to publications %s: %s", numbers, lost[min(lost)])
 
 
 def _found(config: RunConfig, scope: Scope) -> Report:

@@ -21,6 +21,7 @@ from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.documents import documents_of, objects_of
 from difffusr.pipeline.publish.door import open_target, rollback
+from difffusr.pipeline.publish.kept import lost_publications
 from difffusr.pipeline.publish.publications import history, mark, records
 from difffusr.pipeline.publish.revisions import next_revision, was_seen
 from difffusr.pipeline.storage.objects import Storage
@@ -137,14 +138,16 @@ def test_strangers_files_among_the_documents_stay(on_disk):
     assert storage.read("scenes/mine/c") == b"?"
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"\x1f\x8b", b"?" * 99])
+@pytest.mark.parametrize("data", [None, b"", b"{}", b"\x1f\x8b", b"?" * 99])
 @pytest.mark.parametrize("part", ["root", "scenes", str(EPSG)])
 def test_documents_that_are_damaged_are_one_line_and_are_never_put_before_readers(two_months, part, data):
     storage, staging = two_months
     name = f"documents/{next(iter(records(staging))).parts[part]}.json.gz"
-    staging.write(name, data)
+    assert lost_publications(storage, staging) == {}
+    staging.delete(name) if data is None else staging.write(name, data)
     with pytest.raises(StoreError, match="restore the history from a copy, or go back to another publication") as said:
         rollback(storage, staging)
+    assert lost_publications(storage, staging) == {1: str(said.value)}  # `verify` says it before
     assert str(said.value).startswith(f"{staging.url}/{name}")
     assert "\n" not in str(said.value)
     assert seen(opened(storage)) == BOTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,36 @@ from zarr.core.sync import sync
 from difffusr.pipeline.cube.icechunk import open_repository
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.cube.store import store_of
+from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.door import open_target, rollback
-from difffusr.pipeline.publish.kept import as_published, damaged_documents, damaged_history, mend_documents
+from difffusr.pipeline.publish.kept import (
+    as_published,
+    damaged_documents,
+    damaged_history,
+    lost_publications,
+    mend_documents,
+)
 from difffusr.pipeline.publish.publications import history
 from difffusr.pipeline.storage.objects import Storage
 
 Places = tuple[Storage, Storage]
 
 
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two months."""
-    places = Storage(f"icechunk+{tmp_path}/cube.icechunk"), Storage(str(tmp_path / "cube.staging"))
+    folder = tmp_path_factory.mktemp("made")
+    places = Storage(f"icechunk+{folder}/cube.icechunk"), Storage(str(folder / "cube.staging"))
     published(*places, 1, 11)
     published(*places, 2, 12)
-    return places
+    return folder
+
+
+@pytest.fixture
+def places(made: Path, tmp_path: Path) -> Places:
+    """The same, to do with as a test likes."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Storage(f"icechunk+{tmp_path}/cube.icechunk"), Storage(str(tmp_path / "cube.staging"))
 
 
 def committed(storage: Storage, change: Callable[[Any], object]) -> str:
@@ -148,6 +164,25 @@ def test_a_publication_that_the_history_does_not_know_is_nobody_s_damage(places)
     assert kept.keys() == {f"history/{name}" for name in staging.names("history")}
     assert damaged_documents(*places) == {}
     assert mend_documents(*places, None) == []
+    assert len(Cube(storage).periods(EPSG)) == 3
+
+
+@pytest.mark.parametrize("what", ["gone", "empty"])
+def test_a_rollback_to_a_snapshot_that_is_gone_is_one_line_and_takes_nothing_away(places, tmp_path, what):
+    storage, staging = places
+    before, latest = values(storage), history(staging)
+    assert lost_publications(*places) == {}
+    record = json.loads(staging.read("history/000001.json"))
+    (file,) = (tmp_path / "cube.icechunk" / "snapshots").glob(f"{record['snapshot']}*")
+    file.unlink() if what == "gone" else file.write_bytes(b"")
+    with pytest.raises(StoreError) as said:
+        rollback(*places)
+    assert "\n" not in str(said.value)
+    assert f"snapshot {record['snapshot']} is gone" in str(said.value)
+    assert lost_publications(*places).keys() == {1}
+    assert values(storage) == before
+    assert [one.number for one in history(staging)] == [one.number for one in latest]
+    published(*places, 3, 13)
     assert len(Cube(storage).periods(EPSG)) == 3
 
 
