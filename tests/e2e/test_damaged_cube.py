@@ -271,7 +271,7 @@ def test_a_repository_gets_a_new_snapshot_without_the_damage(difffusr, configure
         checked = difffusr("verify", path, "--json", tmp_path / "report.json")
         report = json.loads((tmp_path / "report.json").read_text())
         assert checked.code == 1, checked.err
-        assert report["documents"] == [path_in_cube]
+        assert path_in_cube in report["documents"]
         assert (report["damaged"], report["missing"]) == ([], [])
         ended = difffusr("run", path)
         assert ended.code == 0, ended.err
