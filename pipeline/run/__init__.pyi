@@ -3,10 +3,10 @@ from .damage import checked as checked
 from .damage import positions_of as positions_of
 from .damage import read_facts as read_facts
 from .execution import execute as execute
-from .noted import Damaged as Damaged
-from .noted import is_damage_noted as is_damage_noted
-from .noted import note_damaged as note_damaged
-from .noted import read_damaged as read_damaged
+from .named import Damaged as Damaged
+from .named import is_damage_noted as is_damage_noted
+from .named import note_damaged as note_damaged
+from .named import read_damaged as read_damaged
 from .result import RunResult as RunResult
 from .stop import Stopped as Stopped
 from .work import draft_of as draft_of

@@ -1,6 +1,6 @@
 """What of a published period is damaged: shards and overviews compared with the ledger, staged chips with themselves.
 
-`verify` compares everything, and leaves the names (see `noted`). `run` looks at those again, finds by itself what is
+`verify` compares everything, and leaves the names (see `named`). `run` looks at those again, finds by itself what is
 missing, and writes again what is still wrong.
 """
 
@@ -33,7 +33,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import Target
-from difffusr.pipeline.run.noted import read_damaged
+from difffusr.pipeline.run.named import read_damaged
 from difffusr.pipeline.storage import Storage, store_failures
 
 log = logging.getLogger("difffusr.run")

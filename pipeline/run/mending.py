@@ -10,7 +10,7 @@ from difffusr.pipeline.chips import delete_chip
 from difffusr.pipeline.publish import Scope, finish_publishing, mend_documents
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.damage import Damage, broken_chips, damage_to_come, forget_damage
-from difffusr.pipeline.run.noted import Damaged, note_damaged, read_damaged
+from difffusr.pipeline.run.named import Damaged, note_damaged, read_damaged
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_overviews, find_work
 

@@ -30,7 +30,7 @@ from difffusr.pipeline.publish import (
 )
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.damage import Damage, broken_chips, find_damage
-from difffusr.pipeline.run.noted import read_damaged
+from difffusr.pipeline.run.named import read_damaged
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.storage import Storage, storage_of
 

@@ -15,7 +15,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.readers.verdicts import BandReport, SourceBand, SourceSeams, WorstBorder
 from difffusr.pipeline.readers.verified import keep_verdict, read_verdict, seam_words, verdict_words
 from difffusr.pipeline.readers.verify import Report
-from difffusr.pipeline.run.noted import Damaged, note_damaged
+from difffusr.pipeline.run.named import Damaged, note_damaged
 from difffusr.pipeline.storage.objects import Storage
 
 NAN, INF = float("nan"), float("inf")

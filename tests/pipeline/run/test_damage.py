@@ -20,7 +20,7 @@ from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.run.compute import _MOST_MISHAPS, _say_broken, _say_overtaken
 from difffusr.pipeline.run.damage import check_shard, check_sizes, damage_to_come, forget_damage
-from difffusr.pipeline.run.noted import Damaged, is_damage_noted, note_damaged, read_damaged
+from difffusr.pipeline.run.named import Damaged, is_damage_noted, note_damaged, read_damaged
 from difffusr.pipeline.storage.objects import Storage
 
 

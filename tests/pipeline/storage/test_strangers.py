@@ -117,8 +117,8 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(staging):
 def test_what_is_swept_while_it_is_written_is_written_again(staging, monkeypatch, place):
     written, swept = versions._written_beside, []
 
-    def sweeping(path, data, **more):
-        partial = written(path, data, **more)
+    def sweeping(path, data, **how):
+        partial = written(path, data, **how)
         if data != b"0" and not swept:
             swept.append(staging.sweep())
         return partial
@@ -133,8 +133,8 @@ def test_what_is_swept_while_it_is_written_is_written_again(staging, monkeypatch
 def test_what_is_swept_again_and_again_ends_in_words(staging, monkeypatch):
     written = versions._written_beside
 
-    def sweeping(path, data, **more):
-        partial = written(path, data, **more)
+    def sweeping(path, data, **how):
+        partial = written(path, data, **how)
         staging.sweep()
         return partial
 

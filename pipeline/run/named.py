@@ -1,4 +1,7 @@
-"""What `verify` has found damaged, left in the run's folder for the next run; `status`, which is quick, asks for it."""
+"""Names of what `verify` has found damaged, left in the run's folder for the next run.
+
+`status` imports this module: it must not import what reads a cube.
+"""
 
 from __future__ import annotations
 
