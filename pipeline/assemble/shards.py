@@ -152,7 +152,7 @@ class ShardStream:
 
     def _run(self) -> None:
         try:
-            writer, grid = ray.put(self._target.writer()), ray.put(self._grid)
+            writer, grid = ray.put(self._target.writer(level=0)), ray.put(self._grid)
             begin = partial(self._begin, writer=writer, grid=grid)
             for ended in dispatch(self._ready, begin, lambda: self._limit, self._halted.is_set, self._hear):
                 self._end(ended)

@@ -183,7 +183,7 @@ class IcechunkTarget:
                 for branch in _family(self._repository, self._family):
                     self._repository.delete_branch(branch)
 
-    def writer(self) -> IcechunkWriter:
+    def writer(self, level: int | None = None) -> IcechunkWriter:
         """See `Target`. It stays valid when further shards are accepted: its forks can be merged into any
         later tip of the branch."""
         with self._failures():

@@ -137,10 +137,10 @@ class PlainTarget:
             self._delete(found.path for found in there if zone.revised or found.chunk[0] == zone.step)
             self.book.note({epsg: claim})
 
-    def writer(self) -> PlainWriter:
+    def writer(self, level: int | None = None) -> PlainWriter:
         """See `Target`. What others write from now on stays."""
         written = [zone for zone in self.draft.zones.values() if zone.is_written]
-        tags = {path: tag for zone in written for path, tag in self._tags(zone)}
+        tags = {path: tag for zone in written for path, tag in self._tags(zone, level)}
         self.book.check()  # after the tags: whoever takes over now leaves others behind
         return PlainWriter(self.draft, tags)
 
@@ -293,9 +293,9 @@ class PlainTarget:
                 if index is not None:
                     yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]), size)
 
-    def _tags(self, zone: Zone) -> Iterator[tuple[str, str]]:
-        """Path and tag of every object of a zone at its index in time."""
-        for _, folder in _arrays(zone):
+    def _tags(self, zone: Zone, level: int | None) -> Iterator[tuple[str, str]]:
+        """Path and tag of every object of a zone at its index in time, of all levels or one."""
+        for folder in (folder for at, folder in _arrays(zone) if level in (None, at)):
             for key, tag in self.storage.tags(folder).items():
                 index = chunk_index(zone.revision, key)
                 if index is not None and index[0] == zone.step:

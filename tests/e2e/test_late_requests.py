@@ -43,8 +43,8 @@ def written(level: int, nth: int) -> Patch:
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         writer, made = PlainTarget.writer, list[int]()
 
-        def looked(self: PlainTarget) -> PlainWriter:
-            found = writer(self)
+        def looked(self: PlainTarget, level: int | None = None) -> PlainWriter:
+            found = writer(self, level)
             made.append(1)
             if len(made) == nth:
                 zone = next(iter(self.draft.zones.values()))
