@@ -9,6 +9,15 @@ from typing import Any
 import pytest
 from cube_commands import Workshop
 from drill_places import Ground
+from whole_runs import SIZE_M
+
+from difffusr.pipeline.scenes.synthetic.world import DemoWorld, write_demo_world
+
+
+@pytest.fixture(scope="session")
+def smallest_world(tmp_path_factory: pytest.TempPathFactory) -> DemoWorld:
+    """Two dates of 600 × 600 m: four chips, sixteen shards."""
+    return write_demo_world(tmp_path_factory.mktemp("world"), seed=11, size_m=SIZE_M)
 
 
 @pytest.fixture

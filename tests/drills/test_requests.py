@@ -34,7 +34,7 @@ from months import shown
 KILLS: dict[str, tuple[int, tuple[Command, ...]]] = {
     "plain": (4, tuple(COMMANDS)),
     "Icechunk": (3, (a_new_month, a_month_written_again, back_by_one, back_to_the_first)),
-    "plain on S3": (1, (a_new_month, a_month_written_again, back_by_one)),
+    "plain on S3": (2, (a_new_month, a_month_written_again, back_by_one)),
     "Icechunk on S3": (1, (a_month_written_again, back_by_one)),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,9 @@ from drill_report import table, write_section
 from dying import Order, Victim
 from months import run_month, shown, told
 from small_cubes import label
+from whole_runs import Job, wait_for
 
+from difffusr.pipeline.scenes.synthetic.world import DemoWorld
 from difffusr.pipeline.storage.lease import Lease, holder_of
 
 #: Of leases: so quick that a drill need not wait for half a minute.
@@ -44,6 +47,7 @@ class Scene:
     ground: Ground
     workshop: Workshop
     folder: Path
+    world: DemoWorld
     words: list[str] = field(default_factory=list)
 
     def prepared(self, name: str, prepare: Callable[[Places], object]) -> Places:
@@ -298,13 +302,49 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def a_whole_run_while_a_replan_is_published(scene: Scene) -> None:
+    """All processes of `difffusr run`, those of Ray too, are frozen when one is about to put a shard's object; another
+    `difffusr run` publishes the period with other pixels."""
+    folder, note = scene.folder / f"run-{next(_NUMBERS)}", scene.folder / f"frozen-{next(_NUMBERS)}.json"
+    url = "icechunk+./cube" if scene.ground.is_icechunk else "cube.zarr"
+    job = Job.write(scene.world, folder, store={"url": url})
+    other = Job(shutil.copyfile(job.config, folder / "other.yaml"))
+    other.changed(model={"sampler_steps": 3})
+    zombie = job.begin(order=Order(str(note), 2, "shards", "set", freeze=True, worker=True))
+    wait_for(lambda: Victim.noted(note) is not None)
+    victim, frozen = Victim.noted(note), zombie.everybody()
+    assert victim is not None
+    assert victim.called.startswith("ray::")
+    assert victim.pid in [one.pid for one in frozen]
+    for one in frozen:
+        one.suspend()
+    try:
+        ended = other.call()
+        assert ended.code == 0, ended.said
+        assert "published: publication 1" in ended.said
+        published = other.pixels(), other.told()
+    finally:
+        for one in frozen:
+            if one.is_running():
+                one.resume()
+    said = zombie.ended()
+    assert said.code != 0, said.said
+    assert "Traceback" not in said.said
+    scene.words += [line for line in said.said.splitlines() if "has taken over" in line and "error: " in line]
+    wait_for(lambda: not victim.is_there(), 60)
+    assert (other.pixels(), other.told()) == published
+    again = other.call()
+    assert again.code == 0, again.said
+    assert (other.pixels(), other.told()) == published
+
+
 Case = Callable[[Scene], None]
 
 #: What is played, how it is called, and on which kinds of stores.
 CASES: list[tuple[str, str, Case]] = [
     *(
         ("a driver frozen amid publication", kind, partial(june_while_july_is_published, at=at))
-        for kind, some in (("plain", (1, 20, 50, 80, 100)), ("Icechunk", (1, 4, 8)), ("plain on S3", (15, 60)))
+        for kind, some in (("plain", (1, 20, 50, 70, 84)), ("Icechunk", (1, 4, 8)), ("plain on S3", (15, 60)))
         for at in some
     ),
     *(
@@ -321,6 +361,10 @@ CASES: list[tuple[str, str, Case]] = [
         for kind, some in (("plain", (1, 4, 7)), ("Icechunk", (2, 5)), ("plain on S3", (4,)))
         for at in some
         for published in (False, True)
+    ),
+    *(
+        ("a whole run frozen in the PUT of a shard, replan published", kind, a_whole_run_while_a_replan_is_published)
+        for kind in ("plain", "Icechunk")
     ),
     *(
         ("six drivers at once", kind, case)
@@ -348,8 +392,8 @@ CASES: list[tuple[str, str, Case]] = [
 
 
 @pytest.fixture
-def scene(ground, workshop, tmp_path) -> Callable[[str], Scene]:
-    return lambda kind: Scene(ground(kind), workshop, tmp_path)
+def scene(ground, workshop, tmp_path, smallest_world) -> Callable[[str], Scene]:
+    return lambda kind: Scene(ground(kind), workshop, tmp_path, smallest_world)
 
 
 def can_unshare() -> bool:

@@ -42,9 +42,14 @@ class Ground:
     def is_on_s3(self) -> bool:
         return self.kind.endswith("S3")
 
+    @property
+    def prefix(self) -> str:
+        """Of its objects in the bucket."""
+        return self.kind.replace(" ", "-")
+
     def at(self, name: str) -> Places:
         """A cube and its staging folder, by name."""
-        root = f"s3://{self.bucket}/{name}" if self.is_on_s3 else f"{self.folder / name}"
+        root = f"s3://{self.bucket}/{self.prefix}/{name}" if self.is_on_s3 else f"{self.folder / name}"
         mark = "icechunk+" if self.is_icechunk else ""
         return Storage(f"{mark}{root}/cube", self.options), Storage(f"{root}/staging", self.options)
 
@@ -61,8 +66,9 @@ class Ground:
             return self.at(new)
         fs, _ = Storage(f"s3://{self.bucket}", self.options).filesystem()
         fs.invalidate_cache()
-        for path in fs.find(f"{self.bucket}/{name}"):
-            fs.cp_file(path, path.replace(f"{self.bucket}/{name}/", f"{self.bucket}/{new}/", 1))
+        root = f"{self.bucket}/{self.prefix}"
+        for path in fs.find(f"{root}/{name}"):
+            fs.cp_file(path, path.replace(f"{root}/{name}/", f"{root}/{new}/", 1))
         return self.at(new)
 
     def forget(self, places: Places) -> None:

@@ -116,7 +116,7 @@ class Order:
     def environment(self) -> dict[str, str]:
         """What a process has to be given that is to obey."""
         hook, helpers = Path(__file__).resolve().parent.parent / "drills" / "hook", Path(__file__).resolve().parent
-        path = os.pathsep.join([str(hook), str(helpers), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join(filter(None, [str(hook), str(helpers), os.environ.get("PYTHONPATH")]))
         return {**os.environ, "PYTHONPATH": path, VARIABLE: json.dumps(asdict(self))}
 
 
