@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import dying
@@ -247,9 +248,10 @@ def _carry_out(work: Work) -> None:
 
 def _context() -> Any:
     """Where processes are forked from: one that has imported everything and has no thread."""
-    helpers, path = str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")
-    if helpers not in path.split(os.pathsep):  # that process finds modules by the environment alone
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [helpers, path]))
     context: Any = get_context("forkserver")
     context.set_forkserver_preload(["cube_commands", "icechunk", "s3fs", "zarr.storage"])
+    # That process finds modules by the environment alone.
+    path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH")]))
+    with patch.dict(os.environ, PYTHONPATH=path):
+        forkserver.ensure_running()
     return context

@@ -83,7 +83,10 @@ PHASES = {
     "finish": _places("difffusr.pipeline.publish.door", "", "finish_publishing"),
     "rollback": _places("difffusr.pipeline.publish.door", "", "rollback"),
     "deletion": [*_places(_PLAIN, "PlainTarget", "tidy"), *_places(_ICECHUNK, "IcechunkTarget", "tidy")],
-    "deletion of chips": _places("difffusr.pipeline.run.publishing", "", "_let_chips_go"),
+    "deletion of chips": [
+        *_places("difffusr.pipeline.assemble.shards", "ShardStream", "_delete_chips"),
+        *_places("difffusr.pipeline.run.publishing", "", "_let_chips_go"),
+    ],
 }
 _INNER = ("deletion", "finish")
 
