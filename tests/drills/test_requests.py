@@ -119,7 +119,7 @@ class Drill:
 _NUMBERS = itertools.count()
 
 
-@pytest.mark.parametrize("kind", ["plain", "Icechunk"])
+@pytest.mark.parametrize("kind", ["plain", pytest.param("Icechunk", marks=pytest.mark.slow)])
 def test_a_command_that_is_killed_once_ends_as_undisturbed(kind, workshop, ground, tmp_path):
     drill = Drill(workshop, ground(kind), a_month_written_again, tmp_path)
     drill.prepare()

@@ -113,8 +113,9 @@ def faulty_proxy(behind: str) -> Iterator[FaultyProxy]:
     async def serve() -> None:
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
-            server = web.Server(lambda request: proxy.answer(session, request), access_log=None)
-            runner = web.ServerRunner(server, access_log=None, shutdown_timeout=0.1)
+            server = web.Application(client_max_size=1 << 30)
+            server.router.add_route("*", "/{path:.*}", lambda request: proxy.answer(session, request))
+            runner = web.AppRunner(server, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
