@@ -89,8 +89,8 @@ class Runs:
         mark = "icechunk+" if store.startswith("Icechunk") else ""
         options = {**self.options, "client_kwargs": {**self.options["client_kwargs"], "endpoint_url": endpoint}}
         url = f"{mark}s3://{self.bucket}/{name}/cube"
-        store = {"url": url, "storage_options": options}
-        return Job.write(self.world, self.folder / name, store=store, grid={"shard_px": 512, "chunk_px": 256})
+        where = {"url": url, "storage_options": options}
+        return Job.write(self.world, self.folder / name, store=where, grid={"shard_px": 512, "chunk_px": 256})
 
     def undisturbed(self, store: str) -> None:
         """A run without faults."""
