@@ -115,7 +115,10 @@ def failures_of(storage: Storage) -> Iterator[None]:
     try:
         yield
     except (icechunk.IcechunkError, icechunk.ConflictError, OSError) as error:
-        raise StoreError(f"{storage.url}: {_said(error)}; check the store's URL, rights and space") from None
+        # It may be an answer that was lost or cut, which Icechunk gives up at: then all is well the next time.
+        raise StoreError(
+            f"{storage.url}: {_said(error)}; run again, or check the store's URL, rights and space"
+        ) from None
 
 
 def _said(error: BaseException) -> str:
