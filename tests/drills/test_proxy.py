@@ -215,7 +215,7 @@ def section(told: list[Told]) -> str:
         f"{len(told)} whole runs over the smallest world, into a real S3 server behind a proxy that answers a share of",
         f"all requests badly (seed {SEED}; the last row {SEED + 1}). With the cube that is made without faults ended",
         f"{same} of them, with one line and, repeated without faults, with that cube {after_all},",
-        f"{len(told) - good} otherwise. No traceback, nothing lost.",
+        f"{len(told) - good} otherwise: with a traceback, without a word of what to do, or with another cube.",
         "",
         table(
             ("fault", "rate", *STORES),

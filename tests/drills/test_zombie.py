@@ -443,7 +443,7 @@ def test_zombies_and_races_take_nothing_away(scene, capsys):
     ]
     lines = [
         f"{counts.total()} cases, each with real processes; {len(wrong)} of them ended otherwise than they should.",
-        f"Nothing that was published went away. {words[False]} drivers stopped with one line, which says who has taken",
+        f"{words[False]} drivers stopped with one line, which says who has taken",
         f"over; {words[True]} were refused with one line, which says who is at work.",
         "",
         table(("case", *kinds, "all"), rows),
