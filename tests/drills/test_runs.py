@@ -57,7 +57,7 @@ POINTS = [
     Point("overviews", 1, worker=True, name="set"),
     Point("publish", 6),
     Point("deletion of chips", 1, "nothing"),
-    Point("deletion of chips", 2, "chips"),
+    Point("deletion of chips that were left", 2, "chips"),
     Point("publish", 3, "published", other=True),
     Point("rollback", 2, "revised", words=("rollback",)),
     Point("rollback", 6, "revised", words=("rollback",)),

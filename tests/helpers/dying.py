@@ -83,10 +83,8 @@ PHASES = {
     "finish": _places("difffusr.pipeline.publish.door", "", "finish_publishing"),
     "rollback": _places("difffusr.pipeline.publish.door", "", "rollback"),
     "deletion": [*_places(_PLAIN, "PlainTarget", "tidy"), *_places(_ICECHUNK, "IcechunkTarget", "tidy")],
-    "deletion of chips": [
-        *_places("difffusr.pipeline.assemble.shards", "ShardStream", "_delete_chips"),
-        *_places("difffusr.pipeline.run.publishing", "", "_let_chips_go"),
-    ],
+    "deletion of chips": _places("difffusr.pipeline.assemble.shards", "ShardStream", "_delete_chips"),
+    "deletion of chips that were left": _places("difffusr.pipeline.run.publishing", "", "_let_chips_go"),
 }
 _INNER = ("deletion", "finish")
 
@@ -185,6 +183,10 @@ class _Obeying:
             if self._is_first(phase, name):
                 os.kill(os.getpid(), signal.SIGSTOP if order.freeze else signal.SIGKILL)
 
+    def tell(self) -> None:
+        """Write all requests made so far into the order's file, by phase and name."""
+        Path(self.order.note).write_text(json.dumps(self.made))
+
     def _phase(self) -> str:
         inner = [phase for phase in self._phases if phase in _INNER]
         return (inner[-1:] or self._phases[:1] or [ELSEWHERE])[0]
@@ -217,7 +219,7 @@ def _is_worker() -> bool:
 
 
 def begin(order: Order) -> Callable[[], None]:
-    """Obey from now on; returns what notes all requests made so far in the order's file, by phase and name."""
+    """Obey from now on; returns what tells of all requests made so far."""
     this = _Obeying(order)
     wrapped: dict[str, list[tuple[Place, Callable[..., Any]]]] = {}
     for place in [*REQUESTS, *REQUESTS_OF_ICECHUNK, *_OBJECTS_OF_ICECHUNK]:
@@ -243,7 +245,7 @@ def begin(order: Order) -> Callable[[], None]:
     for name in wrapped.keys() & sys.modules.keys():
         change(sys.modules[name])
     sys.meta_path.insert(0, _Changing({name for name in wrapped if name not in sys.modules}, change))
-    return lambda: Path(order.note).write_text(json.dumps(this.made)) and None
+    return this.tell
 
 
 def counted(note: Callable[[str], None], name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
