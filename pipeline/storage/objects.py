@@ -20,7 +20,12 @@ from difffusr.pipeline.ground.urls import first_line, is_url, located
 from difffusr.pipeline.storage.versions import create_file, exchanged, listed_tag, replace_file, sync_file, tag_of
 
 #: Errors of the object stores' clients that are neither OSErrors nor ValueErrors: module and class.
-_OF_CLIENTS = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
+_OF_CLIENTS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("aiohttp", "ClientError"),
+    ("icechunk", "IcechunkError"),
+    ("icechunk", "ConflictError"),
+)
 
 #: By protocol, the package that reads and writes it, and the extra of this project that installs the package.
 _PACKAGES = {
