@@ -44,7 +44,7 @@ lowest: pyproject.toml ## install the lowest version allowed of every dependency
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[test]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist loadfile -p no:cacheprovider tests/kernels tests/pipeline
 
-drills: .venv/.installed-test ## kill parts of a run and compare what comes out
+drills: .venv/.installed-test ## kill, freeze and disturb runs and compare what comes out: tests/drills/report.md (KILLS=5: fewer rounds by time)
 	$(BIN)/python -m pytest -m drill tests/drills
 
 bench: .venv/.installed-test ## how fast everything is here: a table, and tests/bench/speed.json

@@ -17,6 +17,7 @@ from .overviews import overview_name as overview_name
 from .overviews import plan_overviews as plan_overviews
 from .overviews import write_overviews as write_overviews
 from .shards import ShardMaker as ShardMaker
+from .shards import ShardResult as ShardResult
 from .shards import ShardStream as ShardStream
 from .shards import ShardWork as ShardWork
 from .writing import WrittenShard as WrittenShard

@@ -117,7 +117,7 @@ def _fetch(
         try:
             found = sync(store.get(path, default_buffer_prototype()))
         except store_failures() as error:
-            raise StoreError(f"{draft.storage.url}/{path}: cannot be read ({first_line(error)})") from None
+            raise StoreError(f"{draft.storage.url}/{path}: cannot be read ({first_line(error)}); run again") from None
         if found is None:
             raise ShardError(f"{draft.storage.url}/{path}: is missing; run again")
         if path in sums and hashlib.sha256(found.as_buffer_like()).hexdigest() != sums[path]:

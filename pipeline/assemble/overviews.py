@@ -175,7 +175,7 @@ def _level_written(
     stopped: Callable[[], bool],
 ) -> Iterator[list[tuple[OverviewPlace, Receipt]]]:
     """Write the shards of one level; yields receipts as tasks end."""
-    draft, writer = target.draft, ray.put(target.writer())
+    draft, writer = target.draft, ray.put(target.writer(level=level[0][1].level))
     with_std = any(zone.uncertainty_samples for zone in draft.zones.values())
     with_looks = any(zone.composite != "none" for zone in draft.zones.values())
     memory = halve_memory(draft.grid, with_std=with_std, with_looks=with_looks)

@@ -84,6 +84,7 @@ class ShardResult:
         broken: staged objects that were missing, or not as they were written. They are deleted, and shards with them
             are not written: their chips have to be computed again.
         unlike: shards that were not written because they came out otherwise than they have to.
+        overtaken: names of shards that somebody else has written meanwhile: they have to be written again.
     """
 
     written: int = 0
@@ -92,6 +93,7 @@ class ShardResult:
     seconds: float = 0.0
     broken: set[str] = field(default_factory=set)
     unlike: list[int] = field(default_factory=list)
+    overtaken: list[str] = field(default_factory=list)
 
 
 class ShardStream:
@@ -165,7 +167,7 @@ class ShardStream:
 
     def _run(self) -> None:
         try:
-            writer, shared = ray.put(self._target.writer()), self._work.maker.shared()
+            writer, shared = ray.put(self._target.writer(level=0)), self._work.maker.shared()
             begin = partial(self._begin, writer=writer, shared=shared)
             for ended in dispatch(self._ready, begin, lambda: self._limit, self._halted.is_set, self._hear):
                 self._end(ended)
@@ -218,7 +220,9 @@ class ShardStream:
         enter(self._staging, self._target, [self._entered(*pair) for pair in done])
         for i, written in ended:
             self.result.broken.update(written.broken)
-            if not (written.receipt.objects or written.broken):
+            if written.overtaken:
+                self.result.overtaken.append(self._name(i))
+            elif not (written.receipt.objects or written.broken):
                 self.result.unlike.append(i)
         self._delete_chips({name for _, written in ended for name in written.broken})
         free: list[str] = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from difffusr.pipeline.assemble.blend import ChipSource, blend_shard
 from difffusr.pipeline.chips import ChipError, is_whole
+from difffusr.pipeline.cube import OvertakenError
 from difffusr.pipeline.geo import ChipIndex, Grid, ShardIndex
 from difffusr.pipeline.publish import Receipt, ShardWriter
 from difffusr.pipeline.storage import Storage
@@ -25,12 +26,14 @@ class WrittenShard:
         valid_share: share of pixels with data.
         seconds: of CPU time.
         broken: staged objects of chips that have to be computed again first; then nothing was written.
+        overtaken: whether somebody else has written there meanwhile; then not all was written.
     """
 
     receipt: Receipt
     valid_share: float
     seconds: float
     broken: tuple[str, ...] = ()
+    overtaken: bool = False
 
 
 def write_shard(
@@ -59,7 +62,10 @@ def write_shard(
     except ChipError as error:
         broken = {error.object_name, *_broken(staging, (chip.object_name for chip in chips))}
         return WrittenShard(Receipt({}), 0.0, time.process_time() - begun, tuple(sorted(broken)))
-    receipt = writer.write(epsg, index, data)
+    try:
+        receipt = writer.write(epsg, index, data)
+    except OvertakenError:
+        return WrittenShard(Receipt({}), 0.0, time.process_time() - begun, overtaken=True)
     valid = float((data.source > 0).mean())
     return WrittenShard(receipt, round(valid, 6), time.process_time() - begun)
 

@@ -5,7 +5,13 @@ Commands import what they need when they are called, so that `--help`, a typo or
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -72,8 +78,10 @@ def _global_options(
 
 def main() -> None:
     """The `difffusr` command: one clear line and the right exit code for every error that a user can mend."""
+    sigterm = _Sigterm()
     try:
-        app()
+        with sigterm.heard():
+            app()
     except DifffusrError as error:
         _fail(error)
     except ModuleNotFoundError as error:
@@ -84,8 +92,52 @@ def main() -> None:
             raise
         _fail(missing)
     except KeyboardInterrupt:
-        errors.print("interrupted; start the same command again to continue", soft_wrap=True, highlight=False)
-        sys.exit(130)
+        what, code = ("asked to stop", _TERMINATED) if sigterm.came else ("interrupted", _INTERRUPTED)
+        errors.print(f"{what}; start the same command again to continue", soft_wrap=True, highlight=False)
+        sys.exit(code)
+
+
+#: Exit codes of a command that Ctrl-C or SIGTERM has ended, as shells have them.
+_INTERRUPTED, _TERMINATED = 130, 143
+
+#: Seconds after SIGTERM until a command is ended whatever it waits for: an answer of a catalogue, say. Training writes
+#: a checkpoint before.
+_PATIENCE_S = 8.0
+
+
+class _Sigterm:
+    """Meanwhile SIGTERM ends a command as Ctrl-C does, and for sure. A run hears it itself.
+
+    Attributes:
+        came: whether it came.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Raises KeyboardInterrupt where SIGTERM came, or Ctrl-C."""
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, self._hear) if is_main else None
+        try:
+            yield
+        except SystemExit as end:
+            self.came = self.came or end.code == signal.SIGTERM  # Ray's own answer while it starts
+            if end.code in (signal.SIGTERM, _INTERRUPTED):  # Typer's
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if is_main:
+                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.came and sys.argv[1:2] != ["train"]:
+            impatient = threading.Timer(_PATIENCE_S, os._exit, (_TERMINATED,))
+            impatient.daemon = True
+            impatient.start()
+        self.came = True
+        raise KeyboardInterrupt
 
 
 def _fail(error: DifffusrError) -> NoReturn:

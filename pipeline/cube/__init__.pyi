@@ -1,6 +1,8 @@
 from .coordinates import begins_alike as begins_alike
 from .coordinates import coordinates_of as coordinates_of
+from .coordinates import is_coordinate as is_coordinate
 from .coordinates import page_object as page_object
+from .documents import content_of as content_of
 from .documents import in_steps as in_steps
 from .documents import is_document as is_document
 from .documents import metadata as metadata
@@ -9,6 +11,7 @@ from .documents import objects_of as objects_of
 from .documents import texts_of as texts_of
 from .documents import without_members as without_members
 from .draft import CubeDraft as CubeDraft
+from .draft import OvertakenError as OvertakenError
 from .draft import StoredShard as StoredShard
 from .drafting import draft_cube as draft_cube
 from .icechunk import MAIN as MAIN
@@ -31,6 +34,7 @@ from .rebuilding import damaged_coordinates as damaged_coordinates
 from .rebuilding import damaged_pages as damaged_pages
 from .rebuilding import page_in as page_in
 from .scenes import PAGES as PAGES
+from .scenes import SceneTable as SceneTable
 from .shard import ShardData as ShardData
 from .shard import encoding_bytes as encoding_bytes
 from .shard import shard_bytes as shard_bytes

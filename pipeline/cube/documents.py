@@ -57,6 +57,18 @@ def texts_of(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
     return texts
 
 
+def content_of(path: str, data: bytes) -> bytes:
+    """An object's content for comparison: a document without its layout and consolidated metadata, which a snapshot
+    does not need; what is no document is itself."""
+    try:
+        document = json.loads(data) if is_document(path) else None
+    except ValueError:
+        return data
+    if not isinstance(document, dict):
+        return data
+    return json.dumps(without_members(document), sort_keys=True).encode()
+
+
 def without_members(document: Mapping[str, Any]) -> dict[str, Any]:
     """A group's or array's document without what it holds of those below it."""
     return {name: value for name, value in document.items() if name != "consolidated_metadata"}

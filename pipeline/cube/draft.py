@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -29,6 +29,10 @@ from difffusr.pipeline.storage import Storage, store_failures
 
 #: Bytes of a shard that are read back at a time.
 _READ_BACK = 16 << 20
+
+
+class OvertakenError(StoreError):
+    """Somebody else has written an object in the meantime: what was to replace it was not written."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class CubeDraft:
         data: ShardData,
         store: Store | None = None,
         only: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> StoredShard:
         """Write one whole shard of every variable and read it back.
 
@@ -90,18 +95,20 @@ class CubeDraft:
         Args:
             store: an Icechunk session's; the cube's own by default.
             only: the sha256 that each object must have, by its path: where one comes out otherwise, none is written.
+            tags: of the objects that may be replaced, by path: see `Storage.exchange`. By default all may.
 
         Returns:
             what was written.
 
         Raises:
             StoreError: the store refuses, or returns other bytes than were written.
+            OvertakenError: an object is not the one of `tags` any more.
         """
         checksums, sizes = {}, {}
         if only is not None and any(_sha256(object_) != only[key] for key, object_ in self._objects(epsg, shard, data)):
             return StoredShard({}, {})
         for key, encoded in self._objects(epsg, shard, data):
-            self._place(key, encoded, store)
+            self._place(key, encoded, store, None if tags is None else tags.get(key, ""))
             checksums[key], sizes[key] = _sha256(encoded), len(encoded)
         return StoredShard(checksums, sizes)
 
@@ -122,18 +129,25 @@ class CubeDraft:
                 path = f"{zone.level_path(level)}/{name}"
                 yield keys[name], self._encoded(path, keys[name], (zone.step, *place), values)
 
-    def _place(self, key: str, encoded: Buffer, store: Store | None) -> None:
+    def _place(self, key: str, encoded: Buffer, store: Store | None, tag: str | None) -> None:
         """Write an object and read it back."""
         into = store or self.store
+        if tag is not None and not self.storage.exchange(key, self._content(encoded), tag):
+            raise OvertakenError(f"{self.storage.url}/{key}: somebody else has written it meanwhile; run again")
         try:
-            sync(into.set(key, encoded))
+            if tag is None:
+                sync(into.set(key, encoded))
             whole = _holds(into, key, encoded)
         except store_failures() as error:
             raise StoreError(f"{self.storage.url}/{key}: cannot be written ({first_line(error)})") from None
         if not whole:
             raise StoreError(f"{self.storage.url}/{key}: the store returns other bytes than were written; run again")
-        if store is None:
+        if store is None and tag is None:
             self.storage.sync(key)
+
+    def _content(self, encoded: Buffer) -> bytes:
+        """An object's bytes; where it becomes a file, without a copy."""
+        return cast(bytes, encoded.as_buffer_like()) if self.storage.is_local else encoded.to_bytes()
 
     def _encoded(self, path: str, key: str, place: Sequence[int], values: NDArray[Any]) -> Buffer:
         """A shard's object at `key` of the array at `path`; `place` is (time, row, col), in shards. Pixels past the

@@ -39,6 +39,8 @@ class IcechunkStore:
         if repository is None:
             raise StoreError(f"{self.storage.url}: there is no Icechunk repository; check store.url")
         with failures_of(self.storage):
+            if self.storage.snapshot:
+                return repository.readonly_session(snapshot_id=self.storage.snapshot).store
             return repository.readonly_session(MAIN).store
 
     def objects(self) -> Callable[[str], bytes | None]:
@@ -115,12 +117,10 @@ def failures_of(storage: Storage) -> Iterator[None]:
     try:
         yield
     except (icechunk.IcechunkError, icechunk.ConflictError, OSError) as error:
-        raise StoreError(f"{storage.url}: {_said(error)}; check the store's URL, rights and space") from None
-
-
-def _said(error: BaseException) -> str:
-    # The first line of Icechunk's own errors begins with a mark; the rest is a trace of its code.
-    return first_line(error).removeprefix("x ").removeprefix("× ")
+        # It may be an answer that was lost or cut, which Icechunk gives up at: then all is well the next time.
+        raise StoreError(
+            f"{storage.url}: {first_line(error)}; run again, or check the store's URL, rights and space"
+        ) from None
 
 
 def _settings() -> icechunk.RepositoryConfig:

@@ -71,10 +71,13 @@ class SceneTable:
             StoreError: a page is not one.
         """
         found = dict(self.earlier)
-        wanted = [path for key, path in sorted(self.pages.items()) if period is None or _overlaps(key, period)]
-        for path in wanted:
+        for path in self.within(period):
             found |= read(path)
         return dict(sorted(found.items()))
+
+    def within(self, period: tuple[date, date] | None) -> list[str]:
+        """Paths of the pages of periods that share a day with one; of all without one."""
+        return [path for key, path in sorted(self.pages.items()) if period is None or _overlaps(key, period)]
 
     def with_scenes(
         self, root: zarr.Group, read: Reading, period: tuple[date, date], scenes: Iterable[Facts] | Mapping[int, Facts]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -57,7 +58,7 @@ def cluster(
     room: AbstractContextManager[dict[str, Any]] = nullcontext({}) if address else room_for_sockets()
     with room as options:
         try:
-            with _beside(meanwhile):
+            with _beside(meanwhile), _sigterm_as_it_was():
                 _connect(address, {**environment, **unsigned_environment()}, options)
         except Exception as error:  # Ray has no type of its own for a node that does not start in time
             raise _refused(address, error) from None
@@ -94,6 +95,20 @@ def _beside(imports: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         thread.join()
+
+
+@contextmanager
+def _sigterm_as_it_was() -> Iterator[None]:
+    """Put back who handles SIGTERM: Ray's own handler, which stays when Ray has gone, raises SystemExit wherever this
+    process is, and what catches that goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _refused(address: str | None, error: Exception) -> DifffusrError:

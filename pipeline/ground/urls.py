@@ -202,6 +202,7 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's text, of any length, or the error's type where it has no text. Logins and query
     strings of URLs are dropped: they hold passwords and signatures."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    text = text.removeprefix("x ").removeprefix("× ")  # the mark before Icechunk's errors
     return _LOGIN.sub("", re.sub(r"\?[^\s'\")]*[=&][^\s'\")]*", "", " ".join(text.split())))
 
 

@@ -5,9 +5,13 @@ from .door import revisions_to_come as revisions_to_come
 from .door import rollback as rollback
 from .door import states_seen as states_seen
 from .in_place import written_in_place as written_in_place
+from .kept import EVERYTHING as EVERYTHING
 from .kept import AsPublished as AsPublished
+from .kept import Scope as Scope
+from .kept import as_published as as_published
 from .kept import damaged_documents as damaged_documents
 from .kept import damaged_history as damaged_history
+from .kept import lost_publications as lost_publications
 from .kept import mend_documents as mend_documents
 from .plain import PlainTarget as PlainTarget
 from .publications import Publication as Publication

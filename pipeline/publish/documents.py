@@ -22,8 +22,8 @@ from difffusr.pipeline.ground.urls import one_line
 from difffusr.pipeline.publish.publications import Publication
 from difffusr.pipeline.storage import Storage, parse_document
 
-#: Beside the history, which is listed often.
-_FOLDER = "documents"
+#: Folder of what is kept: beside the history, which is listed often.
+KEPT = "documents"
 _ADVICE = "restore the history from a copy, or go back to another publication"
 
 #: Requests to the store at a time.
@@ -66,21 +66,23 @@ def _parts_of(documents: Documents) -> dict[str, bytes]:
     return {part: json.dumps(held, separators=(",", ":")).encode() for part, held in parts.items()}
 
 
-def lost_documents(staging: Storage, publication: Publication, documents: Documents, pages: Pages) -> dict[str, bytes]:
+def lost_documents(
+    staging: Storage, publication: Publication, documents: Documents, looked_at: Collection[str], pages: Pages
+) -> dict[str, bytes]:
     """Objects of the history that a publication needs and that are missing or damaged, by their name there, as far as
     the cube itself has what they held.
 
     Args:
         documents: of the cube as readers see it, by path of the group or array; of the root with its number.
+        looked_at: paths of the pages of scenes to look at.
         pages: returns the text of a page of scenes that the cube has, by its path; None where it is damaged, too.
     """
     numberless = {**documents, "": {**documents.get("", {}), "attributes": _numberless(documents.get("", {}))}}
     texts = [*_parts_of(documents).values(), *_parts_of(numberless).values()]
     known = {hashlib.sha256(data).hexdigest(): data for data in texts}
     wanted = {digest: known.get(digest) for digest in publication.parts.values()}
-    for path in documents:
-        if path.startswith(f"{PAGES}/"):
-            wanted[path.rpartition("/")[2]] = None if (text := pages(path)) is None else text.encode()
+    for path in looked_at:
+        wanted[path.rpartition("/")[2]] = None if (text := pages(path)) is None else text.encode()
 
     def lost(digest: str) -> bool:
         try:
@@ -200,7 +202,7 @@ def unused_documents(staging: Storage, records: Collection[Publication]) -> tupl
     Raises:
         StoreError: the store refuses, or documents are not what was written.
     """
-    there = {name for name in staging.names(_FOLDER) if is_digest(name.removesuffix(".json.gz"))}
+    there = {name for name in staging.names(KEPT) if is_digest(name.removesuffix(".json.gz"))}
     parts = {digest for record in records for digest in record.parts.values()}
     tables = {record.parts[PAGES]: record for record in records if PAGES in record.parts}
     pages: set[str] = set()
@@ -211,7 +213,23 @@ def unused_documents(staging: Storage, records: Collection[Publication]) -> tupl
         held = parse_document(_read(staging, digest), dict[str, Any], f"{staging.url}/{_name(digest)}", _ADVICE)
         pages |= held.keys() - {PAGES}
     needed = parts | {path.rpartition("/")[2] for path in pages}
-    return {f"{_FOLDER}/{name}" for name in there if name.removesuffix(".json.gz") not in needed}, pages
+    return {f"{KEPT}/{name}" for name in there if name.removesuffix(".json.gz") not in needed}, pages
+
+
+def unreadable_parts(staging: Storage, records: Collection[Publication]) -> dict[str, str]:
+    """The documents of publications that are missing or damaged, by digest, and what is said of each."""
+    digests = sorted({digest for record in records for digest in record.parts.values()})
+
+    def look(digest: str) -> str:
+        try:
+            _read(staging, digest)
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(_REQUESTS, "history") as pool:
+        said = dict(zip(digests, pool.map(look, digests), strict=True))
+    return {digest: words for digest, words in said.items() if words}
 
 
 def is_digest(name: str) -> bool:
@@ -220,7 +238,7 @@ def is_digest(name: str) -> bool:
 
 
 def _name(digest: str) -> str:
-    return f"{_FOLDER}/{digest}.json.gz"
+    return f"{KEPT}/{digest}.json.gz"
 
 
 def _write(staging: Storage, digest: str, data: bytes) -> None:
@@ -233,7 +251,12 @@ def _packed(data: bytes) -> bytes:
 
 def _read(staging: Storage, digest: str) -> bytes:
     name = _name(digest)
-    packed = staging.read(name)
+    try:
+        packed = staging.read(name)
+    except StoreError:
+        if staging.exists(name):
+            raise
+        raise StoreError(f"{staging.url}/{name}: is missing; {_ADVICE}") from None
     try:
         data = gzip.decompress(packed)
         if hashlib.sha256(data).hexdigest() != digest:

@@ -24,6 +24,7 @@ from difffusr.pipeline.cube import (
     ShardData,
     Zone,
     chunk_key,
+    content_of,
     failures_of,
     object_in,
     open_repository,
@@ -32,11 +33,9 @@ from difffusr.pipeline.geo import OverviewIndex
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.documents import is_digest
 from difffusr.pipeline.publish.publications import Publication, attempt_of, end_of, enter, mark, new_publication
+from difffusr.pipeline.publish.snapshots import FACTS, facts_of, lineage_of
 from difffusr.pipeline.publish.target import Receipt
 from difffusr.pipeline.storage import Lease, Storage
-
-#: Key of a commit's metadata under which the project keeps its own.
-_FACTS = "difffusr"
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class IcechunkTarget:
             return
         with failures_of(storage):
             self._base = self._repository.lookup_branch(MAIN)
-            self._before = _lineage(self._repository, self._base)
+            self._before = lineage_of(self._repository, self._base)
             self._tip, self._continues = _left_by(self._repository, self._family, self._base)
 
     # What is there ---------------------------------------------------------------------------------------------------
@@ -151,7 +150,7 @@ class IcechunkTarget:
         with self._failures():
             main = repository.lookup_branch(MAIN)
             if main != self._base:
-                if self._base or _facts(repository, main):
+                if self._base or facts_of(repository, main):
                     raise self._overtaken()
                 self._base = main
             _finish(self._staging, repository)
@@ -184,7 +183,7 @@ class IcechunkTarget:
                 for branch in _family(self._repository, self._family):
                     self._repository.delete_branch(branch)
 
-    def writer(self) -> IcechunkWriter:
+    def writer(self, level: int | None = None) -> IcechunkWriter:
         """See `Target`. It stays valid when further shards are accepted: its forks can be merged into any
         later tip of the branch."""
         with self._failures():
@@ -269,7 +268,7 @@ class IcechunkTarget:
         return self._opened().writable_session(self._branch)
 
     def _commit_facts(self, **more: Any) -> dict[str, Any]:
-        return {_FACTS: {"attempt": self._attempt, "continues": self._continues, "base": self._base, **more}}
+        return {FACTS: {"attempt": self._attempt, "continues": self._continues, "base": self._base, **more}}
 
     def _overtaken(self) -> StoreError:
         return StoreError(
@@ -283,9 +282,9 @@ class IcechunkTarget:
         # Groups before their members, arrays before their chunks.
         order = sorted(self.draft.objects, key=lambda path: (not path.endswith("zarr.json"), path.count("/"), path))
         for path in order:
-            data = _content(path, self.draft.objects[path])
+            data = content_of(path, self.draft.objects[path])
             there = _get(session, path)
-            if there is None or _content(path, there) != data:
+            if there is None or content_of(path, there) != data:
                 _set(session, path, data)
         return session.has_uncommitted_changes and not before
 
@@ -302,7 +301,7 @@ class IcechunkTarget:
 
     def _number(self, session: icechunk.Session, number: int) -> None:
         """Write the publication's number into the root group. Without a change there is nothing to commit."""
-        root = json.loads(_content("zarr.json", self.draft.objects["zarr.json"]))
+        root = json.loads(content_of("zarr.json", self.draft.objects["zarr.json"]))
         root["attributes"]["difffusr:publication"] = number
         _set(session, "zarr.json", json.dumps(root).encode())
 
@@ -330,7 +329,7 @@ class IcechunkPublisher:
             return lambda _: {}
         with failures_of(self.storage):
             snapshot = repository.lookup_branch(MAIN)
-            states = {state: place for place, state in enumerate(_lineage(repository, snapshot))} or {snapshot: 0}
+            states = {state: place for place, state in enumerate(lineage_of(repository, snapshot))} or {snapshot: 0}
         return lambda _: states
 
     def finish(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication | None:
@@ -396,17 +395,6 @@ def _finish(staging: Storage, repository: icechunk.Repository) -> Publication | 
     return _remember(staging, repository, last)
 
 
-def _facts(repository: icechunk.Repository, snapshot: str) -> dict[str, Any]:
-    """The project's metadata of a commit; empty for a repository's first and for those made by others."""
-    facts: dict[str, Any] = repository.lookup_snapshot(snapshot).metadata.get(_FACTS, {})
-    return facts
-
-
-def _lineage(repository: icechunk.Repository, snapshot: str) -> tuple[str, ...]:
-    """The attempts that led to a publication."""
-    return tuple(_facts(repository, snapshot).get("lineage", ()))
-
-
 def _family(repository: icechunk.Repository, family: str) -> list[str]:
     """The branches of a period's runs, the latest driver's first."""
     names = (name for name in repository.list_branches() if name == family or name.startswith(f"{family}."))
@@ -418,7 +406,7 @@ def _left_by(repository: icechunk.Repository, family: str, base: str) -> tuple[s
     or if it left ``main`` elsewhere."""
     for branch in _family(repository, family):
         tip = repository.lookup_branch(branch)
-        facts = _facts(repository, tip)
+        facts = facts_of(repository, tip)
         if facts.get("base") == base:
             return tip, (*facts.get("continues", ()), str(facts["attempt"]))
     return "", ()
@@ -444,13 +432,3 @@ def _get(session: icechunk.Session, path: str) -> bytes | None:
 
 def _set(session: icechunk.Session, path: str, data: bytes) -> None:
     sync(session.store.set(path, default_buffer_prototype().buffer.from_bytes(data)))
-
-
-def _content(path: str, data: bytes) -> bytes:
-    """An object's content for comparison: a document without its layout and consolidated metadata, which a snapshot
-    does not need."""
-    if not path.endswith("zarr.json"):
-        return data
-    document = json.loads(data)
-    document.pop("consolidated_metadata", None)
-    return json.dumps(document, sort_keys=True).encode()

@@ -50,7 +50,7 @@ class _InPlace(PlainTarget):
         """Claim the keys: while somebody may write there late, nobody uses them for anything else."""
         self.book.note({epsg: self._claim(zone) for epsg, zone in self.draft.zones.items()})
 
-    def writer(self) -> _Writer:  # type: ignore[override]
+    def writer(self, level: int | None = None) -> _Writer:  # type: ignore[override]
         """See `Target`."""
         return _Writer(self.draft, self.sums)
 

@@ -54,13 +54,19 @@ _REQUESTS = 16
 
 @dataclass(frozen=True)
 class PlainWriter:
-    """Writes shards into a plain store, where they are durable at once."""
+    """Writes shards into a plain store, where they are durable at once.
+
+    Attributes:
+        draft: the cube as it will be.
+        tags: of the objects that may be replaced, by path: no others are, however late a request comes.
+    """
 
     draft: CubeDraft
+    tags: Mapping[str, str] | None = None
 
     def write(self, epsg: int, shard: AnyShard, data: ShardData) -> Receipt:
         """See `ShardWriter`."""
-        stored = self.draft.write_shard(epsg, shard, data)
+        stored = self.draft.write_shard(epsg, shard, data, tags=self.tags)
         return Receipt(stored.checksums, sizes=stored.sizes)
 
     def store(self) -> Store:
@@ -131,9 +137,12 @@ class PlainTarget:
             self._delete(found.path for found in there if zone.revised or found.chunk[0] == zone.step)
             self.book.note({epsg: claim})
 
-    def writer(self) -> PlainWriter:
-        """See `Target`."""
-        return PlainWriter(self.draft)
+    def writer(self, level: int | None = None) -> PlainWriter:
+        """See `Target`. What others write from now on stays."""
+        written = [zone for zone in self.draft.zones.values() if zone.is_written]
+        tags = {path: tag for zone in written for path, tag in self._tags(zone, level)}
+        self.book.check()  # after the tags: whoever takes over now leaves others behind
+        return PlainWriter(self.draft, tags)
 
     def accept(self, receipts: Sequence[Receipt]) -> None:
         """Does nothing: written shards are durable."""
@@ -278,13 +287,19 @@ class PlainTarget:
 
     def _objects(self, zone: Zone, revision: int) -> Iterator[_Object]:
         """Every shard object of a zone in a revision, of all levels and periods."""
-        for level in zone.levels:
-            for name in zone.variables:
-                folder = f"{zone.level_path(level)}/{name}"
-                for key, size in self.storage.sizes(folder).items():
-                    index = chunk_index(revision, key)
-                    if index is not None:
-                        yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]), size)
+        for level, folder in _arrays(zone):
+            for key, size in self.storage.sizes(folder).items():
+                index = chunk_index(revision, key)
+                if index is not None:
+                    yield _Object(f"{folder}/{key}", index, OverviewIndex(level, *index[-2:]), size)
+
+    def _tags(self, zone: Zone, level: int | None) -> Iterator[tuple[str, str]]:
+        """Path and tag of every object of a zone at its index in time, of all levels or one."""
+        for folder in (folder for at, folder in _arrays(zone) if level in (None, at)):
+            for key, tag in self.storage.tags(folder).items():
+                index = chunk_index(zone.revision, key)
+                if index is not None and index[0] == zone.step:
+                    yield f"{folder}/{key}", tag
 
     def _bring_over(self, zone: Zone, revision: int, kept: Collection[OverviewIndex]) -> None:
         """Give every object of another revision a key in this one, except those of the run's period not in `kept`."""
@@ -357,6 +372,13 @@ class PlainPublisher:
     def restore(self, staging: Storage, publication: Publication, lease: Lease | None) -> Publication:
         """See `Publisher`."""
         return replace(put_back(self.storage, staging, publication, lease), current=True)
+
+
+def _arrays(zone: Zone) -> Iterator[tuple[int, str]]:
+    """Level and path of every array of a zone that has pixels."""
+    for level in zone.levels:
+        for name in zone.variables:
+            yield level, f"{zone.level_path(level)}/{name}"
 
 
 def _spaces(revisions: Iterable[int]) -> set[int]:

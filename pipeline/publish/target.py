@@ -47,6 +47,7 @@ class ShardWriter(Protocol):
 
         Raises:
             StoreError: the store refuses, or returns other bytes than were written.
+            OvertakenError: somebody else has written there since the writer was made.
         """
 
 
@@ -63,8 +64,12 @@ class Target(Protocol):
     def begin(self) -> None:
         """Prepare for shards. Shards that an earlier attempt at the same state has written stay."""
 
-    def writer(self) -> ShardWriter:
-        """A writer to send to the workers."""
+    def writer(self, level: int | None = None) -> ShardWriter:
+        """A writer to send to the workers.
+
+        Args:
+            level: the only one that it will write to, 0 for that of the shards themselves; None for any.
+        """
 
     def accept(self, receipts: Sequence[Receipt]) -> None:
         """Make shards durable: once it returns, they survive any crash."""

@@ -20,11 +20,15 @@ from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import (
+    EVERYTHING,
     AsPublished,
+    Scope,
     Target,
+    as_published,
     damaged_documents,
     damaged_history,
     latest_number,
+    lost_publications,
     open_target,
 )
 from difffusr.pipeline.readers.fidelity import measure_fidelity
@@ -40,6 +44,7 @@ from difffusr.pipeline.run import (
     numbers_of,
     places_of,
     positions_of,
+    read_damaged,
     read_facts,
     with_source,
 )
@@ -94,26 +99,41 @@ class Report:
         return {**asdict(self), **of_scenes, "clean": self.clean}
 
 
-def verify_run(config: RunConfig) -> Report:
+def verify_run(config: RunConfig, *, everything: bool = True) -> Report:
     """Check the cube of a configuration against its history, its plan and its source scenes; `status` shows the last
     result, and the next run writes again what is damaged.
+
+    Args:
+        everything: whether to look at the pages of scenes of other periods and at earlier publications, too.
 
     Raises:
         DifffusrError: the catalogue or the store cannot be read, or there is no cube.
     """
     config = with_source(config)
     publication = latest_number(cube_staging_of(config))
-    found = _found(config)
+    period = config.period.start, config.period.end
+    known = read_damaged(staging_of(config)).documents
+    if everything:
+        _warn_of_lost(config)
+    found = _found(config, EVERYTHING if everything else Scope(period, known))
     keep_verdict(staging_of(config), found.to_dict(), publication)
     return found
 
 
-def _found(config: RunConfig) -> Report:
+def _warn_of_lost(config: RunConfig) -> None:
+    """Say which earlier publications nobody can go back to any more: readers see the cube whole all the same."""
+    lost = lost_publications(storage_of(config), cube_staging_of(config))
+    if lost:
+        numbers = ", ".join(map(str, sorted(lost)))
+        log.warning("`difffusr rollback` cannot go back to publications %s: %s", numbers, lost[min(lost)])
+
+
+def _found(config: RunConfig, scope: Scope) -> Report:
     storage, cube_staging, staging = storage_of(config), cube_staging_of(config), staging_of(config)
-    lost = damaged_history(storage, cube_staging)
-    kept = AsPublished(cube_staging.url, cube_staging.options, lost) if lost else cube_staging
-    wrong = damaged_documents(storage, kept)
-    storage = AsPublished(storage.url, storage.options, wrong) if wrong else storage
+    lost = damaged_history(storage, cube_staging, scope)
+    kept = AsPublished(cube_staging.url, cube_staging.options, right=lost) if lost else cube_staging
+    wrong = damaged_documents(storage, kept, scope)
+    storage = as_published(storage, kept, wrong)
     if metadata(storage, "zarr.json") is None:
         raise StoreError(f"{storage.url}: no cube to verify; `difffusr run` writes it")
     _check_published(storage, config)

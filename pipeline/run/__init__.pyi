@@ -9,6 +9,7 @@ from .kinds import with_source as with_source
 from .named import Damaged as Damaged
 from .named import is_damage_noted as is_damage_noted
 from .named import note_damaged as note_damaged
+from .named import read_damaged as read_damaged
 from .result import RunResult as RunResult
 from .stop import Stopped as Stopped
 from .work import numbers_of as numbers_of

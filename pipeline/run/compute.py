@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from difffusr.pipeline.assemble import ShardStream, ShardWork
+from difffusr.pipeline.assemble import ShardResult, ShardStream, ShardWork
 from difffusr.pipeline.chips import LEFT, Batch, chip_dataset, in_squares
 from difffusr.pipeline.engine import Watchdog, await_node, gpus_per_actor, resources, start_board
 from difffusr.pipeline.geo import place_names
@@ -48,12 +48,14 @@ def compute(run: Run, work: Work, result: RunResult) -> tuple[Work, Meters]:
     run.progress.start("shards", len(work.plan.shards), result.kept)
     mishaps = 0
     while True:
-        broken = _compute_round(run, work, result, meters)
-        if run.stop.requested or not (result.unread or broken):
+        done = _compute_round(run, work, result, meters)
+        if run.stop.requested or not (result.unread or done.broken or done.overtaken):
             return work, meters
-        if broken:
-            mishaps += 1
-            _say_broken(run, broken, mishaps)
+        mishaps += bool(done.broken or done.overtaken)
+        if done.broken:
+            _say_broken(run, done.broken, mishaps)
+        if done.overtaken:
+            _say_overtaken(run, done.overtaken, mishaps)
         work = _without_unreadable(run, work, result) if result.unread else find_work(run, work.plan)
 
 
@@ -76,6 +78,25 @@ def _say_broken(run: Run, broken: Collection[str], mishaps: int) -> None:
     log.warning("%s: %d chips were not what was written, such as %s; computed again", where, len(broken), first)
 
 
+def _say_overtaken(run: Run, names: Collection[str], mishaps: int) -> None:
+    """Warn of shards that somebody else has written meanwhile.
+
+    Raises:
+        StoreError: it happens again and again.
+        LeaseError: it was a driver that has taken over.
+    """
+    run.lease.check()
+    first = min(names)
+    if mishaps >= _MOST_MISHAPS:
+        raise StoreError(
+            f"{run.places.cube.url}: somebody else writes shards, again and again, such as {first}; end that driver, "
+            "and run again"
+        )
+    log.warning(
+        "%d shards, such as %s, were written by a driver that this one has taken over; written again", len(names), first
+    )
+
+
 def _without_unreadable(run: Run, work: Work, result: RunResult) -> Work:
     """The work that is left once the scenes that could not be read are set aside. Chips whose scenes stay the same,
     since there are no others, are given up."""
@@ -94,8 +115,8 @@ def _keys(plan: Plan) -> dict[str, bytes]:
     return dict(zip(place_names(c.epsg, c.row, c.col), map(bytes, c.key), strict=True))
 
 
-def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> set[str]:
-    """One round; returns the staged objects that were broken, and are deleted now."""
+def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> ShardResult:
+    """One round; returns what became of the shards."""
     work.target.begin()
     board = start_board()
     watchdog = Watchdog(board, run.config.failures.stall_minutes * 60, lambda _: meters.actor_restarted("stall"))
@@ -111,8 +132,8 @@ def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> s
         watchdog.stop()
         ray.kill(board)  # workers that wait for other work would hold on to it
         with result.timed("shards"):
-            broken = _finish_shards(run, work, result, shards)
-    return broken
+            done = _finish_shards(run, work, result, shards)
+    return done
 
 
 def _compute_chips(run: Run, work: Work, board: Any, notes: _Notes) -> None:
@@ -245,9 +266,8 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
     )
 
 
-def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream) -> set[str]:
-    """Wait for the shards whose chips are staged; for those begun where a stop was requested. Returns the staged
-    objects that were broken."""
+def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream) -> ShardResult:
+    """Wait for the shards whose chips are staged; for those begun where a stop was requested."""
     if run.stop.requested:
         shards.halt()
     done = shards.finish()
@@ -256,7 +276,7 @@ def _finish_shards(run: Run, work: Work, result: RunResult, shards: ShardStream)
     result.kept += len(done.same)
     result.work["shard"] = result.work.get("shard", 0.0) + done.seconds
     work.changed[done.same] = False
-    return done.broken
+    return done
 
 
 def _meters_of(run: Run, result: RunResult) -> Meters:

@@ -1,7 +1,7 @@
 """What of a published period is damaged: shards and overviews compared with the ledger, staged chips with themselves.
 
-`verify` compares everything, and leaves the names in the run's folder. `run` looks at those again, finds by itself what
-is missing, and writes again what is still wrong.
+`verify` compares everything, and leaves the names (see `named`). `run` looks at those again, finds by itself what is
+missing, and writes again what is still wrong.
 """
 
 from __future__ import annotations

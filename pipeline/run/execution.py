@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from difffusr.pipeline.assemble import ShardError
 from difffusr.pipeline.assemble.continent import ContinentPlan
 from difffusr.pipeline.config import RunConfig
+from difffusr.pipeline.cube import OvertakenError
 from difffusr.pipeline.engine import KEEP_FREED, ask_ahead, cluster, nodes_alive, resources
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.run.context import Run
@@ -93,11 +94,9 @@ def _carry_out(run: Run) -> RunResult:
         if work.complete and not work.wanted.any():
             _leave_whole(run, work, result)
             return result
-        # Twice: Ray, when it has started, hears SIGTERM itself.
         with run.stop.on_signals(), engine.held:
             engine.start()
-            with run.stop.on_signals():
-                reasons = _compute_and_publish(run, work, result)
+            reasons = _compute_and_publish(run, work, result)
     if not result.stopped:
         _note_whole(run, result)
         write_report(run, result, reasons)
@@ -144,8 +143,9 @@ def _published(run: Run, work: Work, result: RunResult) -> bool:
     for _ in range(_MOST_MISHAPS):
         try:
             return publish(run, work, result)
-        except ShardError as error:
+        except (ShardError, OvertakenError) as error:
             log.warning("%s; whatever is damaged is written again", error)
+            run.lease.check()
         work = without_damaged(run, work)
         if work.todo.any():
             work, _meters = compute(run, work, result)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from difffusr.pipeline.assemble import ShardError, overview_name, write_overviews
 from difffusr.pipeline.chips import delete_chip
-from difffusr.pipeline.publish import finish_publishing, mend_documents
+from difffusr.pipeline.publish import Scope, finish_publishing, mend_documents
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.damage import Damage, broken_chips, damage_to_come, forget_damage
 from difffusr.pipeline.run.named import Damaged, note_damaged, read_damaged
@@ -25,7 +25,9 @@ def documents_mended(run: Run) -> list[str]:
     """
     cube, cube_staging = run.places.cube, run.places.cube_staging
     finish_publishing(cube, cube_staging, run.lease)
-    mended = mend_documents(cube, cube_staging, run.lease)
+    period = run.config.period.start, run.config.period.end
+    scope = Scope(period, read_damaged(run.staging).documents)  # not every month again
+    mended = mend_documents(cube, cube_staging, run.lease, scope)
     if mended:
         log.warning("%s: %s: missing or damaged; put back as the history has them", cube.url, _some(mended))
     return mended

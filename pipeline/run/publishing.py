@@ -10,7 +10,7 @@ import numpy as np
 from difffusr.pipeline.assemble import Overviews, write_overviews
 from difffusr.pipeline.chips import delete_chip, done_chips
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.publish import latest_since
+from difffusr.pipeline.publish import latest_number, latest_since
 from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.damage import check_sizes, positions_of
 from difffusr.pipeline.run.kinds import keep_plan
@@ -56,8 +56,11 @@ def finish_what_was_left(run: Run, work: Work, result: RunResult) -> None:
         DifffusrError: the store fails, or the lease is lost.
     """
     start, end = next(iter(work.draft.zones.values())).period_days
-    left = latest_since(run.places.cube_staging, _last_done(run), f"{start} – {end}")
+    last_done, latest = _last_done(run), latest_number(run.places.cube_staging)
+    left = latest_since(run.places.cube_staging, last_done, f"{start} – {end}")
     if left is None:
+        if latest > last_done:
+            _note_done(run, latest)  # so that the next run does not read the records up to it again
         return
     run.lease.check()
     work.target.tidy(keep=run.config.store.keep_revisions, again=True)
@@ -77,7 +80,7 @@ def _let_chips_go(run: Run, result: RunResult) -> None:
             delete_chip(run.staging, name)
 
 
-#: Object of a run's folder that says after which publication nothing was left to do.
+#: Object of a run's folder that says up to which publication nothing was left to do.
 _DONE = "published/done.json"
 
 
@@ -93,7 +96,7 @@ def _note_done(run: Run, number: int) -> None:
 
 
 def _last_done(run: Run) -> int:
-    """Number of the last publication of this period after which nothing was left to do; 0 if that is not known."""
+    """Number of a publication up to which nothing was left to do for this period; 0 if that is not known."""
     try:
         return read_document(run.staging, _DONE, _Done, "delete it").publication if run.staging.exists(_DONE) else 0
     except StoreError:

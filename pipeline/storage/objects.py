@@ -17,10 +17,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.urls import first_line, is_url, located
-from difffusr.pipeline.storage.versions import create_file, exchanged, replace_file, sync_file, tag_of
+from difffusr.pipeline.storage.versions import create_file, exchanged, listed_tag, replace_file, sync_file, tag_of
 
 #: Errors of the object stores' clients that are neither OSErrors nor ValueErrors: module and class.
-_OF_CLIENTS = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
+_OF_CLIENTS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("aiohttp", "ClientError"),
+    ("icechunk", "IcechunkError"),
+    ("icechunk", "ConflictError"),
+)
 
 #: By protocol, the package that reads and writes it, and the extra of this project that installs the package.
 _PACKAGES = {
@@ -61,10 +66,12 @@ class Storage:
     Attributes:
         url: fsspec URL or path.
         options: fsspec storage options; never shown.
+        snapshot: of an Icechunk repository, what to read of it; empty for what its readers see.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    snapshot: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.rstrip("/"))
@@ -240,6 +247,19 @@ class Storage:
     def sizes(self, folder: str) -> dict[str, int]:
         """As `names`, with the size of each object in bytes: object stores list both."""
         return {name: int(facts["size"]) for name, facts in self._listed(folder, detail=True).items()}
+
+    def tags(self, folder: str) -> dict[str, str]:
+        """As `names`, with the tag of each object: see `tag`. Object stores list both.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        fs, root = self.filesystem()
+        listed = self._listed(folder, detail=True)
+        try:
+            return {name: listed_tag(fs, f"{root}/{folder}/{name}", facts) for name, facts in listed.items()}
+        except store_failures() as error:
+            raise StoreError(f"{self.url}/{folder}: cannot be listed ({first_line(error)})") from None
 
     def _listed(self, folder: str, *, detail: bool) -> dict[str, Mapping[str, Any]]:
         """What is known of all objects below a folder, by name; nothing of them without `detail`."""

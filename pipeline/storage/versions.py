@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,9 +36,19 @@ def tag_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
         return _file_tag(Path(path))
     fs.invalidate_cache()
     try:
-        facts = fs.info(path)
+        return listed_tag(fs, path, fs.info(path))
     except FileNotFoundError:
         return ""
+
+
+def listed_tag(fs: fsspec.AbstractFileSystem, path: str, facts: Mapping[str, Any]) -> str:
+    """As `tag_of`, of an object that was listed just now.
+
+    Args:
+        facts: what the listing says of it.
+    """
+    if isinstance(fs, LocalFileSystem):
+        return _file_tag(Path(path))
     known = facts.get("ETag") or facts.get("generation") or facts.get("etag")
     return str(known or fs.checksum(path))
 

@@ -47,6 +47,24 @@ def test_a_publication_costs_the_same_after_ten_years(kind, tmp_path, capsys, mo
     assert last.root < ROOT
 
 
+@pytest.mark.bench
+@pytest.mark.timeout(1800)
+def test_a_run_looks_at_no_more_after_ten_years(tmp_path, capsys, monkeypatch):
+    growth = Growth(tmp_path, "plain", zones=3, monkeypatch=monkeypatch, grid=GRID, window=WINDOW, scenes=12)
+    found = []
+    for number in range(1, 121):
+        growth.month(as_reader=False)
+        if number in (12, 60, 120):
+            found.append((number, *growth.looked_at(), *growth.looked_at(everything=True)))
+    with capsys.disabled():
+        print("\nmonths, requests and MB that a run reads of documents; those of verify")
+        for months, requests, read, of_all, read_of_all in found:
+            print(f"{months:6d} {requests:8d} {read / 1e6:8.2f} {of_all:8d} {read_of_all / 1e6:8.2f}")
+    first, *_, last = found
+    assert last[1] == first[1]
+    assert last[2] <= 1.25 * first[2]
+
+
 def average(months: list[Month]) -> Month:
     """Of some months; the last one's number, and the least time, which others on the machine disturb least."""
     means = {name: sum(getattr(month, name) for month in months) / len(months) for name in Month._fields}

@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.cube.icechunk import open_repository
+from difffusr.pipeline.cube.protocol import object_in
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.run.execution import execute
 from difffusr.pipeline.storage.places import storage_of
@@ -258,6 +262,38 @@ def test_a_repository_gets_a_new_snapshot_without_the_damage(difffusr, configure
         assert all(np.array_equal(now[name], before[name]) for name in before)
         assert not (tmp_path / "run.staging" / "runs" / report_folder(path) / "damaged.json").exists()
         chunk.write_bytes(whole)
+    for path_in_cube, change in (
+        (f"{ZONE}/0/zarr.json", lambda data: data.replace(b"CF-1.11", b"CF-1.00")),
+        (f"{ZONE}/1/y/c/0", lambda data: None),
+        ("zarr.json", lambda data: None),
+    ):
+        committed(path, path_in_cube, change)
+        checked = difffusr("verify", path, "--json", tmp_path / "report.json")
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert checked.code == 1, checked.err
+        assert path_in_cube in report["documents"]
+        assert (report["damaged"], report["missing"]) == ([], [])
+        ended = difffusr("run", path)
+        assert ended.code == 0, ended.err
+        now = pixels(path)
+        assert all(np.array_equal(now[name], before[name]) for name in before)
+        assert json.loads(difffusr("verify", path, "--json", "-").out)["documents"] == []
+
+
+def committed(path: Path, path_in_cube: str, change: Callable[[bytes], bytes | None]) -> None:
+    """A stranger commits another object, or takes it away."""
+    repository = open_repository(storage_of(load_config(path)))
+    assert repository is not None
+    session = repository.writable_session("main")
+    data = object_in(session.store, path_in_cube)
+    assert data is not None
+    new = change(data)
+    assert new != data
+    if new is None:
+        sync(session.store.delete(path_in_cube))
+    else:
+        sync(session.store.set(path_in_cube, default_buffer_prototype().buffer.from_bytes(new)))
+    session.commit("a stranger's")
 
 
 def report_folder(path: Path) -> str:

@@ -16,6 +16,7 @@ from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.store import open_store
 from difffusr.pipeline.geo.grid import Grid, PixelWindow
 from difffusr.pipeline.publish.door import finish_publishing, open_target
+from difffusr.pipeline.publish.kept import EVERYTHING, Scope, mend_documents
 from difffusr.pipeline.publish.revisions import was_seen
 from difffusr.pipeline.storage.objects import Storage
 
@@ -109,6 +110,15 @@ class Growth:
             sum(path.stat().st_size for path in Path(self.staging.url, "history").rglob("*") if path.is_file()),
             self.reader() if as_reader else 0,
         )
+
+    def looked_at(self, everything: bool = False) -> tuple[int, int]:
+        """Requests and bytes read of who compares the documents of a cube with its history: as a run of the last month
+        does, or as `verify` of all months."""
+        self._made.clear()
+        first = dt.date(2015 + (self._months - 1) // 12, (self._months - 1) % 12 + 1, 1)
+        scope = EVERYTHING if everything else Scope((first, first))
+        assert mend_documents(self.storage, self.staging, None, scope) == []
+        return len(self._made), sum(read for read, _ in self._made)
 
     def root(self) -> bytes:
         """The root's document."""

@@ -3,22 +3,16 @@ work."""
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from zarr.storage import FsspecStore, LocalStore
+from dying import REQUESTS, REQUESTS_OF_ICECHUNK, Place, counted
 
 from difffusr.pipeline.publish import placing, plain
 from difffusr.pipeline.storage import Lease
 from difffusr.pipeline.storage.objects import Storage
-
-#: Methods that make one request.
-_OF_STORAGE = ("write", "put", "create", "exchange", "tag", "modified", "read", "exists", "names", "sizes", "delete")
-
-#: And of an Icechunk repository, where a request is what changes something.
-_OF_REPOSITORY = ("reset_branch", "create_branch", "delete_branch", "create_tag")
 
 
 class Killed(BaseException):
@@ -39,20 +33,16 @@ class Requests:
         # One request after the other, so that the n-th is the same each time.
         monkeypatch.setattr(plain, "_REQUESTS", 1)
         monkeypatch.setattr(placing, "_REQUESTS", 1)
-        for name in _OF_STORAGE:
-            monkeypatch.setattr(Storage, name, self._counted(name, getattr(Storage, name)))
-        for store in (LocalStore, FsspecStore):
-            for name in ("set", "get"):
-                monkeypatch.setattr(store, name, self._awaited(name, getattr(store, name)))
-        monkeypatch.setattr(plain, "_link", self._counted("link", plain._link))
+        self._count(monkeypatch, REQUESTS)
 
     def of_icechunk(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Count what changes a repository, too."""
-        import icechunk
+        self._count(monkeypatch, REQUESTS_OF_ICECHUNK)
 
-        for name in _OF_REPOSITORY:
-            monkeypatch.setattr(icechunk.Repository, name, self._counted(name, getattr(icechunk.Repository, name)))
-        monkeypatch.setattr(icechunk.Session, "commit", self._counted("commit", icechunk.Session.commit))
+    def _count(self, monkeypatch: pytest.MonkeyPatch, places: list[Place]) -> None:
+        for place in places:
+            owner = place.owner_in(importlib.import_module(place.module))
+            monkeypatch.setattr(owner, place.name, counted(self._note, place.name)(getattr(owner, place.name)))
 
     def watch(self, at: int = 0, then: Callable[[], object] | None = None) -> None:
         """Count from now on; before the n-th request do something, or die. Requests made meanwhile are others'."""
@@ -80,20 +70,6 @@ class Requests:
                     self._then()
                 finally:
                     self._away = False
-
-    def _counted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **more: Any) -> Any:
-            self._note(name)
-            return method(*args, **more)
-
-        return counted
-
-    def _awaited(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        async def awaited(*args: Any, **more: Any) -> Any:
-            self._note(name)
-            return await method(*args, **more)
-
-        return awaited
 
 
 def _nothing() -> None: ...

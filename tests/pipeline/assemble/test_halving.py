@@ -7,11 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import icechunk
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401  (it is the accessor)
 import xarray as xr
 from small_cubes import EPSG, GRID, SHARDS, drafted, finish, label, month, pixels, write
+from zarr.storage import LocalStore
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.assemble.halving import ShardError, write_overview
@@ -130,6 +133,30 @@ def test_a_shard_below_that_is_not_there_stops_it(tmp_path):
     target = open_target(storage, staging, drafted(storage, 1), label(1))
     write(target, 5, SHARDS[:3])
     with pytest.raises(StoreError, match="is missing; run again"):
+        write_overview(target.writer(), EPSG, OverviewIndex(1, 0, 0), OverviewIndex(1, 0, 0).children)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("answer cut"),
+        ConnectionResetError("answer cut"),
+        TimeoutError("answer cut"),
+        aiohttp.ClientPayloadError("answer cut"),
+        icechunk.IcechunkError("  x answer cut\n  |-> streaming error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_store_that_hangs_up_on_whoever_reads_a_shard_below_is_said_in_a_line(tmp_path, monkeypatch, error):
+    storage, staging = Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+    target = open_target(storage, staging, drafted(storage, 1), label(1))
+    write(target, 5)
+
+    async def hung_up(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(LocalStore, "get", hung_up)
+    with pytest.raises(StoreError, match=r": cannot be read \(answer cut\); run again$"):
         write_overview(target.writer(), EPSG, OverviewIndex(1, 0, 0), OverviewIndex(1, 0, 0).children)
 
 

@@ -23,7 +23,7 @@ def verify(tmp_path, capsys, monkeypatch):
     """Call the command with what it finds: exit code, output, document."""
 
     def call(found: Report) -> tuple[int, str, dict]:
-        monkeypatch.setattr("difffusr.pipeline.readers.verify_run", lambda config: found, raising=False)
+        monkeypatch.setattr("difffusr.pipeline.readers.verify_run", lambda config, everything: found, raising=False)
         config = written(tmp_path, period="2023-06", store={"url": "cube.zarr"})
         monkeypatch.setenv("COLUMNS", "80")
         monkeypatch.setattr("sys.argv", ["difffusr", "verify", str(config), "--json", str(tmp_path / "found.json")])

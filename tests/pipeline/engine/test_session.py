@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -89,3 +91,26 @@ def test_what_is_imported_meanwhile_is_there_afterwards_and_its_failure_is_left_
     monkeypatch.setattr(session, "_quieten_ray_data", lambda: None)
     with cluster(SimpleNamespace(compute=SimpleNamespace(address="there:1")), meanwhile=imports):
         assert sorted(done) == ["begun", "connected"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: None], ids=["none", "ignored", "own"])
+def test_ray_leaves_who_handles_sigterm_alone(monkeypatch, before, fails):
+    """Its own handler raises SystemExit in whatever is done then, and stays when Ray has gone."""
+    import ray
+
+    def init(*_, **__):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        if fails:
+            raise OSError("no")
+
+    for name, does in (("init", init), ("shutdown", lambda: None), ("is_initialized", lambda: False)):
+        monkeypatch.setattr(ray, name, does)
+    monkeypatch.setattr(session, "_quieten_ray_data", lambda: None)
+    there = signal.signal(signal.SIGTERM, before)
+    try:
+        with suppress(DifffusrError), cluster(SimpleNamespace(compute=SimpleNamespace(address=None))):
+            assert signal.getsignal(signal.SIGTERM) is before
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, there)

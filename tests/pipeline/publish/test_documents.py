@@ -21,6 +21,7 @@ from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.documents import documents_of, objects_of
 from difffusr.pipeline.publish.door import open_target, rollback
+from difffusr.pipeline.publish.kept import lost_publications
 from difffusr.pipeline.publish.publications import history, mark, records
 from difffusr.pipeline.publish.revisions import next_revision, was_seen
 from difffusr.pipeline.storage.objects import Storage
@@ -66,6 +67,18 @@ def test_a_month_costs_the_same_after_four_and_after_twelve(tmp_path, kind, monk
         assert getattr(late, name) <= 1.25 * getattr(early, name), name
     assert late.of_reader <= early.of_reader
     assert late.history <= 3.2 * early.history
+
+
+def test_a_run_looks_at_no_more_after_twelve_months_than_after_four(tmp_path, monkeypatch):
+    growth = Growth(tmp_path, "plain", zones=2, monkeypatch=monkeypatch)
+    looks = []
+    for number in range(1, 13):
+        growth.month(as_reader=False)
+        if number in (4, 12):
+            looks.append((growth.looked_at(), growth.looked_at(everything=True)))
+    (early, all_early), (late, all_late) = looks
+    assert late[0] == early[0] < all_early[0] < all_late[0]
+    assert late[1] <= 1.1 * early[1]
 
 
 def test_a_record_is_small_and_names_what_it_shares_with_others(on_disk):
@@ -125,14 +138,16 @@ def test_strangers_files_among_the_documents_stay(on_disk):
     assert storage.read("scenes/mine/c") == b"?"
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"\x1f\x8b", b"?" * 99])
+@pytest.mark.parametrize("data", [None, b"", b"{}", b"\x1f\x8b", b"?" * 99])
 @pytest.mark.parametrize("part", ["root", "scenes", str(EPSG)])
 def test_documents_that_are_damaged_are_one_line_and_are_never_put_before_readers(two_months, part, data):
     storage, staging = two_months
     name = f"documents/{next(iter(records(staging))).parts[part]}.json.gz"
-    staging.write(name, data)
+    assert lost_publications(storage, staging) == {}
+    staging.delete(name) if data is None else staging.write(name, data)
     with pytest.raises(StoreError, match="restore the history from a copy, or go back to another publication") as said:
         rollback(storage, staging)
+    assert lost_publications(storage, staging) == {1: str(said.value)}  # `verify` says it before
     assert str(said.value).startswith(f"{staging.url}/{name}")
     assert "\n" not in str(said.value)
     assert seen(opened(storage)) == BOTH

@@ -105,6 +105,7 @@ def test_a_half_published_state_can_be_rolled_back(on_disk):
     appended(storage, staging, 2, 12)
     draft = drafted(DyingStorage(storage.url), 1, revise=1)
     target = open_target(draft.storage, staging, draft, label(1))
+    DyingStorage.left = 1000
     write(target, 13)
     target.settle({(EPSG, shard) for shard in SHARDS}, {(EPSG, shard) for shard in SHARDS})
     DyingStorage.left = len(draft.objects) - 1  # all but the root's document, which xarray reads

@@ -341,7 +341,7 @@ def test_what_icechunk_refuses_is_said_in_one_line(s3_options, tmp_path):
     assert text.startswith("icechunk+s3://nowhere/cube: ")
     assert "\n" not in text
     assert s3_options["secret"] not in text
-    assert "check the store's URL" in text
+    assert "run again, or check the store's URL" in text
 
 
 @pytest.mark.parametrize(

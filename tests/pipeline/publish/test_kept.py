@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from earlier_history import make_earlier
 from plain_cubes import opened, revised
-from small_cubes import EPSG, drafted, published, seen
+from small_cubes import EPSG, drafted, month, published, seen
 
 from difffusr.pipeline.cube.documents import texts_of
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.documents import documents_of, keep_documents
 from difffusr.pipeline.publish.door import rollback
-from difffusr.pipeline.publish.kept import AsPublished, damaged_documents, damaged_history, mend_documents
+from difffusr.pipeline.publish.kept import AsPublished, Scope, damaged_documents, damaged_history, mend_documents
 from difffusr.pipeline.publish.publications import history
 from difffusr.pipeline.storage.objects import Storage
 
@@ -104,7 +104,7 @@ def test_a_cube_whose_documents_are_all_gone_is_whole_again(places, tmp_path):
     assert seen(opened(storage)) == before
     # Nor does a draft take it for a new cube while it is damaged.
     Path(storage.url, "zarr.json").unlink()
-    right = AsPublished(storage.url, storage.options, damaged_documents(storage, staging))
+    right = AsPublished(storage.url, storage.options, right=damaged_documents(storage, staging))
     assert len(drafted(right, 5).zones[EPSG].periods) == 4
 
 
@@ -192,7 +192,7 @@ def test_what_the_history_keeps_is_put_back_from_the_cube(places, tmp_path, dama
         file.unlink() if new is None else file.write_bytes(new)
     lost = damaged_history(storage, staging)
     assert lost.keys() == whole.keys()
-    assert damaged_documents(storage, AsPublished(staging.url, staging.options, lost), exactly=True) == {}
+    assert damaged_documents(storage, AsPublished(staging.url, staging.options, right=lost), exactly=True) == {}
     assert mend_documents(storage, staging, None) == sorted(whole)
     assert {name: staging.read(name) for name in whole} == whole
 
@@ -222,3 +222,54 @@ def test_a_coordinate_that_an_earlier_version_wrote_otherwise_stays(tmp_path, ch
     before = contents(storage)
     assert not mend_documents(storage, staging, None)
     assert contents(storage) == before
+
+
+@pytest.fixture
+def copied(places, tmp_path) -> tuple[Storage, Storage]:
+    """The cube of three months, to do with as a test likes."""
+    shutil.copytree(Path(places[0].url).parent, tmp_path, dirs_exist_ok=True)
+    return Storage(str(tmp_path / "cube.zarr")), Storage(str(tmp_path / "staging"))
+
+
+def page_of(storage: Storage, number: int) -> str:
+    """Path of a month's page of scenes."""
+    pages = json.loads(storage.read("zarr.json"))["attributes"]["difffusr:scene_pages"]
+    return str(pages["/".join(day.isoformat() for day in month(number))])
+
+
+def objects_of_a_page(storage: Storage, staging: Storage, number: int) -> dict[str, Path]:
+    """All that there is of a month's page, by what names it."""
+    page = page_of(storage, number)
+    kept = f"documents/{page.split('/')[1]}.json.gz"
+    return {
+        name: Path(at.url, name)
+        for at, name in ((storage, f"{page}/c"), (storage, f"{page}/zarr.json"), (staging, kept))
+    }
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["page", "its document", "in the history"])
+@pytest.mark.parametrize(
+    ("damage", "number", "named", "found"),
+    [
+        ("a bit in the middle", 2, False, True),
+        ("empty", 2, False, True),
+        ("gone", 1, False, True),
+        ("a bit in the middle", 1, False, False),
+        ("cut", 3, False, False),
+        ("a bit in the middle", 1, True, True),
+        ("zeros", 3, True, True),
+    ],
+)
+def test_a_run_looks_at_its_own_period_s_page_and_at_those_that_are_gone_or_named(
+    copied, which, damage, number, named, found
+):
+    before = {name: path.read_bytes() for name, path in objects_of_a_page(*copied, number).items()}
+    name = list(before)[which]
+    file, new = objects_of_a_page(*copied, number)[name], DAMAGES[damage](before[name])
+    file.unlink() if new is None else file.write_bytes(new)
+    scope = Scope(month(2), [name, f"{EPSG}/0/x/c/0"] if named else [])
+    assert {*damaged_documents(*copied, scope), *damaged_history(*copied, scope)} == ({name} if found else set())
+    assert mend_documents(*copied, None, scope) == ([name] if found else [])
+    assert (file.exists() and file.read_bytes() == before[name]) == found
+    assert mend_documents(*copied, None) == ([] if found else [name])
+    assert file.read_bytes() == before[name]

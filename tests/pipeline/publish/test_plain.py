@@ -175,10 +175,11 @@ def test_a_driver_that_dies_amid_publishing_leaves_whole_states(on_disk, revises
     while True:
         draft = drafted(DyingStorage(storage.url), number, revise=1 if revises else None)
         target = open_target(draft.storage, staging, draft, label(number))
-        DyingStorage.left = deaths
+        DyingStorage.left = 1000
         if deaths == 0:
             write(target, value)
         target.settle(plan, plan)
+        DyingStorage.left = deaths
         try:
             target.publish(shards_written=4, keep=1)
         except KeyboardInterrupt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,11 +14,15 @@ from months import month_target, run_month, shown, told
 from small_cubes import EPSG, GRID, GROUP, SHARDS, WINDOW, drafted, finish, label, month, pixels
 from store_requests import Drivers, Requests
 
+from difffusr.pipeline.cube.draft import OvertakenError
 from difffusr.pipeline.cube.drafting import draft_cube
+from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.publish import placing
 from difffusr.pipeline.publish.claims import Claim
 from difffusr.pipeline.publish.documents import objects_of
 from difffusr.pipeline.publish.door import open_target, rollback
+from difffusr.pipeline.publish.kept import damaged_documents, mend_documents
 from difffusr.pipeline.publish.publications import records
 from difffusr.pipeline.storage.lease import LeaseError
 from difffusr.pipeline.storage.objects import Storage
@@ -70,7 +76,7 @@ def whole(places: Places) -> None:
     last = list(records(staging))[-1]
     assert last.state == "published"
     kept = objects_of(staging, last)
-    assert len(kept) > 40
+    assert len(kept) > 30
     for path, data in kept.items():
         assert storage.read(path) == data, path
 
@@ -146,6 +152,94 @@ def test_a_shard_that_comes_late_is_not_what_others_have_published(places, start
     assert shown(storage)[label(6)] == {26}
 
 
+def with_gaps(value: int) -> ShardData:
+    """A shard of which a chip has failed."""
+    data = pixels(value)
+    for values in (data.reflectance, data.quality, data.source):
+        values[..., : GRID.shard_px // 2, :] = 0
+    return data
+
+
+@pytest.mark.parametrize(
+    ("places", "before", "who_has_gaps", "at"),
+    [
+        ("on_disk", "nothing", "the first", 1),
+        ("on_disk", "a month", "the second", 3),
+        ("on_disk", "a revision", "the first", 5),
+        ("on_disk", "the same shard", "the first", 3),
+        ("on_disk", "the same shard", "the second", 1),
+        ("on_s3", "nothing", "the first", 3),
+        ("on_s3", "the same shard", "the second", 1),
+    ],
+    indirect=["places"],
+)
+def test_a_shard_that_comes_late_under_the_same_plan_replaces_nothing(
+    places, before, who_has_gaps, at, drivers, monkeypatch
+):
+    """Frozen inside a write, before the object of each variable, while who takes over writes to the same keys."""
+    storage, staging = places
+    if before in ("a month", "a revision"):
+        run_month(*places, 6 if before == "a revision" else 5, 15, None)
+    mine, theirs = (with_gaps(16), pixels(16)) if who_has_gaps == "the first" else (pixels(16), with_gaps(16))
+    slow = drivers.lease(staging)
+    target = month_target(storage, staging, 6, 16, slow)
+    target.begin()
+    if before == "the same shard":
+        target.writer().write(EPSG, SHARDS[0], pixels(9))
+    writer, sums = target.writer(), {}
+
+    def others() -> None:
+        quick = month_target(storage, staging, 6, 16, drivers.lease(staging))
+        assert quick.state(EPSG) == target.state(EPSG)
+        quick.begin()
+        for shard in SHARDS:
+            sums.update(quick.writer().write(EPSG, shard, theirs).objects)
+        finish(quick, staging, {(EPSG, shard) for shard in SHARDS}, {(EPSG, shard) for shard in SHARDS})
+        quick.publish(shards_written=4, keep=1)
+
+    requests = Requests(monkeypatch)
+    said = frozen_while(requests, at, lambda: writer.write(EPSG, SHARDS[0], mine), others)
+    assert "somebody else has written it meanwhile" in said
+    with pytest.raises(OvertakenError):  # nor by another worker of its own
+        pickle.loads(pickle.dumps(writer)).write(EPSG, SHARDS[1], mine)
+    with pytest.raises(LeaseError):  # and who was taken over gets no other writer
+        target.writer()
+    assert len(sums) == 12
+    for path, wanted in sums.items():
+        assert hashlib.sha256(storage.read(path)).hexdigest() == wanted, path
+
+
+@pytest.mark.parametrize("places", ["on_disk", "on_s3"], indirect=True)
+def test_an_overview_that_comes_late_replaces_nothing(places, drivers):
+    storage, staging = places
+    target = month_target(storage, staging, 6, 16, drivers.lease(staging))
+    at = target.draft.zones[EPSG].position(SHARDS[0], GRID).parent
+    target.begin()
+    writer = target.writer()
+    target.accept([writer.write(EPSG, shard, with_gaps(16)) for shard in SHARDS])
+    late = target.writer()
+    quick = month_target(storage, staging, 6, 16, drivers.lease(staging))
+    quick.begin()
+    quick.accept([quick.writer().write(EPSG, shard, pixels(16)) for shard in SHARDS])
+    finish(quick, staging, {(EPSG, shard) for shard in SHARDS}, {(EPSG, shard) for shard in SHARDS})
+    before = {path: storage.read(path) for path in quick.draft.shard_objects(EPSG, at)}
+    with pytest.raises(OvertakenError):
+        late.write(EPSG, at, with_gaps(16))
+    assert {path: storage.read(path) for path in before} == before
+
+
+def test_what_a_driver_wrote_itself_it_may_write_again(on_disk, drivers):
+    """Ray begins a task anew where its worker has died, and another round writes with what was missing."""
+    storage, staging = on_disk
+    target = month_target(storage, staging, 6, 16, drivers.lease(staging))
+    target.begin()
+    writer = target.writer()
+    receipts = [writer.write(EPSG, SHARDS[0], with_gaps(16)) for _ in range(2)]
+    assert receipts[0] == receipts[1]
+    again = target.writer().write(EPSG, SHARDS[0], pixels(16))
+    assert again.objects != receipts[0].objects
+
+
 def test_who_writes_the_same_goes_on_where_the_driver_before_was(on_disk, drivers):
     storage, staging = on_disk
     run_month(storage, staging, 5, 15, None)
@@ -183,7 +277,8 @@ def test_what_the_driver_before_has_finished_is_brought_over(on_disk, drivers):
     storage, staging = on_disk
     slow = month_target(storage, staging, 6, 16, drivers.lease(staging))
     slow.begin()
-    slow.accept([slow.writer().write(EPSG, shard, pixels(16)) for shard in SHARDS[:2]])
+    writer = slow.writer()
+    slow.accept([writer.write(EPSG, shard, pixels(16)) for shard in SHARDS[:2]])
     assert not open_target(storage, staging, drafted(storage, 6), label(6), drivers.lease(staging)).is_free(EPSG)
     draft = draft_cube(storage, GRID, {EPSG: WINDOW}, month(6), [{"id": "a"}], {}, revise={EPSG: 1}, begun={EPSG})
     assert draft.zones[EPSG].lineage == (0, 1)
@@ -191,7 +286,7 @@ def test_what_the_driver_before_has_finished_is_brought_over(on_disk, drivers):
     quick.begin()
     quick.accept([quick.writer().write(EPSG, shard, pixels(26)) for shard in SHARDS[2:]])
     finish(quick, staging, {(EPSG, shard) for shard in SHARDS}, {(EPSG, shard) for shard in SHARDS[2:]})
-    late = slow.writer().write(EPSG, SHARDS[2], pixels(16))
+    late = writer.write(EPSG, SHARDS[2], pixels(16))
     quick.publish(shards_written=2, keep=1)
     assert late.objects
     assert shown(storage) == {label(6): {16, 26}}
@@ -245,3 +340,42 @@ def test_notes_of_an_earlier_version_count(on_disk: Any, drivers: Drivers) -> No
     assert not staging.exists("claims.json")
     other = month_target(storage, staging, 7, 17, drivers.lease(staging))
     assert other.present().keys() == set()
+
+
+@pytest.mark.parametrize("places", ["on_disk", "on_s3"], indirect=True)
+@pytest.mark.parametrize("name", [f"{EPSG}/zarr.json", f"{EPSG}/0/zarr.json", f"{EPSG}/0/source/zarr.json"])
+def test_a_document_that_comes_after_a_rollback_to_the_bytes_it_was_to_replace_is_named_and_mended(
+    places, name, drivers, monkeypatch
+):
+    """Files have versions; S3 knows an object by its bytes alone, so there a late request may still replace it."""
+    storage, staging = places
+    run_month(*places, 5, 15, None)
+    before = storage.read(name)
+    slow = drivers.lease(staging)
+    june = month_target(storage, staging, 6, 16, slow)
+    june.begin()
+    june.accept([june.writer().write(EPSG, shard, pixels(16)) for shard in SHARDS])
+    finish(june, staging, {(EPSG, shard) for shard in SHARDS}, {(EPSG, shard) for shard in SHARDS})
+    monkeypatch.setattr(placing, "_REQUESTS", 1)  # frozen as a whole
+    exchange = Storage.exchange
+    frozen: list[str] = []
+
+    def late(self: Storage, path: str, data: bytes, tag: str) -> bool:
+        if path == name and not frozen:
+            frozen.append(path)
+            rollback(storage, staging, None, drivers.lease(staging))  # finishes June, and takes it away again
+            assert storage.read(name) == before
+            slow._term_s = 0  # so long ago that its own clock tells
+        return exchange(self, path, data, tag)
+
+    monkeypatch.setattr(Storage, "exchange", late)
+    with pytest.raises(LeaseError, match="has taken over"):
+        june.publish(shards_written=4, keep=1)
+    assert frozen
+    assert shown(storage) == {label(5): {15}}
+    damaged = damaged_documents(storage, staging)
+    assert set(damaged) == ({name} if "s3:" in storage.url else set())
+    assert (storage.read(name) == before) == (not damaged)
+    assert mend_documents(storage, staging, drivers.lease(staging)) == sorted(damaged)
+    assert storage.read(name) == before
+    assert not damaged_documents(storage, staging)

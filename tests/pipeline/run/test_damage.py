@@ -18,7 +18,7 @@ from difffusr.pipeline.assemble.overviews import plan_overviews
 from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish.door import open_target
-from difffusr.pipeline.run.compute import _MOST_MISHAPS, _say_broken
+from difffusr.pipeline.run.compute import _MOST_MISHAPS, _say_broken, _say_overtaken
 from difffusr.pipeline.run.damage import check_shard, check_sizes, damage_to_come, forget_damage
 from difffusr.pipeline.run.named import Damaged, is_damage_noted, note_damaged, read_damaged
 from difffusr.pipeline.storage.objects import Storage
@@ -110,3 +110,15 @@ def test_chips_that_break_again_and_again_end_the_run(tmp_path, caplog):
     assert caplog.text.count("2 chips were not what was written, such as a.chip; computed again") == _MOST_MISHAPS - 1
     with pytest.raises(StoreError, match=r"again and again, such as a\.chip; check that disk or store"):
         _say_broken(run, {"b.chip", "a.chip"}, _MOST_MISHAPS)
+
+
+def test_shards_that_somebody_else_writes_again_and_again_end_the_run(caplog):
+    asked: list[int] = []
+    places, lease = SimpleNamespace(cube=Storage("s3://b/cube")), SimpleNamespace(check=lambda: asked.append(1))
+    run: Any = SimpleNamespace(places=places, lease=lease)
+    for mishaps in range(1, _MOST_MISHAPS):
+        _say_overtaken(run, ["32632/0_1", "32632/0_0"], mishaps)
+    assert caplog.text.count("2 shards, such as 32632/0_0, were written by a driver") == _MOST_MISHAPS - 1
+    with pytest.raises(StoreError, match=r"^s3://b/cube: somebody else .* such as 32632/0_0; end that driver, and run"):
+        _say_overtaken(run, ["32632/0_1", "32632/0_0"], _MOST_MISHAPS)
+    assert len(asked) == _MOST_MISHAPS

@@ -108,6 +108,21 @@ def test_another_period_s_publication_leaves_nothing_to_this_one(places, drivers
     assert len(run.staging.names("chips")) == len(CHIPS)
 
 
+def test_records_of_other_months_are_read_once(places, drivers, monkeypatch):
+    for number in range(1, 6):
+        run_month(*places, number, 10 + number, drivers.lease(places[1]))
+    run, found, result = left(places, drivers.lease(places[1]))
+    read, asked = Storage.read, list[str]()
+    monkeypatch.setattr(Storage, "read", lambda self, name: asked.append(name) or read(self, name))
+    counts = []
+    for _ in range(4):  # the first makes up for a driver that was taken over
+        asked.clear()
+        finish_what_was_left(run, found, result)
+        counts.append(len([name for name in asked if name.startswith("history/")]))
+    assert counts[1] >= 5
+    assert counts[2:] == [1, 1]
+
+
 def test_a_shard_that_was_dropped_is_dropped_once(places):
     storage, staging = places
     names = [str(PlaceName(EPSG, *shard)) for shard in SHARDS]

@@ -15,7 +15,7 @@ from odd_names import ODD_NAMES
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.storage.objects import Storage, place_of, store_failures
 
-CLIENTS = ("aiohttp", "botocore", "s3fs", "gcsfs")
+CLIENTS = ("aiohttp", "botocore", "s3fs", "gcsfs", "icechunk")
 
 
 def test_no_client_is_loaded_before_a_url_asks_for_it():
@@ -28,7 +28,9 @@ def test_no_client_is_loaded_before_a_url_asks_for_it():
 
 def test_the_clients_own_errors_are_failures_of_a_store():
     aiohttp, exceptions = pytest.importorskip("aiohttp"), pytest.importorskip("botocore.exceptions")
-    for error in (FileNotFoundError(), aiohttp.ClientError("away"), exceptions.NoCredentialsError()):
+    icechunk = pytest.importorskip("icechunk")
+    of_icechunk = (icechunk.IcechunkError("cut"), icechunk.ConflictError("a", "b"))
+    for error in (FileNotFoundError(), aiohttp.ClientError("away"), exceptions.NoCredentialsError(), *of_icechunk):
         assert isinstance(error, store_failures())
     assert not isinstance(KeyError(), store_failures())
 
