@@ -1,0 +1,107 @@
+"""Steps across zone borders: none on ground as varied as towns and fields, and seen where zones meet without a blend."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import rasterio
+from beside import SHARED
+from continental import continent_config, publish_continent
+from pyproj import Transformer
+from scipy import ndimage
+from two_zones import Truth, publish_zones, windows_at
+
+from difffusr.kernels.bands import BANDS
+from difffusr.pipeline.assemble.continent import planning
+from difffusr.pipeline.assemble.continent.sources import SourcePeriod
+from difffusr.pipeline.cube.reading import CubeReader
+from difffusr.pipeline.geo.grid import Grid, grid_of
+from difffusr.pipeline.readers.zone_seams import ZONE_RANGE, zone_seams
+from difffusr.pipeline.storage.objects import Storage
+from difffusr.pipeline.storage.places import storage_of
+
+LON, LAT, ZONES = 102.0, 17.9, (32647, 32648)
+GRID = Grid(24, 6, 256, 128)
+SIZES = {"shard_px": 256, "chunk_px": 128}
+SCENE = SHARED / "data" / "archive" / "items" / "S2B_48QUD_20200223_0_L2A"
+
+
+def placed(image: np.ndarray) -> Truth:
+    """An image of 2.5 m pixels, (12, h, w), laid around the border of two zones and repeated beyond its edges."""
+    plane = Transformer.from_crs("EPSG:4326", f"+proj=aeqd +lat_0={LAT} +lon_0={LON} +datum=WGS84", always_xy=True)
+
+    def truth(lons: np.ndarray, lats: np.ndarray, band: int) -> np.ndarray:
+        x, y = plane.transform(lons, lats)
+        at = image.shape[1] / 2 - y / 2.5, image.shape[2] / 2 + x / 2.5
+        return ndimage.map_coordinates(image[band], at, order=1, mode="mirror")
+
+    return truth
+
+
+def drawn() -> np.ndarray:
+    """Fields, roofs and fine texture, other ones in each band."""
+    rng, side = np.random.default_rng(8), 1024
+    bands = []
+    for _ in BANDS:
+        fields = rng.integers(500, 2500, (16, 16)).repeat(64, 0).repeat(64, 1)
+        roofs = ndimage.uniform_filter((rng.random((side, side)) > 0.999).astype(float), 5) * 20_000
+        bands.append(fields + roofs + 60 * ndimage.gaussian_filter(rng.normal(size=(side, side)), 0.8))
+    return np.stack(bands)
+
+
+def real() -> np.ndarray:
+    """A piece of a real scene, enlarged to 2.5 m."""
+    if not SCENE.exists():
+        pytest.skip(f"no real scenes: {SCENE} is not there")
+    bands = []
+    for band in BANDS:
+        with rasterio.open(SCENE / f"{band}.tif") as file:
+            share = 2560 / (file.res[0] * file.width)
+            size = max(8, round(file.width * min(share, 1)))
+            values = file.read(1, window=((0, size), (0, size))).astype(float)
+        bands.append(ndimage.zoom(values, 1024 / size, order=3)[:1024, :1024])
+    return np.clip(np.stack(bands), 1, 9000)
+
+
+@pytest.fixture(scope="module", params=["drawn", "real"])
+def ground(request: pytest.FixtureRequest) -> Truth:
+    return placed({"drawn": drawn, "real": real}[request.param]())
+
+
+def measured(folder: object, truths: dict[int, Truth], half_m: float | None = None):
+    """Zones of a square of 2.5 km, and their borders in one CRS."""
+    windows = windows_at(LON, LAT, ZONES, (4, 4), GRID)
+    publish_zones(Storage(f"{folder}/zones.zarr"), windows, truths, grid=GRID)
+    config = continent_config(f"{folder}/zones.zarr", f"{folder}/laea.zarr", "EPSG:8857", **SIZES)
+    with pytest.MonkeyPatch.context() as patch:
+        if half_m is not None:
+            found = SourcePeriod.of(config)
+            cut = dataclasses.replace(found, half_m=half_m)
+            patch.setattr(SourcePeriod, "of", classmethod(lambda cls, _: cut))
+        plan = publish_continent(config)
+        draft = planning.draft_continent(config, plan)
+        return zone_seams(plan, CubeReader(storage_of(config), draft).read, grid_of(config))
+
+
+def test_no_border_shows_where_zones_show_the_same_ground(ground, tmp_path):
+    found = measured(tmp_path, dict.fromkeys(ZONES, ground))
+    assert found.borders > 3
+    assert found.ok
+    for band in found.bands:
+        assert ZONE_RANGE[0] <= band.ratio <= ZONE_RANGE[1], band
+
+
+def test_none_shows_where_one_zone_is_brighter(ground, tmp_path):
+    """By a tenth, and 100 DN: as zones of two dates are."""
+    found = measured(tmp_path, {ZONES[0]: ground, ZONES[1]: lambda *at: ground(*at) * 1.1 + 100})
+    assert found.ok
+    for band in found.bands:
+        assert ZONE_RANGE[0] - 0.01 <= band.ratio <= ZONE_RANGE[1] + 0.01, band
+
+
+def test_a_border_without_a_blend_is_off(ground, tmp_path):
+    found = measured(tmp_path, {ZONES[0]: ground, ZONES[1]: lambda *at: ground(*at) * 1.1 + 100}, half_m=0.5)
+    assert not found.ok
+    assert sum(not band.ok for band in found.bands) > 6
