@@ -310,7 +310,7 @@ def a_whole_run_while_a_replan_is_published(scene: Scene) -> None:
     job = Job.write(scene.world(), folder, store={"url": url})
     other = Job(shutil.copyfile(job.config, folder / "other.yaml"))
     other.changed(model={"sampler_steps": 4})
-    zombie = job.begin(order=Order(str(note), 2, "shards", "set", freeze=True, worker=True))
+    zombie = job.begin(order=Order(str(note), 2, "shards", "set or exchange", freeze=True, worker=True))
     wait_for(lambda: Victim.noted(note) is not None)
     victim, frozen = Victim.noted(note), zombie.everybody()
     assert victim is not None
