@@ -54,7 +54,7 @@ POINTS = [
     Point("begin", 1, "nothing"),
     Point("shards", 2, "nothing", worker=True),
     Point("overviews", 1, worker=True),
-    Point("overviews", 1, worker=True, name="set"),
+    Point("overviews", 1, worker=True, name="set or exchange"),
     Point("publish", 6),
     Point("deletion of chips", 1, "nothing"),
     Point("deletion of chips that were left", 2, "chips"),
@@ -189,7 +189,7 @@ class Runs:
 def test_a_run_whose_overview_s_worker_is_killed_goes_on(smallest_world, tmp_path):
     runs = Runs("plain", smallest_world, tmp_path)
     runs.prepare("shards")
-    killed = runs.kill(Point("overviews", 1, worker=True, name="set"))
+    killed = runs.kill(Point("overviews", 1, worker=True, name="set or exchange"))
     assert killed.ended == "same"
     assert killed.victim.called.startswith("ray::write_overview")
 

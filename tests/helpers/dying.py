@@ -100,7 +100,7 @@ class Order:
         note: the file in which the victim says who it is. Whoever creates it is the only one.
         at: at which of its requests; 0: at none, they are all noted in the end.
         phase: only requests of this phase count; "": all.
-        name: only requests of this name; "": all.
+        name: only requests of this name, or of one of these ("set or exchange"); "": all.
         freeze: stop it (SIGSTOP) instead of killing it (SIGKILL).
         worker: only Ray's workers, instead of only the process that began it all.
         one_by_one: one request after the other, so that the n-th is the same each time.
@@ -172,7 +172,12 @@ class _Obeying:
         with self._lock:
             phase, order = self._phase(), self.order
             self.made.append((phase, name))
-            if self._done or not order.at or order.phase not in ("", phase) or order.name not in ("", name):
+            if (
+                self._done
+                or not order.at
+                or order.phase not in ("", phase)
+                or (order.name and name not in order.name.split(" or "))
+            ):
                 return
             if order.worker != _is_worker():
                 return

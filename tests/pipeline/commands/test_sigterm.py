@@ -19,6 +19,8 @@ import os, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from difffusr.pipeline.commands import cli
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs beside itself
+
 def waits() -> None:
     threading.Timer(0.2, print, ["ready"], {{"flush": True}}).start()
     {waits}
