@@ -21,16 +21,22 @@ ZONE_RANGE: Final = (0.97, 1.03)
 _SAMPLE = 64
 
 #: Pixels from the border of the steps that those across it are compared with, on both sides.
-_BESIDE = range(2, 9)
+_BESIDE = range(1, 4)
+
+#: Quantile of the steps beside that larger ones count as: the edge of a field that lies there by chance tells nothing.
+_MOST = 0.9
+
+#: Share from which on a zone counts: from there to the border the blend has no other line that could show.
+_BEGINS = 0.01
 
 #: Reads a window of a variable as stored.
 Read = Callable[[int, str, PixelWindow], NDArray[Any]]
 
 
 def zone_seams(plan: ContinentPlan, read: Read, grid: Grid) -> SourceSeams:
-    """Ratio, by band, of the mean absolute step where the zone that counts most changes, to that of steps some pixels
-    beside, with its standard error by the jackknife over shards. Few pixels from the border the blend is the same, so a
-    smooth one has a ratio of one whatever the zones show."""
+    """Ratio, by band, of the mean absolute step where the zone that counts most changes, and where a zone begins to
+    count, to that of steps beside, with its standard error by the jackknife over shards. A few pixels from there the
+    blend is the same, so a smooth one has a ratio of one whatever the zones show."""
     places = np.flatnonzero(plan.zones_of.sum(axis=1) > 1)
     if len(places) > _SAMPLE:
         places = places[np.linspace(0, len(places) - 1, _SAMPLE).astype(int)]
@@ -55,15 +61,21 @@ def _is_even(ratio: float, error: float) -> bool:
     return bool(np.isnan(ratio) or (ratio - 2 * error <= ZONE_RANGE[1] and ratio + 2 * error >= ZONE_RANGE[0]))
 
 
-def _home(plan: ContinentPlan, window: PixelWindow, zones: Sequence[int]) -> NDArray[np.int8]:
-    """(h, w) which of some zones a pixel is at home in."""
+def _home(plan: ContinentPlan, window: PixelWindow, zones: Sequence[int]) -> NDArray[np.int16]:
+    """(h, w) of numbers that change where another zone counts most, and where a zone begins to count."""
     shape = window.height, window.width
-    weights = [zone_weights(plan.lattice, window, code, plan.source.half_m) for code in zones]
-    return np.stack([np.broadcast_to(weight, shape) for weight in weights]).argmax(axis=0).astype(np.int8)
+    weights = np.stack(
+        [np.broadcast_to(zone_weights(plan.lattice, window, code, plan.source.half_m), shape) for code in zones]
+    )
+    shares = weights / weights.sum(axis=0)
+    number = shares.argmax(axis=0).astype(np.int16)
+    for share in shares:
+        number = number * 2 + (share > _BEGINS)
+    return number
 
 
 def _of_shard(
-    read: Read, number: int, window: PixelWindow, home: NDArray[np.int8], turned: bool
+    read: Read, number: int, window: PixelWindow, home: NDArray[np.int16], turned: bool
 ) -> list[NDArray[np.float64]]:
     """(bands, 4) sum and count of absolute steps between columns (rows, where turned) at the border, and beside it;
     nothing of a shard without one."""
@@ -89,6 +101,9 @@ def _of_shard(
         beside[:, far:] |= across[:, :-far]
         beside[:, :-far] |= across[:, far:]
     counted = across & valid, beside & inside & ~across
-    sums = [step[:, here].sum(axis=1, dtype=np.float64) for here in counted]
+    if not all(here.any() for here in counted):
+        return []
+    most = np.quantile(step[:, counted[1]], _MOST, axis=1)[:, None]
+    sums = [np.minimum(step[:, here], most).sum(axis=1, dtype=np.float64) for here in counted]
     counts = [np.full(len(BANDS), float(here.sum())) for here in counted]
     return [np.stack([sums[0], counts[0], sums[1], counts[1]], axis=1)]

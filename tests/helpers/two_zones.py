@@ -95,6 +95,7 @@ def publish_zones(
     grid: Grid = GRID,
     changed: Mapping[int, Sequence[ShardIndex]] | None = None,
     word: str = "as first made",
+    said_collar_m: float | None = None,
     **provenance: Any,
 ) -> None:
     """Publish a month of 2023 with its ledger, as a run does; again with shards of zones that have changed.
@@ -104,6 +105,7 @@ def publish_zones(
         truths: the ground, by zone: the same for all, unless a test wants a step.
         changed: shards to write again, by zone; all by default.
         word: what the shards' digests are made of.
+        said_collar_m: what the cube says of its collar; nothing in cubes of earlier versions.
     """
     staging = Storage(storage.url.removeprefix("icechunk+").removesuffix(".zarr") + ".staging", storage.options)
     first = dt.date(2023, month, 1)
@@ -114,7 +116,10 @@ def publish_zones(
     told = {"made": "by a test", "config": {"grid": {"chip_px": grid.chip_px, "overlap_px": grid.overlap_px}}}
 
     def drafted(revise: Mapping[int, int] | None = None) -> Any:
-        return draft_cube(storage, grid, windows, (first, last), scenes, {**told, **provenance}, revise=revise)
+        return draft_cube(
+            storage, grid, windows, (first, last), scenes, {**told, **provenance}, revise=revise,
+            collar_m=said_collar_m,
+        )  # fmt: skip
 
     draft = drafted()
     if changed is not None:
