@@ -29,6 +29,7 @@ from .published import Cube as Cube
 from .published import held_collar_m as held_collar_m
 from .published import period_labels as period_labels
 from .reading import CubeReader as CubeReader
+from .reading import held_whole as held_whole
 from .reading import read_window as read_window
 from .rebuilding import damaged_coordinates as damaged_coordinates
 from .rebuilding import damaged_pages as damaged_pages

@@ -18,16 +18,19 @@ import zarr
 from pyproj import Transformer
 from rasterio.warp import Resampling, reproject
 from scipy.ndimage import gaussian_filter
-from zarr.storage import MemoryStore
+from two_zones import publish_zones, windows_at
+from zarr.storage import FsspecStore, MemoryStore
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.assemble.continent import planning
 from difffusr.pipeline.assemble.continent.sources import SourcePeriod, window_of
 from difffusr.pipeline.assemble.continent.warping import Resolution, ZoneView, warp_memory, warped_shard
+from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.geo.grid import Grid, PixelWindow
 from difffusr.pipeline.geo.lattice import Lattice
 from difffusr.pipeline.geo.zones import territory, to_zone
+from difffusr.pipeline.storage.objects import Storage
 
 HERE = Path(__file__).resolve().parent
 GRID = Grid()
@@ -176,6 +179,30 @@ def test_a_shard_takes_as_long_as_gdal_s_own_warper_takes(capsys):
         }
         assert ratio <= 1.5
     keep("a shard of 2048 px, core seconds", told, capsys)
+
+
+@pytest.mark.timeout(900)
+def test_a_shard_is_read_by_so_many_requests(bucket, s3_options, tmp_path, capsys, monkeypatch):
+    """One where two zones meet, from zones in S3: each object's index, and each chunk that it shows, once."""
+    storage = Storage(f"s3://{bucket}/zones.zarr", s3_options)
+    windows = windows_at(LON, LAT, (32632, 32633), (2, 2), GRID)
+    publish_zones(storage, windows, dict.fromkeys(windows, lambda lons, *_: np.full(lons.shape, 900.0)), grid=GRID)
+    told: dict[str, int] = {}
+    reader = FsspecStore.get
+
+    async def counted(self: Any, key: str, *args: Any, **how: Any) -> Any:
+        name = key.split("/")[2] if key.count("/") > 2 else "metadata"
+        told[name] = told.get(name, 0) + 1
+        return await reader(self, key, *args, **how)
+
+    cube = Cube(storage)
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:3035", always_xy=True).transform(LON, LAT)
+    side = GRID.shard_px
+    target = PixelWindow(round(-y / 2.5) - side // 2, round(x / 2.5) - side // 2, side, side)
+    views = [ZoneView(epsg, 0, cube.window(epsg)) for epsg in windows]
+    monkeypatch.setattr(FsspecStore, "get", counted)
+    warped_shard(cube, views, Lattice("EPSG:3035"), target, Resolution(0, False), 220.0)
+    keep("requests of a shard of 2048 px where two zones meet", told, capsys)
 
 
 def keep(what: str, told: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

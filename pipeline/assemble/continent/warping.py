@@ -20,7 +20,7 @@ from scipy.ndimage import distance_transform_cdt
 
 from difffusr.kernels.bands import BANDS, TARGET_GSD_M
 from difffusr.pipeline.assemble.continent.meeting import zone_weights
-from difffusr.pipeline.cube import Cube, ShardData, read_window
+from difffusr.pipeline.cube import Cube, ShardData, held_whole, read_window
 from difffusr.pipeline.geo import Grid, Lattice, PixelWindow
 from difffusr.pipeline.ground.pixels import STD_FILL
 
@@ -263,7 +263,10 @@ def _read(cube: Cube, views: Sequence[ZoneView], lattice: Lattice, target: Pixel
             continue
 
         def stored(name: str, view: ZoneView = view, part: PixelWindow = part) -> NDArray[Any]:
-            return read_window(cube.array(view.epsg, name, view.level), view.step, part, view.whole)
+            array = cube.array(view.epsg, name, view.level)
+            if array.ndim == 3:
+                array = held_whole(array, view.step, part, view.whole)
+            return read_window(array, view.step, part, view.whole)
 
         quality = stored("quality")
         if not quality.any():
