@@ -43,7 +43,7 @@ log = logging.getLogger("difffusr.planner")
 _ALGORITHM = "cubic or mean, mode; zones by smooth weights: 1"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ContinentPlan(Plan):
     """The plan of a cube of one CRS: shards without chips.
 
@@ -54,10 +54,10 @@ class ContinentPlan(Plan):
         zones_of: (shards, zones) bool, the zones that each shard shows, in the order of `source.views`.
     """
 
-    source: SourcePeriod = None  # type: ignore[assignment]
-    lattice: Lattice = None  # type: ignore[assignment]
-    window: PixelWindow = None  # type: ignore[assignment]
-    zones_of: NDArray[np.bool_] = None  # type: ignore[assignment]
+    source: SourcePeriod
+    lattice: Lattice
+    window: PixelWindow
+    zones_of: NDArray[np.bool_]
 
     def extent(self, epsg: int, grid: Grid) -> PixelWindow:
         """See `Plan`."""
@@ -108,7 +108,9 @@ def plan_continent(config: RunConfig) -> ContinentPlan:
             "(those of new cubes meet on 2 km)", source.cube.storage.url, 2 * source.half_m,
         )  # fmt: skip
     log.info("%d shards of %s from %d of its zones", len(shards), lattice.known.name, len(source.epsg))
-    return ContinentPlan((), _no_chips(), shards, _manifest(config), None, source, lattice, window, zones)
+    return ContinentPlan(
+        (), _no_chips(), shards, _manifest(config), source=source, lattice=lattice, window=window, zones_of=zones
+    )
 
 
 def shards_of(
