@@ -169,9 +169,11 @@ def _next_zone(
             f"{(of_crs or Lattice.of_zone(epsg)).known.name}; choose another place, or the same CRS and resolution"
         )
     if holds != window or attributes["difffusr:grid"] != [grid.shard_px, grid.chunk_px]:
+        lattice = of_crs or Lattice.of_zone(epsg)
+        unit = "degrees" if lattice.is_geographic else "m"
         raise ConfigError(
-            f"store.url: {storage.url} already holds zone {epsg} over {holds.bounds_m(epsg)} m with shards of "
-            f"{attributes['difffusr:grid'][0]} px, this run covers {window.bounds_m(epsg)} m with {grid.shard_px} px; "
+            f"store.url: {storage.url} already holds zone {epsg} over {lattice.bounds(holds)} {unit} with shards of "
+            f"{attributes['difffusr:grid'][0]} px, this run covers {lattice.bounds(window)} {unit} with {grid.shard_px} px; "
             "choose another store.url, or the same area and grid"
         )
     made_of = attributes.get("difffusr:uncertainty_samples", 0)
