@@ -173,8 +173,8 @@ def _next_zone(
         unit = "degrees" if lattice.is_geographic else "m"
         raise ConfigError(
             f"store.url: {storage.url} already holds zone {epsg} over {lattice.bounds(holds)} {unit} with shards of "
-            f"{attributes['difffusr:grid'][0]} px, this run covers {lattice.bounds(window)} {unit} with {grid.shard_px} px; "
-            "choose another store.url, or the same area and grid"
+            f"{attributes['difffusr:grid'][0]} px, this run covers {lattice.bounds(window)} {unit} with "
+            f"{grid.shard_px} px; choose another store.url, or the same area and grid"
         )
     made_of = attributes.get("difffusr:uncertainty_samples", 0)
     if made_of != samples:
