@@ -1,0 +1,299 @@
+"""`difffusr continent` as it is killed: its driver, and workers with a shard or an overview, at random requests of a
+store and at random moments, while the cube is planned, made, published, and made anew where a shard of a zone was
+published again. The same command follows until it ends; the cube is then the undisturbed one.
+
+`SEED=7` for other requests and moments.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from continental import continent_config, publish_continent
+from cube_commands import Workshop
+from drill_report import table, write_section
+from dying import Order, Victim, begin
+from killing import is_called, kill_process
+from two_zones import GRID, publish_zones, waves, windows_at
+from whole_runs import Begun, Job, wait_for
+
+from difffusr.pipeline.storage.objects import Storage
+
+SEED = int(os.environ.get("SEED", "20240601"))
+
+LON, LAT, ZONES = 12.0, 48.0, (32632, 32633)
+
+#: What is killed by chance, by the words of its command line; the driver is known.
+DRIVER, WARPING, HALVING = "driver", "ray::write_warped", "ray::write_overview"
+
+_NUMBERS = itertools.count()
+
+
+@dataclass(frozen=True)
+class At:
+    """A kill at a request.
+
+    Attributes:
+        most: it is one of the first so many of its phase, by chance.
+    """
+
+    phase: str
+    most: int
+    worker: bool = False
+
+
+@dataclass(frozen=True)
+class When:
+    """A kill at a moment, by chance within a stage of the run.
+
+    Attributes:
+        who: one of the above.
+    """
+
+    stage: str
+    who: str
+
+
+#: What is killed from one start of the command to the next, and so on until it is done: where workers alone are killed
+#: it goes on by itself. By what readers see before.
+ROUNDS: dict[str, list[list[list[At | When]]]] = {
+    "nothing": [
+        [
+            [At("planning", 20)],
+            [At("warping", 8, worker=True), At("shards", 3, worker=True), At("overviews", 6, worker=True), At("publish", 5)],
+        ],
+        [[When("plan", DRIVER)], [When("shards", WARPING), When("shards", DRIVER)], [When("overviews", HALVING)]],
+    ],
+    "published, and a shard of a zone anew": [
+        [
+            [At("planning", 20)],
+            [At("warping", 8, worker=True), At("overviews", 6, worker=True), At("publish", 5)],
+        ],
+        [[When("shards", WARPING), When("overviews", DRIVER)], [When("publish", DRIVER)]],
+    ],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Death:
+    """Who was killed, in what, at which request or when."""
+
+    who: str
+    during: str
+    at: str
+
+
+@dataclass
+class Round:
+    """One cube: what was killed while it was made, and what came of it: "same", or what was wrong."""
+
+    store: str
+    before: str
+    deaths: list[Death] = field(default_factory=list)
+    starts: int = 0
+    ended: str = ""
+
+
+@dataclass
+class Continents:
+    """Cubes of one CRS on one kind of store.
+
+    Attributes:
+        kind: "plain" or "Icechunk".
+        zones: the cube that they are made of.
+        published: a job whose cube readers see; None before the first.
+        wanted: what an undisturbed command leaves: content and history.
+        lasts: seconds that each of its stages took.
+    """
+
+    kind: str
+    zones: Path
+    folder: Path
+    chance: random.Random
+    published: Job | None = None
+    wanted: Any = None
+    lasts: dict[str, float] = field(default_factory=dict)
+
+    def words(self) -> tuple[str, ...]:
+        """The command, but for the file that it writes its configuration to."""
+        target = "icechunk+./cube" if self.kind == "Icechunk" else "cube.zarr"
+        sizes = ("--shard-px", "128", "--chunk-px", "64")
+        return "continent", str(self.zones), target, "--crs", "EPSG:3035", *sizes, "--config"
+
+    def job(self) -> Job:
+        """What a round begins with."""
+        folder = self.folder / self.kind / str(next(_NUMBERS))
+        if self.published is not None:
+            return self.published.copy(folder)
+        folder.mkdir(parents=True)
+        return Job(folder / "continent.yaml")
+
+    def undisturbed(self) -> Job:
+        """A cube that nobody disturbs, and how long that takes."""
+        job = self.job()
+        ended = job.call(*self.words())
+        assert ended.code == 0, ended.said
+        self.wanted = job.content(), job.told()
+        self.lasts = {stage: float(seconds) for stage, seconds in re.findall(r" (\w+): done in (\d+) s", ended.said)}
+        return job
+
+    def disturbed(self, before: str, starts: Sequence[Sequence[At | When]]) -> Round:
+        """A cube that is made with kills, and compared."""
+        this, job = Round(self.kind, before), self.job()
+        ended = None
+        for kills in (*starts, (), ()):
+            this.starts += 1
+            ended = self._started(job, kills, this)
+            if ended.code == 0:
+                break
+            if ended.code != -signal.SIGKILL:
+                this.ended = f"exit code {ended.code}: {ended.said}"
+                return this
+        if "Traceback" in ended.said or ended.code != 0:
+            this.ended = f"exit code {ended.code}: {ended.said}"
+        elif (job.content(), job.told()) != self.wanted:
+            this.ended = f"another cube in {job.config.parent}, history {job.told()}"
+        else:
+            this.ended = "same"
+            shutil.rmtree(job.config.parent)
+        return this
+
+    def _started(self, job: Job, kills: Sequence[At | When], this: Round) -> Any:
+        """Start the command once, kill, and see how it ends."""
+        points = [kill for kill in kills if isinstance(kill, At)]
+        notes = [self.folder / f"{self.kind}-killed-{next(_NUMBERS)}.json" for _ in points]
+        orders = [
+            Order(str(note), self.chance.randint(1, point.most), point.phase, worker=point.worker)
+            for note, point in zip(notes, points, strict=True)
+        ]
+        at_work = job.begin(*self.words(), order=orders[0] if orders else None, more=orders[1:])
+        for kill in kills:
+            if isinstance(kill, When) and (death := self._kill(at_work, kill)) is not None:
+                this.deaths.append(death)
+        ended = at_work.ended()
+        for note, point in zip(notes, points, strict=True):
+            if (victim := Victim.noted(note)) is not None:
+                wait_for(lambda victim=victim: not victim.is_there(), 20)
+                assert victim.called.startswith("ray::") == point.worker, victim
+                who = victim.called.split()[0] if point.worker else DRIVER
+                this.deaths.append(Death(who, victim.phase, f"{victim.request}, {victim.at}"))
+        return ended
+
+    def _kill(self, at_work: Begun, kill: When) -> Death | None:
+        """Kill at a moment of a stage, or as soon as there is somebody to kill; None where it ends before."""
+        wait = self.chance.uniform(0, 0.9 * max(0.5, self.lasts[kill.stage]))
+        if not _come(at_work, lambda: f" {kill.stage}: begun" in at_work.words.read_text()):
+            return None
+        begun = time.monotonic()
+        # Workers take a while to start: what they do is soon done then.
+        _come(at_work, lambda: time.monotonic() - begun >= (wait if kill.who == DRIVER else 0))
+        killed: list[bool] = []
+
+        def tried() -> bool:
+            pids = [at_work.process.pid] if kill.who == DRIVER else _called(at_work, kill.who)
+            words = "" if kill.who == DRIVER else kill.who
+            killed[:] = [bool(pids) and kill_process(self.chance.choice(pids), words)]
+            return killed[0]
+
+        _come(at_work, tried)
+        if not any(killed):
+            return None
+        stages = re.findall(r" (\w+): begun", at_work.words.read_text())
+        return Death(kill.who, stages[-1], f"{time.monotonic() - begun:.1f} s after {kill.stage} began")
+
+
+def _come(at_work: Begun, what: Callable[[], bool]) -> bool:
+    """Whether something comes to be while a command is at work."""
+    while at_work.process.poll() is None:
+        if what():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _called(at_work: Begun, words: str) -> list[int]:
+    try:
+        return sorted(one.pid for one in at_work.everybody() if is_called(one, words))
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.fixture
+def zones(tmp_path: Path) -> Path:
+    """A cube on both sides of 12° E."""
+    windows = windows_at(LON, LAT, ZONES, (3, 4))
+    publish_zones(Storage(f"{tmp_path}/zones.zarr"), windows, dict.fromkeys(windows, waves(LON, LAT)))
+    return tmp_path / "zones.zarr"
+
+
+def publish_a_shard_anew(zones: Path) -> None:
+    """With other pixels."""
+    windows = windows_at(LON, LAT, ZONES, (3, 4))
+    shard = list(GRID.shards_touching(windows[32632]))[5]
+    other = {32632: waves(LON + 0.0003, LAT), 32633: waves(LON, LAT)}
+    publish_zones(Storage(str(zones)), windows, other, changed={32632: [shard]}, word="another")
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(3600)
+def test_a_continent_that_is_killed_again_and_again_ends_as_undisturbed(zones, tmp_path, capsys):
+    kinds = [Continents(kind, zones, tmp_path, random.Random(f"{SEED} {kind}")) for kind in ("plain", "Icechunk")]
+
+    def all_of(cubes: Continents, before: str) -> list[Round]:
+        whole, rounds = cubes.undisturbed(), []
+        for starts in ROUNDS[before]:
+            rounds.append(cubes.disturbed(before, starts))
+            with capsys.disabled():
+                print(rounds[-1], flush=True)
+        cubes.published = whole
+        return rounds
+
+    rounds: list[Round] = []
+    for before in ROUNDS:
+        if before != "nothing":
+            publish_a_shard_anew(zones)
+        with ThreadPoolExecutor(2) as pool:
+            for some in pool.map(all_of, kinds, [before] * 2):
+                rounds += some
+    report = told(rounds)
+    write_section("Kills of continents", report)
+    with capsys.disabled():
+        print("\n" + report)
+    assert not [one for one in rounds if one.ended != "same"]
+    killed = [death for one in rounds for death in one.deaths]
+    assert len(killed) >= 20
+    assert {death.who for death in killed} == {DRIVER, WARPING, HALVING}
+    assert {death.during for death in killed} >= {"planning", "warping", "shards", "overviews", "publish"}
+
+
+def told(rounds: Sequence[Round]) -> str:
+    """The section of the report."""
+    rows: list[tuple[Any, ...]] = []
+    for number, one in enumerate(rounds, 1):
+        for death in one.deaths:
+            rows.append((number, one.store, one.before, death.who, death.during, death.at, one.starts, one.ended))
+    rows = [(*row[:-1], row[-1] if row[-1] == "same" else f"NOT THE SAME: {row[-1].splitlines()[0]}") for row in rows]
+    who = Counter(death.who for one in rounds for death in one.deaths)
+    lines = [
+        f"{len(rounds)} cubes of EPSG:3035 from two zones, made by `difffusr continent` with Ray; {who.total()} processes",
+        f"({', '.join(f'{name} {count}' for name, count in who.items())}) were killed by SIGKILL while they were made, at",
+        "a request of a store or at a moment; where the driver was, the same command was started again. Ended with the",
+        f"undisturbed cube: {sum(one.ended == 'same' for one in rounds)}. Seed {SEED}.",
+        "",
+        table(("cube", "store", "before", "killed", "in", "at", "starts", "ended"), rows),
+    ]  # fmt: skip
+    return "\n".join(lines)
