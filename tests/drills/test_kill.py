@@ -220,7 +220,9 @@ def kill(kind: str, driver: subprocess.Popen[bytes], nodes: Nodes, chance: rando
     elif kind == "raylet":
         pid = nodes.a_worker(chance)
     else:
-        found = [process.pid for process in psutil.Process().children(recursive=True) if is_called(process, VICTIMS[kind])]
+        found = [
+            process.pid for process in psutil.Process().children(recursive=True) if is_called(process, VICTIMS[kind])
+        ]
         pid = chance.choice(sorted(found)) if found else None
     return None if pid is None else killed(pid, kind)
 
