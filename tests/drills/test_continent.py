@@ -67,17 +67,17 @@ class When:
     who: str
 
 
-WORKERS = (At("warping", 8, worker=True), At("shards", 3, worker=True), At("overviews", 6, worker=True))
+WORKERS = (At("warping", 40, worker=True), At("shards", 9, worker=True), At("overviews", 12, worker=True))
 
 #: What is killed from one start of the command to the next, and so on until it is done: where workers alone are killed
 #: it goes on by itself. By what readers see before.
 ROUNDS: dict[str, list[list[list[At | When]]]] = {
     "nothing": [
-        [[At("planning", 20)], [*WORKERS, At("publish", 5)], [At("publish", 40)]],
+        [[At("planning", 3)], [At("begin", 10)], [*WORKERS, At("publish", 5)], [At("publish", 9)], [At("publish", 80)]],
         [[When("plan", DRIVER)], [When("shards", WARPING), When("shards", DRIVER)], [When("overviews", HALVING)]],
     ],
     "published, and a shard of a zone anew": [
-        [[At("planning", 20)], [*WORKERS, At("settling", 2), At("publish", 3)], [At("publish", 40)]],
+        [[At("planning", 3)], [*WORKERS, At("settling", 9), At("publish", 5)], [At("publish", 9)]],
         [[When("shards", WARPING), When("overviews", DRIVER)], [When("publish", DRIVER)]],
     ],
 }
