@@ -28,7 +28,7 @@ from drill_report import table, write_section
 from dying import Order, Victim
 from killing import is_called, kill_process
 from two_zones import GRID, publish_zones, waves, windows_at
-from whole_runs import Begun, Job, sha256, wait_for
+from whole_runs import Begun, Ended, Job, sha256, wait_for
 
 from difffusr.pipeline.storage.objects import Storage
 
@@ -149,7 +149,6 @@ class Continents:
     def disturbed(self, before: str, starts: Sequence[Sequence[At | When]]) -> Round:
         """A cube that is made with kills, and compared."""
         this, job = Round(self.kind, before), self.job()
-        ended = None
         for kills in (*starts, (), ()):
             this.starts += 1
             ended = self._started(job, kills, this)
@@ -167,7 +166,7 @@ class Continents:
             shutil.rmtree(job.config.parent)
         return this
 
-    def _started(self, job: Job, kills: Sequence[At | When], this: Round) -> Any:
+    def _started(self, job: Job, kills: Sequence[At | When], this: Round) -> Ended:
         """Start the command once, kill, and see how it ends."""
         points = [kill for kill in kills if isinstance(kill, At)]
         notes = [self.folder / f"{self.kind}-killed-{next(_NUMBERS)}.json" for _ in points]
@@ -176,8 +175,9 @@ class Continents:
             for note, point in zip(notes, points, strict=True)
         ]
         at_work = job.begin(*self.words(), order=orders[0] if orders else None, more=orders[1:])
+        began: dict[str, float] = {}
         for kill in kills:
-            if isinstance(kill, When) and (death := self._kill(at_work, kill)) is not None:
+            if isinstance(kill, When) and (death := self._kill(at_work, kill, began)) is not None:
                 this.deaths.append(death)
         ended = at_work.ended()
         for note, point in zip(notes, points, strict=True):
@@ -188,29 +188,31 @@ class Continents:
                 this.deaths.append(Death(who, victim.phase, f"{victim.request}, {victim.at}"))
         return ended
 
-    def _kill(self, at_work: Begun, kill: When) -> Death | None:
-        """Kill at a moment of a stage, or as soon as there is somebody to kill; None where it ends before."""
-        wait = self.chance.uniform(0, 0.9 * max(0.5, self.lasts[kill.stage]))
+    def _kill(self, at_work: Begun, kill: When, began: dict[str, float]) -> Death | None:
+        """Kill at a moment of a stage, or soon after there is somebody to kill; None where it ends before.
+
+        Args:
+            began: when each stage was seen to begin.
+        """
+        words = "" if kill.who == DRIVER else kill.who
         if not _come(at_work, lambda: f" {kill.stage}: begun" in at_work.words.read_text()):
             return None
-        begun = time.monotonic()
-        if kill.who != DRIVER:  # they take a while to start, and what they do is soon done then
-            _come(at_work, lambda: bool(_called(at_work, kill.who)))
-            wait = time.monotonic() - begun + min(wait, 0.5)
-        _come(at_work, lambda: time.monotonic() - begun >= wait)
-        killed: list[bool] = []
-
-        def tried() -> bool:
-            pids = [at_work.process.pid] if kill.who == DRIVER else _called(at_work, kill.who)
-            words = "" if kill.who == DRIVER else kill.who
-            killed[:] = [bool(pids) and kill_process(self.chance.choice(pids), words)]
-            return killed[0]
-
-        _come(at_work, tried)
-        if not any(killed):
+        wait = self.chance.uniform(0, 0.9 * max(0.5, self.lasts[kill.stage]))
+        began.setdefault(kill.stage, time.monotonic())
+        if words:  # workers take a while to start, and what they do is soon done then
+            _come(at_work, lambda: bool(_called(at_work, words)))
+            wait = min(wait, 0.5)
+        moment = time.monotonic() + wait
+        _come(at_work, lambda: time.monotonic() >= moment)
+        if not _come(at_work, lambda: self._killed_one(at_work, words)):
             return None
         stages = re.findall(r" (\w+): begun", at_work.words.read_text())
-        return Death(kill.who, stages[-1], f"{time.monotonic() - begun:.1f} s after {kill.stage} began")
+        return Death(kill.who, stages[-1], f"{time.monotonic() - began[kill.stage]:.1f} s after {kill.stage} began")
+
+    def _killed_one(self, at_work: Begun, words: str) -> bool:
+        """Whether one of those who are called so was killed; without words, the driver."""
+        pids = _called(at_work, words) if words else [at_work.process.pid]
+        return bool(pids) and kill_process(self.chance.choice(pids), words)
 
 
 def _come(at_work: Begun, what: Callable[[], bool]) -> bool:
