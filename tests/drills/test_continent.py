@@ -67,6 +67,7 @@ class When:
     who: str
 
 
+#: Workers that are killed one after the other.
 WORKERS = (At("warping", 40, worker=True), At("shards", 9, worker=True), At("overviews", 12, worker=True))
 
 #: What is killed from one start of the command to the next, and so on until it is done: where workers alone are killed
@@ -314,11 +315,12 @@ def told(rounds: Sequence[Round]) -> str:
     ]
     good = sum(one.ended == "same" for one in rounds)
     who = Counter(death.who for one in rounds for death in one.deaths)
+    each = ", ".join(f"{name} {count}" for name, count in who.items())
     lines = [
-        f"{len(rounds)} cubes of EPSG:3035 from two zones, made by `difffusr continent` with Ray. {who.total()} processes",
-        f"({', '.join(f'{name} {count}' for name, count in who.items())}) died of SIGKILL",
-        "meanwhile, at a request of a store or at a moment; where it was the driver, the same command was started again.",
-        f"Ended with the undisturbed cube: {good}. Seed {SEED}.",
+        f"{len(rounds)} cubes of EPSG:3035 from two zones, made by `difffusr continent` with Ray. {who.total()} of their",
+        f"processes ({each}) died of SIGKILL, at a request",
+        "of a store or at a moment; where it was the driver, the same command was started again. Ended with the",
+        f"undisturbed cube: {good}. Seed {SEED}.",
         "",
         table(("cube", "store", "before", "killed", "in", "at", "starts", "ended"), rows),
     ]  # fmt: skip
