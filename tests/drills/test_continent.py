@@ -317,8 +317,8 @@ def told(rounds: Sequence[Round]) -> str:
     who = Counter(death.who for one in rounds for death in one.deaths)
     each = ", ".join(f"{name} {count}" for name, count in who.items())
     lines = [
-        f"{len(rounds)} cubes of EPSG:3035 from two zones, made by `difffusr continent` with Ray. {who.total()} of their",
-        f"processes ({each}) died of SIGKILL, at a request",
+        f"{len(rounds)} cubes of EPSG:3035 from two zones, made by `difffusr continent` on Ray. {who.total()} of",
+        f"their processes ({each}) died of SIGKILL, at a request",
         "of a store or at a moment; where it was the driver, the same command was started again. Ended with the",
         f"undisturbed cube: {good}. Seed {SEED}.",
         "",
