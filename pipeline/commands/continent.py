@@ -73,7 +73,7 @@ def continent(
     if keep is not None:
         import yaml
 
-        write_file(keep, yaml.safe_dump({**asked, "period": settings[-1].period.label}, sort_keys=False), "--config")
+        write_file(keep, yaml.safe_dump(_kept(asked, settings[-1], keep), sort_keys=False), "--config")
     with json_place(json_path) as write:
         documents: list[dict[str, Any]] = []
         try:
@@ -160,6 +160,24 @@ def _asked(
         "store": {"url": target, **({"storage_options": options} if options else {})},
         **({} if address is None else {"compute": {"address": address}}),
     }
+
+
+def _kept(asked: dict[str, Any], settings: RunConfig, file: Path) -> dict[str, Any]:
+    """What a file has to say that lies in a folder of its own: its relative paths are relative to that."""
+    document = {**asked, "period": settings.period.label}
+    if file.resolve().parent == Path.cwd().resolve():
+        return document
+    whole = settings.model_dump(mode="json", include={"area", "source", "store"})
+    for section, key in (
+        ("area", "geojson"),
+        ("area", "file"),
+        ("source", "cube"),
+        ("source", "staging"),
+        ("store", "url"),
+    ):
+        if key in asked[section]:
+            document[section] = {**document[section], key: whole[section][key]}
+    return document
 
 
 def _settings(document: dict[str, Any]) -> RunConfig:

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from beside import SHARED
 from drill_report import table, write_section
+from killing import is_called, kill_process
 from ray.cluster_utils import Cluster
 
 ARCHIVE = SHARED / "data" / "archive" / "catalog.json"
@@ -219,41 +220,17 @@ def kill(kind: str, driver: subprocess.Popen[bytes], nodes: Nodes, chance: rando
     elif kind == "raylet":
         pid = nodes.a_worker(chance)
     else:
-        found = [process.pid for process in psutil.Process().children(recursive=True) if is_called(process, kind)]
+        found = [
+            process.pid for process in psutil.Process().children(recursive=True) if is_called(process, VICTIMS[kind])
+        ]
         pid = chance.choice(sorted(found)) if found else None
     return None if pid is None else killed(pid, kind)
 
 
 def killed(pid: int, kind: str) -> str | None:
-    """Kill a process, and see to it that it was this one and died of that. It is stopped first: who is stopped, and
-    still what it was, ends by nothing but the signal."""
-    try:
-        victim = psutil.Process(pid)
-        victim.suspend()
-        deadline = time.monotonic() + 5
-        while victim.status() != psutil.STATUS_STOPPED:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"process {pid} does not stop")
-            time.sleep(0.001)
-        if not (kind == "driver" or is_called(victim, kind)):
-            victim.resume()  # it has gone over to something else
-            return None
-        victim.kill()
-    except psutil.NoSuchProcess:
-        return None  # it has just ended
-    deadline = time.monotonic() + 20
-    while victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, f"process {pid} does not die"
-        time.sleep(0.01)
-    return f"{kind} {pid}"
-
-
-def is_called(process: psutil.Process, kind: str) -> bool:
-    """Whether a process is one of a kind, by its command line."""
-    try:
-        return VICTIMS[kind] in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False  # it has just ended
+    """Kill a process if it is one of a kind; who it was."""
+    words = "" if kind == "driver" else VICTIMS[kind]
+    return f"{kind} {pid}" if kill_process(pid, words) else None
 
 
 def remember(folder: Path, staged: dict[str, tuple[int, int]], this: Round) -> None:

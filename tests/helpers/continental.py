@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import dying
 
 from difffusr.pipeline.assemble.continent.maker import warp_maker, write_warped
 from difffusr.pipeline.assemble.continent.planning import ContinentPlan, draft_continent, plan_continent, with_source
@@ -75,3 +78,23 @@ def demo_continent(folder: Path, **more: Any) -> RunConfig:
     config = continent_config(source, more.pop("target", f"{folder}/continent.zarr"), **more)
     publish_continent(config)
     return config
+
+
+@dataclass(frozen=True)
+class Making:
+    """`publish_continent`, for a process of its own.
+
+    Attributes:
+        words: the file for what it says.
+        order: how it is to die.
+    """
+
+    config: RunConfig
+    order: dying.Order | None = None
+    words: str = ""
+
+    def carry_out(self) -> None:
+        """Do it, as ordered."""
+        if self.order is not None:
+            dying.begin(self.order)
+        publish_continent(self.config)

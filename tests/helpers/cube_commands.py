@@ -224,7 +224,7 @@ class Workshop:
     folder: Path
     _begun: list[Forked] = field(default_factory=list)
 
-    def begin(self, work: Callable[..., Work], /, **more: Any) -> Forked:
+    def begin(self, work: Callable[..., Any], /, **more: Any) -> Forked:
         """Begin work, all of it but `words`."""
         words = self.folder / f"said-{uuid4().hex[:8]}.txt"
         with _BEGINNING:
@@ -242,7 +242,7 @@ class Workshop:
                 one.process.join(10)
 
 
-def _carry_out(work: Work) -> None:
+def _carry_out(work: Any) -> None:
     work.carry_out()
 
 

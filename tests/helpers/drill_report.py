@@ -17,7 +17,14 @@ store byte for byte; of an Icechunk repository what readers see, value by value,
 """
 
 #: In this order.
-SECTIONS = ("Kills by request", "Kills in whole runs", "Zombies and races", "Runs over a faulty store", "Kills by time")
+SECTIONS = (
+    "Kills by request",
+    "Kills in whole runs",
+    "Kills of continents",
+    "Zombies and races",
+    "Runs over a faulty store",
+    "Kills by time",
+)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

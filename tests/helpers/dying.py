@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-#: Variable of the environment that holds an order.
+#: Variable of the environment that holds orders.
 VARIABLE = "DIFFFUSR_DRILL"
 
 
@@ -72,6 +72,8 @@ _OBJECTS_OF_ICECHUNK = _places("icechunk.store", "IcechunkStore", "set")
 
 #: What a process is about. Of two that are within each other the outer one counts, but for `_INNER`.
 PHASES = {
+    "planning": _places("difffusr.pipeline.assemble.continent.planning", "", "plan_continent"),
+    "warping": _places("difffusr.pipeline.assemble.continent.maker", "", "made_shard"),
     "begin": [*_places(_PLAIN, "PlainTarget", "begin"), *_places(_ICECHUNK, "IcechunkTarget", "begin")],
     "shards": [*_places(_PLAIN, "PlainWriter", "write"), *_places(_ICECHUNK, "IcechunkWriter", "write")],
     "overviews": [
@@ -114,11 +116,11 @@ class Order:
     worker: bool = False
     one_by_one: bool = True
 
-    def environment(self) -> dict[str, str]:
-        """What a process has to be given that is to obey."""
+    def environment(self, *more: Order) -> dict[str, str]:
+        """What a process has to be given that is to obey this and more orders: each has a victim of its own."""
         hook, helpers = Path(__file__).resolve().parent.parent / "drills" / "hook", Path(__file__).resolve().parent
         path = os.pathsep.join(filter(None, [str(hook), str(helpers), os.environ.get("PYTHONPATH")]))
-        return {**os.environ, "PYTHONPATH": path, VARIABLE: json.dumps(asdict(self))}
+        return {**os.environ, "PYTHONPATH": path, VARIABLE: json.dumps([asdict(one) for one in (self, *more)])}
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,6 @@ class _Changing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def obey_environment() -> None:
-    """Obey the order in the environment, if there is one."""
-    if (text := os.environ.get(VARIABLE)) is not None:
-        begin(Order(**json.loads(text)))
+    """Obey the orders in the environment, if there are any."""
+    for order in json.loads(os.environ.get(VARIABLE, "[]")):
+        begin(Order(**order))

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,15 +114,15 @@ class Job:
     def settings(self) -> RunConfig:
         return load_config(self.config)
 
-    def begin(self, *words: str, order: Order | None = None) -> Begun:
-        """Begin `difffusr run`, or another command."""
+    def begin(self, *words: str, order: Order | None = None, more: Sequence[Order] = ()) -> Begun:
+        """Begin `difffusr run`, or another command, whose last word is the configuration."""
         program = [sys.executable, "-c", "from difffusr.pipeline.commands.cli import main; main()"]
         said = self.config.parent / f"said-{uuid4().hex[:8]}.txt"
         with said.open("w") as file:
             process = subprocess.Popen(
                 [*program, *(words or ("run",)), str(self.config)],
                 cwd=self.config.parent,
-                env=None if order is None else order.environment(),
+                env=None if order is None else order.environment(*more),
                 stdout=file,
                 stderr=file,
             )
