@@ -87,7 +87,7 @@ def _scene(epsg: int, ground: Float, placed: Affine, seed: int) -> RenderedScene
     for number, band in enumerate(BANDS):
         sampled = observe(pixels[number], band)
         if band in ("B04", "B8A"):
-            at_20m[band] = block_mean(sampled, 20 // GSD_M[band])
+            at_20m[band] = np.where(_finer(seen, 3), block_mean(sampled, 20 // GSD_M[band]), 1)
         dn = with_noise(np.maximum(sampled, 0), noise.standard_normal(sampled.shape, np.float32), 0)
         bands[band] = np.where(_finer(seen, 60 // GSD_M[band]), dn, 0).astype(np.uint16)
     clear = np.zeros_like(at_20m["B04"])
@@ -115,7 +115,7 @@ def _in_zone(epsg: int, ground: Float, placed: Affine) -> tuple[Float, float, fl
 
 
 def _seen(pixels: Float) -> NDArray[np.bool_]:
-    """(h, w) in pixels of 60 m: with all of their ground, and so far inside that nothing beyond blurs into them."""
+    """(h, w) in pixels of 60 m: with all of their ground, and so far inside that hardly anything beyond blurs into them."""
     whole = np.pad(block_mean(np.isfinite(pixels[0]).astype(np.float32), _BLOCK) == 1, 1)
     around = [np.roll(whole, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     inside: NDArray[np.bool_] = np.all(around, axis=0)[1:-1, 1:-1]
