@@ -36,7 +36,7 @@ model: {{sampler: draft}}  # no diffusion: the border is what is looked at
 compute: {{actors_max: 1}}  # a second one would load the networks again
 store: {{url: zones.zarr}}
 derived:
-  - {{name: {derived}, crs: "EPSG:3035", url: {derived}.zarr, shard_px: 512, chunk_px: 128}}
+  - {{name: {derived}, crs: "EPSG:3035", url: {derived}.zarr, shard_px: 1024, chunk_px: 128}}
 """
 
 
@@ -57,9 +57,7 @@ class AcrossZones:
     mean: NDArray[np.float64]
 
 
-def run_two_zones(
-    folder: Path, seed: int, progress: Progress, size_m: tuple[int, int] = (1200, 3660)
-) -> AcrossZones:
+def run_two_zones(folder: Path, seed: int, progress: Progress, size_m: tuple[int, int] = (1200, 3660)) -> AcrossZones:
     """Generate the world of a seed, run on it, bring both zones into one CRS, and compare with the truth.
 
     Raises:

@@ -115,7 +115,7 @@ def _in_zone(epsg: int, ground: Float, placed: Affine) -> tuple[Float, float, fl
 
 
 def _seen(pixels: Float) -> NDArray[np.bool_]:
-    """(h, w) in pixels of 60 m: with all of their ground, and so far inside that hardly anything beyond blurs into them."""
+    """(h, w) in pixels of 60 m: those with all of their ground and of what is around, which blurs into them."""
     whole = np.pad(block_mean(np.isfinite(pixels[0]).astype(np.float32), _BLOCK) == 1, 1)
     around = [np.roll(whole, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     inside: NDArray[np.bool_] = np.all(around, axis=0)[1:-1, 1:-1]
