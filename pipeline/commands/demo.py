@@ -10,6 +10,7 @@ import typer
 from difffusr.pipeline.commands.common import Verbose
 from difffusr.pipeline.commands.run import result_table
 from difffusr.pipeline.commands.terminal import StageBars, console, say, set_up_logging
+from difffusr.pipeline.ground.errors import ConfigError
 
 
 def demo(
@@ -24,6 +25,13 @@ def demo(
             help="Instead, a world seen on five dates from two orbits, as it is and balanced, in FOLDER/two-orbits.",
         ),
     ] = False,
+    two_zones: Annotated[
+        bool,
+        typer.Option(
+            "--two-zones",
+            help="Instead, a world across a border of UTM zones, in both and in one CRS, in FOLDER/two-zones.",
+        ),
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Generate a small world, run the whole pipeline on it, and compare the result with the world's truth.
@@ -31,9 +39,12 @@ def demo(
     Two overlapping tiles, two dates, one cloud; fields, roads, buildings, water. Takes some minutes on two cores.
     """
     set_up_logging(verbose, life=True)
+    if two_orbits and two_zones:
+        raise ConfigError("--two-orbits and --two-zones: give one of them")
     if two_orbits:
         _show_balancing(folder / "two-orbits", seed)
-        return
+    if two_zones:
+        _show_zones(folder / "two-zones", seed)
     from rich.table import Table
 
     from difffusr.pipeline.commands.demonstration import run_demo
@@ -75,3 +86,24 @@ def _show_balancing(folder: Path, seed: int) -> None:
     for balance in outcome.mosaics:
         say(f"{balance}: `difffusr verify {folder / balance}.yaml`")
     raise typer.Exit(max(mosaic.result.exit_code for mosaic in outcome.mosaics.values()))
+
+
+def _show_zones(folder: Path, seed: int) -> None:
+    from rich.table import Table
+
+    from difffusr.kernels.bands import BANDS
+    from difffusr.pipeline.commands.two_zones import DERIVED, run_two_zones
+    from difffusr.pipeline.plan import SHOWN_SHIFTS
+
+    with StageBars() as progress:
+        outcome = run_two_zones(folder, seed, progress)
+    table = Table(title="the cube of one CRS against the truth", title_justify="left")
+    for heading in ("", "mean difference", "ratio of means"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for band, off, mean in zip(BANDS, outcome.off, outcome.mean, strict=False):
+        if band in SHOWN_SHIFTS:
+            table.add_row(band, f"{off:.4f}", f"{mean:.5f}")
+    console.print(table)
+    say(f"zones:   {outcome.zones.store.url}")
+    say(f'one CRS: xarray.open_zarr("{folder / DERIVED}.zarr", group="3035/0")')
+    raise typer.Exit(max(result.exit_code for result in outcome.results))

@@ -168,8 +168,12 @@ def heartbeat(now: Callable[[], RunStatus]) -> Iterator[None]:
 
 def _tell_alive(now: RunStatus) -> None:
     seconds = time.time() - now.began
-    if not now.chips:
+    if not now.chips and not now.shards:
         tell("alive", f"alive: planning for {span_words(seconds)}", stage="plan", seconds=seconds)
+        return
+    if not now.chips:  # a cube of one CRS has none
+        told = f"alive: shards {now.shards_done:,} of {now.shards:,} for {span_words(seconds)}"
+        tell("alive", told, shards_done=now.shards_done, shards=now.shards, seconds=seconds)
         return
     left = now.seconds_left
     chips = f"chips {now.chips_done:,} of {now.chips:,} ({now.chips_done / now.chips:.0%})"

@@ -206,6 +206,28 @@ def test_the_notebook_of_the_mosaic_measures_for_itself_and_finds_what_was_told(
     assert pictures(notebook) == 7
 
 
+def test_an_area_read_from_zones_is_as_from_the_cube_of_one_crs(difffusr, tmp_path, monkeypatch):
+    monkeypatch.setattr("difffusr.pipeline.commands.two_zones.execute", partial(execute, resolver=WithoutNetworks))
+    ended = difffusr("demo", "--two-zones", "-o", tmp_path)
+    assert ended.code == 0, ended.err
+    told = {band: float(ratio) for band, ratio in re.findall(r"(B\d\d) +│ +[\d.]+ │ +([\d.]+)", ended.out)}
+    assert told.keys() == {"B02", "B04", "B08"}
+    assert all(ratio == pytest.approx(1, abs=1e-3) for ratio in told.values())
+    notebook = executed(sys.executable, "06-across-zones.ipynb", tmp_path, TWO_ZONES=tmp_path / "two-zones")
+    said = printed(notebook)
+    assert "100.0% of the area is shown by both ways" in said
+    rows = re.findall(r"^B\w\w +([\d.]+) +([\d.]+)", said, re.M)
+    assert len(rows) == 12
+    for by_hand, one in rows:
+        assert float(by_hand) == pytest.approx(float(one), rel=1e-4, abs=1e-5)
+    apart = re.search(r"means of the area differ by ([\d.e-]+) at most", said)
+    assert apart is not None
+    assert float(apart[1]) < 1e-4
+    rms = [float(line.split()[-1]) for line in said.splitlines() if re.match(r"(more than 1 km|within )", line)]
+    assert rms[0] < 0.5 < rms[1] < rms[2]
+    assert pictures(notebook) == 3
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_what_is_committed_is_small_and_tells_nothing_of_a_machine(name):
     path = FOLDER / name
@@ -228,4 +250,4 @@ def test_notebooks_know_nothing_of_the_software(name):
         for cell in json.loads((FOLDER / name).read_text())["cells"]
         if cell["cell_type"] == "code"
     )
-    assert not re.search(r"^\s*(?:from|import) (?:pipeline|kernels)\b", source, re.M)
+    assert not re.search(r"^\s*(?:from|import) (?:pipeline|kernels|difffusr)\b", source, re.M)

@@ -329,6 +329,10 @@ def _warp(
     nodata: int,
 ) -> None:
     box = lattice.geobox(target)
+    # GDAL takes the ratio of both boxes for that of their pixels and, where one is turned against the other, widens the
+    # kernel: at 20 degrees that would blur away a fifth of the finest detail.
+    scale = min(1.0, pixels.view.pixel_m / (lattice.pixel * lattice.unit_m))
+    kernel = {"XSCALE": scale, "YSCALE": scale} if how in (Resampling.cubic, Resampling.bilinear) else {}
     reproject(
         values,
         out,
@@ -340,6 +344,7 @@ def _warp(
         dst_nodata=math.nan if out.dtype.kind == "f" else 0,
         resampling=how,
         tolerance=_TOLERANCE_PX,
+        **kernel,
     )
 
 

@@ -6,6 +6,8 @@ from .sensor import render_scenes as render_scenes
 from .two_orbits import Conditions as Conditions
 from .two_orbits import TwoOrbits as TwoOrbits
 from .two_orbits import write_two_orbits as write_two_orbits
+from .two_zones import TwoZones as TwoZones
+from .two_zones import write_two_zones as write_two_zones
 from .world import DemoWorld as DemoWorld
 from .world import generate_world as generate_world
 from .world import write_demo_world as write_demo_world

@@ -106,6 +106,8 @@ def test_a_stage_that_fails_is_not_said_to_be_done(told):
     ("status", "says", "fields"),
     [
         ({}, "planning for ", {"stage": "plan"}),
+        ({"shards": 37, "shards_done": 4}, "alive: shards 4 of 37 for ", {"shards_done": 4, "shards": 37}),
+        ({"shards": 2_037}, "alive: shards 0 of 2,037 for ", {"shards_done": 0, "shards": 2037}),
         (
             {"chips": 1200, "chips_done": 300, "shards": 40, "shards_done": 7, "rate": 0.5},
             "chips 300 of 1,200 (25%), shards 7 of 40; 30.0 chips a minute, about 30.0 min left; failed 0",
