@@ -136,8 +136,10 @@ def test_what_is_wrong_is_one_line(command, zones, tmp_path, words, said):
     assert "Traceback" not in ended.err
 
 
-def test_a_scheduled_run_makes_it_after_publishing(difffusr, configure, tmp_path):
-    config = configure()
+def test_a_scheduled_run_makes_it_after_publishing(difffusr, configure, world, tmp_path):
+    west, south, east, north = map(float, world.bbox)
+    middle = [west * 0.7 + east * 0.3, south * 0.7 + north * 0.3, west * 0.3 + east * 0.7, south * 0.3 + north * 0.7]
+    config = configure(area={"bbox": middle})
     document = yaml.safe_load(config.read_text())
     sizes = {"shard_px": 256, "chunk_px": 128}
     document["derived"] = [{"name": "laea", "crs": "EPSG:3035", "url": f"{tmp_path}/laea.zarr", **sizes}]
