@@ -22,7 +22,7 @@ from beside import ROOT
 from continental import continent_config, publish_continent
 from ray import cloudpickle
 
-from difffusr.kernels.bands import GROUPS, TARGET_GSD_M
+from difffusr.kernels.bands import BANDS, GROUPS, TARGET_GSD_M
 from difffusr.kernels.images import back_project, fill_invalid, sensor_for_group
 from difffusr.kernels.networks.fusion import merge_groups
 from difffusr.pipeline.chips.batch import Batch
@@ -216,13 +216,11 @@ def test_an_area_read_from_zones_is_as_from_the_cube_of_one_crs(difffusr, tmp_pa
     notebook = executed(sys.executable, "06-across-zones.ipynb", tmp_path, TWO_ZONES=tmp_path / "two-zones")
     said = printed(notebook)
     assert "100.0% of the area is shown by both ways" in said
-    rows = re.findall(r"^B\w\w +([\d.]+) +([\d.]+)", said, re.M)
-    assert len(rows) == 12
-    for by_hand, one in rows:
-        assert float(by_hand) == pytest.approx(float(one), rel=1e-4, abs=1e-5)
-    apart = re.search(r"means of the area differ by ([\d.e-]+) at most", said)
-    assert apart is not None
-    assert float(apart[1]) < 1e-4
+    apart = {band: abs(float(of)) for band, of in re.findall(r"^(B\w\w) +[\d.]+ +[\d.]+ +([+-][\d.e+-]+)", said, re.M)}
+    assert apart.keys() == set(BANDS)
+    # Each granule has noise of its own: pixels of 60 m are too few for it to average out to less.
+    noise = {"B01": 5e-4, "B09": 5e-4}
+    assert {band: value for band, value in apart.items() if value > noise.get(band, 1e-4)} == {}
     rms = [float(line.split()[-1]) for line in said.splitlines() if re.match(r"(more than 1 km|within )", line)]
     assert rms[0] < 0.5 < rms[1] < rms[2]
     assert pictures(notebook) == 3
