@@ -81,7 +81,9 @@ class Engine:
         monkeypatch.setattr(execution, "cluster", cluster)
         monkeypatch.setattr(execution, "ask_ahead", ask)
         monkeypatch.setattr(execution, "has_report", lambda _: ended_before)
-        self.of_run = execution._Engine(SimpleNamespace(config=SimpleNamespace(budget=budget)))
+        self.of_run = execution._Engine(
+            SimpleNamespace(config=SimpleNamespace(budget=budget, source=SimpleNamespace(cube=None)))
+        )
 
 
 def test_ray_starts_and_actors_are_asked_for_once_scenes_are_found(monkeypatch):

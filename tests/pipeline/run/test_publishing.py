@@ -39,7 +39,7 @@ def places(tmp_path) -> tuple[Storage, Storage]:
 def _plan(monkeypatch) -> None:
     """A plan is one small object here."""
     monkeypatch.setattr(
-        publishing, "write_plan", lambda plan, grid, staging, name: staging.write(f"{name}/manifest.json", plan)
+        publishing, "keep_plan", lambda plan, grid, staging, name: staging.write(f"{name}/manifest.json", plan)
     )
 
 
