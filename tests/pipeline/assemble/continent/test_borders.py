@@ -78,9 +78,9 @@ def ground(request: pytest.FixtureRequest) -> Truth:
     return placed({"drawn": drawn, "real": real}[request.param]())
 
 
-def measured(folder: object, truths: dict[int, Truth], half_m: float | None = None):
-    """Zones of a square of 2.5 km, and their borders in one CRS."""
-    windows = windows_at(LON, LAT, ZONES, (4, 4), GRID)
+def measured(folder: object, truths: dict[int, Truth], half_m: float | None = None, side: int = 4):
+    """Zones of a square of so many shards, 2.5 km by default, and their borders in one CRS."""
+    windows = windows_at(LON, LAT, ZONES, (side, side), GRID)
     told = {"collar_m": 1000.0, "said_collar_m": 1000.0}
     publish_zones(Storage(f"{folder}/zones.zarr"), windows, truths, grid=GRID, **told)
     config = continent_config(f"{folder}/zones.zarr", f"{folder}/laea.zarr", "EPSG:8857", **SIZES)
@@ -116,6 +116,6 @@ def test_none_shows_where_one_zone_is_brighter(ground, tmp_path):
 
 @pytest.mark.parametrize("ground", GROUNDS, indirect=True)
 def test_a_border_without_a_blend_is_off(ground, tmp_path):
-    found = measured(tmp_path, {ZONES[0]: ground, ZONES[1]: lambda *at: ground(*at) * 1.1 + 100}, half_m=0.5)
+    found = measured(tmp_path, {ZONES[0]: ground, ZONES[1]: lambda *at: ground(*at) * 1.1 + 100}, half_m=0.5, side=2)
     assert not found.ok
     assert sum(not band.ok for band in found.bands) > 6
