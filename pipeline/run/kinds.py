@@ -17,7 +17,7 @@ from difffusr.pipeline.assemble.continent import (
     warp_maker,
     write_continent,
 )
-from difffusr.pipeline.assemble.continent import with_source as of_cube
+from difffusr.pipeline.assemble.continent import with_source as with_source
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.cube import CubeDraft, draft_cube
 from difffusr.pipeline.geo import Grid, grid_of
@@ -37,11 +37,6 @@ def planned(config: RunConfig, on_found: Callable[[int], None]) -> Plan:
     on_found(len(plan.source.epsg))
     keep_plan(plan, grid_of(config), staging_of(config), "plan")
     return plan
-
-
-def with_source(config: RunConfig) -> RunConfig:
-    """A configuration with what its source decides, see `continent.with_source`."""
-    return of_cube(config) if config.source.cube is not None else config
 
 
 def decided(config: RunConfig) -> Plan:

@@ -23,7 +23,7 @@ from zarr.storage import FsspecStore, MemoryStore
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.assemble.continent import planning
-from difffusr.pipeline.assemble.continent.sources import SourcePeriod, window_of
+from difffusr.pipeline.assemble.continent.sources import SourcePeriod, all_places
 from difffusr.pipeline.assemble.continent.warping import Resolution, ZoneView, warp_memory, warped_shard
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.cube.shard import ShardData
@@ -138,7 +138,7 @@ def test_a_continent_is_planned_in_seconds(capsys):
         None, "2024", views, epsg, row, col, [f"{n:020x}" for n in range(len(epsg))], GRID.shard_px, 980.0
     )
     begun = time.monotonic()
-    window_of(source, lattice, GRID.shard_px)
+    all_places(source, lattice, GRID.shard_px)
     made, _ = planning.shards_of(source, lattice, GRID.shard_px)
     seconds, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     told = {"source shards": len(epsg), "shards": len(made), "seconds": round(seconds, 1), "peak_gb": round(peak, 2)}

@@ -23,10 +23,9 @@ from pyproj import Transformer
 
 from difffusr.pipeline.assemble.continent.sources import (
     SourcePeriod,
+    all_places,
     source_places,
     touching,
-    whole_window,
-    window_of,
     windows_in_degrees,
 )
 from difffusr.pipeline.assemble.continent.warping import Resolution
@@ -95,10 +94,10 @@ def plan_continent(config: RunConfig) -> ContinentPlan:
     assert config.grid.crs is not None
     source, grid = SourcePeriod.of(config), grid_of(config)
     lattice = _cut(Lattice.asked_for(config.grid.crs, config.grid.resolution), source)
-    rows, cols = _inside(config, lattice, grid, *window_of(source, lattice, grid.shard_px))
+    rows, cols = _inside(config, lattice, grid, *all_places(source, lattice, grid.shard_px))
     if not len(rows):
         raise ConfigError(f"area: nothing of {source.cube.storage.url} lies in it; choose another area")
-    window = whole_window(rows, cols, grid.shard_px)
+    window = grid.shard_extent(rows.astype(np.int64), cols.astype(np.int64))
     shards, zones = shards_of(source, lattice, grid.shard_px, (rows, cols))
     if not len(shards):
         raise ConfigError(f"area: {source.cube.storage.url} has nothing of {source.label} in it; choose another area")

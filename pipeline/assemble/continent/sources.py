@@ -17,7 +17,7 @@ from difffusr.pipeline.assemble import Ledger
 from difffusr.pipeline.assemble.continent.warping import ZoneView
 from difffusr.pipeline.config import RunConfig, staging_beside
 from difffusr.pipeline.cube import Cube
-from difffusr.pipeline.geo import GSD_10_M, Lattice, PixelWindow, PlaceName, cut_at_180, origin_m
+from difffusr.pipeline.geo import GSD_10_M, Lattice, PlaceName, cut_at_180, origin_m
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.publish import states_seen
 from difffusr.pipeline.storage import Storage
@@ -84,10 +84,11 @@ class SourcePeriod:
             known = ", ".join(sorted({name for of_zone in steps.values() for name in of_zone}))
             raise ConfigError(f"period: {storage.url} has no {label}; it has {known}")
         ledger, states = Ledger.read(staging.child(f"runs/{label}")), states_seen(storage)
+        seen = {epsg: states(cube.lineage(epsg)) for epsg in there}
         found: list[tuple[int, int, int, str]] = []
         for name in ledger.entries:
             place = PlaceName.parse(name)
-            entry = ledger.latest(name, states(cube.lineage(place.epsg))) if place.epsg in there else None
+            entry = ledger.latest(name, seen[place.epsg]) if place.epsg in seen else None
             if entry is not None:
                 found.append((place.epsg, place.row, place.col, entry.digest))
         if not found:
@@ -142,7 +143,9 @@ def touching(
         for start in range(0, len(of_zone), _AT_ONCE):
             here = of_zone[start : start + _AT_ONCE]
             outlines = outlines_in(lattice, code, row[here], col[here], source_px)
-            rows, cols, members = _pairs(outlines, shard_px, _REACH_PX * TARGET_GSD_M / lattice.unit_m / lattice.pixel)
+            # A pixel more: of coarser levels, one of theirs may lie across a shard's edge.
+            reach = _REACH_PX * TARGET_GSD_M / lattice.unit_m / lattice.pixel + 1
+            rows, cols, members = _pairs(outlines, shard_px, reach)
             found.append((rows, cols, here[members]))
     if not found:
         return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64)
@@ -154,10 +157,7 @@ def outlines_in(
     lattice: Lattice, epsg: int, row: NDArray[np.int32], col: NDArray[np.int32], side_px: int
 ) -> NDArray[np.float64]:
     """(n, m, 2) outlines of shards of a zone: column and row in pixels of a lattice, as real numbers."""
-    along = np.arange(_ALONG) / _ALONG
-    ones, zeros = np.ones(_ALONG), np.zeros(_ALONG)
-    down = np.concatenate([zeros, along, ones, 1 - along])
-    right = np.concatenate([along, ones, 1 - along, zeros])
+    down, right = _ring()
     side = side_px * TARGET_GSD_M
     x = (col[:, None] + right) * side
     y = origin_m(epsg) - (row[:, None] + down) * side
@@ -166,6 +166,13 @@ def outlines_in(
     if lattice.is_geographic:
         east = lattice.unrolled(east)
     return np.stack([east / lattice.pixel, (lattice.origin - north) / lattice.pixel], axis=-1)
+
+
+def _ring() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places down and to the right along the outline of a square of side 1, from its upper left corner."""
+    along = np.arange(_ALONG) / _ALONG
+    ones, zeros = np.ones(_ALONG), np.zeros(_ALONG)
+    return np.concatenate([zeros, along, ones, 1 - along]), np.concatenate([along, ones, 1 - along, zeros])
 
 
 def _pairs(
@@ -183,7 +190,7 @@ def _pairs(
     return row[meets], col[meets], member[meets]
 
 
-def window_of(source: SourcePeriod, lattice: Lattice, shard_px: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def all_places(source: SourcePeriod, lattice: Lattice, shard_px: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Rows and columns of all shards of a lattice that the zones' windows can have a part in, whatever they hold now:
     the extent of a cube of one CRS, which stays the same from period to period."""
     places = []
@@ -202,10 +209,7 @@ def windows_in_degrees(
     lattice: Lattice, row: NDArray[np.int32], col: NDArray[np.int32], side_px: int
 ) -> NDArray[np.object_]:
     """Shards of a lattice as polygons in longitude and latitude, cut at 180°."""
-    along = np.arange(_ALONG) / _ALONG
-    ones, zeros = np.ones(_ALONG), np.zeros(_ALONG)
-    down = np.concatenate([zeros, along, ones, 1 - along])
-    right = np.concatenate([along, ones, 1 - along, zeros])
+    down, right = _ring()
     side = side_px * lattice.pixel
     x = (col[:, None] + right) * side
     y = lattice.origin - (row[:, None] + down) * side
@@ -215,11 +219,3 @@ def windows_in_degrees(
     for i in np.flatnonzero(wide):
         shapes[i] = cut_at_180(shapes[i])
     return shapes
-
-
-def whole_window(row: NDArray[np.int32], col: NDArray[np.int32], side: int) -> PixelWindow:
-    """The smallest window that holds shards of some rows and columns."""
-    first, left = int(row.min()), int(col.min())
-    return PixelWindow(
-        first * side, left * side, (int(row.max()) - first + 1) * side, (int(col.max()) - left + 1) * side
-    )

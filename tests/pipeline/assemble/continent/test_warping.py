@@ -168,7 +168,8 @@ def test_coarser_pixels_are_means_of_what_they_cover(pixel):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_mean_of_an_area_is_kept(seed):
-    """Of fine texture as strong as buildings, turned by a few degrees: to a ten-thousandth, over the border as well."""
+    """Of noise as strong as buildings, whose pixels are other samples than those of the whole, to a thousandth; of even
+    ground exactly. What places show is compared above, to a ten-thousandth."""
     rng = np.random.default_rng(seed)
     lattice = Lattice("EPSG:3035")
     windows = windows_at(12.0, 48.0, (32632, 32633), (10, 10))
@@ -191,7 +192,10 @@ def test_the_mean_of_an_area_is_kept(seed):
 def test_zones_that_differ_go_smoothly_over_into_each_other():
     """A step of 600 DN between two zones is spread over the blend; nowhere is a step of more than a few DN."""
     lattice, lon, lat = Lattice("EPSG:3035"), 12.0, 48.0
-    flat = lambda value: lambda lons, lats, band: np.full(lons.shape, float(value))  # noqa: E731
+
+    def flat(value: float) -> Truth:
+        return lambda lons, *_: np.full(lons.shape, value)
+
     windows = windows_at(lon, lat, (32632, 32633), (6, 8))
     held = {
         epsg: (w, zone_pixels(epsg, w, flat(v), 240.0))
