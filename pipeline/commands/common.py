@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from difffusr.pipeline.config import RunConfig
+    from difffusr.pipeline.watch import Progress
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="YAML file that describes the run.", show_default=False)
@@ -124,6 +125,22 @@ def json_place(path: Path | None) -> Iterator[Callable[[Any], None]]:
         yield write
     finally:
         console.stderr = before
+
+
+@contextmanager
+def world_in(folder: Path, progress: Progress) -> Iterator[None]:
+    """A folder in which a demonstration's world is made.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    progress.start("world", 1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
+    progress.advance("world")
 
 
 _STANDARD_OUTPUT = Path("-")

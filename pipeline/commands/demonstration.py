@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, GROUPS, RGB, SCALE, TARGET_GSD_M, band_indices
 from difffusr.kernels.measures import ergas, psnr, sam_degrees
+from difffusr.pipeline.commands.common import world_in
 from difffusr.pipeline.config import RunConfig, load_config
 from difffusr.pipeline.cube import CubeReader
 from difffusr.pipeline.geo import PixelWindow, grid_of
-from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import DN_SCALE, Quality
 from difffusr.pipeline.run import RunResult, draft_of, execute
 from difffusr.pipeline.scenes import ChipRules, read_chip
@@ -66,14 +66,9 @@ def run_demo(folder: Path, seed: int, progress: Progress) -> DemoOutcome:
     Raises:
         DifffusrError: the folder cannot be written, or the run fails.
     """
-    progress.start("world", 1)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with world_in(folder, progress):
         world = write_demo_world(folder / "world", seed)
         config_path = _write_config(folder, world)
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
-    progress.advance("world")
     config = load_config(config_path)
     result = execute(config, progress)
     progress.start("compare", 1)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, SCALE
+from difffusr.pipeline.commands.common import world_in
 from difffusr.pipeline.commands.demonstration import read_truth
 from difffusr.pipeline.config import RunConfig, load_config
 from difffusr.pipeline.cube import CubeReader
 from difffusr.pipeline.geo import PixelWindow, grid_of
-from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import DN_SCALE, Quality
 from difffusr.pipeline.plan import Plan, SceneBalance
 from difffusr.pipeline.readers import verify_run
@@ -91,14 +91,9 @@ def run_two_orbits(folder: Path, seed: int, progress: Progress, size_m: tuple[in
     Raises:
         DifffusrError: the folder cannot be written, or a run fails.
     """
-    progress.start("world", 1)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with world_in(folder, progress):
         world = write_two_orbits(folder / "world", seed, size_m)
         paths = {balance: _write_config(folder, world, balance) for balance in BALANCES}
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
-    progress.advance("world")
     mosaics = {balance: _mosaic(path, world, progress) for balance, path in paths.items()}
     return Balancing(mosaics, _apart(mosaics["full"].result.plan))
 

@@ -11,10 +11,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from difffusr.kernels.bands import BANDS, TARGET_GSD_M
+from difffusr.pipeline.commands.common import world_in
 from difffusr.pipeline.config import RunConfig, load_config
 from difffusr.pipeline.cube import CubeReader
 from difffusr.pipeline.geo import PixelWindow
-from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.ground.pixels import DN_SCALE
 from difffusr.pipeline.run import RunResult, draft_of, execute
 from difffusr.pipeline.scenes.synthetic import TwoZones, write_two_zones
@@ -63,14 +63,9 @@ def run_two_zones(folder: Path, seed: int, progress: Progress, size_m: tuple[int
     Raises:
         DifffusrError: the folder cannot be written, or a run fails.
     """
-    progress.start("world", 1)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with world_in(folder, progress):
         world = write_two_zones(folder / "world", seed, size_m)
         path = _write_config(folder, world)
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
-    progress.advance("world")
     config = load_config(path)
     zones = execute(config, progress)
     if zones.stopped:
