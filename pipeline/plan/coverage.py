@@ -30,7 +30,7 @@ def chips_to_plan(
 
 #: How far beyond its border a zone of a new cube shows the ground, in metres. Whoever brings zones into one CRS goes
 #: over from one to the other on twice that, two kilometres: what a difference between two dates needs to be no line.
-#: A zone is about 500 km wide, so it costs 0.4% more chips at most.
+#: A zone is 511 km wide at 40° of latitude and 228 km at 70°, so it costs 0.3% to 0.7% more chips.
 COLLAR_M = 1000.0
 
 
