@@ -42,9 +42,12 @@ class ShardData:
     looks: NDArray[np.uint8] | None = None
 
     @classmethod
-    def empty(cls, side_px: int, *, with_std: bool, with_looks: bool = False) -> ShardData:
-        """A shard without data."""
-        flat, spectral = (side_px, side_px), (len(BANDS), side_px, side_px)
+    def empty(
+        cls, size: int | tuple[int, int], *, bands: int = len(BANDS), with_std: bool, with_looks: bool = False
+    ) -> ShardData:
+        """A shard without data, or a rectangle of (height, width)."""
+        flat = (size, size) if isinstance(size, int) else size
+        spectral = (bands, *flat)
         return cls(
             np.zeros(spectral, np.uint16),
             np.zeros(flat, np.uint8),

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from difffusr.pipeline.config import RunConfig
 
-if TYPE_CHECKING:
-    from odc.geo.geobox import GeoBox
-
 #: Step of the lattice in metres: every Sentinel-2 tile of a zone starts on a multiple of it.
 LATTICE_M = 60
 

@@ -33,5 +33,9 @@ class StoreError(DifffusrError):
     """The store cannot be read or written. The message names its URL."""
 
 
+class CoverageError(DifffusrError):
+    """A cube has nothing of a place or period: nobody has written it. The message names the place."""
+
+
 class WeightsError(DifffusrError):
     """The weights cannot be loaded. The message names the file and what is missing."""

@@ -1,9 +1,14 @@
 from .maker import WarpMaker as WarpMaker
 from .maker import made_shard as made_shard
 from .maker import warp_maker as warp_maker
+from .meeting import blend_half_m as blend_half_m
 from .meeting import zone_weights as zone_weights
 from .planning import ContinentPlan as ContinentPlan
 from .planning import draft_continent as draft_continent
 from .planning import plan_continent as plan_continent
 from .planning import with_source as with_source
 from .planning import write_continent as write_continent
+from .warping import ReadPixels as ReadPixels
+from .warping import Resolution as Resolution
+from .warping import ZoneView as ZoneView
+from .warping import warped_shard as warped_shard

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
-from difffusr.pipeline.geo import Lattice, PixelWindow, territory, to_zone
+from difffusr.pipeline.cube import Cube
+from difffusr.pipeline.geo import GSD_10_M, Lattice, PixelWindow, territory, to_zone
 
 #: Pixels between the nodes at which distances are computed, at most; between them they are interpolated.
 _STEP_PX = 32
@@ -23,8 +24,22 @@ _STEP_PX = 32
 #: Nodes across half a blend, at least: a smooth step is a straight line between them to a hundredth.
 _NODES = 8
 
+#: Metres inside a zone's collar that a blend stays away from its edge: what cubic convolution reaches, and more.
+_INSIDE_M = 20.0
+
 #: What a zone counts far from its territory, where no other shows the ground.
 _STRAY = np.float32(1e-9)
+
+
+def blend_half_m(cube: Cube) -> float:
+    """Half the width in metres of a cube's blends: within the collar of every zone, which the cube says, or follows
+    from its chips."""
+    told = [cube.collar_m(epsg) for epsg in cube.zones]
+    if all(told):
+        return min(collar for collar in told if collar) - _INSIDE_M
+    grid = ((cube.attributes.get("difffusr:provenance") or {}).get("config") or {}).get("grid") or {}
+    overlap = grid.get("overlap_px", 24)
+    return max(float(overlap) * GSD_10_M - _INSIDE_M, _INSIDE_M)
 
 
 def zone_weights(lattice: Lattice, window: PixelWindow, epsg: int, half_m: float) -> NDArray[np.float32] | float:

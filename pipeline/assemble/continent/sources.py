@@ -14,10 +14,11 @@ from pyproj import Transformer
 
 from difffusr.kernels.bands import TARGET_GSD_M
 from difffusr.pipeline.assemble import Ledger
+from difffusr.pipeline.assemble.continent.meeting import blend_half_m
 from difffusr.pipeline.assemble.continent.warping import ZoneView
 from difffusr.pipeline.config import RunConfig, staging_beside
 from difffusr.pipeline.cube import Cube
-from difffusr.pipeline.geo import GSD_10_M, Lattice, PlaceName, cut_at_180, origin_m
+from difffusr.pipeline.geo import Lattice, PlaceName, cut_at_180, origin_m
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.publish import states_seen
 from difffusr.pipeline.storage import Storage
@@ -30,9 +31,6 @@ _REACH_PX = 3
 
 #: Shards whose outlines are compared at a time.
 _AT_ONCE = 50_000
-
-#: Metres inside a zone's collar that a blend stays away from its edge: what cubic convolution reaches, and more.
-_INSIDE_M = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +98,7 @@ class SourcePeriod:
         epsg, row, col = (np.array(values, np.int32) for values in list(zip(*found, strict=True))[:3])
         views = {code: ZoneView(code, step, cube.window(code)) for code, step in there.items()}
         digests = [digest for *_, digest in found]
-        return cls(cube, label, views, epsg, row, col, digests, cube.grid_px(next(iter(there)))[0], _half_m(cube))
+        return cls(cube, label, views, epsg, row, col, digests, cube.grid_px(next(iter(there)))[0], blend_half_m(cube))
 
 
 def source_places(config: RunConfig) -> tuple[Storage, Storage]:
@@ -109,16 +107,6 @@ def source_places(config: RunConfig) -> tuple[Storage, Storage]:
     if url is None:
         raise ConfigError("source.cube: found null, expected the path or URL of a cube")
     return Storage(url, options), Storage(config.source.staging or staging_beside(url), options)
-
-
-def _half_m(cube: Cube) -> float:
-    """Half the width of the blend: within the collar of every zone, which the cube says, or follows from its chips."""
-    told = [cube.collar_m(epsg) for epsg in cube.zones]
-    if all(told):
-        return min(collar for collar in told if collar) - _INSIDE_M
-    grid = ((cube.attributes.get("difffusr:provenance") or {}).get("config") or {}).get("grid") or {}
-    overlap = grid.get("overlap_px", 24)
-    return max(float(overlap) * GSD_10_M - _INSIDE_M, _INSIDE_M)
 
 
 def touching(

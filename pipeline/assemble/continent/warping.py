@@ -6,7 +6,7 @@ Workers import this module: it must not import what only the driver needs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -42,6 +42,9 @@ _TILE_PX = 128
 
 _MEAN = Resampling.average
 
+#: Variables with bands.
+_SPECTRAL = ("reflectance", "reflectance_std")
+
 #: Target pixels by which places may be off: GDAL interpolates between exact ones.
 _TOLERANCE_PX = 0.02
 
@@ -59,9 +62,10 @@ class Resolution:
     coarse: bool
 
     @classmethod
-    def of(cls, lattice: Lattice, overviews: int) -> Resolution:
-        """For the pixels of a lattice, from zones with so many levels above 2.5 m."""
-        ratio = lattice.pixel * lattice.unit_m / TARGET_GSD_M
+    def of(cls, lattice: Lattice, overviews: int, finest_m: float = TARGET_GSD_M) -> Resolution:
+        """For the pixels of a lattice, from zones with so many levels above the finest, whose pixels have so many
+        metres."""
+        ratio = lattice.pixel * lattice.unit_m / finest_m
         if ratio < _COARSE:
             return cls(0, False)
         return cls(min(overviews, int(math.log2(ratio / _COARSE))), True)
@@ -74,19 +78,31 @@ class ZoneView:
     Attributes:
         epsg: the zone.
         step: of its time.
-        window: what its 2.5 m level covers.
+        window: what its finest level covers.
         level: of its pyramid.
+        of_crs: the pixels of a cube of one CRS; None in a UTM zone.
     """
 
     epsg: int
     step: int
     window: PixelWindow
     level: int = 0
+    of_crs: Lattice | None = None
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """The pixels of the finest level."""
+        return self.of_crs or Lattice.of_zone(self.epsg)
+
+    @cached_property
+    def pixel(self) -> float:
+        """Side of a pixel in the CRS's units."""
+        return self.lattice.pixel * 2.0**self.level
 
     @cached_property
     def pixel_m(self) -> float:
         """Side of a pixel in metres."""
-        return TARGET_GSD_M * 2.0**self.level
+        return self.pixel * self.lattice.unit_m
 
     @cached_property
     def whole(self) -> PixelWindow:
@@ -95,8 +111,8 @@ class ZoneView:
 
     def transform(self, part: PixelWindow) -> Affine:
         """Of a window in the level's own pixels."""
-        left, _, _, top = self.window.bounds_m(self.epsg)
-        size = self.pixel_m
+        left, _, _, top = self.lattice.bounds(self.window)
+        size = self.pixel
         return Affine(size, 0, left + part.col * size, 0, -size, top - part.row * size)
 
     def seen_from(self, lattice: Lattice, target: PixelWindow) -> PixelWindow | None:
@@ -104,9 +120,9 @@ class ZoneView:
         rows = np.linspace(-0.5, target.height - 0.5, _ALONG)
         cols = np.linspace(-0.5, target.width - 0.5, _ALONG)
         x, y = np.meshgrid(*lattice.centres(target, rows, cols))
-        east, north = _into_zone(lattice.crs, self.epsg).transform(x, y)
-        left, _, _, top = self.window.bounds_m(self.epsg)
-        down, right = (top - north) / self.pixel_m, (east - left) / self.pixel_m
+        east, north = _between(lattice.crs, self.lattice.crs).transform(x, y)
+        left, _, _, top = self.lattice.bounds(self.window)
+        down, right = (top - north) / self.pixel, (self.lattice.unrolled(east) - left) / self.pixel
         if not (np.isfinite(down).all() and np.isfinite(right).all()):
             return None  # far from the zone
         first = [math.floor(axis.min()) - _AROUND_PX for axis in (down, right)]
@@ -117,8 +133,25 @@ class ZoneView:
 
 
 @lru_cache(maxsize=128)
-def _into_zone(crs: str, epsg: int) -> Transformer:
-    return Transformer.from_crs(crs, f"EPSG:{epsg}", always_xy=True)
+def _between(crs: str, other: str) -> Transformer:
+    return Transformer.from_crs(crs, other, always_xy=True)
+
+
+#: Reads a variable of a view at its step of time: (bands, h, w) or (h, w) as stored, of a window in the level's own
+#: pixels.
+ReadPixels = Callable[[ZoneView, str, PixelWindow], NDArray[Any]]
+
+
+def read_stored(cube: Cube) -> ReadPixels:
+    """Reads the pixels of a cube."""
+
+    def read(view: ZoneView, name: str, part: PixelWindow) -> NDArray[Any]:
+        array = cube.array(view.epsg, name, view.level)
+        if array.ndim == 3:
+            array = held_whole(array, view.step, part, view.whole)
+        return read_window(array, view.step, part, view.whole)
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -147,8 +180,12 @@ def warped_shard(
     target: PixelWindow,
     resolution: Resolution,
     half_m: float,
+    *,
+    read: ReadPixels | None = None,
+    bands: Sequence[int] | None = None,
+    spectral: Sequence[str] = _SPECTRAL,
 ) -> ShardData | None:
-    """The pixels of a square of a lattice from a cube's zones; None where they show nothing.
+    """The pixels of a rectangle of a lattice from a cube's zones; None where they show nothing.
 
     Reflectance is warped by cubic convolution, or is the mean of the pixels below where the target is coarser; its
     standard deviation is warped linearly, as an upper bound of what the mean of several pixels has. Quality, source
@@ -158,13 +195,16 @@ def warped_shard(
     Args:
         cube: the zones' cube.
         views: the zones to look at.
-        target: a square of whole shards' size in the lattice's pixels.
+        target: in the lattice's pixels.
         half_m: half the width in metres over which one zone goes over into another.
+        read: how to read the cube; `read_stored` by default.
+        bands: positions of those to make; all by default.
+        spectral: variables with bands to make, as far as the cube has them; what is left out has no data.
 
     Raises:
         StoreError: the store refuses, or a chunk is damaged.
     """
-    held = list(_read(cube, views, lattice, target))
+    held = list(_read(cube, read or read_stored(cube), views, lattice, target, spectral))
     if not held:
         return None
     place = lattice, target
@@ -176,7 +216,9 @@ def warped_shard(
     ]
     chosen = _chosen(labels, shown, weights)
     with_std, with_looks = "reflectance_std" in held[0].spectral, labels.shape[-1] == 3
-    made = ShardData.empty(target.height, with_std=with_std, with_looks=with_looks)
+    wanted = range(len(BANDS)) if bands is None else bands
+    size = target.height, target.width
+    made = ShardData.empty(size, bands=len(wanted), with_std=with_std, with_looks=with_looks)
     made.source[:], made.quality[:] = chosen[..., 0], chosen[..., 1]
     if made.looks is not None:
         made.looks[:] = chosen[..., 2]
@@ -184,10 +226,12 @@ def warped_shard(
         return None
     parts = list(zip(held, weights, shown, strict=True))
     coarse = resolution.coarse
-    _blend(parts, "reflectance", made.reflectance, place, (_MEAN if coarse else Resampling.cubic, 0, 1, 65535))
+    if "reflectance" in spectral:
+        how = _MEAN if coarse else Resampling.cubic
+        _blend(parts, "reflectance", wanted, made.reflectance, place, (how, 0, 1, 65535))
     if made.std is not None:
         how = _MEAN if coarse else Resampling.bilinear
-        _blend(parts, "reflectance_std", made.std, place, (how, STD_FILL, 0, STD_FILL - 1))
+        _blend(parts, "reflectance_std", wanted, made.std, place, (how, STD_FILL, 0, STD_FILL - 1))
     return made
 
 
@@ -255,27 +299,27 @@ def _chosen(
     return np.take_along_axis(labels, best[None, ..., None], axis=0)[0]
 
 
-def _read(cube: Cube, views: Sequence[ZoneView], lattice: Lattice, target: PixelWindow) -> Iterator[_Pixels]:
+def _read(
+    cube: Cube,
+    read: ReadPixels,
+    views: Sequence[ZoneView],
+    lattice: Lattice,
+    target: PixelWindow,
+    spectral: Sequence[str],
+) -> Iterator[_Pixels]:
     """The zones' pixels of a window's ground, of those that have any."""
     for view in views:
         part = view.seen_from(lattice, target)
         if part is None:
             continue
-
-        def stored(name: str, view: ZoneView = view, part: PixelWindow = part) -> NDArray[Any]:
-            array = cube.array(view.epsg, name, view.level)
-            if array.ndim == 3:
-                array = held_whole(array, view.step, part, view.whole)
-            return read_window(array, view.step, part, view.whole)
-
-        quality = stored("quality")
+        quality = read(view, "quality", part)
         if not quality.any():
             continue
         names = cube.variables(view.epsg)
-        flat = [stored("source"), quality, *([stored("looks")] if "looks" in names else [])]
+        flat = [read(view, "source", part), quality, *([read(view, "looks", part)] if "looks" in names else [])]
         kinds, labels = _kinds(flat)
-        spectral = {str(name): stored(name) for name in ("reflectance", "reflectance_std") if name in names}
-        yield _Pixels(view, part, spectral, kinds, labels)
+        values = {name: read(view, name, part) for name in spectral if name in names}
+        yield _Pixels(view, part, values, kinds, labels)
 
 
 def _kinds(flat: Sequence[NDArray[Any]]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
@@ -293,6 +337,7 @@ def _kinds(flat: Sequence[NDArray[Any]]) -> tuple[NDArray[np.uint16], NDArray[np
 def _blend(
     parts: Sequence[tuple[_Pixels, NDArray[np.float32] | np.float32, NDArray[np.bool_]]],
     name: str,
+    bands: Sequence[int],
     out: NDArray[np.uint16],
     place: tuple[Lattice, PixelWindow],
     values: tuple[Resampling, int, int, int],
@@ -301,11 +346,12 @@ def _blend(
 
     Args:
         parts: each zone's pixels, its weight, and where it shows something, (h, w).
-        out: (12, h, w), filled with what stands for no data.
+        bands: positions of the bands to make.
+        out: (bands, h, w), filled with what stands for no data.
         values: how to warp; what stands for no data; the smallest and the largest value.
     """
     how, nodata, least, most = values
-    for band in range(len(BANDS)):
+    for at, band in enumerate(bands):
         total, weight = np.zeros(out.shape[1:], np.float32), np.zeros(out.shape[1:], np.float32)
         for pixels, counts, shows in parts:
             value = np.full(out.shape[1:], np.nan, np.float32)
@@ -316,7 +362,7 @@ def _blend(
             weight += share
         valid = weight > 0
         np.divide(total, weight, out=total, where=valid)
-        np.copyto(out[band], np.clip(np.rint(total), least, most).astype(np.uint16), where=valid)
+        np.copyto(out[at], np.clip(np.rint(total), least, most).astype(np.uint16), where=valid)
 
 
 def _warp(
@@ -337,7 +383,7 @@ def _warp(
         values,
         out,
         src_transform=pixels.view.transform(pixels.part),
-        src_crs=f"EPSG:{pixels.view.epsg}",
+        src_crs=pixels.view.lattice.crs,
         src_nodata=nodata,
         dst_transform=box.transform,
         dst_crs=lattice.crs,

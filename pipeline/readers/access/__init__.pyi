@@ -1,0 +1,4 @@
+from .mosaics import mosaic as mosaic
+from .opened import OpenCube as OpenCube
+from .opened import open_cube as open_cube
+from .points import sample as sample

@@ -1,0 +1,368 @@
+"""An area of a cube in one CRS: all zones that show it, warped once and blended, read when it is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import shapely
+import xarray as xr
+from numpy.typing import NDArray
+from pyproj import Transformer
+from shapely.geometry.base import BaseGeometry
+
+from difffusr.kernels.bands import BANDS, WAVELENGTH_NM
+from difffusr.pipeline.assemble.continent import Resolution, ZoneView, blend_half_m, warped_shard
+from difffusr.pipeline.cube import ShardData
+from difffusr.pipeline.geo import Lattice, PixelWindow, cut_at_180, utm_epsg
+from difffusr.pipeline.ground.errors import ConfigError, CoverageError
+from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE
+from difffusr.pipeline.readers.access.facts import CubeFacts, Missing, check_missing, scaled
+from difffusr.pipeline.readers.access.lazy import lazy_variable
+from difffusr.pipeline.readers.access.windows import Windows
+
+#: Pixels along a side of the squares that are warped at a time, two of them side by side: 0.5 GB each with all bands.
+_BLOCK_PX, _BLOCKS = 1024, 2
+
+#: Degrees from the middle of a UTM zone beyond which it shows no ground.
+_NEAR_DEG = 18.0
+
+#: Longest edge in degrees of an area's outline before it is brought into another CRS.
+_STEP_DEG = 0.02
+
+#: Part of a pixel that is rounding error.
+_ROUNDING = 1e-3
+
+
+def mosaic(
+    cube: CubeFacts | str,
+    *,
+    bbox: Sequence[float] | None = None,
+    area: Any = None,
+    crs: str | None = None,
+    resolution: float | None = None,
+    period: str | Sequence[str] | None = None,
+    bands: str | Sequence[str] | None = None,
+    variable: str = "reflectance",
+    missing: Missing = "raise",
+) -> xr.DataArray:
+    """An area in one CRS over all zones of a cube, read when it is asked for.
+
+    Pixels are warped once, by cubic convolution, or are means where they are at least 1.5 times as coarse as the
+    cube's, from the pyramid's level that is still finer. Where zones meet, one goes over into the other, as in cubes
+    that `difffusr continent` makes. In the CRS and pixels of the zone that alone shows it, pixels are the cube's own.
+
+    Args:
+        cube: an opened one, or a URL.
+        bbox: west, south, east, north in degrees; west > east crosses 180°.
+        area: instead: polygons, of shapely in degrees, or of geopandas in any CRS.
+        crs: any that is projected or geographic; by default the UTM zone of the area's middle, of a cube of one CRS
+            its own.
+        resolution: side of a pixel in the CRS's units; by default the cube's own, 2.5 m.
+        period: a label such as 2024-06; several make a dimension `time`; may be left out where the cube has one alone.
+        bands: names; all by default. Fewer take less time to warp, not less to read.
+        variable: reflectance, reflectance_std, quality, source or looks.
+        missing: what to do about ground inside the area that nobody has written: an error when it is read, or "nan".
+
+    Returns:
+        ([time,] [band,] y, x) float32 of reflectance, NaN where there is no data; labels as stored, 0 for none. It
+        covers the area's bounding box in the CRS, in whole pixels counted from the CRS's origin: areas side by side
+        fit.
+        `.chunk()` makes a Dask array of it.
+
+    Raises:
+        ConfigError: something is not understood.
+        CoverageError: no zone reaches the area; and, when pixels are read, if nobody has written some of it.
+        StoreError: when pixels are read, if the store refuses.
+    """
+    opened = CubeFacts.at(cube) if isinstance(cube, str) else cube
+    check_missing(missing)
+    if variable not in opened.variables:
+        raise ConfigError(f"variable: {opened.url} has no {variable!r}; it has {', '.join(opened.variables)}")
+    if period is None and len(opened.periods) > 1:
+        raise ConfigError(f"period: {opened.url} has several, {', '.join(opened.periods)}; give one, or a list")
+    labels, names = opened.known_periods(period), opened.known_bands(bands)
+    ground = _ground(bbox, area)
+    lattice = _lattice(opened, ground, crs, resolution)
+    window = _window(lattice, ground)
+    image = Mosaic(opened, ground, lattice, window, labels, tuple(BANDS.index(name) for name in names), missing)
+    if not any(image.views(at, window) for at in range(len(labels))):
+        west, south, east, north = (f"{side:.5f}" for side in ground.bounds)
+        raise CoverageError(
+            f"{opened.url}: no zone shows {west}, {south}, {east}, {north} in {', '.join(labels)}; `coverage()` has "
+            "what there is"
+        )
+    return _labelled(image, variable, names, single=period is None or isinstance(period, str))
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """Where a mosaic's pixels are from.
+
+    Attributes:
+        cube: the cube.
+        area: in EPSG:4326.
+        lattice: the pixels to make.
+        window: those of the mosaic.
+        labels: the periods.
+        bands: positions of the bands.
+        missing: what to do about ground that nobody has written.
+    """
+
+    cube: CubeFacts
+    area: BaseGeometry
+    lattice: Lattice
+    window: PixelWindow
+    labels: tuple[str, ...]
+    bands: tuple[int, ...]
+    missing: Missing
+
+    @cached_property
+    def _resolution(self) -> Resolution:
+        cube, finest = self.cube.cube, self.cube.lattice(self.cube.zones[0])
+        overviews = min(cube.overviews(zone) for zone in self.cube.zones)
+        return Resolution.of(self.lattice, overviews, finest.pixel * finest.unit_m)
+
+    @cached_property
+    def _half_m(self) -> float:
+        return blend_half_m(self.cube.cube)
+
+    def views(self, at: int, target: PixelWindow) -> list[ZoneView]:
+        """The zones that may show a window in a period."""
+        cube, found = self.cube.cube, []
+        for zone in self._near(target):
+            step = self.cube.step(zone, self.labels[at])
+            if step is None:
+                continue
+            view = ZoneView(zone, step, cube.window(zone), self._resolution.level, cube.of_crs(zone))
+            if view.seen_from(self.lattice, target) is not None:
+                found.append(view)
+        return found
+
+    def _near(self, target: PixelWindow) -> Iterator[int]:
+        left, bottom, right, top = self.lattice.bounds(target)
+        lon, _ = self.lattice.degrees(np.linspace(left, right, 3), np.linspace(bottom, top, 3))
+        for zone in self.cube.zones:
+            if self.cube.cube.of_crs(zone) is not None:
+                yield zone
+                continue
+            away = np.abs((lon - (6.0 * (zone % 100) - 183.0) + 180.0) % 360.0 - 180.0)
+            if not (away >= _NEAR_DEG).all():
+                yield zone
+
+    def read(self, variable: str, at: int, part: PixelWindow, bands: Sequence[int]) -> NDArray[Any]:
+        """([bands,] h, w) of a window of the mosaic in a period, in blocks, several at a time."""
+        blocks = [
+            PixelWindow(row, col, min(_BLOCK_PX, part.row_stop - row), min(_BLOCK_PX, part.col_stop - col))
+            for row in range(part.row, part.row_stop, _BLOCK_PX)
+            for col in range(part.col, part.col_stop, _BLOCK_PX)
+        ]
+        out: NDArray[Any] | None = None
+        with ThreadPoolExecutor(min(_BLOCKS, len(blocks)), "mosaic") as pool:
+            for block, values in zip(
+                blocks, pool.map(lambda b: self._block(variable, at, b, bands), blocks), strict=True
+            ):
+                if out is None:
+                    out = np.empty((*values.shape[:-2], part.height, part.width), values.dtype)
+                row, col = block.row - part.row, block.col - part.col
+                out[..., row : row + block.height, col : col + block.width] = values
+        assert out is not None
+        return out
+
+    def _block(self, variable: str, at: int, target: PixelWindow, bands: Sequence[int]) -> NDArray[Any]:
+        views, windows = self.views(at, target), self.cube.windows
+
+        def read(view: ZoneView, name: str, part: PixelWindow) -> NDArray[Any]:
+            return windows.read(view.epsg, name, view.step, part, view.level)
+
+        spectral = variable.startswith("reflectance")
+        made = warped_shard(
+            self.cube.cube, views, self.lattice, target, self._resolution, self._half_m,
+            read=read, bands=bands, spectral=[variable] if spectral else [],
+        )  # fmt: skip
+        if made is None:
+            names, size = self.cube.variables, (target.height, target.width)
+            made = ShardData.empty(
+                size, bands=len(bands), with_std="reflectance_std" in names, with_looks="looks" in names
+            )
+        if self.missing == "raise":
+            self._check(views, at, target, made.quality == 0)
+        if variable == "reflectance":
+            return scaled(made.reflectance, 1 / DN_SCALE, 0)
+        if variable == "reflectance_std":
+            assert made.std is not None
+            return scaled(made.std, 1 / STD_SCALE, STD_FILL)
+        return np.asarray(getattr(made, variable))
+
+    def _check(self, views: Sequence[ZoneView], at: int, target: PixelWindow, empty: NDArray[np.bool_]) -> None:
+        """Whether empty pixels inside the area are in shards that somebody has written."""
+        rows, cols = np.nonzero(empty)
+        if not len(rows) or any(_whole(self.cube.windows, view, self.lattice, target) for view in views):
+            return
+        x, y = (np.asarray(axis, np.float64) for axis in self.lattice.centres(target, rows, cols))
+        lon, lat = self.lattice.degrees(x, y)
+        shapely.prepare(self.area)
+        wanted = shapely.contains_xy(self.area, (lon + 180.0) % 360.0 - 180.0, lat)
+        for view in views:
+            if not wanted.any():
+                return
+            here = np.flatnonzero(wanted)
+            wanted[here] = ~_written(self.cube.windows, view, self.lattice.crs, x[here], y[here])
+        if wanted.any():
+            first = int(np.flatnonzero(wanted)[0])
+            raise CoverageError(
+                f"{self.cube.url}: nobody has written the cube at {lon[first]:.5f}, {lat[first]:.5f} in "
+                f'{self.labels[at]}, inside the area; `coverage()` has what there is, missing="nan" gives NaN there'
+            )
+
+
+def _written(
+    windows: Windows, view: ZoneView, crs: str, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which places of a CRS lie in shards of a zone's finest level that somebody has written."""
+    rows, cols = _shards(windows, view, crs, x, y)
+    places, which = np.unique(np.stack([rows, cols]), axis=1, return_inverse=True)
+    return ~windows.unwritten(view.epsg, view.step, places[0], places[1])[which.ravel()]
+
+
+def _whole(windows: Windows, view: ZoneView, lattice: Lattice, target: PixelWindow) -> bool:
+    """Whether somebody has written all shards of a zone below a window."""
+    along = np.linspace(-0.5, 1.0, 17)
+    rows, cols = along * target.height, along * target.width
+    x, y = np.meshgrid(*lattice.centres(target, rows, cols))
+    down, right = _shards(windows, view, lattice.crs, x.ravel(), y.ravel())
+    places = np.mgrid[down.min() : down.max() + 1, right.min() : right.max() + 1].reshape(2, -1)
+    return bool(not windows.unwritten(view.epsg, view.step, places[0], places[1]).any())
+
+
+def _shards(
+    windows: Windows, view: ZoneView, crs: str, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the shards in which places lie, from the zone's upper left corner; −1 where there is none."""
+    lattice, whole, side = view.lattice, view.window, windows.shard_px(view.epsg)[0]
+    east, north = Transformer.from_crs(crs, lattice.crs, always_xy=True).transform(x, y)
+    seen = np.isfinite(east) & np.isfinite(north)
+    east = lattice.unrolled(np.where(seen, east, 0.0))
+    cols = np.floor((east / lattice.pixel - whole.col) / side)
+    rows = np.floor(((lattice.origin - np.where(seen, north, 0.0)) / lattice.pixel - whole.row) / side)
+    return np.where(seen, rows, -1).astype(np.int64), np.where(seen, cols, -1).astype(np.int64)
+
+
+def _ground(bbox: Sequence[float] | None, area: Any) -> BaseGeometry:
+    """An area in EPSG:4326, cut at 180°."""
+    if (bbox is None) == (area is None):
+        raise ConfigError("bbox and area: give one of them")
+    if bbox is not None:
+        try:
+            west, south, east, north = (float(side) for side in bbox)
+        except (TypeError, ValueError):
+            raise ConfigError(f"bbox: found {bbox!r}, expected west, south, east, north in degrees") from None
+        if not (-90 <= south < north <= 90 and abs(west) <= 360 and abs(east) <= 360 and west != east):
+            raise ConfigError(
+                f"bbox: found {west:g}, {south:g}, {east:g}, {north:g}, expected west, south, east, north in degrees"
+            )
+        return cut_at_180(shapely.box(west, south, east if west < east else east + 360, north))
+    shapes = getattr(area, "geometry", area) if not isinstance(area, BaseGeometry) else area
+    if hasattr(shapes, "crs"):
+        if shapes.crs is None:
+            raise ConfigError("area: it does not say its CRS; set it, or give polygons in degrees")
+        shapes = shapes.to_crs("EPSG:4326")
+    try:
+        ground = shapely.make_valid(shapely.union_all(np.atleast_1d(np.asarray(shapes, object))))
+    except TypeError:
+        raise ConfigError("area: expected polygons of shapely in degrees, or of geopandas") from None
+    ground = cut_at_180(ground)
+    if ground.is_empty or ground.area <= 0 or not np.isfinite(ground.bounds).all():
+        raise ConfigError("area: expected polygons that cover some ground")
+    return ground
+
+
+def _lattice(cube: CubeFacts, ground: BaseGeometry, crs: str | None, resolution: float | None) -> Lattice:
+    own = cube.lattice(cube.zones[0])
+    if crs is None:
+        if cube.cube.in_one_crs:
+            return own if resolution is None else Lattice.asked_for(own.crs, resolution)
+        middle = ground.representative_point()
+        crs = f"EPSG:{utm_epsg(middle.x, middle.y)}"
+    asked = Lattice.asked_for(crs, resolution)
+    known = [cube.lattice(zone) for zone in cube.zones]
+    lattice = next((replace(asked, origin=own.origin, west=own.west) for own in known if own.crs == asked.crs), asked)
+    if resolution is None and (found := next((own for own in known if own.crs == asked.crs), None)) is not None:
+        return found
+    if lattice.is_geographic and lattice is asked:
+        west, _, east, _ = ground.bounds
+        parts = sorted((part.bounds[0], part.bounds[2]) for part in getattr(ground, "geoms", [ground]))
+        if east - west > 180 and len(parts) > 1:
+            # It crosses 180°: longitudes go on from the widest gap.
+            gaps = [(after[0] - before[1], before[1]) for before, after in pairwise(parts)]
+            width, start = max(gaps)
+            return replace(lattice, west=float(round(start + width / 2)))
+    return lattice
+
+
+def _window(lattice: Lattice, ground: BaseGeometry) -> PixelWindow:
+    """The whole pixels of a lattice that hold an area."""
+    lon, lat = shapely.get_coordinates(shapely.segmentize(ground, _STEP_DEG)).T
+    x, y = Transformer.from_crs("EPSG:4326", lattice.crs, always_xy=True).transform(lon, lat)
+    x = lattice.unrolled(np.asarray(x))
+    if lattice.is_geographic:
+        # 180° is −180° as well: an outline that ends there ends on its own side.
+        x = np.where((x == lattice.west) & (lon > 0) & (lattice.west < 0), x + 360.0, x)
+    seen = np.isfinite(x) & np.isfinite(y)
+    if not seen.all():
+        raise ConfigError(f"crs: {lattice.name} does not show all of the area; choose another CRS, or a smaller area")
+    cols, rows = x / lattice.pixel, (lattice.origin - y) / lattice.pixel
+    row, col = math.floor(rows.min() + _ROUNDING), math.floor(cols.min() + _ROUNDING)
+    return PixelWindow(
+        row, col, max(math.ceil(rows.max() - _ROUNDING) - row, 1), max(math.ceil(cols.max() - _ROUNDING) - col, 1)
+    )
+
+
+def _labelled(image: Mosaic, variable: str, names: Sequence[str], *, single: bool) -> xr.DataArray:
+    cube, lattice, window = image.cube, image.lattice, image.window
+    spectral = variable.startswith("reflectance")
+    dims = ["time", *(["band"] if spectral else []), "y", "x"]
+    shape = (len(image.labels), *((len(names),) if spectral else ()), window.height, window.width)
+
+    def read(others: Sequence[NDArray[np.int64]], rows: slice, cols: slice) -> NDArray[Any]:
+        part = PixelWindow(
+            window.row + rows.start, window.col + cols.start, rows.stop - rows.start, cols.stop - cols.start
+        )
+        bands = [image.bands[at] for at in others[1]] if spectral else []
+        return np.stack([image.read(variable, int(at), part, bands) for at in others[0]])
+
+    told = dict(cube.cube.array(cube.zones[0], variable).attrs)
+    kept = ("standard_name", "long_name", "units", "flag_values", "flag_meanings", "cell_methods")
+    attributes = {"grid_mapping": "spatial_ref", **{key: told[key] for key in kept if key in told}}
+    dtype = np.dtype(np.float32) if spectral else cube.cube.array(cube.zones[0], variable).dtype
+    data = lazy_variable(dims, shape, dtype, read, attributes, 2 * _BLOCK_PX)
+    x, y = lattice.centres(window, np.arange(window.height), np.arange(window.width))
+    wkt = lattice.known.to_wkt()
+    left, _, _, top = lattice.bounds(window)
+    days = np.array([cube.periods[label][0] for label in image.labels], "datetime64[ns]")
+    found = xr.DataArray(
+        data,
+        {
+            "time": days,
+            "period": ("time", list(image.labels)),
+            **(_bands(names) if spectral else {}),
+            "y": ("y", y, {"axis": "Y", "standard_name": "projection_y_coordinate"}),
+            "x": ("x", x, {"axis": "X", "standard_name": "projection_x_coordinate"}),
+            "spatial_ref": ((), np.int64(0), {
+                **lattice.known.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt,
+                "GeoTransform": f"{left!r} {lattice.pixel!r} 0 {top!r} 0 {-lattice.pixel!r}",
+            }),
+        },
+        name=variable,
+    )  # fmt: skip
+    return found.isel(time=0) if single else found
+
+
+def _bands(names: Sequence[str]) -> dict[str, Any]:
+    return {"band": list(names), "wavelength": ("band", [WAVELENGTH_NM[name] for name in names], {"units": "nm"})}
