@@ -1,6 +1,7 @@
 from .access import OpenCube as OpenCube
 from .access import mosaic as mosaic
 from .access import open_cube as open_cube
+from .access import picture as picture
 from .access import sample as sample
 from .export import USUAL as USUAL
 from .export import export_cogs as export_cogs

@@ -1,4 +1,5 @@
 from .mosaics import mosaic as mosaic
 from .opened import OpenCube as OpenCube
 from .opened import open_cube as open_cube
+from .pictures import picture as picture
 from .points import sample as sample

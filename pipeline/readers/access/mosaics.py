@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,20 +16,11 @@ from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.kernels.bands import BANDS, WAVELENGTH_NM
-from difffusr.pipeline.assemble.continent import Resolution, ZoneView, blend_half_m, warped_shard
-from difffusr.pipeline.cube import ShardData
 from difffusr.pipeline.geo import Lattice, PixelWindow, cut_at_180, utm_epsg
 from difffusr.pipeline.ground.errors import ConfigError, CoverageError
-from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE
-from difffusr.pipeline.readers.access.facts import CubeFacts, Missing, check_missing, scaled
+from difffusr.pipeline.readers.access.facts import CubeFacts, Missing, check_missing
 from difffusr.pipeline.readers.access.lazy import lazy_variable
-from difffusr.pipeline.readers.access.windows import Windows
-
-#: Pixels along a side of the squares that are warped at a time, two of them side by side: 0.5 GB each with all bands.
-_BLOCK_PX, _BLOCKS = 1024, 2
-
-#: Degrees from the middle of a UTM zone beyond which it shows no ground.
-_NEAR_DEG = 18.0
+from difffusr.pipeline.readers.access.warped import GROUP_PX, Mosaic
 
 #: Longest edge in degrees of an area's outline before it is brought into another CRS.
 _STEP_DEG = 0.02
@@ -99,159 +88,6 @@ def mosaic(
             "what there is"
         )
     return _labelled(image, variable, names, single=period is None or isinstance(period, str))
-
-
-@dataclass(frozen=True, eq=False)
-class Mosaic:
-    """Where a mosaic's pixels are from.
-
-    Attributes:
-        cube: the cube.
-        area: in EPSG:4326.
-        lattice: the pixels to make.
-        window: those of the mosaic.
-        labels: the periods.
-        bands: positions of the bands.
-        missing: what to do about ground that nobody has written.
-    """
-
-    cube: CubeFacts
-    area: BaseGeometry
-    lattice: Lattice
-    window: PixelWindow
-    labels: tuple[str, ...]
-    bands: tuple[int, ...]
-    missing: Missing
-
-    @cached_property
-    def _resolution(self) -> Resolution:
-        cube, finest = self.cube.cube, self.cube.lattice(self.cube.zones[0])
-        overviews = min(cube.overviews(zone) for zone in self.cube.zones)
-        return Resolution.of(self.lattice, overviews, finest.pixel * finest.unit_m)
-
-    @cached_property
-    def _half_m(self) -> float:
-        return blend_half_m(self.cube.cube)
-
-    def views(self, at: int, target: PixelWindow) -> list[ZoneView]:
-        """The zones that may show a window in a period."""
-        cube, found = self.cube.cube, []
-        for zone in self._near(target):
-            step = self.cube.step(zone, self.labels[at])
-            if step is None:
-                continue
-            view = ZoneView(zone, step, cube.window(zone), self._resolution.level, cube.of_crs(zone))
-            if view.seen_from(self.lattice, target) is not None:
-                found.append(view)
-        return found
-
-    def _near(self, target: PixelWindow) -> Iterator[int]:
-        left, bottom, right, top = self.lattice.bounds(target)
-        lon, _ = self.lattice.degrees(np.linspace(left, right, 3), np.linspace(bottom, top, 3))
-        for zone in self.cube.zones:
-            if self.cube.cube.of_crs(zone) is not None:
-                yield zone
-                continue
-            away = np.abs((lon - (6.0 * (zone % 100) - 183.0) + 180.0) % 360.0 - 180.0)
-            if not (away >= _NEAR_DEG).all():
-                yield zone
-
-    def read(self, variable: str, at: int, part: PixelWindow, bands: Sequence[int]) -> NDArray[Any]:
-        """([bands,] h, w) of a window of the mosaic in a period, in blocks, several at a time."""
-        blocks = [
-            PixelWindow(row, col, min(_BLOCK_PX, part.row_stop - row), min(_BLOCK_PX, part.col_stop - col))
-            for row in range(part.row, part.row_stop, _BLOCK_PX)
-            for col in range(part.col, part.col_stop, _BLOCK_PX)
-        ]
-        out: NDArray[Any] | None = None
-        with ThreadPoolExecutor(min(_BLOCKS, len(blocks)), "mosaic") as pool:
-            for block, values in zip(
-                blocks, pool.map(lambda b: self._block(variable, at, b, bands), blocks), strict=True
-            ):
-                if out is None:
-                    out = np.empty((*values.shape[:-2], part.height, part.width), values.dtype)
-                row, col = block.row - part.row, block.col - part.col
-                out[..., row : row + block.height, col : col + block.width] = values
-        assert out is not None
-        return out
-
-    def _block(self, variable: str, at: int, target: PixelWindow, bands: Sequence[int]) -> NDArray[Any]:
-        views, windows = self.views(at, target), self.cube.windows
-
-        def read(view: ZoneView, name: str, part: PixelWindow) -> NDArray[Any]:
-            return windows.read(view.epsg, name, view.step, part, view.level)
-
-        spectral = variable.startswith("reflectance")
-        made = warped_shard(
-            self.cube.cube, views, self.lattice, target, self._resolution, self._half_m,
-            read=read, bands=bands, spectral=[variable] if spectral else [],
-        )  # fmt: skip
-        if made is None:
-            names, size = self.cube.variables, (target.height, target.width)
-            made = ShardData.empty(
-                size, bands=len(bands), with_std="reflectance_std" in names, with_looks="looks" in names
-            )
-        if self.missing == "raise":
-            self._check(views, at, target, made.quality == 0)
-        if variable == "reflectance":
-            return scaled(made.reflectance, 1 / DN_SCALE, 0)
-        if variable == "reflectance_std":
-            assert made.std is not None
-            return scaled(made.std, 1 / STD_SCALE, STD_FILL)
-        return np.asarray(getattr(made, variable))
-
-    def _check(self, views: Sequence[ZoneView], at: int, target: PixelWindow, empty: NDArray[np.bool_]) -> None:
-        """Whether empty pixels inside the area are in shards that somebody has written."""
-        rows, cols = np.nonzero(empty)
-        if not len(rows) or any(_whole(self.cube.windows, view, self.lattice, target) for view in views):
-            return
-        x, y = (np.asarray(axis, np.float64) for axis in self.lattice.centres(target, rows, cols))
-        lon, lat = self.lattice.degrees(x, y)
-        shapely.prepare(self.area)
-        wanted = shapely.contains_xy(self.area, (lon + 180.0) % 360.0 - 180.0, lat)
-        for view in views:
-            if not wanted.any():
-                return
-            here = np.flatnonzero(wanted)
-            wanted[here] = ~_written(self.cube.windows, view, self.lattice.crs, x[here], y[here])
-        if wanted.any():
-            first = int(np.flatnonzero(wanted)[0])
-            raise CoverageError(
-                f"{self.cube.url}: nobody has written the cube at {lon[first]:.5f}, {lat[first]:.5f} in "
-                f'{self.labels[at]}, inside the area; `coverage()` has what there is, missing="nan" gives NaN there'
-            )
-
-
-def _written(
-    windows: Windows, view: ZoneView, crs: str, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Which places of a CRS lie in shards of a zone's finest level that somebody has written."""
-    rows, cols = _shards(windows, view, crs, x, y)
-    places, which = np.unique(np.stack([rows, cols]), axis=1, return_inverse=True)
-    return ~windows.unwritten(view.epsg, view.step, places[0], places[1])[which.ravel()]
-
-
-def _whole(windows: Windows, view: ZoneView, lattice: Lattice, target: PixelWindow) -> bool:
-    """Whether somebody has written all shards of a zone below a window."""
-    along = np.linspace(-0.5, 1.0, 17)
-    rows, cols = along * target.height, along * target.width
-    x, y = np.meshgrid(*lattice.centres(target, rows, cols))
-    down, right = _shards(windows, view, lattice.crs, x.ravel(), y.ravel())
-    places = np.mgrid[down.min() : down.max() + 1, right.min() : right.max() + 1].reshape(2, -1)
-    return bool(not windows.unwritten(view.epsg, view.step, places[0], places[1]).any())
-
-
-def _shards(
-    windows: Windows, view: ZoneView, crs: str, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the shards in which places lie, from the zone's upper left corner; −1 where there is none."""
-    lattice, whole, side = view.lattice, view.window, windows.shard_px(view.epsg)[0]
-    east, north = Transformer.from_crs(crs, lattice.crs, always_xy=True).transform(x, y)
-    seen = np.isfinite(east) & np.isfinite(north)
-    east = lattice.unrolled(np.where(seen, east, 0.0))
-    cols = np.floor((east / lattice.pixel - whole.col) / side)
-    rows = np.floor(((lattice.origin - np.where(seen, north, 0.0)) / lattice.pixel - whole.row) / side)
-    return np.where(seen, rows, -1).astype(np.int64), np.where(seen, cols, -1).astype(np.int64)
 
 
 def _ground(bbox: Sequence[float] | None, area: Any) -> BaseGeometry:
@@ -340,8 +176,7 @@ def _labelled(image: Mosaic, variable: str, names: Sequence[str], *, single: boo
     told = dict(cube.cube.array(cube.zones[0], variable).attrs)
     kept = ("standard_name", "long_name", "units", "flag_values", "flag_meanings", "cell_methods")
     attributes = {"grid_mapping": "spatial_ref", **{key: told[key] for key in kept if key in told}}
-    dtype = np.dtype(np.float32) if spectral else cube.cube.array(cube.zones[0], variable).dtype
-    data = lazy_variable(dims, shape, dtype, read, attributes, 2 * _BLOCK_PX)
+    data = lazy_variable(dims, shape, image.dtype(variable), read, attributes, GROUP_PX)
     x, y = lattice.centres(window, np.arange(window.height), np.arange(window.width))
     wkt = lattice.known.to_wkt()
     left, _, _, top = lattice.bounds(window)
