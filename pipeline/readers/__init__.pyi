@@ -1,7 +1,9 @@
+from .access import CubePatches as CubePatches
 from .access import OpenCube as OpenCube
 from .access import mosaic as mosaic
 from .access import open_cube as open_cube
 from .access import picture as picture
+from .access import ray_patches as ray_patches
 from .access import sample as sample
 from .export import USUAL as USUAL
 from .export import export_cogs as export_cogs

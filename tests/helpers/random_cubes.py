@@ -14,6 +14,7 @@ from difffusr.pipeline.assemble.overviews import plan_overviews
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.geo.grid import Grid, PixelWindow
+from difffusr.pipeline.ground.pixels import STD_FILL
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.storage.objects import Storage
 
@@ -37,6 +38,7 @@ def random_cube(
     months: Sequence[int] = (1, 2),
     grid: Grid = GRID,
     high: int = 6_000,
+    samples: int = 0,
 ) -> None:
     """Publish months of 2023: reflectance of noise around a slope, quality and source of stripes; a hole without data
     of 20 × 20 pixels in the upper left corner of every zone.
@@ -47,6 +49,7 @@ def random_cube(
         months: their numbers.
         grid: with shards of the size of `GRID`'s.
         high: no DN is above.
+        samples: number of those behind `reflectance_std`; 0 for a cube without it.
     """
     rng = np.random.default_rng(3)
     staging = Storage(storage.url.removeprefix("icechunk+") + ".staging", storage.options)
@@ -54,14 +57,17 @@ def random_cube(
         first = dt.date(2023, month, 1)
         last = (first + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
         scenes = [{"id": f"scene-{month}-{n}", "datetime": f"2023-{month:02d}-{n:02d}T10:30:00Z"} for n in (1, 2)]
-        draft = draft_cube(storage, grid, windows, (first, last), scenes, {"made": "by a test"})
+        draft = draft_cube(storage, grid, windows, (first, last), scenes, {"made": "by a test"}, samples)
         target = open_target(storage, staging, draft, f"2023-{month:02d}")
         target.begin()
         writer = target.writer()
         planned = [(epsg, shard) for epsg, window in windows.items() for shard in grid.shards_touching(window)]
         corners = {next(grid.shards_touching(window)) for window in windows.values()}
         target.accept(
-            [writer.write(epsg, shard, _pixels(rng, shard in corners, month, high)) for epsg, shard in planned]
+            [
+                writer.write(epsg, shard, _pixels(rng, shard in corners, month, high, samples > 0))
+                for epsg, shard in planned
+            ]
         )
         overviews = plan_overviews(draft, target, staging, dict.fromkeys(planned, f"of month {month}"))
         target.settle({*planned, *overviews.made_of}, {*planned, *overviews.made_of})
@@ -70,14 +76,17 @@ def random_cube(
         target.publish(shards_written=len(planned), keep=1)
 
 
-def _pixels(rng: np.random.Generator, hole: bool, month: int, high: int) -> ShardData:
+def _pixels(rng: np.random.Generator, hole: bool, month: int, high: int, with_std: bool) -> ShardData:
     side = GRID.shard_px
     slope = np.linspace(0.3, 0.7, len(BANDS))[:, None, None] * high
     reflectance = (slope + rng.uniform(-0.25, 0.25, (len(BANDS), side, side)) * high).astype(np.uint16)
     quality = np.repeat(np.arange(side, dtype=np.uint8)[:, None] // 16 % 3 + 1, side, axis=1)
     # Scenes are numbered as they come: of the second month they are the third and the fourth.
     source = np.repeat(np.arange(side, dtype=np.uint16)[None] // 32 % 2 + 1 + 2 * (month - 1), side, axis=0)
+    std = rng.integers(0, 2_000, reflectance.shape).astype(np.uint16) if with_std else None
     if hole:
         for array in (reflectance, quality, source):
             array[..., :20, :20] = 0
-    return ShardData(reflectance, quality, source)
+        if std is not None:
+            std[..., :20, :20] = STD_FILL
+    return ShardData(reflectance, quality, source, std)

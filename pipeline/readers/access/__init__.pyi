@@ -1,3 +1,5 @@
+from .in_ray import ray_patches as ray_patches
+from .learning import CubePatches as CubePatches
 from .mosaics import mosaic as mosaic
 from .opened import OpenCube as OpenCube
 from .opened import open_cube as open_cube

@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from xarray.backends import ZarrStore
+from zarr.core.sync import sync
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.cube import Cube, chunk_index
 from difffusr.pipeline.geo import Lattice, PixelWindow
-from difffusr.pipeline.ground.errors import ConfigError, CoverageError, StoreError
-from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.ground.errors import ConfigError, CoverageError
 from difffusr.pipeline.readers.access.lazy import lazy_variable
 from difffusr.pipeline.readers.access.windows import Windows
 from difffusr.pipeline.storage import Storage, store_failures
@@ -203,8 +203,8 @@ class CubeFacts:
     def coverage(self, periods: str | Sequence[str] | None = None) -> GeoDataFrame:
         """What has been written: the shards of 2.5 m of each zone and period that are in the store.
 
-        Lists the store; where that is not possible, as at https://, asks for each shard. Within a written shard,
-        `quality` 0 says where there is no data.
+        Lists the store; where it does not let, as many that are open to everybody, asks for each shard. Within a
+        written shard, `quality` 0 says where there is no data.
 
         Returns:
             A row for each: zone, period, row and col in shards from the zone's upper left corner, geometry (EPSG:4326).
@@ -222,7 +222,7 @@ class CubeFacts:
 
         labels = self.known_periods(periods)
         found = pd.DataFrame(
-            [row for zone in self.zones for row in self._written(zone, labels)],
+            [row for zone in self.zones for row in self.written(zone, labels)],
             columns=["zone", "period", "row", "col"],
         )
         shapes = np.empty(len(found), object)
@@ -244,30 +244,36 @@ class CubeFacts:
                 shapes[at] = cut_at_180(shapely.transform(shape, to_degrees.transform, interleaved=False))
         return geopandas.GeoDataFrame(found, geometry=shapes, crs="EPSG:4326")
 
-    def _written(self, zone: int, labels: Sequence[str]) -> Iterator[tuple[int, str, int, int]]:
+    def written(self, zone: int, labels: Sequence[str]) -> Iterator[tuple[int, str, int, int]]:
+        """As `coverage`, of a zone, without the shapes."""
         steps = {step: label for label in labels if (step := self.step(zone, label)) is not None}
         if not steps:
             return
-        array, revision = self.cube.array(zone, "quality"), self.cube.lineage(zone)[-1]
-        store, prefix = array.store, f"{array.path}/"
-        if store.supports_listing:
-            from zarr.core.sync import sync
-
-            async def every() -> list[str]:
-                return [key async for key in store.list_prefix(prefix)]
-
-            try:
-                keys = sync(every())
-            except store_failures() as error:
-                raise StoreError(f"{self.url}: cannot be listed ({first_line(error)}); check the store") from None
-            places = sorted(place for key in keys if (place := chunk_index(revision, key.removeprefix(prefix))))
-            yield from ((zone, steps[step], row, col) for step, row, col in places if step in steps)
+        listed = self._listed(zone)
+        if listed:
+            yield from ((zone, steps[step], row, col) for step, row, col in listed if step in steps)
             return
         shard, (height, width) = self.windows.shard_px(zone), self.windows.shape(zone)
         rows, cols = (axis.ravel() for axis in np.mgrid[: -(-height // shard[0]), : -(-width // shard[1])])
         for step, label in steps.items():
             there = ~self.windows.unwritten(zone, step, rows, cols)
             yield from ((zone, label, int(row), int(col)) for row, col in zip(rows[there], cols[there], strict=True))
+
+    def _listed(self, zone: int) -> list[tuple[int, int, int]]:
+        """Step, row and column of a zone's shards, by a list of the store; none where it gives none, as many that are
+        open to everybody do."""
+        array, revision = self.cube.array(zone, "quality"), self.cube.lineage(zone)[-1]
+        prefix = f"{array.path}/"
+
+        async def every() -> list[str]:
+            return [key async for key in array.store.list_prefix(prefix)]
+
+        try:
+            keys = sync(every())
+        except store_failures(NotImplementedError):
+            return []
+        found = (chunk_index(revision, key.removeprefix(prefix)) for key in keys)
+        return sorted((place[0], place[1], place[2]) for place in found if place is not None)
 
     def __repr__(self) -> str:
         zones, periods = ", ".join(map(str, self.zones)), ", ".join(self.periods)

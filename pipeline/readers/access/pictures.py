@@ -34,7 +34,7 @@ def picture(bands: xr.DataArray, low: float | None = None, high: float | None = 
         raise ConfigError(
             f"picture: found {dict(bands.sizes)}, expected three bands, y and x; choose bands and a period"
         )
-    seen = np.isfinite(values).all(axis=0)
+    seen = np.asarray(np.isfinite(values).all(axis=0))
     ends = np.percentile(values[:, seen], [_DARKEST, _BRIGHTEST]) if seen.any() else (0.0, 1.0)
     dark, bright = (end if given is None else given for given, end in zip((low, high), ends, strict=True))
     part = np.clip((np.nan_to_num(values) - dark) / max(bright - dark, 1e-6), 0.0, 1.0) ** _GAMMA

@@ -73,6 +73,17 @@ class Block:
     cols: slice
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A block of a variable of a zone's level."""
+
+    epsg: int
+    name: str
+    step: int
+    block: Block
+    level: int = 0
+
+
 class Windows:
     """A cube's pixels, in the state in which it was opened. May be pickled, and used in processes that were forked."""
 
@@ -117,30 +128,36 @@ class Windows:
         height, width = self.cube.array(epsg, "reflectance", level).chunks[-2:]
         return height, width
 
-    def read_blocks(
-        self, epsg: int, name: str, step: int, blocks: Sequence[Block], on_block: OnBlock, level: int = 0
-    ) -> None:
-        """Read blocks, many at a time; each lies within the array.
+    def read_all(self, wanted: Sequence[Wanted], on_block: OnBlock) -> None:
+        """Read blocks, many at a time; each lies within its array.
 
         Raises:
             StoreError: the store refuses, or a chunk is damaged.
         """
-        array = self._array(epsg, name, level)
         room = asyncio.Semaphore(_AT_ONCE)
+        arrays = [self._array(part.epsg, part.name, part.level) for part in wanted]
 
-        async def one(number: int, block: Block) -> None:
+        async def one(number: int, array: zarr.AsyncArray[Any], part: Wanted) -> None:
             async with room:
-                on_block(number, np.asarray(await array.getitem((step, ..., block.rows, block.cols))))
+                try:
+                    values = await array.getitem((part.step, ..., part.block.rows, part.block.cols))
+                except store_failures(RuntimeError) as error:  # the last one: of a codec
+                    raise StoreError(
+                        f"{array.store_path}: cannot be read ({first_line(error)}); `difffusr verify` names damaged "
+                        "shards"
+                    ) from None
+                on_block(number, np.asarray(values))
 
         async def every() -> None:
-            await asyncio.gather(*(one(number, block) for number, block in enumerate(blocks)))
+            await asyncio.gather(*map(one, range(len(wanted)), arrays, wanted))
 
-        try:
-            sync(every())
-        except store_failures(RuntimeError) as error:  # the last one: of a codec
-            raise StoreError(
-                f"{array.store_path}: cannot be read ({first_line(error)}); `difffusr verify` names damaged shards"
-            ) from None
+        sync(every())
+
+    def read_blocks(
+        self, epsg: int, name: str, step: int, blocks: Sequence[Block], on_block: OnBlock, level: int = 0
+    ) -> None:
+        """As `read_all`, of one variable."""
+        self.read_all([Wanted(epsg, name, step, block, level) for block in blocks], on_block)
 
     def read(self, epsg: int, name: str, step: int, window: PixelWindow, level: int = 0) -> NDArray[Any]:
         """(bands, h, w) or (h, w) of a window in a level's own pixels, from its upper left corner; the fill value past

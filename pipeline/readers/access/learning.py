@@ -1,0 +1,146 @@
+"""Patches of a cube as a PyTorch dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+from torch.utils.data import IterableDataset, get_worker_info
+
+from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.readers.access.facts import CubeFacts
+from difffusr.pipeline.readers.access.patches import USABLE, Patch, PatchReader
+
+#: Added to the epoch where patches are gone through once more: more than epochs that a training comes to.
+_TURN = 1_000_003
+
+#: Patches that are read at a time, while those before are learned from.
+_AHEAD = 16
+
+
+class CubePatches(IterableDataset[dict[str, Any]]):
+    """Patches of a cube, over all its zones and periods, for a `DataLoader`.
+
+    Patches lie on the cube's chunks: one request each from an object store, and one more for each of their shards. The
+    ground that two zones show is in one of them alone. Shards come in the order of the seed and the epoch; the patches
+    of eight shards are shuffled together. Ranks and workers take turns at shards, so no patch comes twice.
+
+    Each item is a dictionary of tensors: `reflectance` (bands, size, size) float32 (and `reflectance_std`, the spread
+    among samples, where the cube has it); `quality` uint8 (size, size); `zone`, `period`, and `x`, `y` of the upper
+    left corner in the zone's CRS.
+
+    Args:
+        cube: an opened one, or a URL.
+        size: side of a patch in pixels: a divisor of the chunks' (256), or a multiple of it that divides the shards'.
+        bands, periods: names and labels; all by default.
+        quality: names of the flags that count as ground.
+        least: share of a patch's pixels that must be ground.
+        area: polygons in degrees that the middle of a patch lies in, as for a split; everywhere by default.
+        fill: what stands for no data.
+        labels: further variables, source or looks: a request more each; int32, (size, size).
+        seed: of the order; None for the cube's own order.
+        count: patches in an epoch, over all ranks, begun anew where there are fewer. Without it an epoch has all, and
+            ranks may have unequal numbers: say it wherever ranks wait for each other.
+        rank, ranks: of this process; by default what torch.distributed or RANK and WORLD_SIZE say.
+        transform: called with each item.
+
+    Raises:
+        ConfigError: something is not understood.
+        StoreError: the cube cannot be read.
+    """
+
+    def __init__(
+        self,
+        cube: CubeFacts | str,
+        size: int = 256,
+        *,
+        bands: str | Sequence[str] | None = None,
+        periods: str | Sequence[str] | None = None,
+        quality: Sequence[str] = USABLE,
+        least: float = 0.9,
+        area: BaseGeometry | None = None,
+        fill: float = 0.0,
+        labels: Sequence[str] = (),
+        seed: int | None = 0,
+        count: int | None = None,
+        rank: int | None = None,
+        ranks: int | None = None,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.reader = PatchReader.of(cube, size, bands, periods, quality, least, area, fill, labels)
+        self.seed, self.count, self.transform, self.epoch = seed, count, transform, 0
+        self.rank, self.ranks = _place(rank, ranks)
+        self.reader.shards  # noqa: B018  # listed once, here, not by each worker
+        if count is not None and count < self.ranks:
+            raise ConfigError(f"count: found {count}, expected at least one for each of {self.ranks} ranks")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another order for the next pass. Without it every pass has the order of epoch 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        patches = self._patches(self.rank * workers + worker, self.ranks * workers)
+        if self.count is not None:
+            of_rank = self.count // self.ranks
+            patches = islice(patches, of_rank // workers + (worker < of_rank % workers))
+        # Read ahead by a thread; while one batch is learned from, the next one comes.
+        with ThreadPoolExecutor(1, "patches") as reading:
+            coming = reading.submit(self._batch, patches)
+            while batch := coming.result():
+                coming = reading.submit(self._batch, patches)
+                for patch, values in batch:
+                    tensors = _as_tensors(self.reader.in_units(patch, values))
+                    yield tensors if self.transform is None else self.transform(tensors)
+
+    def _patches(self, part: int, parts: int) -> Iterator[Patch]:
+        """Those of this rank and worker; where a number of them is wanted, again and again."""
+        for turn in count():
+            found = False
+            for patch in self.reader.in_order(self.seed, self.epoch + turn * _TURN, part, parts):
+                found = True
+                yield patch
+            if self.count is None:
+                return
+            if not found and parts == 1:
+                raise ConfigError(
+                    f"{self.reader.cube.url}: no patch of {self.reader.size} pixels has {self.reader.least:.0%} of "
+                    f"{' or '.join(self.reader.usable)} ground; lower `least`, or choose smaller patches"
+                )
+            if not found:  # its shards have too little ground: it takes what all have
+                part, parts = 0, 1
+
+    def _batch(self, patches: Iterator[Patch]) -> list[tuple[Patch, dict[str, NDArray[Any]]]]:
+        return self.reader.stored(list(islice(patches, _AHEAD)))
+
+
+def _place(rank: int | None, ranks: int | None) -> tuple[int, int]:
+    """This process's number among those that learn together, and how many there are."""
+    if rank is None and ranks is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        try:
+            rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        except ValueError:
+            raise ConfigError("RANK and WORLD_SIZE: expected numbers; give rank= and ranks=") from None
+    if rank is None or ranks is None or not 0 <= rank < ranks:
+        raise ConfigError(f"rank and ranks: found {rank} and {ranks}, expected a number below another")
+    return rank, ranks
+
+
+def _as_tensors(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(value.astype(np.int32) if value.dtype == np.uint16 else value))
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in item.items()
+    }
