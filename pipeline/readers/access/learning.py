@@ -9,10 +9,14 @@ from itertools import count, islice
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
-from torch.utils.data import IterableDataset, get_worker_info
+
+try:
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("CubePatches needs PyTorch: pip install torch", name=error.name) from None
 
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.readers.access.facts import CubeFacts

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from threading import Lock
 from typing import Any
 
@@ -104,9 +105,9 @@ class Mosaic:
                 out[..., *_slices(shown, part)] = made
 
             # What rasterio hides of its own arrays shows up where several threads hide it.
-            with warnings.catch_warnings(), ThreadPoolExecutor(_BLOCKS, "mosaic") as pool:
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                list(pool.map(place, _squares(inside, _BLOCK_PX)))
+                list(_pool(os.getpid()).map(place, _squares(inside, _BLOCK_PX)))
         return out
 
     def dtype(self, variable: str) -> np.dtype[Any]:
@@ -168,6 +169,12 @@ class Mosaic:
             )
 
 
+@lru_cache(maxsize=1)
+def _pool(_: int) -> ThreadPoolExecutor:
+    """The threads of this process that warp: they stay, as each makes its own conversions between CRSs, 30 ms each."""
+    return ThreadPoolExecutor(_BLOCKS, "mosaic")
+
+
 def _held(windows: Windows, lattice: Lattice, ground: PixelWindow, views: Sequence[ZoneView]) -> ReadPixels:
     """Reads zones' pixels, each variable once for all blocks of some ground."""
     held: dict[tuple[int, str], tuple[PixelWindow, NDArray[Any]]] = {}
@@ -221,6 +228,11 @@ def _widened(part: PixelWindow) -> PixelWindow:
     return _around(blocks[0], blocks[-1])
 
 
+@lru_cache(maxsize=128)
+def _between(crs: str, other: str) -> Transformer:
+    return Transformer.from_crs(crs, other, always_xy=True)
+
+
 def _written(
     windows: Windows, view: ZoneView, crs: str, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
@@ -245,7 +257,7 @@ def _shards(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and columns of the shards in which places lie, from the zone's upper left corner; −1 where there is none."""
     lattice, whole, side = view.lattice, view.window, windows.shard_px(view.epsg)[0]
-    east, north = Transformer.from_crs(crs, lattice.crs, always_xy=True).transform(x, y)
+    east, north = _between(crs, lattice.crs).transform(x, y)
     seen = np.isfinite(east) & np.isfinite(north)
     east = lattice.unrolled(np.where(seen, east, 0.0))
     cols = np.floor((east / lattice.pixel - whole.col) / side)
