@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from difffusr.pipeline.readers import CubePatches
 
-patches = CubePatches(os.environ.get("CUBE", "demo-output/cube.zarr"), size=64, least=0.5, count=256, seed=1)
+patches = CubePatches(os.environ.get("CUBE", "demo-output/cube.zarr"), size=32, least=0.5, count=256, seed=1)
 colours, infrared = (
     [patches.reader.bands.index(band) for band in ("B02", "B03", "B04")],
     patches.reader.bands.index("B08"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import yaml
 from beside import ROOT
+from PIL import Image
+from random_cubes import random_cube, window_around
 
 from difffusr.pipeline.scenes.synthetic.world import write_demo_world
+from difffusr.pipeline.storage.objects import Storage
 
 
 def uv(*words: str | Path) -> None:
@@ -43,10 +49,17 @@ def test_it_takes_no_name_of_others(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"difffusr"}
 
 
-def test_it_plans_beside_the_other_kernels_without_torch_and_ray(wheel, tmp_path):
-    uv("venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the wheel, without extras, and the other kernels."""
+    home = tmp_path_factory.mktemp("venv")
+    uv("venv", "--quiet", "--python", sys.executable, home / "venv")
+    python = home / "venv" / "bin" / "python"
     uv("pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "constraints.txt", wheel, "kernels")
+    return python
+
+
+def test_it_plans_beside_the_other_kernels_without_torch_and_ray(python, tmp_path):
     world = write_demo_world(tmp_path / "world", seed=11, size_m=(1200, 1800))
     config = {
         "area": {"bbox": [float(edge) for edge in world.bbox]},
@@ -71,3 +84,46 @@ def test_it_plans_beside_the_other_kernels_without_torch_and_ray(wheel, tmp_path
     )
     assert missing.returncode == 2
     assert "pip install 'difffusr[run]'" in missing.stderr
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two zones on both sides of 12° E."""
+    storage = Storage(str(tmp_path_factory.mktemp("cube") / "cube.zarr"))
+    random_cube(storage, {zone: window_around(zone, 12.0, 48.0, (5, 7)) for zone in (32632, 32633)}, months=(1,))
+    return storage.url
+
+
+def script(python: Path, name: str, folder: Path, **environment: str) -> str:
+    """What one of the scripts prints."""
+    ended = subprocess.run(
+        [python, ROOT / "notebooks" / name],
+        cwd=folder, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_ten_lines_sample_and_mosaic_across_a_border_and_draw_without_any_extra(python, cube, tmp_path):
+    said = script(python, "read_in_ten_lines.py", tmp_path, CUBE=cube)
+    assert re.search(r"NDVI of 1000 of 1000 points -?0\.\d{3}", said), said
+    assert "pixels of ETRS89-extended / LAEA Europe" in said
+    pixels = np.asarray(Image.open(tmp_path / "across-zones.png"))
+    assert (pixels[..., 3] == 255).mean() > 0.9
+    assert pixels[..., :3].std() > 20
+
+
+def test_ten_lines_learn_from_patches_with_torch_added(python, cube, tmp_path):
+    # As `pip install torch` would add it, which would fetch 200 MB.
+    (tmp_path / "torch").mkdir()
+    for name in ("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock"):
+        (found,) = find_spec(name).submodule_search_locations  # type: ignore[union-attr, misc]
+        (tmp_path / "torch" / name).symlink_to(found)
+    said = script(python, "train_in_ten_lines.py", tmp_path, CUBE=cube, PYTHONPATH=str(tmp_path / "torch"))
+    first, last = map(float, re.findall(r"(\d\.\d{3})", said))
+    assert last < first
+    assert "after 32 batches of 8" in said
+    without = subprocess.run(
+        [python, "-c", "from difffusr.pipeline.readers import CubePatches"], capture_output=True, text=True, timeout=60
+    )
+    assert "CubePatches needs PyTorch: pip install torch" in without.stderr

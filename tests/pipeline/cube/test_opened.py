@@ -300,7 +300,8 @@ def test_what_netcdf_has_no_words_for_is_not_flat(value):
 def test_what_the_notebooks_readme_says_works(tmp_path, monkeypatch):
     storage = Storage(str(tmp_path / "cube.zarr"))
     plain.published(storage, Storage(str(tmp_path / "staging")), 1, 11)
-    snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:3]
+    without = README.read_text().partition("## Without difffusr")[2]
+    snippets = re.findall(r"```python\n(.*?)```", without, re.DOTALL)[:3]
     code = "".join(snippets).replace("demo-output/cube.zarr", storage.url).replace("32632/0", f"{EPSG}/0")
     assert storage.url in code
     monkeypatch.chdir(tmp_path)
