@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from difffusr.pipeline.commands.common import Verbose, check_folder
-from difffusr.pipeline.commands.cube import CubePath, chosen_area, place_of_cube
+from difffusr.pipeline.commands.cube import CubePath, place_of_cube
+from difffusr.pipeline.commands.exporting import chosen_area
 from difffusr.pipeline.commands.terminal import console, say, set_up_logging
 from difffusr.pipeline.ground.errors import ConfigError, StoreError
 from difffusr.pipeline.ground.urls import first_line
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 OfPeriods = Annotated[
     list[str] | None, typer.Option("--period", help="A period such as 2024-07; repeat for more. By default all.")
 ]
-OfBands = Annotated[list[str] | None, typer.Option("--band", help="A band such as B04; repeat for more. By default all.")]
+OfBands = Annotated[
+    list[str] | None, typer.Option("--band", help="A band such as B04; repeat for more. By default all.")
+]
 Missing = Annotated[
     str,
     typer.Option(
@@ -59,8 +62,8 @@ def sample(
 ) -> None:
     """Write the pixels under some points: a row for each point and period, with the points' own columns.
 
-    Each point is read from the pixel of 2.5 m that holds it, in the UTM zone that it lies in; where that has no data, from
-    a neighbour that shows the ground. Reflectance by band, quality, scene and zone.
+    Each point is read from the pixel of 2.5 m that holds it, in the UTM zone that it lies in; where that has no data,
+    from a neighbour that shows the ground. Reflectance by band, quality, scene and zone.
     """
     set_up_logging(verbose)
     out = output or Path(f"{points.stem}-sampled.parquet")
@@ -100,8 +103,8 @@ def mosaic(
 ) -> None:
     """Write an area over all zones as one file in one CRS, zones blended where they meet.
 
-    GeoTIFF has reflectance as float32, labels as they are. A picture is of B04, B03, B02, or three --band. For an area of
-    many files there is [bold]export --crs[/], for a whole cube [bold]continent[/].
+    GeoTIFF has reflectance as float32, labels as they are. A picture is of B04, B03, B02, or three --band. For an area
+    of many files there is [bold]export --crs[/], for a whole cube [bold]continent[/].
     """
     set_up_logging(verbose)
     kind = output.suffix.lower()
@@ -191,9 +194,9 @@ def _rows(cube: OpenCube, points: pd.DataFrame, found: xr.Dataset) -> pd.DataFra
         if name in found:
             values = found[name].transpose("band", "point", "time").to_numpy().reshape(found.sizes["band"], -1)
             columns |= {f"{band}{suffix}": part for band, part in zip(found["band"].to_numpy(), values, strict=True)}
-    repeated = points.loc[points.index.repeat(times)].reset_index(drop=True)
-    clash = [name for name in repeated.columns if name in columns]
-    return pd.concat([repeated.rename(columns={name: f"{name}_of_point" for name in clash}), pd.DataFrame(columns)], axis=1)
+    repeated = points.iloc[np.repeat(np.arange(count), times)].reset_index(drop=True)
+    clash = {name: f"{name}_of_point" for name in repeated.columns if name in columns}
+    return pd.concat([repeated.rename(columns=clash), pd.DataFrame(columns)], axis=1)
 
 
 def _write_table(rows: pd.DataFrame, out: Path) -> None:
@@ -256,7 +259,8 @@ def _write_tiff(image: xr.DataArray, out: Path) -> None:
             file.update_tags(PERIOD=str(image["period"].to_numpy()), SOURCE=str(image.attrs.get("long_name", "")))
             for row, col in progress.track(corners, description="reading"):
                 part = image[..., row : row + side, col : col + side].to_numpy()
-                file.write(part.reshape(len(bands), *part.shape[-2:]), window=Window(col, row, part.shape[-1], part.shape[-2]))
+                there = Window(col, row, part.shape[-1], part.shape[-2])
+                file.write(part.reshape(len(bands), *part.shape[-2:]), window=there)
         partial.replace(out)
     except (OSError, RasterioError) as error:
         raise StoreError(f"{out}: cannot be written ({first_line(error)})") from None
