@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def package(folder: Path) -> bytes:
 
 def test_maplibre_is_fetched_once_and_kept(tmp_path, monkeypatch):
     tarball = package(tmp_path)
-    monkeypatch.setattr(maplibre, "INTEGRITY", "sha512-" + base64.b64encode(hashlib.sha512(tarball).digest()).decode())
+    published = "sha512-" + base64.b64encode(hashlib.sha512(tarball).digest()).decode()
+    monkeypatch.setattr(maplibre, "PACKAGE", replace(maplibre.PACKAGE, integrity=published))
     asked: list[str] = []
 
     def fetch(url: str, timeout: float) -> io.BytesIO:
@@ -40,9 +42,9 @@ def test_maplibre_is_fetched_once_and_kept(tmp_path, monkeypatch):
     for _ in range(2):
         files = maplibre.maplibre_files(None, tmp_path / "cache")
         assert {name: path.read_text() for name, path in files.items()} == maplibre.FILES
-    assert asked == [f"https://registry.npmjs.org/maplibre-gl/-/maplibre-gl-{maplibre.VERSION}.tgz"]
+    assert asked == [f"https://registry.npmjs.org/maplibre-gl/-/maplibre-gl-{maplibre.PACKAGE.version}.tgz"]
     assert not list(tmp_path.rglob("escaped"))
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"maplibre-gl-{maplibre.VERSION}"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"maplibre-gl-{maplibre.PACKAGE.version}"]
 
 
 def test_other_bytes_than_were_published_are_refused(view, storage, tmp_path, monkeypatch):
@@ -60,7 +62,11 @@ def test_other_bytes_than_were_published_are_refused(view, storage, tmp_path, mo
 
 def test_registry_out_of_reach_is_said_with_what_to_do(view, storage, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(maplibre, "TARBALL", "http://127.0.0.1:9/maplibre-gl.tgz")
+
+    def refuse(url: str, timeout: float) -> io.BytesIO:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
     code, _, error = view(storage.url)
     assert (code, error.count("\n")) == (1, 1)
     assert "cannot be fetched" in error
