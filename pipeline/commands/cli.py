@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from difffusr.pipeline.commands import continent, cube, demo, plan, run
+from difffusr.pipeline.commands import continent, cube, demo, plan, run, view
 from difffusr.pipeline.commands.evaluate import evaluate_app
 from difffusr.pipeline.commands.terminal import errors
 from difffusr.pipeline.commands.train import train_app
@@ -51,7 +51,7 @@ for command in (
     cube.export,
     cube.stac,
     cube.report,
-    cube.view,
+    view.view,
     demo.demo,
 ):
     app.command()(command)

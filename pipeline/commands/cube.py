@@ -1,4 +1,4 @@
-"""The commands about a cube that is there: `history`, `rollback`, `verify`, `export`, `stac`, `report`, `view`."""
+"""The commands about a cube that is there: `history`, `rollback`, `verify`, `export`, `stac`, `report`."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def export(
     set_up_logging(verbose)
     if scratch is not None and not scratch.is_dir():
         raise ConfigError(f"--scratch: {scratch} is not a folder; choose one with room for the largest file")
-    place, folder = _place_of(cube), _storage_at(cog)
+    place, folder = place_of_cube(cube), storage_at(cog)
     from rich.progress import Progress
 
     from difffusr.pipeline.cube import Cube
@@ -204,7 +204,7 @@ def stac(
     Run it again after each publication: documents are replaced.
     """
     set_up_logging(verbose)
-    place, documents = _place_of(cube), _storage_at(folder)
+    place, documents = place_of_cube(cube), storage_at(folder)
     from difffusr.pipeline.cube import Cube
     from difffusr.pipeline.readers import write_records
 
@@ -236,7 +236,7 @@ def report(
     """
     set_up_logging(verbose)
     check_folder(output, "--output")
-    place, config = _place_of(cube), _config_at(cube)
+    place, config = place_of_cube(cube), _config_at(cube)
     from difffusr.pipeline.config import staging_beside
     from difffusr.pipeline.cube import Cube
     from difffusr.pipeline.readers.report import collect_report, to_page
@@ -250,43 +250,6 @@ def report(
     say(f"{output}  {len(page) / 1e6:.2f} MB")
 
 
-def view(
-    cube: CubePath,
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 0,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. At any other address, everybody who reaches it sees the cube.")
-    ] = "127.0.0.1",
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
-    maplibre: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Folder or tarball of the npm package maplibre-gl, if npm is out of reach."),
-    ] = None,
-    verbose: Verbose = False,
-) -> None:
-    """Look at a published cube on a map in the browser. Needs [bold]pip install 'difffusr\\[view]'[/].
-
-    2.5 m next to 10 m, band combinations, indices, periods, quality, and the spectrum of any pixel. MapLibre GL JS is
-    fetched once from the npm registry; the page itself loads nothing from other servers.
-    """
-    set_up_logging(verbose)
-    place = _place_of(cube)
-    import webbrowser
-
-    from platformdirs import user_cache_path
-
-    from difffusr.pipeline.readers.view import serve_map
-
-    serve_map(
-        place,
-        host=host,
-        port=port,
-        maplibre=maplibre,
-        cache=user_cache_path("difffusr"),
-        on_ready=lambda url: say(f"{url}  (Ctrl-C ends it)"),
-        browse=None if no_browser else webbrowser.open,
-    )
-
-
 def _config_at(name: str) -> RunConfig | None:
     """A run's configuration where a cube is named by its file."""
     from difffusr.pipeline.config import load_config
@@ -294,7 +257,7 @@ def _config_at(name: str) -> RunConfig | None:
     return load_config(Path(name)) if name.endswith((".yaml", ".yml")) else None
 
 
-def _place_of(name: str) -> Storage:
+def place_of_cube(name: str) -> Storage:
     """Where a cube is: at a URL, or where a run's configuration says.
 
     Raises:
@@ -305,12 +268,12 @@ def _place_of(name: str) -> Storage:
 
     config = _config_at(name)
     if config is None:
-        return _storage_at(name)
+        return storage_at(name)
     check_store(config.store.url)
     return storage_of(config)
 
 
-def _storage_at(url: str) -> Storage:
+def storage_at(url: str) -> Storage:
     """A folder at a URL. Raises ConfigError if it needs a package that is not installed."""
     from difffusr.pipeline.commands.extras import check_store
     from difffusr.pipeline.storage import Storage

@@ -33,6 +33,12 @@ _PACKAGES = {
     **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
 }
 
+#: By protocol, what its file system calls the type of an object's content.
+_TYPE_WORDS = {
+    **dict.fromkeys(("s3", "s3a"), "ContentType"),
+    **dict.fromkeys(("gs", "gcs"), "content_type"),
+}
+
 
 def store_failures(*more: type[BaseException]) -> tuple[type[BaseException], ...]:
     """What a store raises when it refuses, for an `except` clause: the file systems' errors and the clients' own.
@@ -100,18 +106,19 @@ class Storage:
         """Whether it is on this machine's file system."""
         return isinstance(self.filesystem()[0], LocalFileSystem)
 
-    def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
+    def write(self, name: str, data: bytes, *, durable: bool = True, content_type: str | None = None) -> None:
         """Write one object atomically.
 
         Local files are written to a temporary name and renamed; object stores write whole objects anyway.
 
         Args:
             durable: whether a local file has to outlive a loss of power once this returns.
+            content_type: what S3 and GCS say of the object to browsers; by default nothing of use to them.
 
         Raises:
             StoreError: the store refuses.
         """
-        self._place(name, data, durable=durable)
+        self._place(name, data, durable=durable, content_type=content_type)
 
     def sync(self, name: str) -> None:
         """Let a local file that others have written outlive a loss of power once this returns.
@@ -135,8 +142,11 @@ class Storage:
         """
         self._place(name, file)
 
-    def _place(self, name: str, content: bytes | Path, *, durable: bool = True) -> None:
+    def _place(
+        self, name: str, content: bytes | Path, *, durable: bool = True, content_type: str | None = None
+    ) -> None:
         fs, root = self.filesystem()
+        word = _TYPE_WORDS.get(self.url.partition("://")[0]) if content_type else None
         path = f"{root}/{name}"
         try:
             if isinstance(fs, LocalFileSystem):
@@ -144,7 +154,7 @@ class Storage:
             elif isinstance(content, Path):
                 fs.put_file(str(content), path)
             else:
-                fs.pipe_file(path, content)
+                fs.pipe_file(path, content, **({word: content_type} if word else {}))
         except store_failures() as error:
             raise StoreError(
                 f"{self.url}/{name}: cannot be written ({first_line(error)}); check the store's URL, rights and space"

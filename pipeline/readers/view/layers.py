@@ -220,3 +220,29 @@ def label_colours(layer: Layer, flags: Mapping[int, str], scenes: Mapping[int, M
         number: Label(SCENES[(number - 1) % len(SCENES)], str(facts["id"]), str(facts.get("datetime", ""))[:10])
         for number, facts in sorted(scenes.items())
     }
+
+
+def describe_layer(layer: Layer, labels: Mapping[int, Label] | None = None) -> dict[str, Any]:
+    """What a page needs to know about a layer.
+
+    Args:
+        labels: of a layer of labels, see `label_colours`.
+    """
+    return {
+        "name": layer.name,
+        "title": layer.title,
+        "group": layer.group,
+        "kind": layer.kind,
+        "variable": layer.variable,
+        "index": layer.is_index,
+        "bands": list(layer.bands),
+        "formula": layer.formula,
+        "low": layer.low,
+        "high": layer.high,
+        "limits": list(layer.limits),
+        "colours": list(layer.colours),
+        "labels": [
+            {"value": value, "colour": label.colour, "name": label.name, "day": label.day}
+            for value, label in (labels or {}).items()
+        ],
+    }

@@ -17,12 +17,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from difffusr.kernels.bands import BANDS, GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.ground.errors import StoreError
-from difffusr.pipeline.readers.view.layers import Layer, label_colours
+from difffusr.pipeline.readers.view.files import page_files
+from difffusr.pipeline.readers.view.layers import Layer, describe_layer, label_colours
 from difffusr.pipeline.readers.view.levels import MappedCube, NothingThereError, TooWideError, pixels_of_10_m
 from difffusr.pipeline.readers.view.spectrum import spectrum
 from difffusr.pipeline.readers.view.tiles import TILE_PX, ZOOMS, Style, Tiles
-
-_PAGE: Final = Path(__file__).with_name("page")
 
 _TYPES: Final = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript",
@@ -55,7 +54,7 @@ def map_app(cube: MappedCube, maplibre: Mapping[str, Path], hosts: Sequence[str]
     app = FastAPI(title="difffusr view", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     _answer_errors(app)
-    _serve_files(app, {path.name: path for path in _PAGE.iterdir()}, maplibre)
+    _serve_files(app, page_files(), maplibre)
     _serve_cube(app, cube, Tiles(cube))
     return app
 
@@ -165,24 +164,7 @@ def describe_cube(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
 
 
 def _describe_layer(layer: Layer, cube: MappedCube) -> dict[str, Any]:
-    labels = label_colours(layer, cube.flags, cube.scenes) if layer.kind == "labels" else {}
-    return {
-        "name": layer.name,
-        "title": layer.title,
-        "group": layer.group,
-        "kind": layer.kind,
-        "index": layer.is_index,
-        "bands": list(layer.bands),
-        "formula": layer.formula,
-        "low": layer.low,
-        "high": layer.high,
-        "limits": list(layer.limits),
-        "colours": list(layer.colours),
-        "labels": [
-            {"value": value, "colour": label.colour, "name": label.name, "day": label.day}
-            for value, label in labels.items()
-        ],
-    }
+    return describe_layer(layer, label_colours(layer, cube.flags, cube.scenes) if layer.kind == "labels" else None)
 
 
 def _version(cube: MappedCube) -> str:

@@ -1,0 +1,92 @@
+// A cube as its own metadata describes it.
+
+import { Trouble, openStore } from "./store.js";
+
+/** The cube at a URL, with what the page was told about it when it was written; see `Cube` below. */
+export async function openCube(settings, report) {
+  const url = new URL(settings.cube.replace(/\/+$/, ""), document.baseURI).href;
+  const { attributes, metadata } = await openStore(url, report);
+  const zones = attributes["difffusr:zones"].map(epsg => zoneOf(epsg, metadata, settings));
+  const variables = Object.keys(zones[0].variables).filter(name => zones.every(zone => name in zone.variables));
+  const periods = new Map(zones.flatMap(zone => [...zone.periods.values()]).map(period => [period.label, period]));
+  const flags = flagsOf(zones[0].variables.quality);
+  return {
+    url,
+    name: decodeURIComponent(url.split("/").at(-1)),
+    credit: attributes.source ?? "",
+    zones,
+    bands: settings.bands,
+    periods: [...periods.values()].sort((one, other) => (one.start + one.end < other.start + other.end ? -1 : 1)),
+    layers: settings.layers
+      .filter(layer => variables.includes(layer.variable))
+      .map(layer => (layer.variable === "quality" ? { ...layer, labels: labelsOf(flags, settings.quality) } : layer)),
+    scales: Object.fromEntries(variables.map(name => [name, zones[0].variables[name].attributes.scale_factor ?? 1])),
+    // Of one zone in its own pixels; several on the Web's usual map.
+    projection: zones.length === 1 ? zones[0].projection : ol.proj.get("EPSG:3857"),
+  };
+}
+
+function zoneOf(epsg, metadata, settings) {
+  const own = metadata[epsg]?.attributes,
+    base = metadata[`${epsg}/0`]?.attributes;
+  if (!own?.multiscales?.layout?.length || !base) throw new Trouble(`zone ${epsg} of the cube lacks its levels: its metadata are damaged`);
+  const code = own["proj:code"] ?? `difffusr:${epsg}`,
+    projection = projectionOf(code, settings.projections[code]);
+  if (!projection) throw new Trouble(`this page does not know ${code}; write it again with difffusr view --static`);
+  const [left, bottom, right, top] = own["spatial:bbox"];
+  const extent = settings.extents[epsg] ?? [left, bottom, right, top];
+  const pixel = Math.abs(own["spatial:transform"][0]);
+  const middle = [(extent[0] + extent[2]) / 2, (extent[1] + extent[3]) / 2];
+  const utm = /^EPSG:32[67]\d\d$/.test(code);
+  return {
+    epsg,
+    name: utm ? `${epsg % 100}${epsg < 32700 ? "N" : "S"}` : code,
+    utm,
+    projection,
+    extent,
+    pixel,
+    gsd_m: ol.proj.getPointResolution(projection, pixel, middle, "m"),
+    levels: own.multiscales.layout.map(level => Math.abs(level["spatial:transform"][0])),
+    periods: new Map(JSON.parse(base["difffusr:periods"]).map(([start, end], step) => [labelOf(start, end), { label: labelOf(start, end), start, end, step }])),
+    variables: Object.fromEntries(
+      Object.entries(metadata)
+        .filter(([path, node]) => path.startsWith(`${epsg}/0/`) && node.shape?.length > 2)
+        .map(([path, node]) => [path.split("/")[2], node]),
+    ),
+  };
+}
+
+/** OpenLayers knows UTM zones, degrees and the Web's map; other CRS by what proj4 was told. */
+function projectionOf(code, definition) {
+  if (definition && globalThis.proj4) {
+    proj4.defs(code, definition);
+    ol.proj.proj4.register(proj4);
+  }
+  return ol.proj.get(code);
+}
+
+/** "2023" for a whole year, "2023-06" for a whole month, else both days. */
+function labelOf(start, end) {
+  const next = new Date(Date.parse(end) + 24 * 3600e3).toISOString().slice(0, 10);
+  const months = 12 * (next.slice(0, 4) - start.slice(0, 4)) + (next.slice(5, 7) - start.slice(5, 7));
+  if (start.endsWith("-01") && next.endsWith("-01")) {
+    if (months === 1) return start.slice(0, 7);
+    if (months === 12 && start.slice(5, 7) === "01") return start.slice(0, 4);
+  }
+  return `${start}_${end}`;
+}
+
+function flagsOf(quality) {
+  const { flag_values: values = [], flag_meanings: meanings = "" } = quality?.attributes ?? {};
+  return values.map((value, i) => ({ value, meaning: meanings.split(" ")[i] }));
+}
+
+function labelsOf(flags, known) {
+  return flags.map(({ value, meaning }) => ({ value, day: "", ...(known[meaning] ?? { colour: "#888888", name: meaning }) }));
+}
+
+/** The finest level, in pixels of the zone, that stands for 10 m; null where the zone has none. */
+export function tenOf(zone) {
+  const wanted = zone.pixel * Math.max(Math.round(10 / zone.gsd_m), 1);
+  return wanted > zone.pixel ? (zone.levels.find(pixel => Math.abs(pixel / wanted - 1) < 0.01) ?? null) : null;
+}
