@@ -19,12 +19,9 @@ _EXPORTED = re.compile(
 )
 _LEFT = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
 _SOURCE_MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)
-_DYNAMIC = re.compile(r'\bimport\("(?P<whence>[^"]+)"\)')
 
 
-def joined(
-    entry: str, read: Callable[[str], str], name: str, places: Mapping[str, str], later: Mapping[str, str]
-) -> str:
+def joined(entry: str, read: Callable[[str], str], name: str, places: Mapping[str, str]) -> str:
     """A script that makes what a module exports the properties of a global object.
 
     Args:
@@ -32,13 +29,12 @@ def joined(
         read: text of the module at a path.
         name: of the global object.
         places: paths of modules that are imported by the names of their packages.
-        later: what the script asks for when it is needed, relative to itself, by name of package.
 
     Raises:
         ValueError: a module is written in another way, or modules import each other in a circle.
     """
     parts: list[str] = []
-    _add(entry, read, places, later, {}, parts)
+    _add(entry, read, places, {}, parts)
     return "\n".join(['"use strict";', "(() => {", *parts, f"globalThis.{name} = m{len(parts) - 1};", "})();", ""])
 
 
@@ -46,7 +42,6 @@ def _add(
     path: str,
     read: Callable[[str], str],
     places: Mapping[str, str],
-    later: Mapping[str, str],
     known: dict[str, str | None],
     parts: list[str],
 ) -> str:
@@ -60,7 +55,7 @@ def _add(
 
     def source(whence: str) -> str:
         beside = posixpath.normpath(posixpath.join(posixpath.dirname(path), whence))
-        return _add(beside if whence.startswith(".") else places[whence], read, places, later, known, parts)
+        return _add(beside if whence.startswith(".") else places[whence], read, places, known, parts)
 
     def taken(match: re.Match[str]) -> str:
         pairs = _pairs(match["names"]) if match["default"] is None else [("default", match["default"])]
@@ -83,13 +78,10 @@ def _add(
         exports.append(match["name"])
         return match["kept"]
 
-    def put_off(match: re.Match[str]) -> str:
-        return f'import("{later.get(match["whence"], match["whence"])}")'
-
     text = read(path)
     for pattern, act in (
         (_SOURCE_MAP, lambda _: ""), (_IMPORT, taken), (_EXPORT_FROM, passed_on), (_EXPORT_LIST, listed),
-        (_EXPORT_DEFAULT, made_default), (_EXPORTED, declared), (_DYNAMIC, put_off),
+        (_EXPORT_DEFAULT, made_default), (_EXPORTED, declared),
     ):  # fmt: skip
         text = pattern.sub(act, text)
     if left := _LEFT.search(text):

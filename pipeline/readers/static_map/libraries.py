@@ -100,20 +100,14 @@ def _folder(package: NpmPackage, given: Path | None, cache: Path) -> Path:
 
 
 def _zarrita(at: dict[str, Path]) -> str:
-    """All of zarrita that runs in a browser as one script; OpenLayers expects it as the global object `zarr`."""
+    """zarrita as one script; OpenLayers expects it as the global object `zarr`. The page brings its own Blosc codec."""
     roots = {"zarrita": at[ZARRITA.name] / "dist/src", "storage": at[STORAGE.name] / "dist/src"}
 
     def read(path: str) -> str:
         root, _, rest = path.partition("/")
         return (roots[root] / rest).read_text(encoding="utf-8")
 
-    return joined(
-        "zarrita/index.js",
-        read,
-        "zarr",
-        {"@zarrita/storage/fetch": "storage/fetch.js"},
-        {f"numcodecs/{codec}": f"./{codec}.js" for codec in ("blosc", "lz4", "zstd")},
-    )
+    return joined("zarrita/index.js", read, "zarr", {"@zarrita/storage/fetch": "storage/fetch.js"})
 
 
 def _licence(package: NpmPackage, folder: Path) -> str:

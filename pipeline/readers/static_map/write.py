@@ -86,6 +86,7 @@ def page_of(settings: Mapping[str, Any], ol_css: str) -> dict[str, bytes]:
     """The page's own files by name, for settings as `settings_of` makes them, with OpenLayers' style sheet in its own."""
     shared = page_files()
     scripts = sorted(path.name for path in [*_PAGE.glob("*.js"), *map(Path, _SHARED)] if path.suffix == ".js")
+    scripts.remove("decoder.js")  # a worker's
     libraries = ["zarrita.js", *(["proj4.js"] if settings["projections"] else []), "ol.js"]
     html = (_PAGE / "index.html").read_text(encoding="utf-8")
     for mark, text in (
@@ -105,12 +106,11 @@ def page_of(settings: Mapping[str, Any], ol_css: str) -> dict[str, bytes]:
 
 
 def _policy(address: str) -> str:
-    """Only files beside the page, and the cube. zarrita decompresses with WebAssembly; OpenLayers has an icon in its
-    style sheet."""
+    """Only files beside the page, and the cube. OpenLayers has pictures in its style sheet."""
     cube = origin_of(address)
     return (
-        f"default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
-        f"connect-src 'self'{f' {cube}' if cube else ''}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        f"connect-src 'self'{f' {cube}' if cube else ''}; worker-src 'self'; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -35,6 +35,13 @@ function zoneOf(epsg, metadata, settings) {
   if (!projection) throw new Trouble(`this page does not know ${code}; write it again with difffusr view --static`);
   const [left, bottom, right, top] = own["spatial:bbox"];
   const extent = settings.extents[epsg] ?? [left, bottom, right, top];
+  // Lines of longitude and latitude need to know how far they go.
+  const [west, south, east, north] = ol.proj.transformExtent([left, bottom, right, top], projection, "EPSG:4326", 8);
+  if (!projection.getExtent() || !projection.getWorldExtent()) {
+    const around = [west - 3, Math.max(south - 3, -89), east + 3, Math.min(north + 3, 89)];
+    projection.setWorldExtent(around);
+    projection.setExtent(ol.proj.transformExtent(around, "EPSG:4326", projection, 8));
+  }
   const pixel = Math.abs(own["spatial:transform"][0]);
   const middle = [(extent[0] + extent[2]) / 2, (extent[1] + extent[3]) / 2];
   const utm = /^EPSG:32[67]\d\d$/.test(code);

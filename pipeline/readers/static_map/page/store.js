@@ -1,6 +1,8 @@
 // Where the cube's bytes come from: any web server or object store. OpenLayers reads Zarr with the global `zarr`; this
 // puts a store below it that knows the metadata already and decodes a chunk once, however many bands are taken from it.
 
+import { Blosc } from "./decoders.js";
+
 const MOST_CHUNKS = 40; // decoded ones that are kept: up to 1.5 MB each
 const MOST_FILES = 4; // whole ones that are kept, of servers that send no parts
 const ATTEMPTS = 3;
@@ -26,6 +28,7 @@ export async function openStore(url, report) {
 /** Let OpenLayers' sources below a URL read from here. */
 function serve(url, fetching, metadata, report) {
   const library = { ...globalThis.zarr };
+  library.registry.set("blosc", () => Blosc);
   const files = new library.FetchStore(url, { fetch: fetching });
   const documents = new Map(Object.entries(metadata).map(([path, node]) => [`/${path}/zarr.json`, encoded(node)]));
   const store = library.withRangeCoalescing({
@@ -47,7 +50,7 @@ function serve(url, fetching, metadata, report) {
 
   const decoded = (array, path, place) =>
     array.getChunk(place).catch(error => {
-      report(error instanceof Trouble ? error.message : `${url}${path}: chunk ${place.join("/")} is damaged (${error.message})`);
+      report(error instanceof Trouble ? error.message : `${url}${path}: chunk ${place.join("/")} is damaged (${error.cause?.message ?? error.message})`);
       throw error;
     });
 
