@@ -79,6 +79,7 @@ def settings_of(cube: Cube, address: str) -> dict[str, Any]:
         "quality": {meaning: asdict(label) for meaning, label in QUALITY.items()},
         "projections": dict(filter(None, (_proj4(epsg, lattice) for epsg, lattice in lattices.items()))),
         "extents": extents,
+        "publication": cube.attributes.get("difffusr:publication"),
     }
 
 

@@ -6,7 +6,8 @@ import { Trouble, openStore } from "./store.js";
 export async function openCube(settings, report) {
   const url = new URL(settings.cube.replace(/\/+$/, ""), document.baseURI).href;
   const { attributes, metadata } = await openStore(url, report);
-  const zones = attributes["difffusr:zones"].map(epsg => zoneOf(epsg, metadata, settings));
+  const isSame = settings.publication !== null && settings.publication === attributes["difffusr:publication"];
+  const zones = attributes["difffusr:zones"].map(epsg => zoneOf(epsg, metadata, settings, isSame));
   const variables = Object.keys(zones[0].variables).filter(name => zones.every(zone => name in zone.variables));
   const periods = new Map(zones.flatMap(zone => [...zone.periods.values()]).map(period => [period.label, period]));
   const flags = flagsOf(zones[0].variables.quality);
@@ -21,12 +22,22 @@ export async function openCube(settings, report) {
       .filter(layer => variables.includes(layer.variable))
       .map(layer => (layer.variable === "quality" ? { ...layer, labels: labelsOf(flags, settings.quality) } : layer)),
     scales: Object.fromEntries(variables.map(name => [name, zones[0].variables[name].attributes.scale_factor ?? 1])),
-    // Of one zone in its own pixels; several on the Web's usual map.
-    projection: zones.length === 1 ? zones[0].projection : ol.proj.get("EPSG:3857"),
+    projection: projectionFor(zones),
   };
 }
 
-function zoneOf(epsg, metadata, settings) {
+/** Of the map: that of the zone with most data, whose pixels then stay as they are, or where zones lie far apart that of
+ *  the Web's maps. */
+function projectionFor(zones) {
+  const numbers = zones.map(zone => zone.epsg % 100);
+  const near = zones.every(zone => zone.utm) && Math.max(...numbers) - Math.min(...numbers) <= 2;
+  if (zones.length > 1 && !near) return ol.proj.get("EPSG:3857");
+  const size = ({ extent: [left, bottom, right, top] }) => (right - left) * (top - bottom);
+  return zones.reduce((most, zone) => (size(zone) > size(most) ? zone : most)).projection;
+}
+
+/** `isSame`: whether its data lie where they lay when the page was written. */
+function zoneOf(epsg, metadata, settings, isSame) {
   const own = metadata[epsg]?.attributes,
     base = metadata[`${epsg}/0`]?.attributes;
   if (!own?.multiscales?.layout?.length || !base) throw new Trouble(`zone ${epsg} of the cube lacks its levels: its metadata are damaged`);
@@ -50,7 +61,8 @@ function zoneOf(epsg, metadata, settings) {
     name: utm ? `${epsg % 100}${epsg < 32700 ? "N" : "S"}` : code,
     utm,
     projection,
-    extent,
+    extent, // of the data, as far as known
+    reach: isSame ? extent : [left, bottom, right, top], // nothing lies beyond it
     pixel,
     gsd_m: ol.proj.getPointResolution(projection, pixel, middle, "m"),
     levels: own.multiscales.layout.map(level => Math.abs(level["spatial:transform"][0])),

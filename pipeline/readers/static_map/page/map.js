@@ -37,7 +37,7 @@ let remembering; // timer
 const given = valid(address.read(location.hash));
 Object.assign(state, given.state);
 
-const sides = new Sides(cube, { after: $("after"), before: $("before") }, given.view, busy);
+const sides = new Sides(cube, { after: $("after"), before: $("before"), tools: $("tools") }, given.view, busy);
 const putDivider = divider($("swipe"), $("stage"), at => {
   state.at = Math.round(at * 1000) / 1000;
   sides.cut(at);

@@ -7,7 +7,7 @@ const MOST_TILES = 32; // of a layer on the graphics card: up to 4 MB each
 const EQUATOR_M = 40_075_016.685578488;
 
 export class Sides {
-  /** elements: { after, before }; view: { zoom, lat, lon } or null; changed is called with true while tiles load. */
+  /** elements: { after, before, tools }; view: { zoom, lat, lon } or null; changed is called with true while tiles load. */
   constructor(cube, elements, view, changed) {
     this.cube = cube;
     this.elements = elements;
@@ -26,7 +26,7 @@ export class Sides {
       multiWorld: cube.projection.isGlobal(),
     });
     const common = { view: this.view, controls: [], pixelRatio: Math.min(devicePixelRatio, 2) };
-    this.after = new ol.Map({ ...common, target: elements.after, controls: controls(cube), keyboardEventTarget: elements.after });
+    this.after = new ol.Map({ ...common, target: elements.after, controls: controls(cube, elements.tools), keyboardEventTarget: elements.after });
     this.before = new ol.Map({ ...common, target: elements.before, interactions: [] });
     for (const map of [this.after, this.before]) {
       map.addLayer(lines());
@@ -38,6 +38,11 @@ export class Sides {
     });
     if (view) this.go(view);
     else this.fit(cube.zones, 0);
+  }
+
+  /** An extent in a zone's coordinates in those of the map. */
+  extentOf({ projection }, extent) {
+    return projection === this.cube.projection ? extent : ol.proj.transformExtent(extent, projection, this.cube.projection, 8);
   }
 
   resolutionOf(zone) {
@@ -63,7 +68,7 @@ export class Sides {
 
   /** Move so that the data of these zones fit. */
   fit(zones, duration = 300) {
-    const extents = zones.map(zone => ol.proj.transformExtent(zone.extent, zone.projection, this.cube.projection, 8));
+    const extents = zones.map(zone => this.extentOf(zone, zone.extent));
     const size = [this.elements.after.clientWidth, this.elements.after.clientHeight];
     this.view.fit(extents.reduce(ol.extent.extend, ol.extent.createEmpty()), { size, padding: [24, 24, 24, 24], duration });
   }
@@ -91,9 +96,10 @@ export class Sides {
     const sources = await Promise.all(zones.map(zone => sourceOf(this.cube, zone, layer, period, ten)));
     if (this.wanted.get(map) !== wanted) return;
     const older = layers.getArray().filter(shown => shown.get("of"));
-    for (const source of sources) {
+    for (const [i, source] of sources.entries()) {
       const style = styleOf(layer, this.cube.scales[layer.variable], low, high);
-      const drawn = new ol.layer.WebGLTile({ source, style, cacheSize: MOST_TILES, properties: { of: wanted } });
+      const extent = this.extentOf(zones[i], zones[i].reach);
+      const drawn = new ol.layer.WebGLTile({ source, style, extent, cacheSize: MOST_TILES, properties: { of: wanted } });
       layers.insertAt(layers.getLength() - 1, drawn);
     }
     map.once("rendercomplete", () => {
@@ -131,7 +137,16 @@ async function sourceOf(cube, zone, layer, period, ten) {
   await source.ready();
   const finest = ten ? tenOf(zone) : null;
   if (finest) source.tileGrid = upwards(source.tileGrid, finest);
+  if (zone.projection !== cube.projection) source.setTileGridForProjection(cube.projection, gridAround(cube, zone, source.tileGrid));
   return source;
+}
+
+/** Tiles that a zone's pixels are brought to on a map in another projection: large ones, as each takes its time. */
+function gridAround(cube, zone, own) {
+  const extent = ol.proj.transformExtent(zone.reach, zone.projection, cube.projection, 8);
+  const scale = ol.proj.getPointResolution(cube.projection, 1, ol.extent.getCenter(extent), "m");
+  const ground = zone.gsd_m / zone.pixel / scale;
+  return new ol.tilegrid.TileGrid({ extent, tileSize: 512, resolutions: own.getResolutions().map(pixel => pixel * ground) });
 }
 
 /** A grid of tiles without the levels finer than a pixel. */
@@ -146,13 +161,14 @@ function upwards(grid, pixel) {
   });
 }
 
-function controls(cube) {
+/** Buttons, scale and credit, above both maps. */
+function controls(cube, target) {
   const words = document.createElement("span");
   words.textContent = cube.credit;
   return [
-    new ol.control.Zoom({ zoomOutLabel: "−" }),
-    new ol.control.ScaleLine({ minWidth: 80 }),
-    new ol.control.Attribution({ collapsible: true, collapsed: innerWidth < 1100, attributions: [words.innerHTML, "OpenLayers"] }),
+    new ol.control.Zoom({ target, zoomOutLabel: "−" }),
+    new ol.control.ScaleLine({ target, minWidth: 80 }),
+    new ol.control.Attribution({ target, collapsible: true, collapsed: innerWidth < 1100, attributions: words.innerHTML }),
   ];
 }
 
@@ -160,7 +176,11 @@ function controls(cube) {
 function lines() {
   const colours = getComputedStyle(document.documentElement),
     of = name => colours.getPropertyValue(name).trim();
-  const label = { font: "12px system-ui, sans-serif", fill: new ol.style.Fill({ color: of("--ink") }), backgroundFill: new ol.style.Fill({ color: of("--panel") }), padding: [2, 4, 1, 4] };
+  const label = {
+    font: "12px system-ui, sans-serif",
+    fill: new ol.style.Fill({ color: of("--ink") }),
+    stroke: new ol.style.Stroke({ color: of("--panel"), width: 4 }),
+  };
   return new ol.layer.Graticule({
     strokeStyle: new ol.style.Stroke({ color: `${of("--lines")}47`, width: 1 }),
     showLabels: true,

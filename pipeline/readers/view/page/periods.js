@@ -2,8 +2,9 @@
 
 const MONTH = { month: "long", year: "numeric" };
 
-/** "June 2023", "June – August 2023", "2023", else both days. */
+/** "June 2023", "June – August 2023", "2023", else both days, or the one day. */
 export function nameOf({ start, end }) {
+  if (start === end) return written(start, { dateStyle: "medium" });
   const next = new Date(Date.parse(end) + 24 * 3600e3).toISOString();
   if (!(start.endsWith("-01") && next.slice(8, 10) === "01")) {
     return `${written(start, { dateStyle: "medium" })} – ${written(end, { dateStyle: "medium" })}`;
