@@ -31,7 +31,7 @@ def view(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Serve nothing: write a page there, a folder or URL, that reads the cube from any web server or bucket.",
+            help="Folder or URL for a page that reads the cube by itself, from any web server; nothing is served.",
         ),
     ] = None,
     cube_url: Annotated[
@@ -44,13 +44,13 @@ def view(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Look at a published cube on a map in the browser. Needs [bold]pip install 'difffusr\\[view]'[/], but with --static.
+    """Look at a published cube on a map in the browser. Needs [bold]pip install 'difffusr\\[view]'[/].
 
     2.5 m next to 10 m, band combinations, indices, periods, quality, and the spectrum of any pixel. MapLibre GL JS is
     fetched once from the npm registry; the page itself loads nothing from other servers.
 
-    With --static the map needs no server of its own: a page of 2 MB reads the Zarr itself, beside the cube or at another
-    address, whose server then has to allow it (CORS). OpenLayers is fetched once from the npm registry.
+    With --static, which needs no such packages, it becomes a page of 2 MB that reads the Zarr by itself, beside the
+    cube or at another address, whose server has to allow it (CORS). OpenLayers is fetched once from the npm registry.
     """
     set_up_logging(verbose)
     if static is None and (cube_url is not None or openlayers is not None):
@@ -82,7 +82,5 @@ def _write_page(place: Storage, folder: Storage, cube_url: str | None, openlayer
     from difffusr.pipeline.readers.static_map import write_static_map
 
     with console.status("writing the page …"):
-        page, address = write_static_map(
-            Cube(place), folder, cube_url=cube_url, openlayers=openlayers, cache=cache
-        )
+        page, address = write_static_map(Cube(place), folder, cube_url=cube_url, openlayers=openlayers, cache=cache)
     say(f"{page}  reads the cube at {address}")

@@ -101,7 +101,9 @@ class NpmPackage:
                 raise ConfigError(
                     f"{self.option}: {given} is not the tarball of {self.name} {self.version}; take {self.tarball}"
                 )
-            raise DifffusrError(f"{self.tarball}: the download differs from what was published; try again, or elsewhere")
+            raise DifffusrError(
+                f"{self.tarball}: the download differs from what was published; try again, or elsewhere"
+            )
         return data
 
     def _unpack(self, tarball: bytes, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """ES modules joined into one plain script, so that a page asks for one file instead of forty.
 
-Understands modules as the TypeScript compiler writes them, with every import and export at the beginning of a line; what
-it does not understand it refuses.
+Understands modules as the TypeScript compiler writes them, with every import and export at the beginning of a line;
+what it does not understand it refuses.
 """
 
 from __future__ import annotations

@@ -113,4 +113,3 @@ def _zarrita(at: dict[str, Path]) -> str:
 def _licence(package: NpmPackage, folder: Path) -> str:
     name = next(name for name in package.wanted if name.startswith("LICENSE"))
     return f"{package.title} {package.version}\n\n{(folder / name).read_text(encoding='utf-8').strip()}\n"
-

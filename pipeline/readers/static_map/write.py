@@ -68,7 +68,6 @@ def write_static_map(
 def settings_of(cube: Cube, address: str) -> dict[str, Any]:
     """What the page is told: where the cube is, its layers, and of its zones what the metadata do not have."""
     lattices = {epsg: cube.lattice(epsg) for epsg in cube.zones}
-    extents = {epsg: extent for epsg in cube.zones if (extent := _extent(cube, epsg))}
     return {
         "cube": address,
         "bands": [{"name": band, "nm": WAVELENGTH_NM[band], "gsd_m": GSD_M[band]} for band in BANDS],
@@ -78,13 +77,21 @@ def settings_of(cube: Cube, address: str) -> dict[str, Any]:
         ],
         "quality": {meaning: asdict(label) for meaning, label in QUALITY.items()},
         "projections": dict(filter(None, (_proj4(epsg, lattice) for epsg, lattice in lattices.items()))),
-        "extents": extents,
+        "zones": {
+            epsg: {"gsd_m": lattices[epsg].ground_m(cube.window(epsg)), "extent": _extent(cube, epsg)}
+            for epsg in cube.zones
+        },
         "publication": cube.attributes.get("difffusr:publication"),
     }
 
 
 def page_of(settings: Mapping[str, Any], ol_css: str) -> dict[str, bytes]:
-    """The page's own files by name, for settings as `settings_of` makes them, with OpenLayers' style sheet in its own."""
+    """The page's own files by name.
+
+    Args:
+        settings: as `settings_of` makes them.
+        ol_css: OpenLayers' style sheet, which becomes part of the page's.
+    """
     shared = page_files()
     scripts = sorted(path.name for path in [*_PAGE.glob("*.js"), *map(Path, _SHARED)] if path.suffix == ".js")
     scripts.remove("decoder.js")  # a worker's
@@ -97,10 +104,10 @@ def page_of(settings: Mapping[str, Any], ol_css: str) -> dict[str, bytes]:
         ("%SETTINGS%", json.dumps(settings).replace("<", "\\u003c")),
     ):
         html = html.replace(mark, text)
-    styles = [ol_css, *(path.read_text(encoding="utf-8") for path in [*map(shared.__getitem__, _STYLES), _PAGE / "static.css"])]
+    styles = [*(shared[name] for name in _STYLES), _PAGE / "static.css"]
     return {
         "index.html": html.encode(),
-        "page/map.css": "".join(styles).encode(),
+        "page/map.css": "".join([ol_css, *(path.read_text(encoding="utf-8") for path in styles)]).encode(),
         **{f"page/{name}": shared[name].read_bytes() for name in _SHARED},
         **{f"page/{path.name}": path.read_bytes() for path in sorted(_PAGE.glob("*.js"))},
     }

@@ -2,10 +2,18 @@
 
 import { Trouble, openStore } from "./store.js";
 
-/** The cube at a URL, with what the page was told about it when it was written; see `Cube` below. */
+/** The cube at a URL, with what the page was told about it when it was written. */
 export async function openCube(settings, report) {
   const url = new URL(settings.cube.replace(/\/+$/, ""), document.baseURI).href;
   const { attributes, metadata } = await openStore(url, report);
+  try {
+    return describe(url, attributes, metadata, settings);
+  } catch (error) {
+    throw error instanceof Trouble ? error : new Trouble(`${url}/zarr.json is damaged (${error.message})`);
+  }
+}
+
+function describe(url, attributes, metadata, settings) {
   const isSame = settings.publication !== null && settings.publication === attributes["difffusr:publication"];
   const zones = attributes["difffusr:zones"].map(epsg => zoneOf(epsg, metadata, settings, isSame));
   const variables = Object.keys(zones[0].variables).filter(name => zones.every(zone => name in zone.variables));
@@ -29,8 +37,9 @@ export async function openCube(settings, report) {
 /** Of the map: that of the zone with most data, whose pixels then stay as they are, or where zones lie far apart that of
  *  the Web's maps. */
 function projectionFor(zones) {
-  const numbers = zones.map(zone => zone.epsg % 100);
-  const near = zones.every(zone => zone.utm) && Math.max(...numbers) - Math.min(...numbers) <= 2;
+  const numbers = zones.map(zone => zone.epsg % 100).sort((one, other) => one - other);
+  const gaps = numbers.map((number, i) => (i ? number - numbers[i - 1] : number + 60 - numbers.at(-1)));
+  const near = zones.every(zone => zone.utm) && 60 - Math.max(...gaps) <= 2;
   if (zones.length > 1 && !near) return ol.proj.get("EPSG:3857");
   const size = ({ extent: [left, bottom, right, top] }) => (right - left) * (top - bottom);
   return zones.reduce((most, zone) => (size(zone) > size(most) ? zone : most)).projection;
@@ -40,39 +49,55 @@ function projectionFor(zones) {
 function zoneOf(epsg, metadata, settings, isSame) {
   const own = metadata[epsg]?.attributes,
     base = metadata[`${epsg}/0`]?.attributes;
-  if (!own?.multiscales?.layout?.length || !base) throw new Trouble(`zone ${epsg} of the cube lacks its levels: its metadata are damaged`);
+  if (!own?.multiscales?.layout?.length || !base)
+    throw new Trouble(`zone ${epsg} of the cube lacks its levels: its metadata are damaged`);
   const code = own["proj:code"] ?? `difffusr:${epsg}`,
     projection = projectionOf(code, settings.projections[code]);
   if (!projection) throw new Trouble(`this page does not know ${code}; write it again with difffusr view --static`);
   const [left, bottom, right, top] = own["spatial:bbox"];
-  const extent = settings.extents[epsg] ?? [left, bottom, right, top];
+  const told = settings.zones[epsg] ?? {},
+    extent = told.extent ?? [left, bottom, right, top];
   // Lines of longitude and latitude need to know how far they go.
-  const [west, south, east, north] = ol.proj.transformExtent([left, bottom, right, top], projection, "EPSG:4326", 8);
-  if (!projection.getExtent() || !projection.getWorldExtent()) {
-    const around = [west - 3, Math.max(south - 3, -89), east + 3, Math.min(north + 3, 89)];
-    projection.setWorldExtent(around);
-    projection.setExtent(ol.proj.transformExtent(around, "EPSG:4326", projection, 8));
-  }
+  if (!projection.getExtent() || !projection.getWorldExtent()) limit(projection, [left, bottom, right, top]);
   const pixel = Math.abs(own["spatial:transform"][0]);
-  const middle = [(extent[0] + extent[2]) / 2, (extent[1] + extent[3]) / 2];
   const utm = /^EPSG:32[67]\d\d$/.test(code);
   return {
     epsg,
-    name: utm ? `${epsg % 100}${epsg < 32700 ? "N" : "S"}` : code,
+    name: utm ? `${epsg % 100}${epsg < 32700 ? "N" : "S"}` : code.replace("difffusr:", "crs-"),
     utm,
     projection,
     extent, // of the data, as far as known
     reach: isSame ? extent : [left, bottom, right, top], // nothing lies beyond it
     pixel,
-    gsd_m: ol.proj.getPointResolution(projection, pixel, middle, "m"),
+    gsd_m: told.gsd_m ?? pixel * (projection.getMetersPerUnit() ?? 1),
     levels: own.multiscales.layout.map(level => Math.abs(level["spatial:transform"][0])),
-    periods: new Map(JSON.parse(base["difffusr:periods"]).map(([start, end], step) => [labelOf(start, end), { label: labelOf(start, end), start, end, step }])),
+    periods: new Map(
+      JSON.parse(base["difffusr:periods"]).map(([start, end], step) => [
+        labelOf(start, end),
+        { label: labelOf(start, end), start, end, step },
+      ]),
+    ),
     variables: Object.fromEntries(
       Object.entries(metadata)
         .filter(([path, node]) => path.startsWith(`${epsg}/0/`) && node.shape?.length > 2)
         .map(([path, node]) => [path.split("/")[2], node]),
     ),
   };
+}
+
+/** Three degrees around an extent are as far as the map goes; a box across 180° has its west greater than its east. */
+function limit(projection, [left, bottom, right, top]) {
+  const corners = [left, (left + right) / 2, right].flatMap(x =>
+    [bottom, top].map(y => ol.proj.toLonLat([x, y], projection)),
+  );
+  const [middle] = ol.proj.toLonLat([(left + right) / 2, (bottom + top) / 2], projection);
+  const lons = corners.map(([lon]) => lon + Math.round((middle - lon) / 360) * 360),
+    lats = corners.map(([, lat]) => lat);
+  const [west, east] = [Math.min(...lons) - 3, Math.max(...lons) + 3];
+  const [south, north] = [Math.max(Math.min(...lats) - 3, -89), Math.min(Math.max(...lats) + 3, 89)];
+  projection.setExtent(ol.proj.transformExtent([west, south, east, north], "EPSG:4326", projection, 8));
+  const turned = lon => lon - Math.floor((lon + 180) / 360) * 360;
+  projection.setWorldExtent([turned(west), south, turned(east), north]);
 }
 
 /** OpenLayers knows UTM zones, degrees and the Web's map; other CRS by what proj4 was told. */
@@ -101,7 +126,11 @@ function flagsOf(quality) {
 }
 
 function labelsOf(flags, known) {
-  return flags.map(({ value, meaning }) => ({ value, day: "", ...(known[meaning] ?? { colour: "#888888", name: meaning }) }));
+  return flags.map(({ value, meaning }) => ({
+    value,
+    day: "",
+    ...(known[meaning] ?? { colour: "#888888", name: meaning }),
+  }));
 }
 
 /** The finest level, in pixels of the zone, that stands for 10 m; null where the zone has none. */

@@ -14,7 +14,7 @@ const NONE = "nothing",
 $("trouble").hidden = true;
 $("trouble").classList.add("running");
 busy(true);
-const cube = await openCube(JSON.parse($("settings").textContent), say).catch(error => {
+const cube = await start().catch(error => {
   say(error.message);
   busy(false);
   throw error;
@@ -22,8 +22,11 @@ const cube = await openCube(JSON.parse($("settings").textContent), say).catch(er
 const layers = new Map(cube.layers.map(layer => [layer.name, layer]));
 const names = new Map(cube.periods.map(period => [period.label, nameOf(period)]));
 const narrow = matchMedia("(max-width: 760px)");
-const metres = [cube.zones[0].gsd_m, tenOf(cube.zones[0]) && (cube.zones[0].gsd_m * tenOf(cube.zones[0])) / cube.zones[0].pixel];
-const [fine, ten] = metres.map(gsd => gsd && `${Number(gsd.toPrecision(2))} m`);
+const metres = [
+  cube.zones[0].gsd_m,
+  tenOf(cube.zones[0]) && (cube.zones[0].gsd_m * tenOf(cube.zones[0])) / cube.zones[0].pixel,
+];
+const [fine, ten] = metres.map(gsd => gsd && `${Number(gsd.toPrecision(3))} m`);
 const usual = {
   layer: cube.layers[0].name,
   period: cube.periods.at(-1).label,
@@ -37,7 +40,7 @@ let remembering; // timer
 const given = valid(address.read(location.hash));
 Object.assign(state, given.state);
 
-const sides = new Sides(cube, { after: $("after"), before: $("before"), tools: $("tools") }, given.view, busy);
+const sides = new Sides(cube, { after: $("after"), before: $("before"), tools: $("tools") }, given.view, busy, say);
 const putDivider = divider($("swipe"), $("stage"), at => {
   state.at = Math.round(at * 1000) / 1000;
   sides.cut(at);
@@ -49,10 +52,17 @@ fillControls();
 listen();
 apply();
 
+async function start() {
+  if (!document.createElement("canvas").getContext("webgl"))
+    throw new Error("This browser has no WebGL, which the map is drawn with; turn it on, or take another browser");
+  return openCube(JSON.parse($("settings").textContent), say);
+}
+
 // ---- from the state to the page -------------------------------------------------------------------------------------
 
 function apply() {
   const layer = layers.get(state.layer);
+  $("trouble").hidden = true;
   $("layer").value = state.layer;
   $("compare").value = state.compare;
   $("period").value = cube.periods.findIndex(period => period.label === state.period);
@@ -95,7 +105,10 @@ function sideNames() {
   $("left-name").textContent = period ?? averaged();
   $("right-name").textContent = period ? names.get(state.period) : fine;
   const at = Math.round(state.at * 100);
-  $("swipe").setAttribute("aria-valuetext", `${at} % ${$("left-name").textContent}, ${100 - at} % ${$("right-name").textContent}`);
+  $("swipe").setAttribute(
+    "aria-valuetext",
+    `${at} % ${$("left-name").textContent}, ${100 - at} % ${$("right-name").textContent}`,
+  );
 }
 
 function averaged() {
@@ -163,7 +176,8 @@ function listen() {
     $(id).addEventListener("input", () => {
       const [low, high] = rangeOf(layers.get(state.layer)),
         step = Number($(id).step);
-      const value = id === "low" ? Math.min(Number($("low").value), high - step) : Math.max(Number($("high").value), low + step);
+      const value =
+        id === "low" ? Math.min(Number($("low").value), high - step) : Math.max(Number($("high").value), low + step);
       change({ [id]: round(value) });
     });
   $("usual").addEventListener("click", () => change({ low: null, high: null }));

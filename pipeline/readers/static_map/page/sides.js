@@ -7,12 +7,15 @@ const MOST_TILES = 32; // of a layer on the graphics card: up to 4 MB each
 const EQUATOR_M = 40_075_016.685578488;
 
 export class Sides {
-  /** elements: { after, before, tools }; view: { zoom, lat, lon } or null; changed is called with true while tiles load. */
-  constructor(cube, elements, view, changed) {
+  /** elements: { after, before, tools }; view: { zoom, lat, lon } or null; changed is called with true while tiles load,
+   *  report with a line about what went wrong. */
+  constructor(cube, elements, view, changed, report) {
     this.cube = cube;
     this.elements = elements;
     this.changed = changed;
+    this.report = report;
     this.wanted = new Map(); // what each map shows, as text
+    this.ranges = new Map(); // and its numbers for the darkest and brightest
     this.busy = new Set(); // maps that do not show it yet
     const finest = Math.min(...cube.zones.map(zone => this.resolutionOf(zone)));
     this.view = new ol.View({
@@ -26,7 +29,12 @@ export class Sides {
       multiWorld: cube.projection.isGlobal(),
     });
     const common = { view: this.view, controls: [], pixelRatio: Math.min(devicePixelRatio, 2) };
-    this.after = new ol.Map({ ...common, target: elements.after, controls: controls(cube, elements.tools), keyboardEventTarget: elements.after });
+    this.after = new ol.Map({
+      ...common,
+      target: elements.after,
+      controls: controls(cube, elements.tools),
+      keyboardEventTarget: elements.after,
+    });
     this.before = new ol.Map({ ...common, target: elements.before, interactions: [] });
     for (const map of [this.after, this.before]) {
       map.addLayer(lines());
@@ -42,7 +50,9 @@ export class Sides {
 
   /** An extent in a zone's coordinates in those of the map. */
   extentOf({ projection }, extent) {
-    return projection === this.cube.projection ? extent : ol.proj.transformExtent(extent, projection, this.cube.projection, 8);
+    return projection === this.cube.projection
+      ? extent
+      : ol.proj.transformExtent(extent, projection, this.cube.projection, 8);
   }
 
   resolutionOf(zone) {
@@ -70,7 +80,11 @@ export class Sides {
   fit(zones, duration = 300) {
     const extents = zones.map(zone => this.extentOf(zone, zone.extent));
     const size = [this.elements.after.clientWidth, this.elements.after.clientHeight];
-    this.view.fit(extents.reduce(ol.extent.extend, ol.extent.createEmpty()), { size, padding: [24, 24, 24, 24], duration });
+    this.view.fit(extents.reduce(ol.extent.extend, ol.extent.createEmpty()), {
+      size,
+      padding: [24, 24, 24, 24],
+      duration,
+    });
   }
 
   /** What either side shows: { layer, period, low, high, ten }; null for no "before". */
@@ -86,6 +100,7 @@ export class Sides {
   async draw(map, { layer, period, low, high, ten }) {
     const wanted = [layer.name, period, ten].join();
     const layers = map.getLayers();
+    this.ranges.set(map, [low, high]);
     if (this.wanted.get(map) === wanted) {
       for (const shown of layers.getArray()) shown.get("of") === wanted && shown.updateStyleVariables({ low, high });
       return;
@@ -93,13 +108,20 @@ export class Sides {
     this.wanted.set(map, wanted);
     this.look(map, true);
     const zones = this.cube.zones.filter(zone => zone.periods.has(period));
-    const sources = await Promise.all(zones.map(zone => sourceOf(this.cube, zone, layer, period, ten)));
+    const opened = zones.map(zone => sourceOf(this.cube, zone, layer, period, ten));
+    const sources = await Promise.all(opened).catch(error => this.report(error.message) ?? []);
     if (this.wanted.get(map) !== wanted) return;
     const older = layers.getArray().filter(shown => shown.get("of"));
     for (const [i, source] of sources.entries()) {
-      const style = styleOf(layer, this.cube.scales[layer.variable], low, high);
+      const style = styleOf(layer, this.cube.scales[layer.variable], ...this.ranges.get(map));
       const extent = this.extentOf(zones[i], zones[i].reach);
-      const drawn = new ol.layer.WebGLTile({ source, style, extent, cacheSize: MOST_TILES, properties: { of: wanted } });
+      const drawn = new ol.layer.WebGLTile({
+        source,
+        style,
+        extent,
+        cacheSize: MOST_TILES,
+        properties: { of: wanted },
+      });
       layers.insertAt(layers.getLength() - 1, drawn);
     }
     map.once("rendercomplete", () => {
@@ -124,7 +146,8 @@ export class Sides {
 /** Reads a zone's variable at one step of time, of "ten" from the level of 10 m upwards. */
 async function sourceOf(cube, zone, layer, period, ten) {
   const dimensions = { time: zone.periods.get(period).step };
-  if (layer.bands.length) dimensions.band = bandsOf(layer).map(band => cube.bands.findIndex(({ name }) => name === band));
+  if (layer.bands.length)
+    dimensions.band = bandsOf(layer).map(band => cube.bands.findIndex(({ name }) => name === band));
   const source = new ol.source.GeoZarr({
     url: `${cube.url}/${zone.epsg}`,
     variable: layer.variable,
@@ -137,7 +160,8 @@ async function sourceOf(cube, zone, layer, period, ten) {
   await source.ready();
   const finest = ten ? tenOf(zone) : null;
   if (finest) source.tileGrid = upwards(source.tileGrid, finest);
-  if (zone.projection !== cube.projection) source.setTileGridForProjection(cube.projection, gridAround(cube, zone, source.tileGrid));
+  if (zone.projection !== cube.projection)
+    source.setTileGridForProjection(cube.projection, gridAround(cube, zone, source.tileGrid));
   return source;
 }
 
@@ -146,12 +170,19 @@ function gridAround(cube, zone, own) {
   const extent = ol.proj.transformExtent(zone.reach, zone.projection, cube.projection, 8);
   const scale = ol.proj.getPointResolution(cube.projection, 1, ol.extent.getCenter(extent), "m");
   const ground = zone.gsd_m / zone.pixel / scale;
-  return new ol.tilegrid.TileGrid({ extent, tileSize: 512, resolutions: own.getResolutions().map(pixel => pixel * ground) });
+  return new ol.tilegrid.TileGrid({
+    extent,
+    tileSize: 512,
+    resolutions: own.getResolutions().map(pixel => pixel * ground),
+  });
 }
 
 /** A grid of tiles without the levels finer than a pixel. */
 function upwards(grid, pixel) {
-  const kept = grid.getResolutions().map((resolution, z) => ({ resolution, z })).filter(({ resolution }) => resolution > pixel * 0.99);
+  const kept = grid
+    .getResolutions()
+    .map((resolution, z) => ({ resolution, z }))
+    .filter(({ resolution }) => resolution > pixel * 0.99);
   return new ol.tilegrid.WMTS({
     extent: grid.getExtent(),
     resolutions: kept.map(({ resolution }) => resolution),
@@ -168,7 +199,12 @@ function controls(cube, target) {
   return [
     new ol.control.Zoom({ target, zoomOutLabel: "−" }),
     new ol.control.ScaleLine({ target, minWidth: 80 }),
-    new ol.control.Attribution({ target, collapsible: true, collapsed: innerWidth < 1100, attributions: words.innerHTML }),
+    new ol.control.Attribution({
+      target,
+      collapsible: true,
+      collapsed: innerWidth < 1100,
+      attributions: words.innerHTML,
+    }),
   ];
 }
 

@@ -14,7 +14,8 @@ export class Trouble extends Error {}
 export async function openStore(url, report) {
   const fetching = files(url);
   const answer = await fetching(new Request(`${url}/zarr.json`, { cache: "no-cache" }));
-  if (answer.status === 404) throw new Trouble(`${url} holds no cube (no zarr.json); write the page again with --cube-url`);
+  if (answer.status === 404)
+    throw new Trouble(`${url} holds no cube (no zarr.json); write the page again with --cube-url`);
   const root = await answer.json().catch(() => {
     throw new Trouble(`${url}/zarr.json is damaged: it is not JSON`);
   });
@@ -50,7 +51,11 @@ function serve(url, fetching, metadata, report) {
 
   const decoded = (array, path, place) =>
     array.getChunk(place).catch(error => {
-      report(error instanceof Trouble ? error.message : `${url}${path}: chunk ${place.join("/")} is damaged (${error.cause?.message ?? error.message})`);
+      report(
+        error instanceof Trouble
+          ? error.message
+          : `${url}${path}: chunk ${place.join("/")} is damaged (${error.cause?.message ?? error.message})`,
+      );
       throw error;
     });
 
@@ -64,7 +69,14 @@ function serve(url, fetching, metadata, report) {
       }
       async get(key) {
         const node = metadata[`${this.group}${key.replace(/\/?zarr\.json$/, "")}`];
-        return node && encoded({ ...node, attributes: { ...node.attributes, place: this.group }, consolidated_metadata: below(metadata, this.group) });
+        return (
+          node &&
+          encoded({
+            ...node,
+            attributes: { ...node.attributes, place: this.group },
+            consolidated_metadata: below(metadata, this.group),
+          })
+        );
       }
     },
     withRangeCoalescing: own => own,
@@ -128,13 +140,17 @@ function files(cube) {
 }
 
 function refusal(answer) {
-  if (answer.status === 401 || answer.status === 403) return "the server asks for rights that a page does not have; make it public";
+  if (answer.status === 401 || answer.status === 403)
+    return "the server asks for rights that a page does not have; make it public";
   return `the server answers ${answer.status} ${answer.statusText}`.trim();
 }
 
 /** Why a request had no answer: the browser does not say, so ask once more in a way that needs no permission. */
 async function unreachable(cube, url) {
-  const answered = await fetch(url, { mode: "no-cors", method: "GET", cache: "no-store" }).then(() => true, () => false);
+  const answered = await fetch(url, { mode: "no-cors", method: "GET", cache: "no-store" }).then(
+    () => true,
+    () => false,
+  );
   return answered && new URL(url).origin !== location.origin
     ? `${cube} may not be read from ${location.origin}: its server does not allow it (CORS); see the page's documentation`
     : `${cube} cannot be reached`;
