@@ -24,10 +24,11 @@ GRID = Grid(24, 6, 64, 32)
 FLAT = Grid(24, 6, 64, 64)
 
 
-def window_around(epsg: int, lon: float, lat: float, shards: tuple[int, int] = (2, 3)) -> PixelWindow:
-    """Whole shards, rows and columns of them, the middle ones of which hold a place."""
+def window_around(
+    epsg: int, lon: float, lat: float, shards: tuple[int, int] = (2, 3), side: int = GRID.shard_px
+) -> PixelWindow:
+    """Whole shards of so many pixels, rows and columns of them, the middle ones of which hold a place."""
     x, y = Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True).transform(lon, lat)
-    side = GRID.shard_px
     row, col = int(-y / 2.5 // side) - shards[0] // 2, int(x / 2.5 // side) - shards[1] // 2
     return PixelWindow(row * side, col * side, shards[0] * side, shards[1] * side)
 
@@ -47,7 +48,6 @@ def random_cube(
         storage: where to; staging lies beside it.
         windows: of whole shards, by zone.
         months: their numbers.
-        grid: with shards of the size of `GRID`'s.
         high: no DN is above.
         samples: number of those behind `reflectance_std`; 0 for a cube without it.
     """
@@ -65,7 +65,7 @@ def random_cube(
         corners = {next(grid.shards_touching(window)) for window in windows.values()}
         target.accept(
             [
-                writer.write(epsg, shard, _pixels(rng, shard in corners, month, high, samples > 0))
+                writer.write(epsg, shard, _pixels(rng, grid.shard_px, shard in corners, month, high, samples > 0))
                 for epsg, shard in planned
             ]
         )
@@ -76,8 +76,7 @@ def random_cube(
         target.publish(shards_written=len(planned), keep=1)
 
 
-def _pixels(rng: np.random.Generator, hole: bool, month: int, high: int, with_std: bool) -> ShardData:
-    side = GRID.shard_px
+def _pixels(rng: np.random.Generator, side: int, hole: bool, month: int, high: int, with_std: bool) -> ShardData:
     slope = np.linspace(0.3, 0.7, len(BANDS))[:, None, None] * high
     reflectance = (slope + rng.uniform(-0.25, 0.25, (len(BANDS), side, side)) * high).astype(np.uint16)
     quality = np.repeat(np.arange(side, dtype=np.uint8)[:, None] // 16 % 3 + 1, side, axis=1)

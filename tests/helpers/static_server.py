@@ -31,6 +31,7 @@ class StaticServer:
         parts: whether it answers Range.
         cors: rules as S3 has them (`AllowedOrigins`, `AllowedMethods`, …); none allows no other origin.
         broken: status by path, for what it refuses.
+        instead: bytes by path, for what it sends instead of a file.
     """
 
     root: Path
@@ -41,6 +42,7 @@ class StaticServer:
     parts: bool = True
     cors: Sequence[Mapping[str, Any]] = ()
     broken: dict[str, int] = field(default_factory=dict)
+    instead: dict[str, bytes] = field(default_factory=dict)
 
 
 @contextmanager
@@ -95,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(status, b"")
         if not file.is_file():
             return self._send(404, b"not here")
-        data, status = file.read_bytes(), 200
+        data, status = self.server_.instead.get(path) or file.read_bytes(), 200
         headers = {"Content-Type": _TYPES.get(file.suffix, "application/octet-stream"), "ETag": f'"{len(data)}"'}
         given = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if given and self.server_.parts:

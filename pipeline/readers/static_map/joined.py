@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 _IMPORT = re.compile(r'^import\s+(?:(?P<default>\w+)|\{(?P<names>[^}]*)\})\s+from\s+"(?P<whence>[^"]+)";', re.MULTILINE)
 _EXPORT_FROM = re.compile(r'^export\s+\{(?P<names>[^}]*)\}\s+from\s+"(?P<whence>[^"]+)";', re.MULTILINE)
@@ -21,12 +22,12 @@ _LEFT = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
 _SOURCE_MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)
 
 
-def joined(entry: str, read: Callable[[str], str], name: str, places: Mapping[str, str]) -> str:
+def joined(entry: str, file: Callable[[str], Path], name: str, places: Mapping[str, str] | None = None) -> str:
     """A script that makes what a module exports the properties of a global object.
 
     Args:
         entry: path of the module.
-        read: text of the module at a path.
+        file: of the module at a path.
         name: of the global object.
         places: paths of modules that are imported by the names of their packages.
 
@@ -34,13 +35,13 @@ def joined(entry: str, read: Callable[[str], str], name: str, places: Mapping[st
         ValueError: a module is written in another way, or modules import each other in a circle.
     """
     parts: list[str] = []
-    _add(entry, read, places, {}, parts)
+    _add(entry, file, places or {}, {}, parts)
     return "\n".join(['"use strict";', "(() => {", *parts, f"globalThis.{name} = m{len(parts) - 1};", "})();", ""])
 
 
 def _add(
     path: str,
-    read: Callable[[str], str],
+    file: Callable[[str], Path],
     places: Mapping[str, str],
     known: dict[str, str | None],
     parts: list[str],
@@ -55,7 +56,7 @@ def _add(
 
     def source(whence: str) -> str:
         beside = posixpath.normpath(posixpath.join(posixpath.dirname(path), whence))
-        return _add(beside if whence.startswith(".") else places[whence], read, places, known, parts)
+        return _add(beside if whence.startswith(".") else places[whence], file, places, known, parts)
 
     def taken(match: re.Match[str]) -> str:
         pairs = _pairs(match["names"]) if match["default"] is None else [("default", match["default"])]
@@ -78,7 +79,7 @@ def _add(
         exports.append(match["name"])
         return match["kept"]
 
-    text = read(path)
+    text = file(path).read_text(encoding="utf-8")
     for pattern, act in (
         (_SOURCE_MAP, lambda _: ""), (_IMPORT, taken), (_EXPORT_FROM, passed_on), (_EXPORT_LIST, listed),
         (_EXPORT_DEFAULT, made_default), (_EXPORTED, declared),

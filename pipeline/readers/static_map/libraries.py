@@ -76,12 +76,11 @@ def library_files(given: Path | None, cache: Path, *, with_proj4: bool) -> dict[
     """
     needed = PACKAGES if with_proj4 else PACKAGES[:-1]
     at = {package.name: _folder(package, given, cache) for package in needed}
-    numcodecs = at[NUMCODECS.name] / "dist"
     files = {
         "ol.js": (at[OPENLAYERS.name] / "dist/ol.js").read_bytes().replace(b"\n//# sourceMappingURL=ol.js.map", b""),
         "ol.css": (at[OPENLAYERS.name] / "ol.css").read_bytes(),
         "zarrita.js": _zarrita(at).encode(),
-        **{path.name: path.read_bytes() for path in (numcodecs / "blosc.js", *sorted(numcodecs.glob("chunk-*.js")))},
+        "blosc.js": joined("blosc.js", (at[NUMCODECS.name] / "dist").joinpath, "blosc").encode(),
         "LICENSES.txt": "\n\n".join(_licence(package, at[package.name]) for package in needed).encode(),
     }
     return files | ({"proj4.js": (at[PROJ4.name] / "dist/proj4.js").read_bytes()} if with_proj4 else {})
@@ -103,11 +102,11 @@ def _zarrita(at: dict[str, Path]) -> str:
     """zarrita as one script; OpenLayers expects it as the global object `zarr`. The page brings its own Blosc codec."""
     roots = {"zarrita": at[ZARRITA.name] / "dist/src", "storage": at[STORAGE.name] / "dist/src"}
 
-    def read(path: str) -> str:
+    def file(path: str) -> Path:
         root, _, rest = path.partition("/")
-        return (roots[root] / rest).read_text(encoding="utf-8")
+        return roots[root] / rest
 
-    return joined("zarrita/index.js", read, "zarr", {"@zarrita/storage/fetch": "storage/fetch.js"})
+    return joined("zarrita/index.js", file, "zarr", {"@zarrita/storage/fetch": "storage/fetch.js"})
 
 
 def _licence(package: NpmPackage, folder: Path) -> str:

@@ -1,11 +1,11 @@
 // Workers that decompress chunks, in turn.
 
-const workers = Array.from({ length: Math.min(3, Math.max(1, (navigator.hardwareConcurrency ?? 2) - 1)) }, start);
+const workers = [start(), start()]; // more would only wait for the network
 const waiting = new Map(); // promises by number
 let count = 0;
 
 function start() {
-  const worker = new Worker(new URL("decoder.js", import.meta.url), { type: "module" });
+  const worker = new Worker(new URL("decoder.js", import.meta.url));
   worker.onmessage = ({ data: { number, decoded, error } }) => {
     const { resolve, reject } = waiting.get(number);
     waiting.delete(number);
