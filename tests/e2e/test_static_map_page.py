@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from beside import ROOT
 from browser import CHROMIUM, needs_chromium
+from continental import continent_config, publish_continent
 from numpy.typing import NDArray
 from PIL import Image
 from platformdirs import user_cache_path
@@ -256,9 +259,9 @@ def test_a_server_out_of_reach_is_said(opened, home, tmp_path):
         (b"{}", 0, "is not a cube of this kind"),
         (b'{"attributes": {"difffusr:zones": [32648]}}', 0, "is not a cube of this kind"),
         (
-            b'{"attributes": {"difffusr:zones": [32648]}, "consolidated_metadata": {"metadata": {}}}',
+            b'{"attributes": {"difffusr:zones": [1]}, "consolidated_metadata": {"metadata": {}}}',
             0,
-            "lacks its levels",
+            "zone 1 lacks",
         ),
     ],
 )
@@ -307,12 +310,12 @@ def test_bands_of_chunks_that_are_there_are_not_asked_for_again(opened, server, 
         after = stage(page, tmp_path / "after.png")
         assert np.abs(after - before).mean() > 1
         before = after
-    assert server.asked == []
+    assert not [path for _, path, _ in server.asked if "/cube.zarr/" in path]
     # Nor does another range ask for anything.
     page.focus("#low")
     page.keyboard.press("ArrowRight")
     assert np.abs(stage(page, tmp_path / "range.png") - before).mean() > 0.1
-    assert server.asked == []
+    assert not [path for _, path, _ in server.asked if "/cube.zarr/" in path]
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +364,7 @@ def test_a_phone_has_all_in_a_sheet_and_the_divider_by_keys(opened, server):
     for key, now in (("Home", "0"), ("ArrowRight", "2"), ("PageUp", "12"), ("End", "100")):
         page.keyboard.press(key)
         assert page.get_attribute("#swipe", "aria-valuenow") == now
-    page.wait_for_url("**at=1*")
+    page.wait_for_function("() => location.hash.endsWith('at=1')")
 
 
 def test_an_address_is_the_map_again_and_dark_is_dark(opened, server, tmp_path):
@@ -371,7 +374,9 @@ def test_an_address_is_the_map_again_and_dark_is_dark(opened, server, tmp_path):
     assert page.locator("#right-name").inner_text() == "February 2023"
     assert stage(page, tmp_path / "dark.png")[-3, -3].max() < 80
     page.click(".ol-zoom-in")
-    page.wait_for_timeout(600)
-    page.wait_for_url("**map=*")
+    page.wait_for_function("() => location.hash.includes('map=')")
+    page.wait_for_timeout(500)  # for the zoom to come to its end
     again = opened(page.url, {**SMALL, "color_scheme": "dark"})
-    assert np.abs(stage(again, tmp_path / "again.png") - stage(page, tmp_path / "page.png")).mean() < 1
+    again.wait_for_function("() => location.hash.includes('map=')")
+    assert again.url == page.url
+    assert "compare=2023-01" in page.url

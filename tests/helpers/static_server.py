@@ -50,13 +50,20 @@ def serving(root: Path, **how: Any) -> Iterator[StaticServer]:
     """Serve a folder meanwhile."""
     server = StaticServer(root, **how)
     handler = type("Handler", (_Handler,), {"server_": server})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+    with _Server(("127.0.0.1", 0), handler) as running:
         server.url = f"http://127.0.0.1:{running.server_address[1]}"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         yield server
         running.shutdown()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A browser that is closed takes its connections with it."""
 
 
 class _Handler(BaseHTTPRequestHandler):

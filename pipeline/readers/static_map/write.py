@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from rasterio.crs import CRS
 
 from difffusr.kernels.bands import BANDS, GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.cube import Cube, read_window
@@ -127,9 +127,7 @@ def _proj4(epsg: int, lattice: Lattice) -> tuple[str, str] | None:
     code = lattice.code or f"difffusr:{epsg}"
     if code in _KNOWN or (code.startswith(("EPSG:326", "EPSG:327")) and 1 <= epsg % 100 <= 60):
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # names of datums get lost; what a map needs stays
-        return code, lattice.known.to_proj4()
+    return code, CRS.from_wkt(lattice.known.to_wkt()).to_proj4()  # with the shift to WGS 84, which pyproj leaves out
 
 
 def _extent(cube: Cube, epsg: int) -> list[float] | None:

@@ -15,7 +15,7 @@ export async function openCube(settings, report) {
 
 function describe(url, attributes, metadata, settings) {
   const isSame = settings.publication !== null && settings.publication === attributes["difffusr:publication"];
-  const zones = attributes["difffusr:zones"].map(epsg => zoneOf(epsg, metadata, settings, isSame));
+  const zones = attributes["difffusr:zones"].map(epsg => zoneOf(url, epsg, metadata, settings, isSame));
   const variables = Object.keys(zones[0].variables).filter(name => zones.every(zone => name in zone.variables));
   const periods = new Map(zones.flatMap(zone => [...zone.periods.values()]).map(period => [period.label, period]));
   const flags = flagsOf(zones[0].variables.quality);
@@ -46,11 +46,11 @@ function projectionFor(zones) {
 }
 
 /** `isSame`: whether its data lie where they lay when the page was written. */
-function zoneOf(epsg, metadata, settings, isSame) {
+function zoneOf(url, epsg, metadata, settings, isSame) {
   const own = metadata[epsg]?.attributes,
     base = metadata[`${epsg}/0`]?.attributes;
   if (!own?.multiscales?.layout?.length || !base)
-    throw new Trouble(`zone ${epsg} of the cube lacks its levels: its metadata are damaged`);
+    throw new Trouble(`${url}/zarr.json is damaged: zone ${epsg} lacks its levels`);
   const code = own["proj:code"] ?? `difffusr:${epsg}`,
     projection = projectionOf(code, settings.projections[code]);
   if (!projection) throw new Trouble(`this page does not know ${code}; write it again with difffusr view --static`);
