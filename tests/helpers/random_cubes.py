@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pyproj import Transformer
 
 from difffusr.kernels.bands import BANDS
@@ -40,6 +41,7 @@ def random_cube(
     grid: Grid = GRID,
     high: int = 6_000,
     samples: int = 0,
+    ground: NDArray[np.uint16] | None = None,
 ) -> None:
     """Publish months of 2023: reflectance of noise around a slope, quality and source of stripes; a hole without data
     of 20 × 20 pixels in the upper left corner of every zone.
@@ -50,6 +52,7 @@ def random_cube(
         months: their numbers.
         high: no DN is above.
         samples: number of those behind `reflectance_std`; 0 for a cube without it.
+        ground: (12, side, side) DN of every shard instead of noise.
     """
     rng = np.random.default_rng(3)
     staging = Storage(storage.url.removeprefix("icechunk+") + ".staging", storage.options)
@@ -65,7 +68,9 @@ def random_cube(
         corners = {next(grid.shards_touching(window)) for window in windows.values()}
         target.accept(
             [
-                writer.write(epsg, shard, _pixels(rng, grid.shard_px, shard in corners, month, high, samples > 0))
+                writer.write(
+                    epsg, shard, _pixels(rng, grid.shard_px, shard in corners, month, high, samples > 0, ground)
+                )
                 for epsg, shard in planned
             ]
         )
@@ -76,9 +81,20 @@ def random_cube(
         target.publish(shards_written=len(planned), keep=1)
 
 
-def _pixels(rng: np.random.Generator, side: int, hole: bool, month: int, high: int, with_std: bool) -> ShardData:
-    slope = np.linspace(0.3, 0.7, len(BANDS))[:, None, None] * high
-    reflectance = (slope + rng.uniform(-0.25, 0.25, (len(BANDS), side, side)) * high).astype(np.uint16)
+def _pixels(
+    rng: np.random.Generator,
+    side: int,
+    hole: bool,
+    month: int,
+    high: int,
+    with_std: bool,
+    ground: NDArray[np.uint16] | None,
+) -> ShardData:
+    if ground is None:
+        slope = np.linspace(0.3, 0.7, len(BANDS))[:, None, None] * high
+        reflectance = (slope + rng.uniform(-0.25, 0.25, (len(BANDS), side, side)) * high).astype(np.uint16)
+    else:
+        reflectance = ground.copy()
     quality = np.repeat(np.arange(side, dtype=np.uint8)[:, None] // 16 % 3 + 1, side, axis=1)
     # Scenes are numbered as they come: of the second month they are the third and the fourth.
     source = np.repeat(np.arange(side, dtype=np.uint16)[None] // 32 % 2 + 1 + 2 * (month - 1), side, axis=0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
+#: Everybody shares it.
+_LINE = threading.Lock()
+
 
 @dataclass
 class StaticServer:
@@ -26,8 +30,9 @@ class StaticServer:
         root: the folder.
         url: without a slash at its end.
         asked: method, path and Range of every request, in turn.
-        sent: bytes of all answers' bodies.
+        sent: bytes of answers' bodies, by path.
         delay_s: before each answer.
+        bytes_per_s: of all answers together.
         parts: whether it answers Range.
         cors: rules as S3 has them (`AllowedOrigins`, `AllowedMethods`, …); none allows no other origin.
         broken: status by path, for what it refuses.
@@ -37,8 +42,9 @@ class StaticServer:
     root: Path
     url: str = ""
     asked: list[tuple[str, str, str]] = field(default_factory=list)
-    sent: int = 0
+    sent: Counter[str] = field(default_factory=Counter)
     delay_s: float = 0.0
+    bytes_per_s: float = float("inf")
     parts: bool = True
     cors: Sequence[Mapping[str, Any]] = ()
     broken: dict[str, int] = field(default_factory=dict)
@@ -133,5 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
-            self.server_.sent += len(data)
+            self.server_.sent[unquote(urlsplit(self.path).path)] += len(data)
+            with _LINE:
+                time.sleep(len(data) / self.server_.bytes_per_s)
             self.wfile.write(data)

@@ -27,7 +27,8 @@ const named = `export const inner = ${fallback}`;
     "function thrice(x) { return 3 * x * base; }\nexport { thrice };\n//# sourceMappingURL=math.js.map",
     "base.js": "export const base = 1;",
     "default.js": 'const text = "text";\nexport default text;',
-    "packages/store.js": 'import { base } from "../base.js";\nclass Shop { get size() { return base; } }\nexport default Shop;',
+    "packages/store.js": 'import { base } from "../base.js";\nclass Shop { get size() { return base; } }\n'
+    "export default Shop;",
 }
 
 
