@@ -40,7 +40,7 @@ let remembering; // timer
 const given = valid(address.read(location.hash));
 Object.assign(state, given.state);
 
-const sides = new Sides(cube, { after: $("after"), before: $("before"), tools: $("tools") }, given.view, busy, say);
+const sides = new Sides(cube, { stage: $("map"), tools: $("tools") }, given.view, busy, say);
 const putDivider = divider($("swipe"), $("stage"), at => {
   state.at = Math.round(at * 1000) / 1000;
   sides.cut(at);
@@ -188,7 +188,7 @@ function listen() {
     $("zone").value = "";
   });
   $("toggle").addEventListener("click", () => openSheet($("toggle").getAttribute("aria-expanded") !== "true"));
-  sides.after.on("moveend", remember);
+  sides.map.on("moveend", remember);
   addEventListener("hashchange", () => {
     const next = valid(address.read(location.hash));
     Object.assign(state, usual, next.state);

@@ -1,4 +1,4 @@
-// The two maps of the stage, one above the other, with one view: people move "after"; "before" follows and is clipped.
+// The map with its two sides: layers of "before" are drawn left of the divider, those of "after" right of it.
 
 import { tenOf } from "./cube.js";
 import { bandsOf, styleOf } from "./style.js";
@@ -7,16 +7,17 @@ const MOST_TILES = 32; // of a layer on the graphics card: up to 4 MB each
 const EQUATOR_M = 40_075_016.685578488;
 
 export class Sides {
-  /** elements: { after, before, tools }; view: { zoom, lat, lon } or null; changed is called with true while tiles load,
-   *  report with a line about what went wrong. */
+  /** elements: { stage, tools }; view: { zoom, lat, lon } or null; changed is called with true while tiles load, report
+   *  with a line about what went wrong. */
   constructor(cube, elements, view, changed, report) {
     this.cube = cube;
     this.elements = elements;
     this.changed = changed;
     this.report = report;
-    this.wanted = new Map(); // what each map shows, as text
+    this.wanted = new Map(); // what each side shows, as text
     this.ranges = new Map(); // and its numbers for the darkest and brightest
-    this.busy = new Set(); // maps that do not show it yet
+    this.opening = 0; // sides whose sources are being opened
+    this.at = 0; // the divider's place, a share of the width
     const finest = Math.min(...cube.zones.map(zone => this.resolutionOf(zone)));
     this.view = new ol.View({
       projection: cube.projection,
@@ -28,21 +29,19 @@ export class Sides {
       enableRotation: false,
       multiWorld: cube.projection.isGlobal(),
     });
-    const common = { view: this.view, controls: [], pixelRatio: Math.min(devicePixelRatio, 2) };
-    this.after = new ol.Map({
-      ...common,
-      target: elements.after,
+    this.map = new ol.Map({
+      view: this.view,
+      target: elements.stage,
       controls: controls(cube, elements.tools),
-      keyboardEventTarget: elements.after,
+      keyboardEventTarget: elements.stage,
+      pixelRatio: Math.min(devicePixelRatio, 2),
+      layers: [lines()],
     });
-    this.before = new ol.Map({ ...common, target: elements.before, interactions: [] });
-    for (const map of [this.after, this.before]) {
-      map.addLayer(lines());
-      map.on("loadstart", () => this.look(map, true));
-      map.on("rendercomplete", () => this.look(map, false));
-    }
+    this.map.on("loadstart", () => this.changed(true));
+    this.map.on("rendercomplete", () => this.changed(this.opening > 0));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      for (const map of [this.after, this.before]) map.getLayers().setAt(map.getLayers().getLength() - 1, lines());
+      const layers = this.map.getLayers();
+      layers.setAt(layers.getLength() - 1, lines());
     });
     if (view) this.go(view);
     else this.fit(cube.zones, 0);
@@ -79,7 +78,7 @@ export class Sides {
   /** Move so that the data of these zones fit. */
   fit(zones, duration = 300) {
     const extents = zones.map(zone => this.extentOf(zone, zone.extent));
-    const size = [this.elements.after.clientWidth, this.elements.after.clientHeight];
+    const size = [this.elements.stage.clientWidth, this.elements.stage.clientHeight];
     this.view.fit(extents.reduce(ol.extent.extend, ol.extent.createEmpty()), {
       size,
       padding: [24, 24, 24, 24],
@@ -89,57 +88,77 @@ export class Sides {
 
   /** What either side shows: { layer, period, low, high, ten }; null for no "before". */
   show(after, before) {
-    this.elements.before.hidden = before === null;
-    this.before.updateSize();
-    this.draw(this.after, after);
-    if (before) this.draw(this.before, before);
-    else this.busy.delete(this.before);
+    this.draw("after", after);
+    this.draw("before", before);
   }
 
   /** New layers above the old ones, which stay until the new ones are drawn. Another range needs no new ones. */
-  async draw(map, { layer, period, low, high, ten }) {
-    const wanted = [layer.name, period, ten].join();
-    const layers = map.getLayers();
-    this.ranges.set(map, [low, high]);
-    if (this.wanted.get(map) === wanted) {
-      for (const shown of layers.getArray()) shown.get("of") === wanted && shown.updateStyleVariables({ low, high });
+  async draw(side, shown) {
+    const wanted = shown && [shown.layer.name, shown.period, shown.ten].join();
+    const { low, high } = shown ?? {};
+    this.ranges.set(side, { low, high });
+    if (this.wanted.get(side) === wanted) {
+      for (const drawn of this.layersOf(side))
+        if (drawn.get("of") === wanted) drawn.updateStyleVariables({ low, high });
       return;
     }
-    this.wanted.set(map, wanted);
-    this.look(map, true);
-    const zones = this.cube.zones.filter(zone => zone.periods.has(period));
-    const opened = zones.map(zone => sourceOf(this.cube, zone, layer, period, ten));
+    this.wanted.set(side, wanted);
+    this.changed(true);
+    const zones = shown ? this.cube.zones.filter(zone => zone.periods.has(shown.period)) : [];
+    this.opening++;
+    const opened = zones.map(zone => sourceOf(this.cube, zone, shown.layer, shown.period, shown.ten));
     const sources = await Promise.all(opened).catch(error => this.report(error.message) ?? []);
-    if (this.wanted.get(map) !== wanted) return;
-    const older = layers.getArray().filter(shown => shown.get("of"));
+    this.opening--;
+    if (this.wanted.get(side) === wanted) this.exchange(side, wanted, shown?.layer, zones, sources);
+    this.map.render();
+  }
+
+  exchange(side, wanted, layer, zones, sources) {
+    const older = this.layersOf(side),
+      layers = this.map.getLayers();
     for (const [i, source] of sources.entries()) {
-      const style = styleOf(layer, this.cube.scales[layer.variable], ...this.ranges.get(map));
-      const extent = this.extentOf(zones[i], zones[i].reach);
+      const { low, high } = this.ranges.get(side);
       const drawn = new ol.layer.WebGLTile({
         source,
-        style,
-        extent,
+        style: styleOf(layer, this.cube.scales[layer.variable], low, high),
+        extent: this.extentOf(zones[i], zones[i].reach),
         cacheSize: MOST_TILES,
-        properties: { of: wanted },
+        properties: { side, of: wanted },
       });
+      drawn.on("prerender", event => this.limit(event, side));
+      drawn.on("postrender", ({ context }) => context.disable(context.SCISSOR_TEST));
       layers.insertAt(layers.getLength() - 1, drawn);
     }
-    map.once("rendercomplete", () => {
-      for (const shown of older) map.removeLayer(shown);
-      for (const shown of older) shown.dispose();
+    this.map.once("rendercomplete", () => {
+      for (const drawn of older) this.map.removeLayer(drawn);
+      for (const drawn of older) drawn.dispose();
     });
-    map.render();
   }
 
-  /** Show "before" left of `at`, a share of the width. */
+  layersOf(side) {
+    return this.map
+      .getLayers()
+      .getArray()
+      .filter(layer => layer.get("side") === side);
+  }
+
+  /** Draw on one side of the divider alone. */
+  limit(event, side) {
+    const [width, height] = this.map.getSize(),
+      divider = this.wanted.get("before") ? this.at * width : 0;
+    const [from, to] = side === "before" ? [0, divider] : [divider, width];
+    const [left, bottom] = ol.render.getRenderPixel(event, [from, height]),
+      [right, top] = ol.render.getRenderPixel(event, [to, 0]);
+    const gl = event.context,
+      corner = Math.round(left);
+    gl.enable(gl.SCISSOR_TEST);
+    gl.scissor(corner, Math.round(bottom), Math.round(right) - corner, Math.round(top - bottom));
+  }
+
+  /** Put the divider at `at`, a share of the width. */
   cut(at) {
-    this.elements.before.style.clipPath = `inset(0 ${((1 - at) * 100).toFixed(3)}% 0 0)`;
-  }
-
-  look(map, busy) {
-    if (busy) this.busy.add(map);
-    else this.busy.delete(map);
-    this.changed(this.busy.size > 0);
+    this.at = at;
+    this.map.render();
   }
 }
 
