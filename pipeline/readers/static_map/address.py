@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from difffusr.pipeline.config import ICECHUNK
 from difffusr.pipeline.ground.errors import ConfigError
-from difffusr.pipeline.ground.urls import OBJECT_STORES, bare_href, is_url
+from difffusr.pipeline.ground.urls import bare_href, is_url
 from difffusr.pipeline.storage import Storage
 
 _ADVICE: Final = "give the cube's address of the web with --cube-url https://…"
@@ -60,7 +60,7 @@ def _parts(storage: Storage) -> tuple[str, str, str]:
 
 def _on_the_web(cube: Storage, kind: str, bucket: str, path: str) -> str:
     """The address of a bucket's object over HTTP."""
-    if kind not in ("s3", "gs") or kind not in OBJECT_STORES:
+    if kind not in ("s3", "gs"):
         raise ConfigError(f"{bare_href(cube.url)}: no page elsewhere can reach it; {_ADVICE}, or write beside the cube")
     options = dict(cube.options)
     endpoint = options.get("endpoint_url") or dict(options.get("client_kwargs") or {}).get("endpoint_url")

@@ -35,7 +35,13 @@ export class Sides {
       controls: controls(cube, elements.tools),
       keyboardEventTarget: elements.stage,
       pixelRatio: Math.min(devicePixelRatio, 2),
-      layers: [lines()],
+      layers: [
+        outlines(
+          cube.zones.map(zone => this.extentOf(zone, zone.extent)),
+          32 * finest,
+        ),
+        lines(),
+      ],
     });
     this.map.on("loadstart", () => this.changed(true));
     this.map.on("rendercomplete", () => this.changed(this.opening > 0));
@@ -225,6 +231,17 @@ function controls(cube, target) {
       attributions: words.innerHTML,
     }),
   ];
+}
+
+/** Where data are, for who looks from afar: pixels of the map larger than `from`. */
+function outlines(extents, from) {
+  const features = extents.map(extent => new ol.Feature(ol.geom.Polygon.fromExtent(extent)));
+  const color = getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
+  return new ol.layer.Vector({
+    source: new ol.source.Vector({ features }),
+    minResolution: from,
+    style: new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: 3 }) }),
+  });
 }
 
 /** Lines of longitude and latitude. */
