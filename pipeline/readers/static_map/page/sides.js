@@ -233,14 +233,19 @@ function controls(cube, target) {
   ];
 }
 
-/** Where data are, for who looks from afar: pixels of the map larger than `from`. */
+/** Where data are, for who looks from afar, with pixels of the map larger than `from`: a box, or what is seen of it. */
 function outlines(extents, from) {
-  const features = extents.map(extent => new ol.Feature(ol.geom.Polygon.fromExtent(extent)));
   const color = getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
+  const box = new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: 2 }) });
+  const dot = new ol.style.Style({
+    image: new ol.style.Circle({ radius: 4, fill: new ol.style.Fill({ color }) }),
+    geometry: feature => new ol.geom.Point(ol.extent.getCenter(feature.getGeometry().getExtent())),
+  });
+  const features = extents.map(extent => new ol.Feature(ol.geom.Polygon.fromExtent(extent)));
   return new ol.layer.Vector({
     source: new ol.source.Vector({ features }),
     minResolution: from,
-    style: new ol.style.Style({ stroke: new ol.style.Stroke({ color, width: 3 }) }),
+    style: (feature, pixel) => (ol.extent.getWidth(feature.getGeometry().getExtent()) > 12 * pixel ? box : dot),
   });
 }
 
