@@ -1,14 +1,20 @@
-"""Where a cube lies, in longitude and latitude as GeoJSON has them (RFC 7946): shapes are cut at 180°, and a box that
-crosses it has its west greater than its east."""
+"""Where a cube has data, in longitude and latitude as GeoJSON has them (RFC 7946): shapes are cut at 180°, and a box
+that crosses it has its west greater than its east."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import shapely
+from affine import Affine
+from numpy.typing import NDArray
 from pyproj import CRS, Transformer
+from rasterio.features import shapes
+from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.cube import Cube, read_window
@@ -17,52 +23,184 @@ from difffusr.pipeline.geo import Lattice, PixelWindow
 #: west, south, east, north in degrees. East is less than west if the box crosses 180°.
 Box = tuple[float, float, float, float]
 
-#: Greatest distance between corners of a footprint, and fewest corners on its longer side: edges that are straight in
-#: the zone are curved in degrees.
-_CORNER_EVERY_M, _CORNERS = 5_000.0, 16
+#: Greatest distance between corners of a footprint, fewest and most corners on its longer side: edges that are straight
+#: in the zone are curved in degrees.
+_CORNER_EVERY_M, _CORNERS, _MOST_ALONG = 5_000.0, 16, 128
 
 #: Corners are multiples of this, a millimetre.
 _PRECISION_DEG = 1e-8
 
-#: With more pixels than this in its coarsest level, all of a zone's window counts as seen.
-_MOST_SEARCHED = 4096 * 4096
+#: The finest level with at most as many pixels is looked at; with more than the second in its coarsest level, all of a
+#: zone's window counts as seen.
+_LOOKED_AT, _MOST_SEARCHED = 1024 * 1024, 4096 * 4096
+
+#: Most corners of the ground in its zone, and of a footprint in degrees.
+_MOST_CORNERS, _MOST_IN_DEGREES = 512, 2048
+
+#: Edges between pixels with data and without, from which on the ground is looked at in coarser pixels.
+_MOST_EDGES = 20_000
+
+#: By how much ground grows before it loses corners, in units of what they may lie beside the line; holes smaller than
+#: so much of it are filled.
+_GROWN, _LEAST_HOLE = 1.5, 1e-3
+
+_EARTH_M, _DEGREE_M = 6.37e6, 111_320.0
 
 
-def footprint(cube: Cube, epsg: int, step: int) -> BaseGeometry:
-    """Where a zone may have data at a step of time, in EPSG:4326, see `ground_of` and `footprint_of`.
+@dataclass(frozen=True)
+class Ground:
+    """Where a zone has data at a step of time.
+
+    Attributes:
+        shape: polygons in the zone's own coordinates: no data lies outside.
+        beyond: how far it reaches beyond the data at most, in the same units, but for holes of less than a thousandth
+            of it, which are filled; None if there are no data: then it is the whole window.
+    """
+
+    shape: BaseGeometry
+    beyond: float | None
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Where there are data, in EPSG:4326.
+
+    Attributes:
+        shape: a polygon, or a multipolygon if they lie apart or on either side of 180°.
+        beyond_m: see `Ground`, in metres.
+        short_m: how far data may lie outside, at edges of the zone's window, which are curved in degrees.
+    """
+
+    shape: BaseGeometry
+    beyond_m: float | None
+    short_m: float
+
+
+def footprint(cube: Cube, epsg: int, ground: Ground) -> Footprint:
+    """Where a zone of a cube has data, in degrees."""
+    lattice = cube.lattice(epsg)
+    found = footprint_of(ground.shape, cube.of_crs(epsg) or epsg)
+    found, moved = _fewer_corners(found)
+    beyond = None if ground.beyond is None else _rounded_up(ground.beyond * lattice.unit_m + moved)
+    bend = _bend_m(ground.shape, lattice, cube.of_crs(epsg) is None)
+    return Footprint(found, beyond, _rounded_up(bend + moved))
+
+
+def ground_of(cube: Cube, epsg: int, step: int) -> Ground:
+    """Where a zone has data at a step of time, in its own coordinates.
+
+    It is looked up in an overview. There a pixel has a source if any of those below has one, so that not even a line of
+    single pixels is lost.
 
     Raises:
         StoreError: the cube cannot be read.
     """
-    return footprint_of(ground_of(cube, epsg, step), cube.of_crs(epsg) or epsg)
-
-
-def ground_of(cube: Cube, epsg: int, step: int) -> BaseGeometry:
-    """Where a zone may have data at a step of time, in its own coordinates: the convex hull of those pixels of its
-    coarsest level that have some, and of their neighbours; its whole window if there are none.
-
-    Raises:
-        StoreError: the cube cannot be read.
-    """
-    window, level, lattice = cube.window(epsg), cube.overviews(epsg), cube.lattice(epsg)
-    array = cube.array(epsg, "quality", level)
+    window, lattice = cube.window(epsg), cube.lattice(epsg)
+    level = level_within(cube, epsg, _LOOKED_AT)
+    array = cube.array(epsg, "source", level)
     height, width = array.shape[-2:]
+    box = lattice.box(window)
     if height * width > _MOST_SEARCHED:
-        return lattice.box(window)
+        return Ground(box, None)
     whole = PixelWindow(0, 0, height, width)
     seen = read_window(array, step, whole, whole) > 0
-    rows = np.flatnonzero(seen.any(axis=1))
-    if not rows.size:
-        return lattice.box(window)
-    # A pixel is what most of its four are: at the edges of what is seen, some data count as none.
-    first, last = seen[rows].argmax(axis=1) - 1, width - seen[rows, ::-1].argmax(axis=1) + 1
-    corners = np.concatenate(
-        [np.stack([cols, ends], axis=1) for cols in (first, last) for ends in (rows - 1, rows + 2)]
-    )
+    if not seen.any():
+        return Ground(box, None)
+    if seen.all():
+        return Ground(box, lattice.pixel * 2**level)
+    outline, beyond = outline_of(seen)
     left, _, _, top = lattice.bounds(window)
     size = lattice.pixel * 2**level
-    hull = shapely.MultiPoint(np.stack([left + size * corners[:, 0], top - size * corners[:, 1]], axis=1)).convex_hull
-    return hull.intersection(lattice.box(window))
+    return Ground(_polygons(_placed(outline, Affine(size, 0, left, 0, -size, top)).intersection(box)), beyond * size)
+
+
+def level_within(cube: Cube, epsg: int, most: int) -> int:
+    """The finest level of a zone with at most so many pixels; its coarsest if all have more."""
+    levels, window = cube.overviews(epsg), cube.window(epsg)
+    return next((level for level in range(levels) if (window.height * window.width) >> 2 * level <= most), levels)
+
+
+def outline_of(seen: NDArray[np.bool_], most: int = _MOST_CORNERS) -> tuple[BaseGeometry, float]:
+    """Polygons around pixels, with at most so many corners.
+
+    Args:
+        seen: (h, w), of which some are.
+
+    Returns:
+        polygons in columns and rows from the upper left corner, which hold all that is seen; and how far they reach
+        beyond, in pixels.
+    """
+    size = 1
+    while _edges(seen) > _MOST_EDGES:
+        seen, size = _halved(seen), 2 * size
+    drawn = shapes(seen.astype(np.uint8), mask=seen, transform=Affine.scale(size))
+    whole = shapely.union_all([shape(part) for part, _ in drawn])
+    tolerance = float(size)
+    while True:
+        grown = whole.buffer(_GROWN * tolerance, join_style="mitre")
+        fewer = _without_small_holes(_polygons(shapely.simplify(grown, tolerance)))
+        if shapely.get_num_coordinates(fewer) <= most:
+            # A corner of the grown shape, what simplifying moves it, and the diagonal of a pixel.
+            return fewer, (_GROWN * math.sqrt(2) + 1) * tolerance + math.sqrt(2) * size
+        tolerance *= 1.5
+
+
+def _edges(seen: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(seen[1:] != seen[:-1]) + np.count_nonzero(seen[:, 1:] != seen[:, :-1]))
+
+
+def _halved(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels twice as large, which are seen if any of their four is."""
+    even = np.pad(seen, [(0, size % 2) for size in seen.shape])
+    return even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2]
+
+
+def _polygons(found: BaseGeometry) -> BaseGeometry:
+    """The polygons of a geometry, without lines and points at which others touch."""
+    parts = [part for part in shapely.get_parts(found) if part.geom_type == "Polygon"]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _without_small_holes(ground: BaseGeometry) -> BaseGeometry:
+    least = _LEAST_HOLE * ground.area
+    parts = [
+        shapely.Polygon(part.exterior, [ring for ring in part.interiors if shapely.Polygon(ring).area >= least])
+        for part in shapely.get_parts(ground)
+    ]
+    return shapely.union_all(parts)  # a part may lie in a hole of another
+
+
+def _placed(ground: BaseGeometry, transform: Affine) -> BaseGeometry:
+    return shapely.transform(
+        ground, lambda x, y: (x * transform.a + transform.c, y * transform.e + transform.f), interleaved=False
+    )
+
+
+def _bend_m(ground: BaseGeometry, lattice: Lattice, of_zone: bool) -> float:
+    """How far an edge between two corners of a footprint lies beside the curve that it stands for, at most."""
+    if not of_zone:
+        return 0.0 if lattice.is_geographic else 1.0  # as geo draws it
+    left, bottom, right, top = ground.bounds
+    _, lats = lattice.degrees(np.array([left, right, left, right]), np.array([bottom, bottom, top, top]))
+    lat = math.radians(min(float(np.abs(lats).max()), 85.0))
+    return _step_m(ground) ** 2 * math.tan(lat) / _EARTH_M / 8
+
+
+def _fewer_corners(found: BaseGeometry) -> tuple[BaseGeometry, float]:
+    """A footprint with bounded corners, and by how many metres its edges were moved."""
+    tolerance, fewer = 0.0, found
+    while shapely.get_num_coordinates(fewer) > _MOST_IN_DEGREES:
+        tolerance = max(2 * tolerance, 1e-5)
+        fewer = shapely.orient_polygons(_polygons(shapely.simplify(found, tolerance)))
+    return fewer, tolerance * _DEGREE_M
+
+
+def _rounded_up(metres: float) -> float:
+    """With two digits: it is a bound."""
+    if metres <= 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(metres)) - 1)
+    return round(math.ceil(metres / unit - 1e-9) * unit, 6)
 
 
 def footprint_of(ground: BaseGeometry, place: int | Lattice) -> BaseGeometry:
@@ -86,8 +224,7 @@ _GLOBE = shapely.box(-180.0, -90.0, 180.0, 90.0)
 def _unrolled(ground: BaseGeometry, epsg: int) -> BaseGeometry:
     """In degrees, with longitudes within 180° of the zone's middle, so that no edge crosses the whole map."""
     to_degrees = Transformer.from_crs(CRS.from_epsg(epsg), "EPSG:4326", always_xy=True)
-    left, bottom, right, top = ground.bounds
-    corners = shapely.segmentize(ground, min(_CORNER_EVERY_M, max(right - left, top - bottom) / _CORNERS))
+    corners = shapely.segmentize(ground, _step_m(ground))
     middle = 6.0 * (epsg % 100) - 183.0
 
     def degrees(x: Any, y: Any) -> tuple[Any, Any]:
@@ -95,6 +232,13 @@ def _unrolled(ground: BaseGeometry, epsg: int) -> BaseGeometry:
         return (lon - middle + 180.0) % 360.0 - 180.0 + middle, lat
 
     return shapely.transform(corners, degrees, interleaved=False)
+
+
+def _step_m(ground: BaseGeometry) -> float:
+    """Metres from corner to corner of a footprint, at most."""
+    left, bottom, right, top = ground.bounds
+    longer = max(right - left, top - bottom)
+    return min(max(_CORNER_EVERY_M, longer / _MOST_ALONG), longer / _CORNERS)
 
 
 def box_of(footprint: BaseGeometry) -> Box:

@@ -1,0 +1,5 @@
+"""A published cube, and files exported from it, as STAC documents."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .records import write_records as write_records
