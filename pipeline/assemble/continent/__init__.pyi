@@ -4,6 +4,7 @@ from .maker import warp_maker as warp_maker
 from .meeting import blend_half_m as blend_half_m
 from .meeting import zone_weights as zone_weights
 from .planning import ContinentPlan as ContinentPlan
+from .planning import cut_lattice as cut_lattice
 from .planning import draft_continent as draft_continent
 from .planning import plan_continent as plan_continent
 from .planning import with_source as with_source

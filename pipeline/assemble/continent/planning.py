@@ -28,7 +28,7 @@ from difffusr.pipeline.assemble.continent.sources import (
     touching,
     windows_in_degrees,
 )
-from difffusr.pipeline.assemble.continent.warping import Resolution
+from difffusr.pipeline.assemble.continent.warping import Resolution, ZoneView
 from difffusr.pipeline.config import EVERYWHERE, RunConfig
 from difffusr.pipeline.cube import Cube, CubeDraft, draft_cube
 from difffusr.pipeline.geo import Grid, Lattice, PixelWindow, area_geometry, grid_of
@@ -140,11 +140,19 @@ def shards_of(
 
 
 def _cut(lattice: Lattice, source: SourcePeriod) -> Lattice:
-    """A lattice of degrees, cut at 180°, or in the middle of what the zones do not show where they cross that."""
+    return cut_lattice(lattice, source.views)
+
+
+def cut_lattice(lattice: Lattice, views: Mapping[int, ZoneView]) -> Lattice:
+    """A lattice of degrees, cut at 180°, or in the middle of what the zones do not show where they cross that.
+
+    Args:
+        views: the zones, by EPSG code.
+    """
     if not lattice.is_geographic:
         return lattice
     taken = np.zeros(360, bool)  # degrees from −180° on
-    for code, view in source.views.items():
+    for code, view in views.items():
         middle = 6.0 * (code % 100) - 183.0
         left, bottom, right, top = view.window.bounds_m(code)
         x, y = np.meshgrid(np.linspace(left, right, 9), np.linspace(bottom, top, 9))
