@@ -1,4 +1,4 @@
-"""The commands about a cube that is there: `history`, `rollback`, `verify`, `export`, `stac`, `report`."""
+"""The commands about a cube that is there: `history`, `rollback`, `verify`, `report`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ from difffusr.pipeline.commands.common import (
     write_file,
 )
 from difffusr.pipeline.commands.terminal import console, say, set_up_logging
-from difffusr.pipeline.ground.errors import EXIT_FAILED, ConfigError
+from difffusr.pipeline.ground.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
-    from shapely.geometry.base import BaseGeometry
-
     from difffusr.pipeline.config import RunConfig
     from difffusr.pipeline.publish import Publication
     from difffusr.pipeline.readers import BandReport, Report, SourceSeams, WorstBorder
@@ -140,84 +138,6 @@ def _show_verified(found: Report, command: str) -> None:
         say(f"`{command}` writes again what is missing or damaged")
 
 
-def export(
-    cube: CubePath,
-    cog: Annotated[
-        str, typer.Option("--cog", metavar="FOLDER", help="Folder or URL for the files.", show_default=False)
-    ],
-    area: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Polygons (GeoJSON, GeoPackage, …); by default the whole cube.")
-    ] = None,
-    bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", help="A box in degrees instead of --area.")] = None,
-    period: Annotated[
-        list[str] | None, typer.Option(help="A period such as 2024-07; repeat for more. By default all.")
-    ] = None,
-    variable: Annotated[
-        list[str] | None, typer.Option(help="A variable; repeat for more. By default reflectance and quality.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    scratch: Annotated[Path | None, typer.Option(help="A folder with room for a draft of the largest file.")] = None,
-    verbose: Verbose = False,
-) -> None:
-    """Write Cloud Optimized GeoTIFFs of an area, one for each zone, period and variable.
-
-    Each covers the area's bounding box in its zone, with band names, wavelengths, scale and overviews.
-    """
-    set_up_logging(verbose)
-    if scratch is not None and not scratch.is_dir():
-        raise ConfigError(f"--scratch: {scratch} is not a folder; choose one with room for the largest file")
-    place, folder = place_of_cube(cube), storage_at(cog)
-    from rich.progress import Progress
-
-    from difffusr.pipeline.cube import Cube
-    from difffusr.pipeline.readers import USUAL, export_cogs, exports_of
-
-    where = _chosen_area(area, bbox)
-    opened = Cube(place)
-    exports = exports_of(opened, where, period or (), variable or USUAL)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("exporting", total=len(exports))
-        written = export_cogs(
-            opened,
-            exports,
-            folder,
-            overwrite=overwrite,
-            scratch=scratch,
-            on_file=lambda _: progress.advance(task),
-        )
-    for url, made in zip(written, exports, strict=True):
-        say(f"{url}  {made.window.width:,} × {made.window.height:,} px")
-
-
-def stac(
-    cube: CubePath,
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Folder or URL for the documents.", show_default=False)
-    ],
-    name: Annotated[
-        str | None, typer.Option("--id", help="The collection's id; by default the last part of the cube's URL.")
-    ] = None,
-    verbose: Verbose = False,
-) -> None:
-    """Describe a published cube as STAC: a collection, an item for each zone and period, and a stac-geoparquet.
-
-    Run it again after each publication: documents are replaced.
-    """
-    set_up_logging(verbose)
-    place, documents = place_of_cube(cube), storage_at(folder)
-    from difffusr.pipeline.cube import Cube
-    from difffusr.pipeline.readers import write_records
-
-    written = write_records(Cube(place), documents, name)
-    urls = dict(zip((url.rsplit("/", 1)[-1] for url in written), written, strict=True))
-    others = [urls.pop(file) for file in ("collection.json", "items.parquet")]
-    model = urls.pop("model.json", None)
-    items = f"{len(urls):,} item{'s' if len(urls) > 1 else ''}"
-    told = [(others[0], f"collection of {items}"), (others[1], "the same items as stac-geoparquet")]
-    for url, what in told + ([(model, "the model that made it")] if model else []):
-        say(f"{url}  {what}")
-
-
 def report(
     cube: CubePath,
     output: Annotated[Path, typer.Option("--output", "-o", help="File for the page.")] = Path("report.html"),
@@ -280,31 +200,6 @@ def storage_at(url: str) -> Storage:
 
     check_store(url)
     return Storage(url)
-
-
-def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
-    """The polygons of a file, or the box of west,south,east,north in degrees; None for neither."""
-    from difffusr.pipeline.config import AreaSection
-    from difffusr.pipeline.geo import geometry_of
-
-    if file is not None and degrees is not None:
-        raise ConfigError("--area and --bbox: give one of them")
-    if degrees is not None:
-        try:
-            west, south, east, north = (float(part) for part in degrees.split(","))
-            chosen = AreaSection(bbox=(west, south, east, north))
-        except ValueError:
-            raise ConfigError(
-                f"--bbox: found {degrees}, expected west,south,east,north in degrees, such as 6.0,49.5,6.2,49.7"
-            ) from None
-    elif file is not None:
-        is_geojson = file.lower().endswith((".geojson", ".json"))
-        chosen = AreaSection(geojson=file) if is_geojson else AreaSection(file=file)
-    else:
-        return None
-    geometry = geometry_of(chosen)
-    assert not isinstance(geometry, list)
-    return geometry
 
 
 def _show_shards(found: Report) -> None:

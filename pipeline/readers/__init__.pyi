@@ -6,8 +6,13 @@ from .access import picture as picture
 from .access import ray_patches as ray_patches
 from .access import sample as sample
 from .export import USUAL as USUAL
+from .export import Done as Done
+from .export import Export as Export
+from .export import How as How
 from .export import export_cogs as export_cogs
+from .export import export_items as export_items
 from .export import exports_of as exports_of
+from .stac import name_of as name_of
 from .stac import write_records as write_records
 from .verdicts import GRID_LIMIT as GRID_LIMIT
 from .verdicts import RESIDUAL_LIMIT as RESIDUAL_LIMIT

@@ -78,11 +78,26 @@ class Footprint:
 
 def footprint(cube: Cube, epsg: int, ground: Ground) -> Footprint:
     """Where a zone of a cube has data, in degrees."""
-    lattice = cube.lattice(epsg)
-    found = footprint_of(ground.shape, cube.of_crs(epsg) or epsg)
-    found, moved = _fewer_corners(found)
+    return _in_degrees(ground, cube.of_crs(epsg) or epsg)
+
+
+def footprint_in(seen: NDArray[np.bool_], transform: Affine, box: BaseGeometry, place: int | Lattice) -> Footprint:
+    """Where pixels or cells of them have data, in degrees.
+
+    Args:
+        seen: (h, w), those that have.
+        transform: from columns and rows to coordinates.
+        box: what they cover, in the same coordinates; the footprint if none has data.
+        place: a zone's code, or the lattice of another CRS.
+    """
+    return _in_degrees(_ground(seen, transform, box), place)
+
+
+def _in_degrees(ground: Ground, place: int | Lattice) -> Footprint:
+    lattice = place if isinstance(place, Lattice) else Lattice.of_zone(place)
+    found, moved = _fewer_corners(footprint_of(ground.shape, place))
     beyond = None if ground.beyond is None else _rounded_up(ground.beyond * lattice.unit_m + moved)
-    bend = _bend_m(ground.shape, lattice, cube.of_crs(epsg) is None)
+    bend = _bend_m(ground.shape, lattice, not isinstance(place, Lattice))
     return Footprint(found, beyond, _rounded_up(bend + moved))
 
 
@@ -103,15 +118,19 @@ def ground_of(cube: Cube, epsg: int, step: int) -> Ground:
     if height * width > _MOST_SEARCHED:
         return Ground(box, None)
     whole = PixelWindow(0, 0, height, width)
+    left, _, _, top = lattice.bounds(window)
+    size = lattice.pixel * 2**level
     seen = read_window(array, step, whole, whole) > 0
+    return _ground(seen, Affine(size, 0, left, 0, -size, top), box)
+
+
+def _ground(seen: NDArray[np.bool_], transform: Affine, box: BaseGeometry) -> Ground:
     if not seen.any():
         return Ground(box, None)
     if seen.all():
-        return Ground(box, lattice.pixel * 2**level)
+        return Ground(box, transform.a)
     outline, beyond = outline_of(seen)
-    left, _, _, top = lattice.bounds(window)
-    size = lattice.pixel * 2**level
-    return Ground(_polygons(_placed(outline, Affine(size, 0, left, 0, -size, top)).intersection(box)), beyond * size)
+    return Ground(_polygons(_placed(outline, transform).intersection(box)), beyond * transform.a)
 
 
 def level_within(cube: Cube, epsg: int, most: int) -> int:

@@ -86,6 +86,10 @@ class Export:
         """The file's name."""
         return f"{self.series}{'' if self.tile is None else f'_{self.tile.name}'}.tif"
 
+    def of(self, variable: str) -> Export:
+        """The same of another variable."""
+        return replace(self, variable=variable)
+
     @property
     def series(self) -> str:
         """What files of the same variable and period have in their names, whatever the tile."""

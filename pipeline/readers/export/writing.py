@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 import zarr
@@ -28,14 +31,22 @@ from difffusr.pipeline.readers.export.sources import array_of, inside, is_spectr
 from difffusr.pipeline.readers.stac import colour_of, labels_of
 from difffusr.pipeline.storage import Storage, store_failures
 
-#: Side of a file's tiles in pixels.
-_TILE_PX: Final = 512
+#: Side of the blocks of a file in pixels.
+BLOCK_PX: Final = 512
 
 #: Options of the draft that becomes a COG: fast to write and read, deleted soon after.
 _DRAFT: Final = {
-    "compress": "zstd", "zstd_level": 1, "tiled": True, "blockxsize": _TILE_PX, "blockysize": _TILE_PX,
+    "compress": "zstd", "zstd_level": 1, "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX,
     "SPARSE_OK": True,
 }  # fmt: skip
+
+#: Most cells along a side in which it is remembered where there are data.
+_CELLS: Final = 512
+
+#: The tag of a file that says what it was made of.
+MADE_OF: Final = "DIFFFUSR_MADE_OF"
+
+NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 #: As what GIS show the bands if nobody chooses.
 _SHOWN_AS: Final = {"B04": ColorInterp.red, "B03": ColorInterp.green, "B02": ColorInterp.blue}
@@ -71,7 +82,7 @@ def export_cogs(
     written = []
     for export in exports:
         with tempfile.TemporaryDirectory(prefix="difffusr-export-", dir=scratch) as place:
-            for one, file in cogs_in(Path(place), cube, [export]).items():
+            for one, file in cogs_in(Path(place), cube, [export]).paths.items():
                 folder.put(one.name, file)
         written.append(f"{folder.url}/{export.name}")
         if on_file is not None:
@@ -79,20 +90,38 @@ def export_cogs(
     return written
 
 
-def cogs_in(place: Path, cube: Cube, exports: Sequence[Export], threads: int | None = None) -> dict[Export, Path]:
-    """Write files of one window and period into a folder of this machine; tiles without data are left out.
+@dataclass(frozen=True)
+class Cogs:
+    """Files of one window and period on this machine.
+
+    Attributes:
+        paths: of the files; none of a tile without data.
+        seen: (rows, columns) of cells, those that have data.
+        cell: side of a cell in pixels.
+    """
+
+    paths: Mapping[Export, Path]
+    seen: NDArray[np.bool_]
+    cell: int
+
+
+def cogs_in(
+    place: Path, cube: Cube, exports: Sequence[Export], threads: int | None = None, tags: Mapping[str, str] = NO_TAGS
+) -> Cogs:
+    """Write files of one window and period into a folder of this machine.
 
     Args:
         threads: that compress; all cores by default.
+        tags: one more for each variable, which says what its file was made of.
 
     Raises:
         StoreError: the cube cannot be read, or the folder is full.
     """
     try:
-        drafts, filled = _drafts(place, cube, exports)
-        if not filled and exports[0].tile is not None:
-            return {}
-        return {export: _as_cog(draft, export, threads) for export, draft in drafts.items()}
+        drafts, seen, cell = _drafts(place, cube, exports, tags)
+        if not seen.any() and exports[0].tile is not None:
+            return Cogs({}, seen, cell)
+        return Cogs({export: _as_cog(draft, export, threads) for export, draft in drafts.items()}, seen, cell)
     except store_failures(RasterioError) as error:
         raise StoreError(
             f"{exports[0].name}: cannot be written ({first_line(error)}); check that {place} has room "
@@ -100,21 +129,40 @@ def cogs_in(place: Path, cube: Cube, exports: Sequence[Export], threads: int | N
         ) from None
 
 
-def _drafts(place: Path, cube: Cube, exports: Sequence[Export]) -> tuple[dict[Export, Path], bool]:
-    """Tiled GeoTIFFs without overviews, and whether there is anything in them."""
-    source, window, filled = source_of(cube, exports[0]), exports[0].window, False
+def _drafts(
+    place: Path, cube: Cube, exports: Sequence[Export], tags: Mapping[str, str]
+) -> tuple[dict[Export, Path], NDArray[np.bool_], int]:
+    """Tiled GeoTIFFs without overviews, and the cells in which there is anything."""
+    source, window = source_of(cube, exports[0]), exports[0].window
+    cell = -(-max(window.height, window.width) // _CELLS)
+    seen = np.zeros((-(-window.height // cell), -(-window.width // cell)), bool)
     paths = {export: place / f"draft-{export.variable}.tif" for export in exports}
     with ExitStack() as held:
         files = {export.variable: held.enter_context(_draft(cube, export, path)) for export, path in paths.items()}
+        for name, file in files.items():
+            if name in tags:
+                file.update_tags(**{MADE_OF: tags[name]})
         for block in source.blocks(window):
-            here, (rows, cols) = inside(block, window)
             found = source.read(block, list(files))
-            if found is None or here.height <= 0 or here.width <= 0:
+            if found is None:
                 continue
-            filled = True
+            here, (rows, cols) = inside(block, window)
             for name, file in files.items():
                 _write(file, found[name][..., rows, cols], here, window)
-    return paths, filled
+            first = found.get("reflectance", next(iter(found.values())))[..., rows, cols]
+            filled = first != files["reflectance" if "reflectance" in found else next(iter(found))].nodata
+            _see(seen, cell, filled.any(axis=0) if filled.ndim == 3 else filled, here, window)
+    return paths, seen, cell
+
+
+def _see(seen: NDArray[np.bool_], cell: int, filled: NDArray[np.bool_], here: PixelWindow, window: PixelWindow) -> None:
+    """Mark the cells in which some of the pixels of a part are filled."""
+    top, left = here.row - window.row, here.col - window.col
+    around = [(at % cell, -(at + size) % cell) for at, size in ((top, here.height), (left, here.width))]
+    padded = np.pad(filled, around)
+    cells = padded.reshape(padded.shape[0] // cell, cell, -1, cell).any(axis=(1, 3))
+    row, col = top // cell, left // cell
+    seen[row : row + cells.shape[0], col : col + cells.shape[1]] |= cells
 
 
 def _write(file: Any, pixels: NDArray[Any], here: PixelWindow, window: PixelWindow) -> None:
@@ -175,7 +223,8 @@ def colours_of(attributes: Mapping[str, Any]) -> dict[int, tuple[int, int, int, 
 
 def names_beside(attributes: Mapping[str, Any]) -> bytes:
     """What lies beside a file of labels (`<file>.aux.xml`): GDAL reads from it what its numbers are called."""
-    return f"<PAMDataset>\n<PAMRasterBand band=\"1\">\n{category_names(attributes)}</PAMRasterBand>\n</PAMDataset>\n".encode()
+    band = f'<PAMRasterBand band="1">\n{category_names(attributes)}</PAMRasterBand>'
+    return f"<PAMDataset>\n{band}\n</PAMDataset>\n".encode()
 
 
 def category_names(attributes: Mapping[str, Any]) -> str:
@@ -196,7 +245,7 @@ def _as_cog(draft: Path, export: Export, threads: int | None) -> Path:
         driver="COG",
         COMPRESS="DEFLATE",
         PREDICTOR="YES",
-        BLOCKSIZE=_TILE_PX,
+        BLOCKSIZE=BLOCK_PX,
         OVERVIEW_RESAMPLING="AVERAGE" if averaged else "NEAREST",
         BIGTIFF="IF_SAFER",
         NUM_THREADS="ALL_CPUS" if threads is None else threads,

@@ -1,10 +1,12 @@
 from .balance import balance_property as balance_property
+from .collection import collection_of as collection_of
 from .items import bound_of as bound_of
 from .items import facts_of as facts_of
 from .items import pixels_of as pixels_of
 from .items import properties_of as properties_of
 from .records import as_json as as_json
 from .records import as_parquet as as_parquet
+from .records import name_of as name_of
 from .records import write_records as write_records
 from .words import COG as COG
 from .words import GEOJSON as GEOJSON

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.readers.footprints import box_around
-from difffusr.pipeline.readers.stac.places import Addresses
 from difffusr.pipeline.readers.stac.words import (
     GEOJSON,
     JSON,
@@ -17,16 +16,27 @@ from difffusr.pipeline.readers.stac.words import (
     STAC_VERSION,
     bands,
     extensions_of,
-    link_to_model,
 )
 
+#: With more items the collection's extent says no longer where each of them lies.
+_MOST_BOXES: Final = 1000
 
-def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]], places: Addresses) -> dict[str, Any]:
-    """The collection's document.
+
+def collection_of(
+    cube: Cube,
+    name: str,
+    items: Sequence[dict[str, Any]],
+    assets: Mapping[str, Any],
+    what: str,
+    links: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The document of a collection of items in the same folder.
 
     Args:
-        items: those of `items_of`.
-        places: what the cube's addresses are.
+        items: at least one.
+        assets: of the collection, besides the table of its items.
+        what: how the cube is divided.
+        links: more of them.
     """
     boxes = [list(box) for box in dict.fromkeys(tuple(item["bbox"]) for item in items)]
     whole = list(box_around(tuple(item["bbox"]) for item in items))
@@ -35,18 +45,17 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]], places
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
-        "stac_extensions": extensions_of("zarr"),
+        "stac_extensions": extensions_of("zarr") if "zarr" in assets else [],
         "id": name,
         "title": cube.attributes["title"],
         "description": (
-            f"{cube.attributes['title']}. {cube.attributes['source']}. {_groups(cube)}, one step of time for each "
-            "period."
+            f"{cube.attributes['title']}. {cube.attributes['source']}. {what}."
         ),
         "keywords": ["Sentinel-2", "super-resolution", "surface reflectance", "Zarr"],
         "license": "other",
         "providers": PROVIDERS,
         "extent": {
-            "spatial": {"bbox": [whole, *boxes] if len(boxes) > 1 else [whole]},
+            "spatial": {"bbox": [whole, *boxes] if 1 < len(boxes) <= _MOST_BOXES else [whole]},
             "temporal": {"interval": [[min(starts), max(ends)]]},
         },
         "summaries": {
@@ -58,27 +67,26 @@ def collection_of(cube: Cube, name: str, items: Sequence[dict[str, Any]], places
             "bands": bands(),
         },
         "assets": {
-            "zarr": {**places.store(), "title": "the whole cube", "roles": ["data"]},
+            **assets,
             "items": {
                 "href": "./items.parquet", "type": PARQUET, "title": "all items as stac-geoparquet",
                 "roles": ["stac-items"],
             },
-            "thumbnail": {**items[-1]["assets"]["thumbnail"], "title": f"true colour, {items[-1]['properties']['title']}"},
         },
         "links": [
             {"rel": "root", "href": "./collection.json", "type": JSON},
             {"rel": "license", "href": LEGAL_NOTICE, "type": "application/pdf", "title": "Sentinel data legal notice"},
             *({"rel": "item", "href": f"./{item['id']}.json", "type": GEOJSON} for item in items),
-            *link_to_model(cube),
+            *links,
         ],
     }  # fmt: skip
 
 
-def _groups(cube: Cube) -> str:
-    """How the cube is divided."""
+def groups_of(cube: Cube) -> str:
+    """How a cube is divided."""
     if cube.in_one_crs:
-        return f"One Zarr group, in {cube.lattice(next(iter(cube.zones))).name}"
-    return "One Zarr group for each UTM zone"
+        return f"One Zarr group, in {cube.lattice(next(iter(cube.zones))).name}, one step of time for each period"
+    return "One Zarr group for each UTM zone, one step of time for each period"
 
 
 def _summary(name: str, items: Sequence[dict[str, Any]]) -> dict[str, list[str]]:

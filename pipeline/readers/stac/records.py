@@ -12,7 +12,7 @@ from typing import Any
 
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.ground.errors import ConfigError
-from difffusr.pipeline.readers.stac.collection import collection_of
+from difffusr.pipeline.readers.stac.collection import collection_of, groups_of
 from difffusr.pipeline.readers.stac.items import items_of
 from difffusr.pipeline.readers.stac.model import model_of
 from difffusr.pipeline.readers.stac.places import Addresses
@@ -38,7 +38,7 @@ def write_records(cube: Cube, folder: Storage, name: str | None = None, *, absol
         ConfigError: the name is not a valid id.
         StoreError: the cube cannot be read, or the folder cannot be written to.
     """
-    name = name or re.sub(r"\.zarr$", "", cube.storage.url.rsplit("/", 1)[-1])
+    name = name or name_of(cube)
     if not _ID.fullmatch(name):
         raise ConfigError(f"--id: found {name!r}, expected letters, digits, '.', '_' and '-'")
     places = Addresses(cube, folder, absolute)
@@ -51,11 +51,25 @@ def write_records(cube: Cube, folder: Storage, name: str | None = None, *, absol
         **{f"{item['id']}.json": as_json(item) for item in items},
         "items.parquet": as_parquet(items),
         **({"model.json": as_json(model_of(cube, name, items))} if link_to_model(cube) else {}),
-        "collection.json": as_json(collection_of(cube, name, items, places)),  # last, as it links to all others
+        "collection.json": as_json(_collection(cube, name, items, places)),  # last, as it links to all others
     }
     for file, data in documents.items():
         folder.write(file, data)
     return [f"{folder.url}/{file}" for file in [*written, *documents]]
+
+
+def name_of(cube: Cube) -> str:
+    """The last part of a cube's URL."""
+    return re.sub(r"\.zarr$", "", cube.storage.url.rsplit("/", 1)[-1])
+
+
+def _collection(cube: Cube, name: str, items: Sequence[dict[str, Any]], places: Addresses) -> dict[str, Any]:
+    picture = {**items[-1]["assets"]["thumbnail"], "title": f"true colour, {items[-1]['properties']['title']}"}
+    assets = {
+        "zarr": {**places.store(), "title": "the whole cube", "roles": ["data"]},
+        "thumbnail": picture,
+    }
+    return collection_of(cube, name, items, assets, groups_of(cube), link_to_model(cube))
 
 
 def as_json(document: dict[str, Any]) -> bytes:
