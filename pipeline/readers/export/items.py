@@ -24,6 +24,7 @@ from difffusr.pipeline.readers.stac import (
     STAC_VERSION,
     balance_property,
     bands,
+    bands_of_old,
     bound_of,
     extensions_of,
     pixels_of,
@@ -50,7 +51,11 @@ def asset_of(cube: Cube, export: Export, file: Path, state: str) -> dict[str, An
         "type": COG,
         "title": str(attributes.get("long_name", export.variable)),
         "roles": _ROLES.get(export.variable, ["metadata"]),
-        "bands": bands() if is_spectral(array) else [{"name": export.variable}],
+        **(
+            {"bands": bands(), "eo:bands": bands_of_old()}
+            if is_spectral(array)
+            else {"bands": [{"name": export.variable}]}
+        ),
         **pixels_of(export.variable, attributes, export.lattice, export.window),
         "file:size": file.stat().st_size,
         "file:checksum": f"{SHA256}{digest}",
@@ -88,7 +93,9 @@ def item_of(
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
-        "stac_extensions": extensions_of("proj", "eo", "raster", "processing", "classification", "renders", "file"),
+        "stac_extensions": extensions_of(
+            "proj", "eo:bands", "raster", "processing", "classification", "renders", "file"
+        ),
         "id": export.item,
         "collection": collection,
         "geometry": where["geometry"],

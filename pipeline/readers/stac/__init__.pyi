@@ -17,6 +17,7 @@ from .words import PROVIDERS as PROVIDERS
 from .words import SHA256 as SHA256
 from .words import STAC_VERSION as STAC_VERSION
 from .words import bands as bands
+from .words import bands_of_old as bands_of_old
 from .words import colour_of as colour_of
 from .words import extensions_of as extensions_of
 from .words import labels_of as labels_of

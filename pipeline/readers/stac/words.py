@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ STAC_VERSION: Final = "1.1.0"
 EXTENSIONS: Final = {
     "proj": "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "eo": "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
+    "eo:bands": "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
     "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
     "cube": "https://stac-extensions.github.io/datacube/v2.2.0/schema.json",
     "processing": "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
@@ -63,6 +65,18 @@ def bands(order: Sequence[str] = BANDS) -> list[dict[str, Any]]:
             "eo:common_name": _COMMON_NAMES[band],
             "eo:center_wavelength": round(WAVELENGTH_NM[band] / 1e3, 4),
             "description": f"super-resolved from {GSD_M[band]} m",
+        }
+        for band in order
+    ]
+
+
+def bands_of_old(order: Sequence[str] = BANDS) -> list[dict[str, Any]]:
+    """The same as the EO extension had it before STAC 1.1: what odc-stac takes the names of a file's bands from."""
+    return [
+        {
+            "name": band,
+            "common_name": re.sub(r"(?<=^rededge)\d+$", "", _COMMON_NAMES[band]),
+            "center_wavelength": round(WAVELENGTH_NM[band] / 1e3, 4),
         }
         for band in order
     ]
