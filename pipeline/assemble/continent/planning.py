@@ -153,10 +153,13 @@ def cut_lattice(lattice: Lattice, views: Mapping[int, ZoneView]) -> Lattice:
         return lattice
     taken = np.zeros(360, bool)  # degrees from −180° on
     for code, view in views.items():
+        own = view.lattice
+        left, bottom, right, top = own.bounds(view.window)
         middle = 6.0 * (code % 100) - 183.0
-        left, bottom, right, top = view.window.bounds_m(code)
+        if view.of_crs is not None:
+            middle = float(own.degrees((left + right) / 2, (bottom + top) / 2)[0])
         x, y = np.meshgrid(np.linspace(left, right, 9), np.linspace(bottom, top, 9))
-        lon, _ = Transformer.from_crs(f"EPSG:{code}", lattice.crs, always_xy=True).transform(x, y)
+        lon, _ = Transformer.from_crs(own.crs, lattice.crs, always_xy=True).transform(x, y)
         turned = (lon - middle + 180.0) % 360.0 - 180.0
         degrees = np.arange(math.floor(middle + turned.min()), math.ceil(middle + turned.max()))
         taken[(degrees + 180) % 360] = True

@@ -148,15 +148,11 @@ def _mosaic_of(cube: Cube, crs: str | None, resolution: float | None) -> Mosaic 
     if crs is None:
         return None
     asked = Lattice.asked_for(crs, resolution)
-    if not cube.in_one_crs:
-        return Mosaic.of(cube, asked)
-    (own,) = (cube.lattice(epsg) for epsg in cube.zones)
-    if (own.crs, own.pixel) == (asked.crs, asked.pixel if resolution is not None else own.pixel):
-        return None
-    raise ConfigError(
-        f"--crs: {cube.storage.url} is itself a cube of one CRS, {own.name} with pixels of {own.pixel:g}; give the one "
-        f"that it is made of ({cube.derived_from}), or leave --crs out"
-    )
+    for epsg in cube.zones:
+        own = cube.of_crs(epsg)
+        if own is not None and own.crs == asked.crs and (resolution is None or own.pixel == asked.pixel):
+            return None
+    return Mosaic.of(cube, asked)
 
 
 def _wholes(

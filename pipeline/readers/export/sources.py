@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import numpy as np
 import zarr
 from numpy.typing import NDArray
 
@@ -70,15 +69,13 @@ class MosaicPixels:
     def blocks(self, window: PixelWindow) -> Iterator[PixelWindow]:
         """See `Source`. The squares of a tile begin at its corner, others where the CRS's coordinates do: a pixel is
         the same whatever else is asked for."""
-        if self.tiled:
-            side = -(-window.height // -(-window.height // _SQUARE_PX))
-            row, col = window.row, window.col
-        else:
-            side = _SQUARE_PX
-            row, col = _before(window.row, 0, side), _before(window.col, 0, side)
-        for top in range(row, window.row_stop, side):
-            for left in range(col, window.col_stop, side):
-                yield PixelWindow(top, left, side, side)
+        row, col = window.row, window.col
+        if not self.tiled:
+            row, col = _before(row, 0, _SQUARE_PX), _before(col, 0, _SQUARE_PX)
+        for top in range(row, window.row_stop, _SQUARE_PX):
+            for left in range(col, window.col_stop, _SQUARE_PX):
+                square = PixelWindow(top, left, _SQUARE_PX, _SQUARE_PX)
+                yield inside(square, window)[0] if self.tiled else square
 
     def read(self, block: PixelWindow, names: Sequence[str]) -> Mapping[str, NDArray[Any]] | None:
         """See `Source`."""
@@ -119,4 +116,4 @@ def inside(block: PixelWindow, window: PixelWindow) -> tuple[PixelWindow, tuple[
 
 def is_spectral(array: zarr.Array[Any]) -> bool:
     """Whether a variable has bands."""
-    return bool(np.ndim(array) == 4)
+    return bool(array.ndim == 4)

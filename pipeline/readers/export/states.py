@@ -10,7 +10,6 @@ from typing import Any, Final
 import rasterio
 from rasterio.errors import RasterioError
 
-from difffusr.pipeline.assemble.continent import ZoneView
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.ground.errors import StoreError
 from difffusr.pipeline.publish import states_seen
@@ -76,12 +75,7 @@ def _zones_of(cube: Cube, export: Export) -> Iterator[int]:
     if not export.mosaic:
         yield export.epsg
         return
-    for epsg in cube.zones:
-        found = cube.periods(epsg).get(export.label)
-        if found is None:
-            continue
-        if ZoneView(epsg, found[0], cube.window(epsg)).seen_from(export.lattice, export.window) is not None:
-            yield epsg
+    yield from (view.epsg for view in Mosaic(cube, export.lattice).views(export.label, export.window))
 
 
 def is_ours(folder: Storage, name: str) -> bool:
