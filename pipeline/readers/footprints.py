@@ -38,7 +38,7 @@ _LOOKED_AT, _MOST_SEARCHED = 1024 * 1024, 4096 * 4096
 _MOST_CORNERS, _MOST_IN_DEGREES = 512, 2048
 
 #: Edges between pixels with data and without, from which on the ground is looked at in coarser pixels.
-_MOST_EDGES = 20_000
+_MOST_EDGES = 8_000
 
 #: By how much ground grows before it loses corners, in units of what they may lie beside the line; holes smaller than
 #: so much of it are filled.

@@ -14,8 +14,8 @@ from difffusr.pipeline.geo import PixelWindow
 from difffusr.pipeline.readers.export.chosen import Export
 from difffusr.pipeline.readers.export.mosaic import Mosaic
 
-#: Side of the squares of a mosaic that are made at a time, at most.
-_SQUARE_PX: Final = 2048
+#: Side of the squares of a mosaic that are made at a time.
+_SQUARE_PX: Final = 512
 
 #: Where a shard has a variable.
 _FIELDS: Final = {"reflectance_std": "std"}
@@ -64,18 +64,14 @@ class MosaicPixels:
 
     mosaic: Mosaic
     label: str
-    tiled: bool
 
     def blocks(self, window: PixelWindow) -> Iterator[PixelWindow]:
-        """See `Source`. The squares of a tile begin at its corner, others where the CRS's coordinates do: a pixel is
-        the same whatever else is asked for."""
-        row, col = window.row, window.col
-        if not self.tiled:
-            row, col = _before(row, 0, _SQUARE_PX), _before(col, 0, _SQUARE_PX)
-        for top in range(row, window.row_stop, _SQUARE_PX):
-            for left in range(col, window.col_stop, _SQUARE_PX):
-                square = PixelWindow(top, left, _SQUARE_PX, _SQUARE_PX)
-                yield inside(square, window)[0] if self.tiled else square
+        """See `Source`. They begin where the CRS's coordinates do, and always all of a square is warped: a pixel is the
+        same whatever else is asked for, and in `mosaic` of Python."""
+        side = _SQUARE_PX
+        for top in range(_before(window.row, 0, side), window.row_stop, side):
+            for left in range(_before(window.col, 0, side), window.col_stop, side):
+                yield PixelWindow(top, left, side, side)
 
     def read(self, block: PixelWindow, names: Sequence[str]) -> Mapping[str, NDArray[Any]] | None:
         """See `Source`."""
@@ -87,7 +83,7 @@ def source_of(cube: Cube, export: Export) -> Source:
     """Where the pixels of a file come from."""
     if not export.mosaic:
         return ZonePixels(cube, export.epsg, export.step)
-    return MosaicPixels(Mosaic(cube, export.lattice), export.label, export.tile is not None)
+    return MosaicPixels(Mosaic(cube, export.lattice), export.label)
 
 
 def array_of(cube: Cube, export: Export) -> zarr.Array[Any]:

@@ -42,7 +42,6 @@ def state_of(cube: Cube, export: Export) -> str:
         "variable": export.variable,
         "numbers": {name: str(value) for name, value in sorted(dict(array_of(cube, export).attrs).items())},
         "window": list(export.window),
-        "tile": export.tile is not None,
         "lattice": [lattice.crs, lattice.pixel, lattice.origin, lattice.west],
         "period": period,
         "scenes": pages.get(period),

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
+from affine import Affine
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
+from rasterio.features import geometry_mask
+from scipy.ndimage import distance_transform_edt, uniform_filter
 from shapely.geometry.base import BaseGeometry
 
 from difffusr.pipeline.geo.grid import PixelWindow
 from difffusr.pipeline.geo.lattice import Lattice
-from difffusr.pipeline.readers.footprints import box_around, box_of, footprint_of, ground_of, shape_of
+from difffusr.pipeline.readers.footprints import (
+    box_around,
+    box_of,
+    footprint_in,
+    footprint_of,
+    ground_of,
+    outline_of,
+    shape_of,
+)
 
 #: The zones on either side of 180°, north and south.
 AT_180 = (32601, 32660, 32701, 32760)
@@ -160,12 +173,13 @@ def test_boxes_of_known_places(given_boxes, expected):
 
 
 def cube_of(seen: np.ndarray, overviews: int, window: PixelWindow) -> Any:
-    """What is asked of a cube whose coarsest level has this quality."""
+    """What is asked of a cube whose coarsest level has sources there."""
     return SimpleNamespace(
         window=lambda _: window,
         lattice=Lattice.of_zone,
+        of_crs=lambda _: None,
         overviews=lambda _: overviews,
-        array=lambda *_: _Array(seen[None].astype(np.uint8)),
+        array=lambda _, name, level: {("source", 5): _Array(seen[None].astype(np.uint16))}[name, level],
     )
 
 
@@ -176,33 +190,127 @@ class _Array(np.ndarray):
     fill_value = 0
 
 
-WINDOW = PixelWindow(-2048, 4096, 1024, 2048)
+#: Of which level 5, of 512 × 1024, is the finest with few enough pixels.
+WINDOW = PixelWindow(-16_384, 65_536, 16_384, 32_768)
+SIZE_M = 2.5 * 2**5
 
 
 @pytest.mark.parametrize(
     ("rows", "cols", "bounds"),
     [
-        ((0, 64), (0, 128), (0, 64, 0, 128)),
-        ((10, 20), (30, 40), (9, 21, 29, 41)),
-        ((0, 1), (127, 128), (0, 2, 126, 128)),
-        ((63, 64), (0, 128), (62, 64, 0, 128)),
-        ((5, 5), (0, 0), (0, 64, 0, 128)),
+        ((0, 512), (0, 1024), (0, 512, 0, 1024)),
+        ((10, 20), (30, 40), (8.5, 21.5, 28.5, 41.5)),
+        ((0, 1), (1023, 1024), (0, 2.5, 1021.5, 1024)),
+        ((511, 512), (0, 1024), (509.5, 512, 0, 1024)),
+        ((5, 5), (0, 0), (0, 512, 0, 1024)),
     ],
 )
-def test_ground_is_what_the_coarsest_level_has_and_one_pixel_more(rows, cols, bounds):
-    seen = np.zeros((64, 128))
+def test_ground_is_what_a_level_has_and_a_pixel_and_a_half_more(rows, cols, bounds):
+    seen = np.zeros((512, 1024))
     seen[slice(*rows), slice(*cols)] = 3
-    left, bottom, right, top = ground_of(cube_of(seen, 4, WINDOW), 32632, 0).bounds
+    found = ground_of(cube_of(seen, 8, WINDOW), 32632, 0)
+    left, bottom, right, top = found.shape.bounds
     west, _, _, north = WINDOW.bounds_m(32632)
-    size = 2.5 * 2**4
-    assert ((north - top) / size, (north - bottom) / size, (left - west) / size, (right - west) / size) == bounds
+    sides = (north - top), (north - bottom), (left - west), (right - west)
+    assert tuple(side / SIZE_M for side in sides) == bounds
+    assert (found.beyond is None) == (not seen.any())
+
+
+def squares(seen: np.ndarray) -> Any:
+    rows, cols = np.nonzero(seen)
+    return shapely.box(cols, rows, cols + 1, rows + 1)
+
+
+def smooth(size: int, by: int, share: float, seed: int) -> np.ndarray:
+    """A pattern of blobs of about `by` pixels that cover a share."""
+    noise = uniform_filter(np.random.default_rng(seed).normal(size=(size, size)), by)
+    return noise > np.quantile(noise, 1 - share)
+
+
+def scattered(size: int, count: int) -> np.ndarray:
+    seen = np.zeros((size, size), bool)
+    seen[tuple(np.random.default_rng(count).integers(0, size, (2, count)))] = True
+    return seen
+
+
+def ring(size: int) -> np.ndarray:
+    far = np.hypot(*(np.mgrid[:size, :size] - size / 2))
+    return (far < 0.4 * size) & (far > 0.2 * size)
+
+
+SEEN = {
+    "a triangle": np.tri(64, 128) > 0,
+    "a diagonal line of single pixels": np.eye(300) > 0,
+    "one pixel": scattered(200, 1),
+    "a few single pixels": scattered(300, 12),
+    "many single pixels": scattered(500, 3000),
+    "every second pixel": np.indices((200, 200)).sum(axis=0) % 2 > 0,
+    "blobs": smooth(512, 40, 0.4, 1),
+    "noise": smooth(512, 3, 0.5, 2),
+    "a ring with an island": ring(400) | (np.hypot(*(np.mgrid[:400, :400] - 200)) < 15),
+    "all but a line": np.arange(90 * 70).reshape(90, 70) % 70 != 33,
+    "a frame": np.pad(np.zeros((50, 80), bool), 3, constant_values=True),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_an_outline_holds_all_that_is_seen_in_few_corners_and_not_much_more(name):
+    seen = SEEN[name]
+    shape, beyond = outline_of(seen)
+    assert shape.is_valid
+    assert {part.geom_type for part in shapely.get_parts(shape)} == {"Polygon"}
+    assert shapely.get_num_coordinates(shape) <= 512
+    shapely.prepare(shape)
+    assert shapely.covers(shape, squares(seen)).all()
+    # Holes of less than a thousandth are filled; elsewhere nothing lies farther from what is seen than it says.
+    around = 150
+    padded = np.pad(seen, around)
+    far = distance_transform_edt(~padded)
+    inside = ~geometry_mask([shapely.affinity.translate(shape, around, around)], padded.shape, Affine.identity())
+    assert far[inside].max() <= max(beyond, math.sqrt(shape.area / 1000)) + 1
+
+
+def test_a_wide_hole_stays_one():
+    shape, _ = outline_of(ring(400))
+    assert len(shape.interiors) == 1
+    assert not shape.contains(shapely.Point(200, 200))
 
 
 def test_ground_that_is_a_triangle_is_no_square():
-    seen = np.tri(64, 128)
-    ground = ground_of(cube_of(seen, 4, WINDOW), 32632, 0)
+    ground = ground_of(cube_of(np.tri(512, 1024), 8, WINDOW), 32632, 0).shape
     assert ground.area < 0.3 * WINDOW.box(32632).area
     assert ground.within(WINDOW.box(32632).buffer(1e-6))
+
+
+@pytest.mark.parametrize("epsg", [32632, 32660, 32701])
+@pytest.mark.parametrize("name", ["blobs", "a ring with an island", "a few single pixels", "all but a line"])
+def test_a_footprint_in_degrees_holds_the_data_to_what_it_says(name, epsg):
+    """A continental window: 1000 km high, up to 60° north or south, in the zones at 180° as well."""
+    seen = SEEN[name]
+    side = 400_000 // max(seen.shape)
+    origin = 10_000_000.0 if epsg > 32700 else 0.0
+    top = 6_600_000.0 if epsg < 32700 else origin - 200_000.0
+    left, size = 200_000.0, side * 2.5
+    box = shapely.box(left, top - size * seen.shape[0], left + size * seen.shape[1], top)
+    found = footprint_in(seen, Affine(size, 0, left, 0, -size, top), box, epsg)
+    shape = found.shape
+    assert shape.is_valid
+    assert shapely.get_num_coordinates(shape) <= 2048
+    west, _, east, _ = box_of(shape)
+    assert (east - west) % 360 < 20
+    rows, cols = np.nonzero(seen)
+    chosen = np.random.default_rng(3).integers(0, len(rows), 400)
+    corners = np.concatenate(
+        [np.stack([cols[chosen] + dx, rows[chosen] + dy]) for dx in (0, 1) for dy in (0, 1)], axis=1
+    )
+    lon, lat = to_degrees(epsg).transform(left + size * corners[0], top - size * corners[1])
+    lon = (np.asarray(lon) + 180) % 360 - 180
+    points = shapely.points(np.where(np.abs(np.abs(lon) - 180) < 1e-9, np.sign(lon) * 180, lon), lat)
+    away = shapely.distance(shape, points) * 111_320  # degrees of longitude are shorter: an upper bound
+    assert found.short_m < 200
+    assert away.max() <= found.short_m + 0.01
+    assert found.beyond_m is not None
+    assert found.beyond_m < 100 * size
 
 
 @pytest.mark.parametrize("box", [(179.0, -1.0, -179.0, 1.0), (-180.0, 0.0, -179.0, 1.0), (1.0, 2.0, 3.0, 4.0)])

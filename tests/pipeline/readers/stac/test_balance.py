@@ -22,7 +22,7 @@ from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
 from difffusr.pipeline.plan.scene_balance import balance_facts
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.readers.stac import write_records
-from difffusr.pipeline.readers.stac_balance import balance_lineage, balance_property
+from difffusr.pipeline.readers.stac.balance import balance_lineage, balance_property
 from difffusr.pipeline.storage.objects import Storage
 
 EPSG, WINDOW = 32648, PixelWindow(-720_000, 200_000, 128, 128)
