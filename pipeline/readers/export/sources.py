@@ -15,7 +15,7 @@ from difffusr.pipeline.readers.export.chosen import Export
 from difffusr.pipeline.readers.export.mosaic import Mosaic
 
 #: Side of the squares of a mosaic that are made at a time.
-_SQUARE_PX: Final = 512
+SQUARE_PX: Final = 512
 
 #: Where a shard has a variable.
 _FIELDS: Final = {"reflectance_std": "std"}
@@ -64,11 +64,12 @@ class MosaicPixels:
 
     mosaic: Mosaic
     label: str
+    tiled: bool
 
     def blocks(self, window: PixelWindow) -> Iterator[PixelWindow]:
         """See `Source`. They begin where the CRS's coordinates do, and always all of a square is warped: a pixel is the
-        same whatever else is asked for, and in `mosaic` of Python."""
-        side = _SQUARE_PX
+        same whatever else is asked for, and but for rounding in `mosaic` of Python."""
+        side = min(SQUARE_PX, window.height) if self.tiled else SQUARE_PX
         for top in range(_before(window.row, 0, side), window.row_stop, side):
             for left in range(_before(window.col, 0, side), window.col_stop, side):
                 yield PixelWindow(top, left, side, side)
@@ -83,7 +84,7 @@ def source_of(cube: Cube, export: Export) -> Source:
     """Where the pixels of a file come from."""
     if not export.mosaic:
         return ZonePixels(cube, export.epsg, export.step)
-    return MosaicPixels(Mosaic(cube, export.lattice), export.label)
+    return MosaicPixels(Mosaic(cube, export.lattice), export.label, export.tile is not None)
 
 
 def array_of(cube: Cube, export: Export) -> zarr.Array[Any]:

@@ -10,6 +10,7 @@ import pytest
 from two_zones import publish_zones, waves, windows_at
 
 from difffusr.pipeline.commands import cli
+from difffusr.pipeline.readers.export import sources
 from difffusr.pipeline.storage.objects import Storage
 
 LON, LAT, CODES = 12.0, 48.0, (32632, 32633)
@@ -24,6 +25,12 @@ def kept_zones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     windows = windows_at(LON, LAT, CODES, (2, 4))
     publish_zones(Storage(f"{folder}/zones.zarr"), windows, dict.fromkeys(windows, waves(LON, LAT)))
     return folder / "zones.zarr"
+
+
+@pytest.fixture(autouse=True)
+def _small_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a mosaic whole squares are warped, which are larger than what tests look at."""
+    monkeypatch.setattr(sources, "SQUARE_PX", 128)
 
 
 @pytest.fixture
