@@ -33,7 +33,8 @@ class Addresses:
     def root(self) -> str:
         """Of the cube: relative where the documents lie beside it, or in a folder beside it."""
         place = _address(self.cube.storage)
-        return place if self.absolute else _relative(place, _address(self.folder)) or place
+        whole = self.absolute or self.is_icechunk
+        return place if whole else _relative(place, _address(self.folder)) or place
 
     @property
     def is_icechunk(self) -> bool:
@@ -79,7 +80,7 @@ class Addresses:
 def _address(storage: Storage) -> str:
     """A folder's URL, or its absolute path."""
     if storage.url.startswith(ICECHUNK):
-        return storage.url
+        return storage.url  # no file system of fsspec's
     return storage.filesystem()[1] if storage.is_local else storage.url
 
 
