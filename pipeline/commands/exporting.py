@@ -80,7 +80,7 @@ def export(
     from difffusr.pipeline.cube import Cube
     from difffusr.pipeline.readers import USUAL, How, exports_of
 
-    where = _chosen_area(area, bbox)
+    where = chosen_area(area, bbox)
     opened = Cube(place)
     exports = exports_of(
         opened, where, period or (), variable or USUAL, crs=crs, resolution=resolution, tile_km=tile_km
@@ -185,7 +185,7 @@ def stac(
         say(f"{url}  {what}")
 
 
-def _chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
+def chosen_area(file: str | None, degrees: str | None) -> BaseGeometry | None:
     """The polygons of a file, or the box of west,south,east,north in degrees; None for neither."""
     from difffusr.pipeline.config import AreaSection
     from difffusr.pipeline.geo import geometry_of

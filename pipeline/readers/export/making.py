@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,7 +88,7 @@ class Outcome:
     item: dict[str, Any] | None = None
     made: Sequence[str] = ()
     kept: Sequence[str] = ()
-    failure: str = field(default="")
+    failure: str = ""
 
 
 #: The cube that this worker read last, with what it was.

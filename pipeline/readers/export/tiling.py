@@ -14,14 +14,14 @@ from uuid import uuid4
 from difffusr.pipeline.config import ComputeSection, RunConfig
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.geo import PixelWindow
-from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
+from difffusr.pipeline.ground.errors import ConfigError, DifffusrError, StoreError
 from difffusr.pipeline.ground.urls import first_line
 from difffusr.pipeline.readers.export.chosen import Export
 from difffusr.pipeline.readers.export.making import Job, Outcome, Work, cube_variables, item_in, make_item, taken
 from difffusr.pipeline.readers.export.states import is_ours
 from difffusr.pipeline.readers.export.vrt import Part, vrt_of
 from difffusr.pipeline.readers.stac import as_json, as_parquet, collection_of
-from difffusr.pipeline.storage import Storage, read_document
+from difffusr.pipeline.storage import Storage, read_document, store_failures
 
 #: So many items are made in this process: sooner than workers have started.
 _FEW: Final = 8
@@ -90,7 +90,7 @@ def export_items(
         ConfigError: something else lies in the folder under a name that is needed.
         StoreError: the folder cannot be read or written to.
     """
-    sizes = folder.sizes("")
+    sizes = _sizes_in(folder)
     by_item: dict[str, list[Export]] = {}
     for export in exports:
         by_item.setdefault(export.item, []).append(export)
@@ -109,6 +109,23 @@ def export_items(
     beside = _write_beside(cube, exports, folder, collection, items, others)
     made, kept = ([name for one in found for name in getattr(one, kind)] for kind in ("made", "kept"))
     return Done(made, kept, failures, beside)
+
+
+def _sizes_in(folder: Storage) -> dict[str, int]:
+    """Bytes of the files in a folder by name, without what lies in folders below: that may be much.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    fs, root = folder.filesystem()
+    try:
+        fs.invalidate_cache()
+        found = fs.ls(root, detail=True)
+    except FileNotFoundError:
+        return {}
+    except store_failures() as error:
+        raise StoreError(f"{folder.url}: cannot be listed ({first_line(error)})") from None
+    return {str(one["name"]).rpartition("/")[2]: int(one["size"]) for one in found if one["type"] == "file"}
 
 
 def _earlier(folder: Storage, collection: str, sizes: Mapping[str, int], overwrite: bool) -> list[str]:
@@ -146,10 +163,15 @@ def _check_names(folder: Storage, exports: Sequence[Export], sizes: Mapping[str,
 
 
 def _others(folder: Storage, names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """Items that lie in the folder: those of earlier exports, and those that could not be made again now."""
+    """Items that lie in the folder with all their files: those of earlier exports, and those that could not be made
+    again now."""
     with ThreadPoolExecutor(_REQUESTS, "items") as pool:
-        found = zip(names, pool.map(lambda name: item_in(folder, name, sizes), names), strict=True)
-        return {name: item for name, item in found if item is not None}
+        found = list(pool.map(lambda name: item_in(folder, name, sizes), names))
+    return {
+        name: item
+        for name, item in zip(names, found, strict=True)
+        if item is not None and all(str(asset["href"]).removeprefix("./") in sizes for asset in item["assets"].values())
+    }
 
 
 def _write_beside(

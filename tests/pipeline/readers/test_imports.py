@@ -17,8 +17,8 @@ print(*sorted({"torch", "ray", "geopandas"} & set(sys.modules)))
 @pytest.mark.parametrize(
     "module",
     [
-        "readers.export",
-        "readers.stac",
+        "readers.export.tiling",
+        "readers.stac.records",
         "readers.verdicts",
         "readers.view.serve",
         "readers.view.server",

@@ -259,6 +259,25 @@ def test_tiles_of_earlier_exports_stay_in_collection_and_raster(kept_zones, tmp_
     assert all(file.name in rasters for file in files)
 
 
+def test_a_tile_whose_file_is_gone_is_in_no_raster(kept_zones, tmp_path):
+    opened, folder = Cube(Storage(str(kept_zones))), Storage(str(tmp_path))
+    files = exports_of(opened, None, variables=["quality"], tile_km=0.16)
+    export_items(opened, files, folder, "tiles", How(workers=1))
+    (tmp_path / files[0].name).unlink()
+    export_items(opened, files[1:], folder, "tiles", How(workers=1))
+    for path in (tmp_path / "collection.json", *tmp_path.glob("*.vrt")):
+        assert files[0].tile is not None
+        assert f"{files[0].tile.name}." not in path.read_text()
+
+
+def test_what_lies_below_the_folder_is_not_looked_at(kept_zones, tmp_path):
+    (tmp_path / "below").mkdir()
+    name = exports_of(Cube(Storage(str(kept_zones))), None, variables=["quality"], tile_km=0.16)[0].name
+    (tmp_path / "below" / name).write_text("mine")
+    assert name in export(kept_zones, tmp_path).made
+    assert (tmp_path / "below" / name).read_text() == "mine"
+
+
 def test_another_variable_joins_the_items(kept_zones, tmp_path):
     export(kept_zones, tmp_path)
     export(kept_zones, tmp_path, variables=["source"])
