@@ -311,3 +311,19 @@ def test_workers_make_the_same_files(kept_zones, tmp_path, monkeypatch):
     for name, path in tiles_in(tmp_path / "plain").items():
         assert path.read_bytes() == (tmp_path / "workers" / name).read_bytes()
     shutil.rmtree(tmp_path / "workers")
+
+
+@pytest.mark.slow
+def test_on_ray_files_are_the_same_and_a_bad_tile_stops_none(zones, tmp_path):
+    plain = export(zones, tmp_path / "plain", tile_km=0.1)
+    (victim, *_) = sorted((zones / "32632" / "0" / "quality" / "c" / "0" / "0").rglob("1"))
+    victim.write_bytes(victim.read_bytes()[:40])
+    done = export(zones, tmp_path / "ray", How(workers=2), tile_km=0.1)
+    assert done.failures
+    assert set(done.made) < set(plain.made)
+    assert len(done.made) + len(done.failures) == len(plain.made)
+    for name in done.made:
+        np.testing.assert_array_equal(
+            rasterio.open(tmp_path / "plain" / name).read(), rasterio.open(tmp_path / "ray" / name).read()
+        )
+    assert set(export(zones, tmp_path / "ray", How(workers=2), tile_km=0.1).kept) == set(done.made)
