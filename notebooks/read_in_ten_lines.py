@@ -7,8 +7,8 @@ import numpy as np
 from difffusr.pipeline.readers import open_cube, picture
 
 cube = open_cube(os.environ.get("CUBE", "demo-output/two-zones/zones.zarr"))
-west, south, east, north = cube.coverage().total_bounds
-lon, lat = (west + east) / 2, (south + north) / 2
+middle = cube.footprint().centroid
+lon, lat = middle.x, middle.y
 points = np.random.default_rng(0).uniform((lon - 0.002, lat - 0.001), (lon + 0.002, lat + 0.001), (1000, 2))
 red, infrared = cube.sample(points, bands=["B04", "B08"]).reflectance.transpose("band", "time", "point")
 ndvi = (infrared - red) / (infrared + red)

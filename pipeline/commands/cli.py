@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from difffusr.pipeline.commands import continent, cube, demo, exporting, plan, run, view
+from difffusr.pipeline.commands import continent, cube, demo, exporting, plan, reading, run, view
 from difffusr.pipeline.commands.evaluate import evaluate_app
 from difffusr.pipeline.commands.terminal import errors
 from difffusr.pipeline.commands.train import train_app
@@ -48,6 +48,8 @@ for command in (
     cube.history,
     cube.rollback,
     cube.verify,
+    reading.sample,
+    reading.mosaic,
     exporting.export,
     exporting.stac,
     cube.report,

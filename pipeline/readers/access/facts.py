@@ -9,8 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+import shapely
 import xarray as xr
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 from xarray.backends import ZarrStore
 from zarr.core.sync import sync
 
@@ -20,6 +22,7 @@ from difffusr.pipeline.geo import Lattice, PixelWindow
 from difffusr.pipeline.ground.errors import ConfigError, CoverageError
 from difffusr.pipeline.readers.access.lazy import lazy_variable
 from difffusr.pipeline.readers.access.windows import Windows
+from difffusr.pipeline.readers.footprints import footprint, ground_of
 from difffusr.pipeline.storage import Storage, store_failures
 
 if TYPE_CHECKING:
@@ -215,7 +218,6 @@ class CubeFacts:
         """
         import geopandas
         import pandas as pd
-        import shapely
         from pyproj import Transformer
 
         from difffusr.pipeline.geo import cut_at_180
@@ -243,6 +245,27 @@ class CubeFacts:
             for at, shape in zip(here, boxes, strict=True):
                 shapes[at] = cut_at_180(shapely.transform(shape, to_degrees.transform, interleaved=False))
         return geopandas.GeoDataFrame(found, geometry=shapes, crs="EPSG:4326")
+
+    def footprint(self, periods: str | Sequence[str] | None = None) -> BaseGeometry:
+        """Where there are data, in EPSG:4326: polygons that hold all of it, and reach some pixels of an overview of a
+        thousand pixels a side beyond.
+
+        Args:
+            periods: of any of these; all by default.
+
+        Raises:
+            ConfigError: the cube has no such period.
+            StoreError: the store refuses.
+        """
+        steps = [
+            (zone, step)
+            for zone in self.zones
+            for label in self.known_periods(periods)
+            if (step := self.step(zone, label)) is not None
+        ]
+        return shapely.union_all(
+            [footprint(self.cube, zone, ground_of(self.cube, zone, step)).shape for zone, step in steps]
+        )
 
     def written(self, zone: int, labels: Sequence[str]) -> Iterator[tuple[int, str, int, int]]:
         """As `coverage`, of a zone, without the shapes."""

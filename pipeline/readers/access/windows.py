@@ -62,6 +62,8 @@ class _Keeping(WrapperStore[Store]):
                 raise
         if found is None:
             self.absent.add(key)
+        elif len(found) < (byte_range.suffix if isinstance(byte_range, SuffixByteRequest) else 1):
+            raise ValueError(f"{key} has {len(found)} bytes")  # zarr would take an empty object for one without data
         return found
 
 
