@@ -242,7 +242,8 @@ def _write_tiff(image: xr.DataArray, out: Path) -> None:
     from rich.progress import Progress
 
     bands = [str(name) for name in image["band"].to_numpy()] if "band" in image.dims else [str(image.name)]
-    left, pixel, _, top, _, _ = map(float, image.spatial_ref.attrs["GeoTransform"].split())
+    pixel = image.attrs["resolution"]
+    left, top = float(image.x[0]) - pixel / 2, float(image.y[0]) + pixel / 2
     floating, (height, width) = image.dtype.kind == "f", image.shape[-2:]
     profile = {
         "driver": "GTiff", "dtype": image.dtype, "count": len(bands), "height": height, "width": width,

@@ -163,40 +163,46 @@ def _window(lattice: Lattice, ground: BaseGeometry) -> PixelWindow:
 def _labelled(image: Mosaic, variable: str, names: Sequence[str], *, single: bool) -> xr.DataArray:
     cube, lattice, window = image.cube, image.lattice, image.window
     spectral = variable.startswith("reflectance")
-    dims = ["time", *(["band"] if spectral else []), "y", "x"]
-    shape = (len(image.labels), *((len(names),) if spectral else ()), window.height, window.width)
+    sizes = {
+        **({} if single else {"time": len(image.labels)}),
+        **({"band": len(names)} if spectral else {}),
+        "y": window.height,
+        "x": window.width,
+    }
 
     def read(others: Sequence[NDArray[np.int64]], rows: slice, cols: slice) -> NDArray[Any]:
         part = PixelWindow(
             window.row + rows.start, window.col + cols.start, rows.stop - rows.start, cols.stop - cols.start
         )
-        bands = [image.bands[at] for at in others[1]] if spectral else []
+        bands = [image.bands[at] for at in others[-1]] if spectral else []
+        if single:
+            return image.read(variable, 0, part, bands)
         return np.stack([image.read(variable, int(at), part, bands) for at in others[0]])
 
     told = dict(cube.cube.array(cube.zones[0], variable).attrs)
     kept = ("standard_name", "long_name", "units", "flag_values", "flag_meanings", "cell_methods")
     attributes = {"grid_mapping": "spatial_ref", **{key: told[key] for key in kept if key in told}}
-    data = lazy_variable(dims, shape, image.dtype(variable), read, attributes, GROUP_PX)
+    data = lazy_variable(list(sizes), tuple(sizes.values()), image.dtype(variable), read, attributes, GROUP_PX)
     x, y = lattice.centres(window, np.arange(window.height), np.arange(window.width))
     wkt = lattice.known.to_wkt()
-    left, _, _, top = lattice.bounds(window)
     days = np.array([cube.periods[label][0] for label in image.labels], "datetime64[ns]")
+    axes = ("longitude", "latitude") if lattice.is_geographic else [f"projection_{at}_coordinate" for at in "xy"]
     found = xr.DataArray(
         data,
         {
-            "time": days,
-            "period": ("time", list(image.labels)),
+            "time": days[0] if single else days,
+            "period": image.labels[0] if single else ("time", list(image.labels)),
             **(_bands(names) if spectral else {}),
-            "y": ("y", y, {"axis": "Y", "standard_name": "projection_y_coordinate"}),
-            "x": ("x", x, {"axis": "X", "standard_name": "projection_x_coordinate"}),
-            "spatial_ref": ((), np.int64(0), {
-                **lattice.known.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt,
-                "GeoTransform": f"{left!r} {lattice.pixel!r} 0 {top!r} 0 {-lattice.pixel!r}",
-            }),
+            "y": ("y", y, {"axis": "Y", "standard_name": axes[1]}),
+            "x": ("x", x, {"axis": "X", "standard_name": axes[0]}),
+            # No GeoTransform: rioxarray would believe it, instead of x and y, of parts of it.
+            "spatial_ref": ((), np.int64(0), {**lattice.known.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt}),
         },
         name=variable,
-    )  # fmt: skip
-    return found.isel(time=0) if single else found
+        attrs={**attributes, "resolution": lattice.pixel},
+    )
+    found.encoding = dict(data.encoding)
+    return found
 
 
 def _bands(names: Sequence[str]) -> dict[str, Any]:

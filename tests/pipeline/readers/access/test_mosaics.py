@@ -21,7 +21,7 @@ from ray import cloudpickle
 from two_zones import Truth, publish_zones, waves, windows_at
 
 from difffusr.kernels.bands import BANDS
-from difffusr.pipeline.ground.errors import ConfigError, CoverageError
+from difffusr.pipeline.ground.errors import ConfigError, CoverageError, StoreError
 from difffusr.pipeline.readers import OpenCube, mosaic, open_cube, picture
 from difffusr.pipeline.storage.objects import Storage
 
@@ -283,6 +283,7 @@ def test_it_knows_its_place(held):
     attributes = image.spatial_ref.attrs
     assert "3035" in json.dumps(attributes["crs_wkt"])
     assert float(image.x[0]) % 10 == 5.0
+    assert image[:, 1:, 2:].rio.transform() * (0, 0) == (float(image.x[2]) - 5, float(image.y[1]) + 5)
     assert image.sel(band="B04").wavelength == pytest.approx(664.6, abs=1)
 
 
@@ -299,3 +300,22 @@ def test_a_picture_has_one_range_for_all_bands_and_no_colour_where_there_is_no_d
     assert np.asarray(picture(values[0])).shape == (4, 5, 4)
     with pytest.raises(ConfigError, match="expected three bands"):
         picture(values.expand_dims(time=2))
+
+
+@pytest.mark.parametrize("name", ["quality", "reflectance"])
+@pytest.mark.parametrize("length", [0, 30])
+def test_a_shard_that_was_cut_short_is_an_error_not_a_hole(name, length, tmp_path):
+    random_cube(Storage(f"{tmp_path}/cube.zarr"), {32648: window_around(32648, 105.0, 15.0)}, months=(1,))
+    (path,) = (tmp_path / f"cube.zarr/32648/0/{name}").glob("c/**/1/2")
+    path.write_bytes(path.read_bytes()[:length])
+    cube = open_cube(f"{tmp_path}/cube.zarr")
+    with pytest.raises(StoreError, match=f"32648/0/{name}: cannot be read"):
+        cube.dataset(32648, missing="nan")[name][..., 64:100, 130:140].load()
+
+
+def test_the_footprint_holds_all_data_and_little_else(held):
+    cube, _ = held("Europe")
+    ground = cube.footprint()
+    assert ground.covers(shapely.box(11.9995, 47.9995, 12.0005, 48.0005))
+    assert ground.area < 1.3 * cube.coverage().union_all().area
+    assert ground.equals(cube.footprint(list(cube.periods)))
