@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -99,7 +99,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
+def serve() -> Iterator[Callable[..., str]]:
+    """Serves maps of further cubes, for as long as pages of them are open."""
+    with ExitStack() as servers:
+        yield lambda place, **how: servers.enter_context(served(place, **how))
+
+
+@pytest.fixture
+def opened(browser: Any, url: str, serve: Callable[..., str]) -> Iterator[Callable[..., Any]]:
     """Opens the page, once it has drawn; at the end nothing may have gone wrong in it, nor left this machine."""
     troubles: list[str] = []
     contexts = []
@@ -299,77 +306,77 @@ def name_left(page: Any, expected: str) -> None:
     page.wait_for_function("said => document.querySelector('#left-name').textContent === said", arg=expected)
 
 
-def test_left_side_is_the_input_scene_by_value_and_named(opened, scened):
+def test_left_side_is_the_input_scene_by_value_and_named(opened, scened, serve):
     place, scenes = scened
     scene = list(scenes.values())[2]  # of February, the page's period
-    with served(place) as url:
-        page = opened(SMALL, f"#map=18/{LAT}/{LON}&layer=B08&compare=scene&scene=3&at=1&low=0&high=0.6", url)
-        name_left(page, "Scene of 5 Feb 2023")
-        assert page.locator("#input-why").inner_text() == f"{scene.id}, as measured"
-        shown = picture(page)
-        x, y = Transformer.from_crs("EPSG:4326", f"EPSG:{EPSG}", always_xy=True).transform(LON, LAT)
-        dn = int(scene.bands["B08"][int((scene.top_m - y) / 10), int((x - scene.left_m) / 10)]) - scene.offset_dn
-        middle = shown[shown.shape[0] // 2, shown.shape[1] // 2]
-        # The middle of the view lies a pixel or two from the border of a scene's pixel at the worst.
-        assert np.abs(middle - dn * 1e-4 / 0.6 * 255).max() <= 1.01
-        # Another one is another picture; so is what a scene has not: beside it, it is in true colour.
-        page.select_option("#scene", "4")
-        name_left(page, "Scene of 15 Feb 2023")
-        other = picture_other_than(page, shown)
-        page.select_option("#layer", "quality")
-        name_left(page, "Scene of 15 Feb 2023, true colour")
-        colours = picture_other_than(page, other)
-        assert np.ptp(colours, axis=2).mean() > 10
-        page.wait_for_url("**compare=scene&scene=4**")
+    url = serve(place)
+    page = opened(SMALL, f"#map=18/{LAT}/{LON}&layer=B08&compare=scene&scene=3&at=1&low=0&high=0.6", url)
+    name_left(page, "Scene of 5 Feb 2023")
+    assert page.locator("#input-why").inner_text() == f"{scene.id}, as measured"
+    shown = picture(page)
+    x, y = Transformer.from_crs("EPSG:4326", f"EPSG:{EPSG}", always_xy=True).transform(LON, LAT)
+    dn = int(scene.bands["B08"][int((scene.top_m - y) / 10), int((x - scene.left_m) / 10)]) - scene.offset_dn
+    middle = shown[shown.shape[0] // 2, shown.shape[1] // 2]
+    # The middle of the view lies a pixel or two from the border of a scene's pixel at the worst.
+    assert np.abs(middle - dn * 1e-4 / 0.6 * 255).max() <= 1.01
+    # Another one is another picture; so is what a scene has not: beside it, it is in true colour.
+    page.select_option("#scene", "4")
+    name_left(page, "Scene of 15 Feb 2023")
+    other = picture_other_than(page, shown)
+    page.select_option("#layer", "quality")
+    name_left(page, "Scene of 15 Feb 2023, true colour")
+    colours = picture_other_than(page, other)
+    assert np.ptp(colours, axis=2).mean() > 10
+    page.wait_for_url("**compare=scene&scene=4**")
 
 
-def test_scene_is_chosen_by_the_view_and_by_a_pixel(opened, scened):
+def test_scene_is_chosen_by_the_view_and_by_a_pixel(opened, scened, serve):
     place, _ = scened
-    with served(place) as url:
-        page = opened(DESKTOP, f"#map=16/{LAT}/{LON}&compare=scene", url)
-        page.wait_for_function("() => document.querySelector('#left-name').textContent.startsWith('Scene of ')")
-        words = page.locator("#scene option").all_inner_texts()
-        assert words[0].startswith("Automatic: ")
-        assert len(words) == 3
-        stage = page.locator("#stage").bounding_box()
-        page.mouse.click(stage["x"] + stage["width"] * 0.7, stage["y"] + stage["height"] / 2)
-        page.wait_for_selector("#spectrum", state="visible")
-        own = page.locator("#pixel dd").nth(1).inner_text()
-        page.click("text=Compare with this scene")
-        page.wait_for_function("name => document.querySelector('#input-why').textContent.startsWith(name)", arg=own)
-        page.wait_for_function("() => ['3', '4'].includes(document.querySelector('#scene').value)")
+    url = serve(place)
+    page = opened(DESKTOP, f"#map=16/{LAT}/{LON}&compare=scene", url)
+    page.wait_for_function("() => document.querySelector('#left-name').textContent.startsWith('Scene of ')")
+    words = page.locator("#scene option").all_inner_texts()
+    assert words[0].startswith("Automatic: ")
+    assert len(words) == 3
+    stage = page.locator("#stage").bounding_box()
+    page.mouse.click(stage["x"] + stage["width"] * 0.7, stage["y"] + stage["height"] / 2)
+    page.wait_for_selector("#spectrum", state="visible")
+    own = page.locator("#pixel dd").nth(1).inner_text()
+    page.click("text=Compare with this scene")
+    page.wait_for_function("name => document.querySelector('#input-why').textContent.startsWith(name)", arg=own)
+    page.wait_for_function("() => ['3', '4'].includes(document.querySelector('#scene').value)")
 
 
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_scenes_out_of_reach_are_said_and_the_map_is_never_blank(opened, tmp_path, cube, url, device):
+def test_scenes_out_of_reach_are_said_and_the_map_is_never_blank(opened, tmp_path, cube, url, device, serve):
     place, _ = scened_cube(tmp_path)
     (tmp_path / "archive").rename(tmp_path / "moved")
-    with served(place) as moved:
-        page = opened(device, f"#map=17/{LAT}/{LON}&compare=scene&at=1", moved, refused=True)
-        page.wait_for_function("() => !document.querySelector('#input-why').hidden")
-        said = page.locator("#input-why").text_content()
-        assert said.startswith("The scenes are out of reach: ")
-        assert page.locator("#compare option[value=scene]").is_disabled()
-        assert page.input_value("#compare") == "10m"
-        name_left(page, "Averaged to 10 m")
-        assert (np.ptp(picture(page), axis=2) > 12).mean() > 0.1  # colours, not the empty ground
+    moved = serve(place)
+    page = opened(device, f"#map=17/{LAT}/{LON}&compare=scene&at=1", moved, refused=True)
+    page.wait_for_function("() => !document.querySelector('#input-why').hidden")
+    said = page.locator("#input-why").text_content()
+    assert said.startswith("The scenes are out of reach: ")
+    assert page.locator("#compare option[value=scene]").is_disabled()
+    assert page.input_value("#compare") == "10m"
+    name_left(page, "Averaged to 10 m")
+    assert (np.ptp(picture(page), axis=2) > 12).mean() > 0.1  # colours, not the empty ground
     page = opened(device, f"#map=17/{LAT}/{LON}&compare=scene", url)  # a cube that names no catalogue
     assert page.locator("#compare option[value=scene]").is_disabled()
     assert "start the map with the run's YAML file" in page.locator("#input-why").text_content()
     assert page.input_value("#compare") == "10m"
 
 
-def test_a_scene_whose_file_is_gone_leaves_the_others(opened, tmp_path):
+def test_a_scene_whose_file_is_gone_leaves_the_others(opened, tmp_path, serve):
     place, scenes = scened_cube(tmp_path)
     (tmp_path / f"archive/items/{list(scenes)[2]}/B04.tif").unlink()
-    with served(place) as url:
-        page = opened(DESKTOP, f"#map=17/{LAT}/{LON}&compare=scene&scene=3", url, refused=True)
-        page.wait_for_function("() => document.querySelector('#input-why').textContent.includes('B04.tif')")
-        assert page.locator("#input-why").is_visible()
-        name_left(page, "Averaged to 10 m")
-        assert page.input_value("#compare") == "scene"
-        page.select_option("#scene", "4")
-        name_left(page, "Scene of 15 Feb 2023")
+    url = serve(place)
+    page = opened(DESKTOP, f"#map=17/{LAT}/{LON}&compare=scene&scene=3", url, refused=True)
+    page.wait_for_function("() => document.querySelector('#input-why').textContent.includes('B04.tif')")
+    assert page.locator("#input-why").is_visible()
+    name_left(page, "Averaged to 10 m")
+    assert page.input_value("#compare") == "scene"
+    page.select_option("#scene", "4")
+    name_left(page, "Scene of 15 Feb 2023")
 
 
 class Plain(BaseHTTPRequestHandler):
@@ -407,44 +414,44 @@ def share_of_basemap(page: Any) -> float:
     return float((np.abs(picture(page) - (200, 40, 160)).max(axis=2) <= 2).mean())
 
 
-def test_basemap_lies_below_the_cube_is_credited_and_can_be_switched_off(opened, cube, basemap):
-    with served(cube, basemap=basemap) as url:
-        page = opened(DESKTOP, f"#map=15/{LAT}/{LON}&compare=nothing", url, basemap.origin)
-        page.wait_for_function("() => document.querySelector('.maplibregl-ctrl-attrib').textContent.includes('Those')")
-        assert page.locator(".maplibregl-ctrl-attrib i").count() == 0
-        assert "© <i>Those</i> who drew it" in page.locator(".maplibregl-ctrl-attrib").inner_text()
-        share = share_of_basemap(page)
-        assert 0.5 < share < 0.97  # around the cube, not over it
-        assert Plain.asked
-        page.uncheck("#basemap")
-        page.wait_for_url("**basemap=off**")
-        assert share_of_basemap(page) == 0
-        page.check("#basemap")
-        page.wait_for_function("() => !location.hash.includes('basemap')")
-        assert share_of_basemap(page) == pytest.approx(share, abs=0.01)
+def test_basemap_lies_below_the_cube_is_credited_and_can_be_switched_off(opened, cube, basemap, serve):
+    url = serve(cube, basemap=basemap)
+    page = opened(DESKTOP, f"#map=15/{LAT}/{LON}&compare=nothing", url, basemap.origin)
+    page.wait_for_function("() => document.querySelector('.maplibregl-ctrl-attrib').textContent.includes('Those')")
+    assert page.locator(".maplibregl-ctrl-attrib i").count() == 0
+    assert "© <i>Those</i> who drew it" in page.locator(".maplibregl-ctrl-attrib").inner_text()
+    share = share_of_basemap(page)
+    assert 0.5 < share < 0.97  # around the cube, not over it
+    assert Plain.asked
+    page.uncheck("#basemap")
+    page.wait_for_url("**basemap=off**")
+    assert share_of_basemap(page) == 0
+    page.check("#basemap")
+    page.wait_for_function("() => !location.hash.includes('basemap')")
+    assert share_of_basemap(page) == pytest.approx(share, abs=0.01)
 
 
-def test_map_goes_on_without_a_basemap_that_does_not_answer(opened, cube):
+def test_map_goes_on_without_a_basemap_that_does_not_answer(opened, cube, serve):
     away = Basemap.of("http://127.0.0.1:9/{z}/{x}/{y}.png")
-    with served(cube, basemap=away) as url:
-        page = opened(DESKTOP, f"#map=17/{LAT}/{LON}&compare=nothing", url, away.origin, refused=True)
-        said = "() => document.querySelector('#notice').textContent.startsWith('The basemap does not')"
-        page.wait_for_function(said, timeout=8_000)  # at once, not after the time that a slow one has
-        assert not page.locator("#basemap").is_checked()
-        assert (np.ptp(picture(page), axis=2) > 12).mean() > 0.1  # colours, not the empty ground
+    url = serve(cube, basemap=away)
+    page = opened(DESKTOP, f"#map=17/{LAT}/{LON}&compare=nothing", url, away.origin, refused=True)
+    said = "() => document.querySelector('#notice').textContent.startsWith('The basemap does not')"
+    page.wait_for_function(said, timeout=8_000)  # at once, not after the time that a slow one has
+    assert not page.locator("#basemap").is_checked()
+    assert (np.ptp(picture(page), axis=2) > 12).mean() > 0.1  # colours, not the empty ground
 
 
 @pytest.mark.parametrize("layer", ["quality", "source"])
-def test_most_frequent_label_is_on_the_left_and_own_on_the_right(opened, scened, layer):
+def test_most_frequent_label_is_on_the_left_and_own_on_the_right(opened, scened, layer, serve):
     place, _ = scened
-    with served(place) as url:
-        page = opened(SMALL, f"#map=17/{LAT}/{LON}&layer={layer}&at=0.5", url)
-        assert page.locator("#left-name").inner_text() == "Most frequent in 10 m"
-        assert page.locator("#right-name").inner_text() == "2.5 m"
-        legend = page.locator("#legend i.swatch:not(.empty)").evaluate_all(
-            "all => all.map(one => getComputedStyle(one).backgroundColor.match(/\\d+/g).map(Number))"
-        )
-        shown = picture(page)
-        for half in (shown[:, : shown.shape[1] // 2 - 5], shown[:, shown.shape[1] // 2 + 5 :]):
-            of_legend = np.min([np.abs(half - colour).max(axis=2) for colour in legend], axis=0) <= 2
-            assert of_legend.mean() > 0.2
+    url = serve(place)
+    page = opened(SMALL, f"#map=17/{LAT}/{LON}&layer={layer}&at=0.5", url)
+    assert page.locator("#left-name").inner_text() == "Most frequent in 10 m"
+    assert page.locator("#right-name").inner_text() == "2.5 m"
+    legend = page.locator("#legend i.swatch:not(.empty)").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).backgroundColor.match(/\\d+/g).map(Number))"
+    )
+    shown = picture(page)
+    for half in (shown[:, : shown.shape[1] // 2 - 5], shown[:, shown.shape[1] // 2 + 5 :]):
+        of_legend = np.min([np.abs(half - colour).max(axis=2) for colour in legend], axis=0) <= 2
+        assert of_legend.mean() > 0.2
