@@ -156,7 +156,7 @@ def report(
     """
     set_up_logging(verbose)
     check_folder(output, "--output")
-    place, config = place_of_cube(cube), _config_at(cube)
+    place, config = place_of_cube(cube), config_of_cube(cube)
     from difffusr.pipeline.config import staging_beside
     from difffusr.pipeline.cube import Cube
     from difffusr.pipeline.readers.report import collect_report, to_page
@@ -170,7 +170,7 @@ def report(
     say(f"{output}  {len(page) / 1e6:.2f} MB")
 
 
-def _config_at(name: str) -> RunConfig | None:
+def config_of_cube(name: str) -> RunConfig | None:
     """A run's configuration where a cube is named by its file."""
     from difffusr.pipeline.config import load_config
 
@@ -186,7 +186,7 @@ def place_of_cube(name: str) -> Storage:
     from difffusr.pipeline.commands.extras import check_store
     from difffusr.pipeline.storage import storage_of
 
-    config = _config_at(name)
+    config = config_of_cube(name)
     if config is None:
         return storage_at(name)
     check_store(config.store.url)

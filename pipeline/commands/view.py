@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from difffusr.pipeline.commands.common import Verbose
-from difffusr.pipeline.commands.cube import CubePath, place_of_cube, storage_at
+from difffusr.pipeline.commands.cube import CubePath, config_of_cube, place_of_cube, storage_at
 from difffusr.pipeline.commands.terminal import console, say, set_up_logging
 from difffusr.pipeline.ground.errors import ConfigError
 
@@ -27,6 +27,11 @@ def view(
         Path | None,
         typer.Option(metavar="PATH", help="Folder or tarball of the npm package maplibre-gl, if npm is out of reach."),
     ] = None,
+    basemap: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Tiles to draw below the cube, such as https://host/{z}/{x}/{y}.png."),
+    ] = None,
+    basemap_credit: Annotated[str | None, typer.Option(metavar="TEXT", help="Whose basemap it is.")] = None,
     static: Annotated[
         str | None,
         typer.Option(
@@ -46,8 +51,9 @@ def view(
 ) -> None:
     """Look at a published cube on a map in the browser. Needs [bold]pip install 'difffusr\\[view]'[/].
 
-    2.5 m next to 10 m, band combinations, indices, periods, quality, and the spectrum of any pixel. MapLibre GL JS is
-    fetched once from the npm registry; the page itself loads nothing from other servers.
+    2.5 m next to 10 m or to the input scenes, band combinations, indices, periods, quality, and the spectrum of any
+    pixel. MapLibre GL JS is fetched once from the npm registry; the page itself loads nothing from other servers, but
+    for a basemap.
 
     With --static, which needs no such packages, it becomes a page of 2 MB that reads the Zarr by itself, beside the
     cube or at another address, whose server has to allow it (CORS). OpenLayers is fetched once from the npm registry.
@@ -55,6 +61,8 @@ def view(
     set_up_logging(verbose)
     if static is None and (cube_url is not None or openlayers is not None):
         raise ConfigError("--cube-url and --openlayers are for --static FOLDER; add it, or leave them out")
+    if static is not None and (basemap is not None or basemap_credit is not None):
+        raise ConfigError("--basemap and --basemap-credit are not for --static; leave them out")
     place = place_of_cube(cube)
     from platformdirs import user_cache_path
 
@@ -64,7 +72,11 @@ def view(
         return
     import webbrowser
 
+    from difffusr.pipeline.config import staging_beside
     from difffusr.pipeline.readers.view import serve_map
+    from difffusr.pipeline.storage import Storage, cube_staging_of
+
+    config = config_of_cube(cube)
 
     serve_map(
         place,
@@ -74,6 +86,10 @@ def view(
         cache=cache,
         on_ready=lambda url: say(f"{url}  (Ctrl-C ends it)"),
         browse=None if no_browser else webbrowser.open,
+        staging=Storage(staging_beside(cube)) if config is None else cube_staging_of(config),
+        config=config,
+        basemap=basemap,
+        basemap_credit=basemap_credit,
     )
 
 

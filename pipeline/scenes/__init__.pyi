@@ -6,6 +6,7 @@ from .correction import Correction as Correction
 from .doubts import doubt_of_offset as doubt_of_offset
 from .duplicates import order_in_acquisition as order_in_acquisition
 from .files import opened as opened
+from .files import unread as unread
 from .item import Asset as Asset
 from .item import Scene as Scene
 from .item import describe as describe

@@ -6,8 +6,10 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,10 +21,13 @@ from PIL import Image
 from platformdirs import user_cache_path
 from pyproj import Transformer
 from random_cubes import random_cube, window_around
+from scened_cubes import scened_cube
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.cube.published import Cube
 from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.readers.view.basemap import Basemap
+from difffusr.pipeline.readers.view.inputs import Inputs
 from difffusr.pipeline.readers.view.levels import map_cube
 from difffusr.pipeline.readers.view.maplibre import maplibre_files
 from difffusr.pipeline.readers.view.server import map_app
@@ -30,7 +35,7 @@ from difffusr.pipeline.storage.objects import Storage
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with difffusr[test]")
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")]
 
 EPSG, LON, LAT = 32648, 105.02, 16.04
 SETTLED = "html[data-map=settled]"
@@ -58,18 +63,30 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 @pytest.fixture(scope="module")
 def url(cube: Storage) -> Iterator[str]:
     """Where the map is served."""
+    with served(cube) as address:
+        yield address
+
+
+@contextmanager
+def served(place: Storage, **how: Any) -> Iterator[str]:
+    """The address of a map of a cube."""
     try:
         files = maplibre_files(None, user_cache_path("difffusr"))
     except DifffusrError as error:
         pytest.skip(f"no MapLibre GL JS: {error}")
-    server = uvicorn.Server(uvicorn.Config(map_app(map_cube(Cube(cube)), files), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
+    opened_cube = Cube(place)
+    app = map_app(map_cube(opened_cube), files, inputs=Inputs(opened_cube), **how)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        server.force_exit = True  # a browser's connection may still be open
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +99,29 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
+def serve() -> Iterator[Callable[..., str]]:
+    """Serves maps of further cubes, for as long as pages of them are open."""
+    with ExitStack() as servers:
+        yield lambda place, **how: servers.enter_context(served(place, **how))
+
+
+@pytest.fixture
+def opened(browser: Any, url: str, serve: Callable[..., str]) -> Iterator[Callable[..., Any]]:
     """Opens the page, once it has drawn; at the end nothing may have gone wrong in it, nor left this machine."""
     troubles: list[str] = []
     contexts = []
 
-    def open_page(device: dict[str, Any], hash_: str = "") -> Any:
+    def open_page(
+        device: dict[str, Any], hash_: str = "", url: str = url, beside: str = url, *, refused: bool = False
+    ) -> Any:
         context = browser.new_context(**device)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda said: troubles.append(said.text) if is_trouble(said, refused=refused) else None)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on(
             "request",
-            lambda asked: None if asked.url.startswith((url, "blob:", "data:")) else troubles.append(asked.url),
+            lambda asked: None if asked.url.startswith((url, beside, "blob:", "data:")) else troubles.append(asked.url),
         )
         page.goto(url + hash_)
         page.wait_for_selector(SETTLED, timeout=60_000)
@@ -105,6 +131,11 @@ def opened(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert [said for said in troubles if "GPU stall" not in said] == []  # of reading pixels back without a GPU
+
+
+def is_trouble(said: Any, *, refused: bool) -> bool:
+    """Whether a line of the console is one. Chromium's own for what a server refuses is none where that is meant."""
+    return said.type in ("error", "warning") and not (refused and said.text.startswith("Failed to load resource"))
 
 
 def picture(page: Any) -> NDArray[Any]:
@@ -263,3 +294,164 @@ def test_dark_is_dark_and_every_control_is_reached_by_the_tabulator(opened):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("() => document.activeElement.id || document.activeElement.tagName"))
     assert {"CANVAS", "swipe", "layer", "period", "earlier", "compare", "low", "high", "fit", "usual", "all"} <= reached
+
+
+@pytest.fixture(scope="module")
+def scened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Any]:
+    """A cube whose scenes are there, and these."""
+    return scened_cube(tmp_path_factory.mktemp("scened"))
+
+
+def name_left(page: Any, expected: str) -> None:
+    page.wait_for_function("said => document.querySelector('#left-name').textContent === said", arg=expected)
+
+
+def test_left_side_is_the_input_scene_by_value_and_named(opened, scened, serve):
+    place, scenes = scened
+    scene = list(scenes.values())[2]  # of February, the page's period
+    url = serve(place)
+    page = opened(SMALL, f"#map=18/{LAT}/{LON}&layer=B08&compare=scene&scene=3&at=1&low=0&high=0.6", url)
+    name_left(page, "Scene of 5 Feb 2023")
+    assert page.locator("#input-why").inner_text() == f"{scene.id}, as measured"
+    shown = picture(page)
+    x, y = Transformer.from_crs("EPSG:4326", f"EPSG:{EPSG}", always_xy=True).transform(LON, LAT)
+    dn = int(scene.bands["B08"][int((scene.top_m - y) / 10), int((x - scene.left_m) / 10)]) - scene.offset_dn
+    middle = shown[shown.shape[0] // 2, shown.shape[1] // 2]
+    # The middle of the view lies a pixel or two from the border of a scene's pixel at the worst.
+    assert np.abs(middle - dn * 1e-4 / 0.6 * 255).max() <= 1.01
+    # Another one is another picture; so is what a scene has not: beside it, it is in true colour.
+    page.select_option("#scene", "4")
+    name_left(page, "Scene of 15 Feb 2023")
+    other = picture_other_than(page, shown)
+    page.select_option("#layer", "quality")
+    name_left(page, "Scene of 15 Feb 2023, true colour")
+    colours = picture_other_than(page, other)
+    assert np.ptp(colours, axis=2).mean() > 10
+    page.wait_for_url("**compare=scene&scene=4**")
+
+
+def test_scene_is_chosen_by_the_view_and_by_a_pixel(opened, scened, serve):
+    place, _ = scened
+    url = serve(place)
+    page = opened(DESKTOP, f"#map=16/{LAT}/{LON}&compare=scene", url)
+    page.wait_for_function("() => document.querySelector('#left-name').textContent.startsWith('Scene of ')")
+    words = page.locator("#scene option").all_inner_texts()
+    assert words[0].startswith("Automatic: ")
+    assert len(words) == 3
+    stage = page.locator("#stage").bounding_box()
+    page.mouse.click(stage["x"] + stage["width"] * 0.7, stage["y"] + stage["height"] / 2)
+    page.wait_for_selector("#spectrum", state="visible")
+    own = page.locator("#pixel dd").nth(1).inner_text()
+    page.click("text=Compare with this scene")
+    page.wait_for_function("name => document.querySelector('#input-why').textContent.startsWith(name)", arg=own)
+    page.wait_for_function("() => ['3', '4'].includes(document.querySelector('#scene').value)")
+
+
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_scenes_out_of_reach_are_said_and_the_map_is_never_blank(opened, tmp_path, cube, url, device, serve):
+    place, _ = scened_cube(tmp_path)
+    (tmp_path / "archive").rename(tmp_path / "moved")
+    moved = serve(place)
+    page = opened(device, f"#map=17/{LAT}/{LON}&compare=scene&at=1", moved, refused=True)
+    page.wait_for_function("() => !document.querySelector('#input-why').hidden")
+    said = page.locator("#input-why").text_content()
+    assert said.startswith("The scenes are out of reach: ")
+    assert page.locator("#compare option[value=scene]").is_disabled()
+    assert page.input_value("#compare") == "10m"
+    name_left(page, "Averaged to 10 m")
+    assert (np.ptp(picture(page), axis=2) > 12).mean() > 0.1  # colours, not the empty ground
+    page = opened(device, f"#map=17/{LAT}/{LON}&compare=scene", url)  # a cube that names no catalogue
+    assert page.locator("#compare option[value=scene]").is_disabled()
+    assert "start the map with the run's YAML file" in page.locator("#input-why").text_content()
+    assert page.input_value("#compare") == "10m"
+
+
+def test_a_scene_whose_file_is_gone_leaves_the_others(opened, tmp_path, serve):
+    place, scenes = scened_cube(tmp_path)
+    (tmp_path / f"archive/items/{list(scenes)[2]}/B04.tif").unlink()
+    url = serve(place)
+    page = opened(DESKTOP, f"#map=17/{LAT}/{LON}&compare=scene&scene=3", url, refused=True)
+    page.wait_for_function("() => document.querySelector('#input-why').textContent.includes('B04.tif')")
+    assert page.locator("#input-why").is_visible()
+    name_left(page, "Averaged to 10 m")
+    assert page.input_value("#compare") == "scene"
+    page.select_option("#scene", "4")
+    name_left(page, "Scene of 15 Feb 2023")
+
+
+class Plain(BaseHTTPRequestHandler):
+    """A basemap of one colour, with what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        tile = io.BytesIO()
+        Image.new("RGB", (256, 256), (200, 40, 160)).save(tile, "PNG")
+        self.send_response(200)
+        self.send_header("Content-Type", "image/png")
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.end_headers()
+        self.wfile.write(tile.getvalue())
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def basemap() -> Iterator[Basemap]:
+    Plain.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Plain)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield Basemap.of(f"http://127.0.0.1:{server.server_port}/{{z}}/{{x}}/{{y}}.png", "© <i>Those</i> who drew it")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def share_of_basemap(page: Any) -> float:
+    return float((np.abs(picture(page) - (200, 40, 160)).max(axis=2) <= 2).mean())
+
+
+def test_basemap_lies_below_the_cube_is_credited_and_can_be_switched_off(opened, cube, basemap, serve):
+    url = serve(cube, basemap=basemap)
+    page = opened(DESKTOP, f"#map=15/{LAT}/{LON}&compare=nothing", url, basemap.origin)
+    page.wait_for_function("() => document.querySelector('.maplibregl-ctrl-attrib').textContent.includes('Those')")
+    assert page.locator(".maplibregl-ctrl-attrib i").count() == 0
+    assert "© <i>Those</i> who drew it" in page.locator(".maplibregl-ctrl-attrib").inner_text()
+    share = share_of_basemap(page)
+    assert 0.5 < share < 0.97  # around the cube, not over it
+    assert Plain.asked
+    page.uncheck("#basemap")
+    page.wait_for_url("**basemap=off**")
+    assert share_of_basemap(page) == 0
+    page.check("#basemap")
+    page.wait_for_function("() => !location.hash.includes('basemap')")
+    assert share_of_basemap(page) == pytest.approx(share, abs=0.01)
+
+
+def test_map_goes_on_without_a_basemap_that_does_not_answer(opened, cube, serve):
+    away = Basemap.of("http://127.0.0.1:9/{z}/{x}/{y}.png")
+    url = serve(cube, basemap=away)
+    page = opened(DESKTOP, f"#map=17/{LAT}/{LON}&compare=nothing", url, away.origin, refused=True)
+    said = "() => document.querySelector('#notice').textContent.startsWith('The basemap does not')"
+    page.wait_for_function(said, timeout=8_000)  # at once, not after the time that a slow one has
+    assert not page.locator("#basemap").is_checked()
+    assert (np.ptp(picture(page), axis=2) > 12).mean() > 0.1  # colours, not the empty ground
+
+
+@pytest.mark.parametrize("layer", ["quality", "source"])
+def test_most_frequent_label_is_on_the_left_and_own_on_the_right(opened, scened, layer, serve):
+    place, _ = scened
+    url = serve(place)
+    page = opened(SMALL, f"#map=17/{LAT}/{LON}&layer={layer}&at=0.5", url)
+    assert page.locator("#left-name").inner_text() == "Most frequent in 10 m"
+    assert page.locator("#right-name").inner_text() == "2.5 m"
+    legend = page.locator("#legend i.swatch:not(.empty)").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).backgroundColor.match(/\\d+/g).map(Number))"
+    )
+    shown = picture(page)
+    for half in (shown[:, : shown.shape[1] // 2 - 5], shown[:, shown.shape[1] // 2 + 5 :]):
+        of_legend = np.min([np.abs(half - colour).max(axis=2) for colour in legend], axis=0) <= 2
+        assert of_legend.mean() > 0.2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,12 @@ from pyproj import Transformer
 
 from difffusr.kernels.bands import BANDS
 from difffusr.pipeline.assemble.halving import write_overview
+from difffusr.pipeline.assemble.ledger import Entry, Written, enter
 from difffusr.pipeline.assemble.overviews import plan_overviews
 from difffusr.pipeline.cube.drafting import draft_cube
 from difffusr.pipeline.cube.shard import ShardData
 from difffusr.pipeline.geo.grid import Grid, PixelWindow
+from difffusr.pipeline.geo.names import PlaceName
 from difffusr.pipeline.ground.pixels import STD_FILL
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.storage.objects import Storage
@@ -40,6 +43,9 @@ def random_cube(
     months: Sequence[int] = (1, 2),
     grid: Grid = GRID,
     high: int = 6_000,
+    scenes: Callable[[int], list[dict[str, Any]]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    ledger: bool = False,
     samples: int = 0,
     ground: NDArray[np.uint16] | None = None,
 ) -> None:
@@ -51,6 +57,9 @@ def random_cube(
         windows: of whole shards, by zone.
         months: their numbers.
         high: no DN is above.
+        scenes: facts of a month's two.
+        provenance: of the cube.
+        ledger: whether to keep one, as runs do.
         samples: number of those behind `reflectance_std`; 0 for a cube without it.
         ground: (12, side, side) DN of every shard instead of noise.
     """
@@ -59,21 +68,28 @@ def random_cube(
     for month in months:
         first = dt.date(2023, month, 1)
         last = (first + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
-        scenes = [{"id": f"scene-{month}-{n}", "datetime": f"2023-{month:02d}-{n:02d}T10:30:00Z"} for n in (1, 2)]
-        draft = draft_cube(storage, grid, windows, (first, last), scenes, {"made": "by a test"}, samples)
+        made_of = scenes(month) if scenes is not None else [
+            {"id": f"scene-{month}-{n}", "datetime": f"2023-{month:02d}-{n:02d}T10:30:00Z"} for n in (1, 2)
+        ]  # fmt: skip
+        draft = draft_cube(
+            storage, grid, windows, (first, last), made_of, dict(provenance or {"made": "by a test"}), samples
+        )
         target = open_target(storage, staging, draft, f"2023-{month:02d}")
         target.begin()
         writer = target.writer()
         planned = [(epsg, shard) for epsg, window in windows.items() for shard in grid.shards_touching(window)]
         corners = {next(grid.shards_touching(window)) for window in windows.values()}
-        target.accept(
-            [
-                writer.write(
-                    epsg, shard, _pixels(rng, grid.shard_px, shard in corners, month, high, samples > 0, ground)
-                )
-                for epsg, shard in planned
+        receipts = [
+            writer.write(epsg, shard, _pixels(rng, grid.shard_px, shard in corners, month, high, samples > 0, ground))
+            for epsg, shard in planned
+        ]
+        target.accept(receipts)
+        if ledger:
+            entries = [
+                Entry(str(PlaceName(epsg, *shard)), f"{month:08x}", target.state(epsg)) for epsg, shard in planned
             ]
-        )
+            made = [Written(entry, receipt, {}) for entry, receipt in zip(entries, receipts, strict=True)]
+            enter(staging.child(f"runs/2023-{month:02d}"), target, made)
         overviews = plan_overviews(draft, target, staging, dict.fromkeys(planned, f"of month {month}"))
         target.settle({*planned, *overviews.made_of}, {*planned, *overviews.made_of})
         for (epsg, at), children in overviews.made_of.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -26,6 +26,11 @@ MOST_RATIO: Final = 4
 
 #: With more pixels than this in its coarsest level, a zone's extent is its whole window instead of its data.
 _MOST_SEARCHED: Final = 4096 * 4096
+
+#: Bytes of the bands between those wanted that are read at a time, and rows of a chunk, usually.
+_STRIP_BYTES: Final = 8 << 20
+
+_CHUNK_PX: Final = 256
 
 #: left, bottom, right, top.
 Bounds = tuple[float, float, float, float]
@@ -67,6 +72,26 @@ class Level:
         rows = _widened((top - bounds[3]) / side, (top - bounds[1]) / side, group, self.data.sizes["y"])
         cols = _widened((bounds[0] - left) / side, (bounds[2] - left) / side, group, self.data.sizes["x"])
         return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+
+    def read(self, name: str, step: int, window: tuple[slice, slice], bands: Sequence[int] | None = None) -> xr.Dataset:
+        """A variable in a window, loaded.
+
+        Args:
+            step: of time.
+            bands: positions in the order to return them; None of a variable that has none.
+        """
+        rows, cols = window
+        part = self.data[[name]].isel(time=step, y=rows, x=cols)
+        if bands is None:
+            return part.load()
+        # A list of bands would take zarr eight times the memory of the bands between, and as much longer.
+        between = self.data[name].isel(time=step, band=slice(min(bands), max(bands) + 1), x=cols)
+        chosen, out = [band - min(bands) for band in bands], np.empty(_shape(part, name, bands), between.dtype)
+        for strip in _strips(rows, between.sizes["band"] * between.sizes["x"] * between.dtype.itemsize):
+            here = slice(strip.start - rows.start, strip.stop - rows.start)
+            out[:, here] = between.isel(y=strip).values[chosen]
+        part = part.isel(band=list(bands))
+        return part.assign({name: (part[name].dims, out, part[name].attrs)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +235,20 @@ def _extent(crs: str, level: Level) -> Bounds:
             top, bottom = top - rows[0] * level.pixel, top - (rows[-1] + 1) * level.pixel
     west, south, east, north = transform_bounds(crs, "EPSG:4326", left, bottom, right, top)
     return west, south, east + 360 if east < west else east, north
+
+
+def _shape(part: xr.Dataset, name: str, bands: Sequence[int]) -> tuple[int, int, int]:
+    return len(bands), part[name].sizes["y"], part[name].sizes["x"]
+
+
+def _strips(rows: slice, row_bytes: int) -> Iterator[slice]:
+    """Rows in parts of little memory that end where chunks do."""
+    height = max(_STRIP_BYTES // row_bytes // _CHUNK_PX, 1) * _CHUNK_PX
+    start = rows.start
+    while start < rows.stop:
+        stop = min((start // height + 1) * height, rows.stop)
+        yield slice(start, stop)
+        start = stop
 
 
 def _widened(start: float, stop: float, group: int, size: int) -> slice:

@@ -15,11 +15,15 @@ from pathlib import Path
 import uvicorn
 from rasterio.errors import NotGeoreferencedWarning
 
+from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.cube import Cube
 from difffusr.pipeline.ground.errors import ConfigError
 from difffusr.pipeline.ground.urls import first_line
+from difffusr.pipeline.readers.view.basemap import Basemap
+from difffusr.pipeline.readers.view.inputs import Inputs
 from difffusr.pipeline.readers.view.levels import map_cube
 from difffusr.pipeline.readers.view.maplibre import maplibre_files
+from difffusr.pipeline.readers.view.memory import bound_memory
 from difffusr.pipeline.readers.view.server import map_app
 from difffusr.pipeline.storage import Storage
 
@@ -36,6 +40,10 @@ def serve_map(
     cache: Path,
     on_ready: Callable[[str], None],
     browse: Callable[[str], object] | None,
+    staging: Storage | None = None,
+    config: RunConfig | None = None,
+    basemap: str | None = None,
+    basemap_credit: str | None = None,
 ) -> None:
     """Serve the map of a cube until SIGINT or SIGTERM.
 
@@ -46,20 +54,27 @@ def serve_map(
         maplibre, cache: see `maplibre_files`.
         on_ready: called with the map's URL once it can be opened.
         browse: called with the same URL, in a thread; None opens nothing.
+        staging, config: see `Inputs`.
+        basemap, basemap_credit: see `Basemap.of`; None for no map below the cube.
 
     Raises:
-        ConfigError: cannot listen on host and port; `maplibre` has no MapLibre GL JS.
+        ConfigError: cannot listen on host and port; `maplibre` has no MapLibre GL JS; `basemap` is no template.
         StoreError: the cube cannot be read.
         DifffusrError: MapLibre GL JS cannot be fetched.
     """
+    bound_memory()
     # Rasterio warns about arrays in memory, whose georeference is passed separately.
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    below = None if basemap is None else Basemap.of(basemap, basemap_credit)
+    if below is None and basemap_credit is not None:
+        raise ConfigError("--basemap-credit: names whose basemap it is; give --basemap as well, or neither")
     with _listening(host, port) as listener:
-        cube = map_cube(Cube(storage))
-        app = map_app(cube, maplibre_files(maplibre, cache), _names_of(host))
-        config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=_GRACE_S)
+        cube = Cube(storage)
+        mapped, inputs = map_cube(cube), Inputs(cube, staging, config)
+        app = map_app(mapped, maplibre_files(maplibre, cache), _names_of(host), inputs=inputs, basemap=below)
+        how = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=_GRACE_S)
         url = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
-        server = _Server(config, lambda: _announce(url, on_ready, browse))
+        server = _Server(how, lambda: _announce(url, on_ready, browse))
         server.run(sockets=[listener])
 
 

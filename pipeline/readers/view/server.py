@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,32 +16,34 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from difffusr.kernels.bands import BANDS, GSD_M, WAVELENGTH_NM
 from difffusr.pipeline.ground.errors import StoreError
+from difffusr.pipeline.readers.view.basemap import Basemap
 from difffusr.pipeline.readers.view.files import page_files
+from difffusr.pipeline.readers.view.inputs import Inputs, OutOfReachError, SceneGoneError
+from difffusr.pipeline.readers.view.kept import Kept
 from difffusr.pipeline.readers.view.layers import Layer, describe_layer, label_colours
 from difffusr.pipeline.readers.view.levels import MappedCube, NothingThereError, TooWideError, pixels_of_10_m
+from difffusr.pipeline.readers.view.routes import check_degrees, check_known, check_tile, range_given
+from difffusr.pipeline.readers.view.scene_routes import serve_scenes
+from difffusr.pipeline.readers.view.scene_tiles import SceneTiles
 from difffusr.pipeline.readers.view.spectrum import spectrum
-from difffusr.pipeline.readers.view.tiles import TILE_PX, ZOOMS, Style, Tiles
+from difffusr.pipeline.readers.view.tiles import TILE_PX, Style, Tiles
 
 _TYPES: Final = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript",
     ".svg": "image/svg+xml", ".txt": "text/plain",
 }  # fmt: skip
 
-#: Only this server's own files may load. MapLibre decodes tiles through blobs and has its icons in its style sheet.
-_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-        "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-
 Averaged = Annotated[bool, Query(description="Averaged to 10 m.")]
 
 
-def map_app(cube: MappedCube, maplibre: Mapping[str, Path], hosts: Sequence[str] = ("*",)) -> FastAPI:
+def map_app(
+    cube: MappedCube,
+    maplibre: Mapping[str, Path],
+    hosts: Sequence[str] = ("*",),
+    *,
+    inputs: Inputs | None = None,
+    basemap: Basemap | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
@@ -50,13 +51,41 @@ def map_app(cube: MappedCube, maplibre: Mapping[str, Path], hosts: Sequence[str]
         maplibre: MapLibre's files by name.
         hosts: host names it answers to; others are refused, so that no web site can read the cube by pointing its own
             name at this machine (DNS rebinding).
+        inputs: finds the scenes that the cube was made of; without, they cannot be shown.
+        basemap: to draw below the cube.
     """
     app = FastAPI(title="difffusr view", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    _answer_errors(app)
+    _answer_errors(app, _headers(basemap))
     _serve_files(app, page_files(), maplibre)
-    _serve_cube(app, cube, Tiles(cube))
+    kept = Kept()
+    tiles = Tiles(cube, kept)
+    why_not = "the scenes are out of reach" if inputs is None else inputs.why_not
+    description = {
+        **describe_cube(cube, tiles),
+        "scenes": {"possible": why_not is None, "why": why_not},
+        "basemap": None if basemap is None else {"url": basemap.url, "credit": basemap.credit},
+    }
+    _serve_cube(app, cube, tiles, kept, description)
+    if inputs is not None:
+        serve_scenes(app, cube, tiles, SceneTiles(kept), inputs)
     return app
+
+
+def _headers(basemap: Basemap | None) -> dict[str, str]:
+    """Of every answer. Only this server's own files may load, and a basemap's tiles. MapLibre decodes tiles through
+    blobs and has its icons in its style sheet."""
+    also = "" if basemap is None else f" {basemap.origin}"
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:{also}; "
+            f"connect-src 'self'{also}; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        # Servers of tiles may want to know which page they are for: they are told this machine's name and port.
+        "Referrer-Policy": "no-referrer" if basemap is None else "strict-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
 
 
 def _serve_files(app: FastAPI, page: Mapping[str, Path], maplibre: Mapping[str, Path]) -> None:
@@ -80,14 +109,10 @@ def _serve_files(app: FastAPI, page: Mapping[str, Path], maplibre: Mapping[str, 
         return file(maplibre, name)
 
 
-def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles) -> None:
-    description = describe_cube(cube, tiles)
-
+def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles, kept: Kept, description: Mapping[str, Any]) -> None:
     def style_of(layer: str, period: str, averaged: bool) -> Style:
-        for what, name, known in (("layer", layer, cube.layers), ("period", period, cube.periods)):
-            if name not in known:
-                raise HTTPException(404, f"there is no {what} {name!r}; there are {', '.join(known)}")
-        return Style(cube.layers[layer], period, averaged)
+        check_known("period", period, cube.periods)
+        return Style(check_known("layer", layer, cube.layers), period, averaged)
 
     @app.get("/cube.json")
     def describe() -> JSONResponse:
@@ -99,11 +124,8 @@ def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles) -> None:
         low: float | None = None, high: float | None = None, averaged: Averaged = False,
     ) -> Response:  # fmt: skip
         style = style_of(layer, period, averaged)
-        if z not in ZOOMS:
-            raise HTTPException(404, f"there is no zoom {z}; there are {ZOOMS[0]} to {ZOOMS[-1]}")
-        if not (0 <= x < 2**z and 0 <= y < 2**z):
-            raise HTTPException(404, f"there is no tile {x}, {y} at zoom {z}")
-        darkest, brightest = _range(style.layer, low, high)
+        check_tile(z, x, y)
+        darkest, brightest = range_given(style.layer, low, high)
         try:
             picture = tiles.tile(style, z, x, y, darkest, brightest)
         except NothingThereError:
@@ -114,23 +136,16 @@ def _serve_cube(app: FastAPI, cube: MappedCube, tiles: Tiles) -> None:
     def range_of(
         layer: str, period: str, west: float, south: float, east: float, north: float, averaged: Averaged = False
     ) -> dict[str, float]:
-        if not all(map(math.isfinite, (west, south, east, north))):
-            raise HTTPException(422, "west, south, east, north: expected degrees")
-        low, high = tiles.range_of(style_of(layer, period, averaged), (west, south, east, north))
+        degrees = check_degrees(west, south, east, north)
+        low, high = tiles.range_of(style_of(layer, period, averaged), degrees)
         return {"low": low, "high": high}
 
     @app.get("/spectrum")
     def at(
         lon: Annotated[float, Query(ge=-540, le=540)], lat: Annotated[float, Query(ge=-90, le=90)]
     ) -> dict[str, Any]:
-        return spectrum(cube, lon, lat)
-
-
-def _range(layer: Layer, low: float | None, high: float | None) -> tuple[float, float]:
-    low, high = layer.low if low is None else low, layer.high if high is None else high
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise HTTPException(422, f"low and high: found {low:g} and {high:g}, expected low below high")
-    return low, high
+        with kept.turn():
+            return spectrum(cube, lon, lat)
 
 
 def describe_cube(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
@@ -164,7 +179,8 @@ def describe_cube(cube: MappedCube, tiles: Tiles) -> dict[str, Any]:
 
 
 def _describe_layer(layer: Layer, cube: MappedCube) -> dict[str, Any]:
-    return describe_layer(layer, label_colours(layer, cube.flags, cube.scenes) if layer.kind == "labels" else None)
+    labels = label_colours(layer, cube.flags, cube.scenes) if layer.kind == "labels" else None
+    return {**describe_layer(layer, labels), "scene": layer.variable == "reflectance"}
 
 
 def _version(cube: MappedCube) -> str:
@@ -177,13 +193,13 @@ def _version(cube: MappedCube) -> str:
     return hashlib.sha256(json.dumps([cube.url, states], default=str).encode()).hexdigest()[:12]
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, headers_of_all: Mapping[str, str]) -> None:
     """Errors as one line of text, and the same headers on every answer."""
 
     @app.middleware("http")
     async def headers(request: Request, call_next: Any) -> Response:
         response: Response = await call_next(request)
-        response.headers.update(_HEADERS)
+        response.headers.update(headers_of_all)
         return response
 
     @app.exception_handler(NothingThereError)
@@ -191,9 +207,14 @@ def _answer_errors(app: FastAPI) -> None:
     async def nothing(_: Request, error: LookupError) -> Response:
         return PlainTextResponse(f"{error.args[0]}\n", 404)
 
+    @app.exception_handler(SceneGoneError)
+    async def gone(_: Request, error: SceneGoneError) -> Response:
+        return PlainTextResponse(f"{error.args[0]}\n", 410)
+
     @app.exception_handler(StoreError)
-    async def unreadable(_: Request, error: StoreError) -> Response:
-        return PlainTextResponse(f"{error}\n", 502)
+    @app.exception_handler(OutOfReachError)
+    async def unreadable(_: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"{error.args[0]}\n", 502)
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(_: Request, error: StarletteHTTPException) -> Response:

@@ -7,9 +7,9 @@ finer. That is 2048 pixels a side, or 81 chunks of 256 pixels; with a full pyram
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from threading import Lock
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +25,8 @@ from rioxarray.exceptions import NoDataInBounds
 from titiler.xarray.io import Reader
 
 from difffusr.pipeline.geo import GSD_10_M, utm_epsg
+from difffusr.pipeline.readers.view.blocks import block_means, block_modes
+from difffusr.pipeline.readers.view.kept import Kept
 from difffusr.pipeline.readers.view.layers import Layer, coloured, label_colours, numbers, rgb
 from difffusr.pipeline.readers.view.levels import (
     MOST_RATIO,
@@ -43,9 +45,6 @@ TILE_PX: Final = 512
 #: Zooms that may have tiles.
 ZOOMS: Final = range(23)
 
-#: Tiles whose numbers are cached, so that new colours need no reading; each takes up to 2.3 MB.
-_CACHED: Final = 96
-
 #: Longitudes of a cube exceed those of a map by one of these.
 _TURNS: Final = (0, 360, -360)
 
@@ -54,9 +53,6 @@ _CUTS: Final = 8
 
 #: A level counts as one of 10 m if its pixels differ from that by less than this share.
 _ABOUT: Final = 0.1
-
-#: Locks shared by all reads.
-_LOCKS: Final = 64
 
 #: Web Mercator's Earth radius and half the side of its square in metres, and the latitude that it reaches.
 _RADIUS_M: Final = 6_378_137
@@ -73,7 +69,7 @@ class Style:
     Attributes:
         layer: to draw.
         period: its label.
-        averaged: averaged to 10 m instead of full resolution. Labels are never averaged.
+        averaged: brought to 10 m instead of full resolution: means of reflectance, the most frequent of labels.
     """
 
     layer: Layer
@@ -84,11 +80,9 @@ class Style:
 class Tiles:
     """Makes the tiles of a cube."""
 
-    def __init__(self, cube: MappedCube) -> None:
+    def __init__(self, cube: MappedCube, kept: Kept) -> None:
         self.cube = cube
-        self._cached_read = lru_cache(maxsize=_CACHED)(self._read)
-        # Both sides of a map may ask for the same numbers at once; the lock makes sure that they are read once.
-        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._kept = kept
 
     def tile(self, style: Style, zoom: int, col: int, row: int, low: float, high: float) -> bytes:
         """A tile as PNG, transparent where there is no data.
@@ -102,16 +96,12 @@ class Tiles:
             TooWideError: the cube has no level that coarse.
             StoreError: the cube cannot be read.
         """
-        side = 2 * _HALF_M / 2**zoom
-        west, north = col * side - _HALF_M, _HALF_M - row * side
-        bounds = (west, north - side, west + side, north)
-        if _ground_m(bounds) >= GSD_10_M:
+        bounds = bounds_of(zoom, col, row)
+        if ground_m(bounds) >= GSD_10_M:
             style = replace(style, averaged=False)
-        with self._locks[hash((style, bounds)) % _LOCKS]:
-            stored = self._cached_read(style, bounds)
-        colours, seen = self._colours(style.layer, stored, low, high)
-        picture = ImageData(np.ma.MaskedArray(colours, mask=np.broadcast_to(~seen, colours.shape)))
-        return bytes(picture.render(img_format="PNG", zlevel=1))
+        stored = self._kept.get((style, bounds), lambda: self._read(style, bounds))
+        with self._kept.turn():
+            return picture_of(*self._colours(style.layer, stored, low, high))
 
     def range_of(self, style: Style, degrees: Bounds, shares: tuple[float, float] = (2, 98)) -> tuple[float, float]:
         """The range that most numbers of a view lie in.
@@ -125,17 +115,30 @@ class Tiles:
             TooWideError: the view is too wide.
             StoreError: the cube cannot be read.
         """
-        west, south, east, north = degrees
-        if not (west < east and south < north):
-            raise NothingThereError("the view has no extent; give west, south, east, north in degrees")
-        shown = numbers(
-            style.layer, self._physical(style.layer, self._read(style, (*_metres(west, south), *_metres(east, north))))
-        )
+        shown = numbers(style.layer, self._physical(style.layer, self._read_once(style, bounds_of_degrees(degrees))))
         seen = shown[np.isfinite(shown)]
         if not seen.size:
             raise NothingThereError("the cube has no data in this view")
         low, high = np.percentile(seen, shares)
         return float(low), float(high)
+
+    def sources_in(self, period: str, degrees: Bounds) -> dict[int, float]:
+        """Shares of a view's ground that are of each scene, by its number, the greatest first.
+
+        Args:
+            degrees: west, south, east, north of the view.
+
+        Raises:
+            NothingThereError: the cube has no data in the view.
+            TooWideError: the view is too wide.
+            StoreError: the cube cannot be read.
+        """
+        stored = self._read_once(Style(self.cube.layers["source"], period), bounds_of_degrees(degrees))
+        found, counts = np.unique(stored[stored != self.cube.fills["source"]], return_counts=True)
+        if not found.size:
+            raise NothingThereError("the cube has no data in this view")
+        order = np.argsort(-counts, kind="stable")
+        return {int(found[at]): float(counts[at] / counts.sum()) for at in order}
 
     @property
     def zooms(self) -> tuple[int, int]:
@@ -153,9 +156,14 @@ class Tiles:
     # Reading
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _read_once(self, style: Style, bounds: Bounds) -> NDArray[Any]:
+        """As `_read`, beside as many others as memory allows, and not kept."""
+        with self._kept.turn():
+            return self._read(style, bounds)
+
     def _read(self, style: Style, bounds: Bounds) -> NDArray[Any]:
-        """(bands, h, w) masked array of stored numbers within bounds of web Mercator in metres; the longer side has
-        `TILE_PX` pixels."""
+        """(bands, h, w) stored numbers within bounds of web Mercator in metres, the fill value where there is no data;
+        the longer side has `TILE_PX` pixels."""
         west, south, east, north = bounds
         step = max(east - west, north - south) / TILE_PX
         shape = max(1, round((north - south) / step)), max(1, round((east - west) / step))
@@ -172,7 +180,7 @@ class Tiles:
                 image, _ = mosaic_reader(zones, read, threads=0)
         except EmptyMosaicError:
             raise NothingThereError("the cube has no data there") from None
-        return image.array
+        return np.ma.filled(image.array, self.cube.fills[style.layer.variable])
 
     def _of_zone(
         self, style: Style, zone_turned: tuple[MappedZone, int], *, bounds: Bounds, shape: tuple[int, int]
@@ -185,27 +193,23 @@ class Tiles:
         Raises:
             TileOutsideBounds: the zone has no data there.
         """
-        (zone, turn), ground_m = zone_turned, _ground_m(bounds)
+        (zone, turn), drawn_m = zone_turned, ground_m(bounds)
         name, spectral = style.layer.variable, style.layer.variable.startswith("reflectance")
-        fine = style.averaged and spectral and ground_m < GSD_10_M
-        level = _level_of_10_m(zone) if fine else zone.level_for(ground_m)
-        factor = pixels_of_10_m(level.gsd_m) if fine else 1
+        level = _level_of(zone, style, drawn_m, spectral)
+        factor = pixels_of_10_m(level.gsd_m) if style.averaged else 1
         west, south, east, north = transform_bounds(WEB_MERCATOR_CRS, zone.lattice.crs, *bounds)
         here = (west + turn, south, east + turn, north)
         window = level.window(here, factor) if np.isfinite(here).all() else None
         if window is None:
             raise TileOutsideBounds("outside the zone")
-        part = level.data[[name]].isel(time=zone.steps[style.period], y=window[0], x=window[1])
-        if style.layer.band_indices is not None:
-            part = part.isel(band=style.layer.band_indices)
-        part = part.load()
+        part = level.read(name, zone.steps[style.period], window, style.layer.band_indices)
         if turn:
             part = part.assign_coords(x=("x", part.x.values - turn, part.x.attrs))
         if factor > 1:
-            part = _block_means(part, name, factor, self.cube.fills[name])
+            part = _blocks(part, name, factor, self.cube.fills[name], block_means if spectral else block_modes)
         part = _within_globe(part, level.pixel * factor) if zone.lattice.is_geographic else part
         # Enlarged pixels keep sharp edges; labels have no mean.
-        method = "average" if spectral and ground_m > level.gsd_m * factor else "nearest"
+        method = "average" if spectral and drawn_m > level.gsd_m * factor else "nearest"
         options: Options = {"nodata": self.cube.fills[name]}
         with Reader(self.cube.url, name, opener=lambda *_, **__: part, options=options) as reader:
             try:
@@ -225,15 +229,16 @@ class Tiles:
         """(3, h, w) red, green, blue, and (h, w) where there is data."""
         if layer.kind == "labels":
             table = self._label_table(layer)
-            value = np.minimum(np.ma.getdata(stored)[0].astype(np.intp), len(table) - 1)
-            return table[value].transpose(2, 0, 1), ~np.ma.getmaskarray(stored)[0]
+            value = np.minimum(stored[0], len(table) - 1)
+            return table[value].transpose(2, 0, 1), stored[0] != self.cube.fills[layer.variable]
         shown = numbers(layer, self._physical(layer, stored))
         return coloured(shown, low, high, layer.colours), np.asarray(np.isfinite(shown).all(axis=0))
 
     def _physical(self, layer: Layer, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Stored numbers scaled to the variable's unit, NaN where there is no data."""
-        values = np.ma.getdata(stored).astype(np.float32) * np.float32(self.cube.scales[layer.variable])
-        return np.where(np.ma.getmaskarray(stored), np.float32(np.nan), values)
+        values = stored.astype(np.float32) * np.float32(self.cube.scales[layer.variable])
+        values[stored == self.cube.fills[layer.variable]] = np.nan
+        return values
 
     def _label_table(self, layer: Layer) -> NDArray[np.uint8]:
         """(n, 3) colours by number; the last one is for numbers without a colour."""
@@ -243,15 +248,40 @@ class Tiles:
         return table
 
 
-def _ground_m(bounds: Bounds) -> float:
+def bounds_of(zoom: int, col: int, row: int) -> Bounds:
+    """Of an XYZ tile, in metres of web Mercator."""
+    side = 2 * _HALF_M / 2**zoom
+    west, north = col * side - _HALF_M, _HALF_M - row * side
+    return west, north - side, west + side, north
+
+
+def bounds_of_degrees(degrees: Bounds) -> Bounds:
+    """In metres of web Mercator. Raises NothingThereError where there is nothing between them."""
+    west, south, east, north = degrees
+    if not (west < east and south < north):
+        raise NothingThereError("the view has no extent; give west, south, east, north in degrees")
+    return *_metres(west, south), *_metres(east, north)
+
+
+def ground_m(bounds: Bounds) -> float:
     """Size on the ground, in metres, of a drawn pixel in the middle of bounds of web Mercator."""
     west, south, east, north = bounds
     return max(east - west, north - south) / TILE_PX / math.cosh((south + north) / 2 / _RADIUS_M)
 
 
-def _level_of_10_m(zone: MappedZone) -> Level:
-    """The 10 m level if there is one, or in other CRSs one nearly as fine, else the finest."""
-    return next((level for level in zone.levels if abs(level.gsd_m / GSD_10_M - 1) < _ABOUT), zone.levels[0])
+def picture_of(colours: NDArray[np.uint8], seen: NDArray[np.bool_]) -> bytes:
+    """PNG of (3, h, w) red, green, blue; transparent where (h, w) `seen` is false."""
+    picture = ImageData(np.ma.MaskedArray(colours, mask=np.broadcast_to(~seen, colours.shape)))
+    return bytes(picture.render(img_format="PNG", zlevel=1))
+
+
+def _level_of(zone: MappedZone, style: Style, drawn_m: float, spectral: bool) -> Level:
+    """The level to read. What is brought to 10 m is made of the level of 10 m if there is one, or in other CRSs one
+    nearly as fine; labels of the finest: overviews hold the most frequent of the most frequent."""
+    if not style.averaged:
+        return zone.level_for(drawn_m)
+    near = (level for level in zone.levels if spectral and abs(level.gsd_m / GSD_10_M - 1) < _ABOUT)
+    return next(near, zone.levels[0])
 
 
 def _within_globe(part: xr.Dataset, side: float) -> xr.Dataset:
@@ -267,12 +297,23 @@ def _within_globe(part: xr.Dataset, side: float) -> xr.Dataset:
     return part.isel(x=inside // _CUTS).assign_coords(x=("x", narrow[inside], part.x.attrs))
 
 
-def _block_means(part: xr.Dataset, name: str, factor: int, fill: int) -> xr.Dataset:
-    """Means over blocks of the pixels with data, rounded to stored numbers."""
+def _blocks(part: xr.Dataset, name: str, factor: int, fill: int, brought: Callable[..., NDArray[Any]]) -> xr.Dataset:
+    """A part with pixels `factor` times larger along each side."""
     array = part[name]
-    mean = array.where(array != fill).coarsen(y=factor, x=factor, boundary="pad").mean()
-    rounded = mean.round().fillna(fill).astype(array.dtype).assign_attrs(array.attrs)
-    return rounded.to_dataset(name=name).assign_coords(spatial_ref=part.spatial_ref)
+    values = brought(array.values, factor, fill)
+    middles = {
+        axis: (axis, _middles(array[axis].values, factor, size), array[axis].attrs)
+        for axis, size in zip(("y", "x"), values.shape[-2:], strict=True)
+    }
+    data = xr.DataArray(values, middles, array.dims, attrs=array.attrs)
+    return data.to_dataset(name=name).assign_coords(spatial_ref=part.spatial_ref)
+
+
+def _middles(of_pixels: NDArray[np.float64], factor: int, size: int) -> NDArray[np.float64]:
+    """Of `size` blocks of pixels, the last of which may be cut."""
+    step = (of_pixels[-1] - of_pixels[0]) / max(of_pixels.size - 1, 1)
+    middles: NDArray[np.float64] = of_pixels[0] + step * ((factor - 1) / 2 + factor * np.arange(size))
+    return middles
 
 
 def _degrees(x: float, y: float) -> tuple[float, float]:

@@ -1,13 +1,13 @@
 // The map's state as the part of its address after #, so that a shared address shows the same map.
 
-const NAMES = ["layer", "period", "compare", "at", "low", "high", "pin"];
+const NAMES = ["layer", "period", "compare", "scene", "at", "low", "high", "basemap", "pin"];
 
 /** The state in an address: a view {zoom, lat, lon} or null, and what else it names. */
 export function read(hash) {
   const found = new URLSearchParams(hash.replace(/^#/, ""));
   const state = {};
   for (const name of NAMES) if (found.has(name)) state[name] = found.get(name);
-  for (const name of ["at", "low", "high"]) {
+  for (const name of ["at", "low", "high", "scene"]) {
     if (name in state && !(state[name] !== "" && Number.isFinite(Number(state[name])))) delete state[name];
     else if (name in state) state[name] = Number(state[name]);
   }

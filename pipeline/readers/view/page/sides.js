@@ -1,15 +1,21 @@
 // The two maps of the stage, one above the other: people move "after"; "before" follows and is clipped.
 
 import * as maplibregl from "../maplibre/maplibre-gl.mjs";
+import { element } from "./dom.js";
 import { graticule } from "./graticule.js";
 
 const SHARP = window.devicePixelRatio >= 1.5; // a tile of 512 px then covers 256 px of the page
+const BASEMAP_MS = 10_000; // after which a basemap of which nothing has come is given up
 const EMPTY = { type: "FeatureCollection", features: [] };
 
 export class Sides {
   /** elements: { after, before, degrees }; changed is called with true while tiles are loading. */
-  constructor(cube, elements, view, credit, changed) {
+  constructor(cube, elements, view, credit, changed, basemap) {
     this.cube = cube;
+    this.basemap = basemap;
+    this.troubled = () => {}; // called with what cannot be drawn, and whether it is of "before"
+    this.lost = () => {}; // called where the basemap does not answer
+    this.answers = false; // whether a tile of the basemap has come
     this.elements = elements;
     this.urls = new Map();
     this.drawing = new Set(); // maps whose newest tiles are not all loaded
@@ -48,7 +54,9 @@ export class Sides {
       map.on("dataloading", () => changed(true));
       map.on("idle", () => changed(!this.settled));
       map.on("load", () => this.drawDegrees());
+      map.on("error", event => this.failed(map, event));
     }
+    this.zoomsBefore = cube.zooms;
     const dark = matchMedia("(prefers-color-scheme: dark)");
     const recolour = () => [this.after, this.before].forEach(map => ready(map, () => paint(map)));
     dark.addEventListener("change", recolour);
@@ -70,9 +78,25 @@ export class Sides {
     return this.after.getBounds().toArray().flat();
   }
 
+  /** Of the part left of `at`, a share of the width; a tenth of it at least. */
+  boundsLeft(at) {
+    const [west, south, east, north] = this.bounds;
+    return [west, south, west + (east - west) * Math.max(at, 0.1), north];
+  }
+
   /** Whether the view is too wide for tiles. */
   get tooWide() {
-    return Math.round(this.after.getZoom() + (SHARP ? 1 : 0)) < this.cube.zooms[0];
+    return this.zoom < this.cube.zooms[0];
+  }
+
+  /** Whether it is for those of "before". */
+  get beforeTooWide() {
+    return !this.elements.before.hidden && this.zoom < this.zoomsBefore[0];
+  }
+
+  /** Of the tiles in view. */
+  get zoom() {
+    return Math.round(this.after.getZoom() + (SHARP ? 1 : 0));
   }
 
   follow() {
@@ -80,8 +104,9 @@ export class Sides {
     this.before.jumpTo({ center: [lon, lat], zoom });
   }
 
-  /** Draw tiles from these URLs; null for no "before". */
-  show(after, before) {
+  /** Draw tiles from these URLs; null for no "before"; zooms: first and last that "before" has. */
+  show(after, before, zooms = this.cube.zooms) {
+    this.zoomsBefore = zooms;
     const was = this.elements.before.hidden;
     this.elements.before.hidden = before === null;
     if (was && before !== null) {
@@ -89,7 +114,49 @@ export class Sides {
       this.follow();
     }
     this.draw(this.after, after);
-    if (before !== null) this.draw(this.before, before);
+    if (before !== null) this.draw(this.before, before, zooms);
+  }
+
+  /** Show the basemap, if there is one, or hide it. */
+  below(wanted) {
+    if (this.basemap === null) return;
+    for (const map of [this.after, this.before])
+      ready(map, () => {
+        if (!wanted && map.getLayer("basemap")) {
+          map.removeLayer("basemap");
+          map.removeSource("basemap");
+        }
+        if (!wanted || map.getLayer("basemap")) return;
+        const attribution = element("span", { textContent: this.basemap.credit }).innerHTML;
+        map.addSource("basemap", { type: "raster", tiles: [this.basemap.url], tileSize: 256, maxzoom: 19, attribution });
+        const above = map.getStyle().layers[1].id; // all but the ground
+        map.addLayer({ id: "basemap", type: "raster", source: "basemap", paint: { "raster-fade-duration": 0 } }, above);
+        this.expect(map);
+      });
+  }
+
+  /** Go on without a basemap of which nothing has come after a while: the map would load for ever. */
+  expect(map) {
+    const arrived = event => {
+      if (event.sourceId !== "basemap" || !event.tile || event.tile.state !== "loaded") return;
+      this.answers = true;
+      map.off("sourcedata", arrived);
+    };
+    map.on("sourcedata", arrived);
+    setTimeout(() => {
+      map.off("sourcedata", arrived);
+      if (!this.answers && map.getLayer("basemap")) this.lost();
+    }, BASEMAP_MS);
+  }
+
+  /** What could not be drawn is said instead of left in the console. */
+  async failed(map, { error, sourceId }) {
+    if (sourceId === "basemap") {
+      if (!this.answers && map.getLayer("basemap")) this.lost();
+      return;
+    }
+    const text = error?.body ? (await error.body.text()).trim().split("\n")[0] : "";
+    this.troubled(text || "The server no longer answers; start difffusr view again", map === this.before);
   }
 
   /** Show "before" left of `at`, a share of the width. */
@@ -98,7 +165,7 @@ export class Sides {
   }
 
   /** Tiles below the lines; the previous ones stay until the new ones are loaded. */
-  draw(map, url) {
+  draw(map, url, zooms = this.cube.zooms) {
     if (this.urls.get(map) === url) return;
     this.urls.set(map, url);
     this.drawing.add(map);
@@ -106,7 +173,7 @@ export class Sides {
     ready(map, () => {
       if (this.urls.get(map) !== url) return;
       const id = `tiles-${++this.count}`,
-        [minzoom, maxzoom] = this.cube.zooms;
+        [minzoom, maxzoom] = zooms;
       const older = map
         .getStyle()
         .layers.map(layer => layer.id)

@@ -3,8 +3,9 @@
 import { axis, lineChart } from "./chart.js";
 import { $, element, said } from "./dom.js";
 
-/** Fill the panel. place: the server's answer; state: { layer, period }; names: periods' names by label. */
-export function showSpectrum(cube, place, state, names) {
+/** Fill the panel. place: the server's answer; state: { layer, period }; names: periods' names by label;
+ * compare is called with the number of the scene to show beside the cube. */
+export function showSpectrum(cube, place, state, names, compare) {
   const now = place.periods.find(period => period.label === state.period) ?? place.periods[0];
   $("spectrum-title").textContent =
     place.periods.length > 1 || names.size > 1 ? `Spectrum, ${names.get(now.label)}` : "Spectrum";
@@ -14,7 +15,7 @@ export function showSpectrum(cube, place, state, names) {
     `${place.crs}: ${place.easting.toFixed(place.degrees ? 6 : 2)} E, ${place.northing.toFixed(place.degrees ? 6 : 2)} N`;
   drawSpectrum(cube, now);
   drawSeries(cube, place, state, names);
-  listFacts(cube, now);
+  listFacts(cube, now, compare);
   listValues(cube, now);
   return sentence(cube, now, lat, lon);
 }
@@ -70,9 +71,10 @@ function drawSeries(cube, place, state, names) {
   $("series-names").replaceChildren(...lines.map(key));
 }
 
-function listFacts(cube, now) {
+function listFacts(cube, now, compare) {
   const facts = [["Quality", quality(cube, now)]];
   if (now.scene) facts.push(["Scene", now.scene.id ?? `number ${now.scene.number}`]);
+  if (now.scene && cube.scenes.possible) facts.push(["", button("Compare with this scene", now.scene.number, compare)]);
   if (now.scene?.datetime) facts.push(["Taken", `${now.scene.datetime.slice(0, 16).replace("T", " ")} UTC`]);
   if (now.looks !== undefined) facts.push(["Observations", now.looks]);
   if (now.scene?.shift) {
@@ -83,7 +85,17 @@ function listFacts(cube, now) {
     const value = now.indices[layer.name];
     if (value !== null) facts.push([layer.title.split(",")[0], said(value, 3)]);
   }
-  $("pixel").replaceChildren(...facts.flatMap(([name, value]) => [made("dt", name), made("dd", value)]));
+  $("pixel").replaceChildren(...facts.flatMap(([name, value]) => [made("dt", name), described(value)]));
+}
+
+function described(value) {
+  return value instanceof Node ? element("dd", {}, [value]) : made("dd", value);
+}
+
+function button(text, number, compare) {
+  const pressed = element("button", { type: "button", textContent: text });
+  pressed.addEventListener("click", () => compare(number));
+  return pressed;
 }
 
 function listValues(cube, now) {

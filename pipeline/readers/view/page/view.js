@@ -2,6 +2,7 @@
 
 import * as address from "./address.js";
 import { $, element, round, said } from "./dom.js";
+import { Input, nameOf as sceneName } from "./input.js";
 import { legend } from "./legend.js";
 import { nameOf } from "./periods.js";
 import { Sides } from "./sides.js";
@@ -9,7 +10,9 @@ import { showSpectrum } from "./spectrum.js";
 import { divider } from "./swipe.js";
 
 const NONE = "nothing",
-  TEN = "10m";
+  TEN = "10m",
+  SCENE = "scene";
+const SHOWN = "true-colour"; // of a scene next to what it has not, such as quality
 const WAIT_MS = 250; // pause of a slider before tiles are requested
 
 const cube = await (await fetch("cube.json")).json();
@@ -20,9 +23,11 @@ const usual = {
   layer: cube.layers[0].name,
   period: cube.periods.at(-1).label,
   compare: TEN,
+  scene: null,
   at: 0.5,
   low: null,
   high: null,
+  basemap: null,
   pin: null,
 };
 const state = { ...usual };
@@ -44,12 +49,25 @@ const sides = new Sides(
   start,
   cube.credit,
   busy,
+  cube.basemap,
 );
+sides.troubled = trouble;
+sides.lost = () => {
+  state.basemap = "off";
+  apply();
+  notify("The basemap does not answer; the map goes on without it");
+};
+const input = new Input(cube.scenes, layers.get("source").labels, () => {
+  state.scene = input.wanted;
+  apply();
+  remember();
+});
 const putDivider = divider($("swipe"), $("stage"), at => {
   state.at = Math.round(at * 1000) / 1000;
   sides.cut(at);
   sideNames();
   remember();
+  if (state.compare === SCENE) input.follow(state.period, sides.boundsLeft(at));
 });
 
 fillControls();
@@ -64,6 +82,7 @@ function apply() {
   const layer = layers.get(state.layer);
   $("layer").value = state.layer;
   $("compare").value = state.compare;
+  $("basemap").checked = state.basemap !== "off";
   $("period").value = cube.periods.findIndex(period => period.label === state.period);
   $("period-name").textContent = names.get(state.period);
   $("period").setAttribute("aria-valuetext", names.get(state.period));
@@ -73,15 +92,64 @@ function apply() {
   $("summary").textContent = `${layer.title} · ${names.get(state.period)}`;
   showRange(layer);
   $("legend").replaceChildren(...legend(layer, ...rangeOf(layer), cube.bands));
-  if (place) showSpectrum(cube, place, state, names);
+  if (place) showSpectrum(cube, place, state, names, compareWithScene);
+  input.wanted = state.scene;
+  showInput();
   const compared = state.compare !== NONE;
-  sides.show(
-    urlOf(state.period, false),
-    compared ? (state.compare === TEN ? urlOf(state.period, true) : urlOf(state.compare, false)) : null,
-  );
+  sides.show(urlOf(state.period, false), ...(compared ? compareWith() : [null]));
+  sides.below(state.basemap !== "off");
   for (const id of ["swipe", "left-name", "right-name"]) $(id).hidden = !compared;
   putDivider(state.at);
   notices();
+}
+
+/** The scene to draw on the left side; null where there is none, and the cube is averaged there meanwhile. */
+function sceneShown() {
+  return state.compare === SCENE && input.shown?.period === state.period ? input.shown : null;
+}
+
+/** What to draw on the left side: the URL of its tiles, and at which zooms they are. */
+function compareWith() {
+  const scene = sceneShown();
+  if (scene) return [urlOfScene(scene), scene.zooms];
+  return [[TEN, SCENE].includes(state.compare) ? urlOf(state.period, true) : urlOf(state.compare, false)];
+}
+
+function urlOfScene({ number, period }) {
+  const own = layers.get(state.layer),
+    layer = own.scene ? own : layers.get(SHOWN);
+  const [low, high] = own.scene ? rangeOf(own) : [layer.low, layer.high];
+  const path = `scenes/${encodeURIComponent(period)}/${number}/${encodeURIComponent(layer.name)}`;
+  return `${new URL(path, location.href)}/{z}/{x}/{y}.png?${new URLSearchParams({ low, high, v: cube.version })}`;
+}
+
+/** Show a pixel's own scene on the left side. */
+function compareWithScene(number) {
+  Object.assign(state, { compare: SCENE, scene: number });
+  apply();
+  remember();
+}
+
+/** The choice of scenes, and why there is none. */
+function showInput() {
+  const why = input.why(state.period);
+  const option = [...$("compare").options].find(one => one.value === SCENE);
+  option.disabled = why !== null;
+  if (why !== null && state.compare === SCENE) {
+    state.compare = TEN;
+    $("compare").value = TEN;
+  }
+  const wanted = state.compare === SCENE;
+  if (wanted && input.looked !== `${state.period} ${state.scene}`) {
+    input.looked = `${state.period} ${state.scene}`;
+    input.look(state.period, sides.boundsLeft(state.at));
+  }
+  if (!wanted) input.looked = null;
+  $("input").hidden = !wanted;
+  const scene = sceneShown();
+  const text = why ?? (wanted ? (input.said ?? (scene && `${scene.id}, as measured`)) : null) ?? null;
+  $("input-why").hidden = text === null;
+  $("input-why").textContent = text ?? "";
 }
 
 function urlOf(period, averaged) {
@@ -109,10 +177,15 @@ function showRange(layer) {
 }
 
 function sideNames() {
-  const compared = state.compare !== TEN ? state.compare : null;
-  $("left-name").textContent = compared ? (names.get(compared) ?? "") : `Averaged to ${cube.sides[1]}`;
-  $("right-name").textContent = compared ? names.get(state.period) : cube.sides[0];
-  if (layers.get(state.layer).kind === "labels" && !compared) $("left-name").textContent = cube.sides[0];
+  const layer = layers.get(state.layer),
+    scene = sceneShown(),
+    other = names.get(state.compare);
+  const averaged = layer.kind === "labels" ? "Most frequent in" : "Averaged to";
+  $("left-name").textContent = scene
+    ? `Scene of ${sceneName({ ...scene, tile: "" })}${layer.scene ? "" : `, ${layers.get(SHOWN).title.toLowerCase()}`}`
+    : (other ?? `${averaged} ${cube.sides[1]}`);
+  $("left-name").title = scene ? `${scene.id}, as measured` : "";
+  $("right-name").textContent = other ? names.get(state.period) : cube.sides[0];
   const at = Math.round(state.at * 100);
   $("swipe").setAttribute(
     "aria-valuetext",
@@ -122,8 +195,9 @@ function sideNames() {
 
 function notices() {
   if (Date.now() < noticeUntil) return;
-  $("notice").hidden = !sides.tooWide;
-  $("notice").textContent = sides.tooWide ? "Zoom in to see pixels" : "";
+  const text = sides.tooWide ? "Zoom in to see pixels" : sides.beforeTooWide ? "Zoom in to see the scene's pixels" : "";
+  $("notice").hidden = text === "";
+  $("notice").textContent = text;
 }
 
 function notify(text) {
@@ -131,6 +205,14 @@ function notify(text) {
   $("notice").textContent = text;
   noticeUntil = Date.now() + 4000;
   setTimeout(notices, 4050);
+}
+
+/** Say what a side cannot draw; of a scene also beside its choice, where it stays. */
+function trouble(text, before) {
+  if ($("notice").hidden || $("notice").textContent !== text) notify(text);
+  if (!before || sceneShown() === null) return;
+  input.said = text;
+  showInput();
 }
 
 function busy(now) {
@@ -162,7 +244,12 @@ function fillControls() {
       ),
     );
   }
-  $("compare").append(new Option("Nothing", NONE), new Option(`Averaged to ${cube.sides[1]}`, TEN));
+  $("compare").append(
+    new Option("Nothing", NONE),
+    new Option(`Averaged to ${cube.sides[1]}`, TEN),
+    new Option("The input scene", SCENE),
+  );
+  $("base").hidden = cube.basemap === null;
   if (cube.periods.length > 1) {
     $("compare").append(
       element(
@@ -185,6 +272,7 @@ function listen() {
   };
   $("layer").addEventListener("change", () => change({ layer: $("layer").value, low: null, high: null }));
   $("compare").addEventListener("change", () => change({ compare: $("compare").value }));
+  $("basemap").addEventListener("change", () => change({ basemap: $("basemap").checked ? null : "off" }));
   $("period").addEventListener("input", () => change({ period: cube.periods[$("period").value].label }));
   for (const [id, by] of [
     ["earlier", -1],
@@ -232,6 +320,7 @@ function listen() {
   sides.after.on("moveend", () => {
     remember();
     notices();
+    if (state.compare === SCENE) input.follow(state.period, sides.boundsLeft(state.at));
   });
   addEventListener("hashchange", () => {
     const next = valid(address.read(location.hash));
@@ -272,7 +361,7 @@ async function ask(lat, lon) {
   $("spectrum").hidden = false;
   $("spectrum").scrollTop = 0;
   if (narrow.matches) openSheet(false);
-  $("said").textContent = showSpectrum(cube, place, state, names);
+  $("said").textContent = showSpectrum(cube, place, state, names, compareWithScene);
   sides.mark(place);
   sides.uncover(place, $("spectrum").getBoundingClientRect(), narrow.matches);
   remember();
@@ -305,7 +394,9 @@ function dismiss() {
 function valid({ view, ...known }) {
   if ("layer" in known && !layers.has(known.layer)) for (const name of ["layer", "low", "high"]) delete known[name];
   if (!names.has(known.period)) delete known.period;
-  if (![NONE, TEN, ...names.keys()].includes(known.compare)) delete known.compare;
+  if (![NONE, TEN, SCENE, ...names.keys()].includes(known.compare)) delete known.compare;
+  if (!Number.isInteger(known.scene) || known.scene < 1) delete known.scene;
+  if (known.basemap !== "off") delete known.basemap;
   const layer = layers.get(known.layer ?? usual.layer);
   if ((known.low ?? layer.low) >= (known.high ?? layer.high)) for (const name of ["low", "high"]) delete known[name];
   return { view, state: known };
