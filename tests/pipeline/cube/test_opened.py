@@ -301,12 +301,13 @@ def test_what_the_notebooks_readme_says_works(tmp_path, monkeypatch):
     storage = Storage(str(tmp_path / "cube.zarr"))
     plain.published(storage, Storage(str(tmp_path / "staging")), 1, 11)
     without = README.read_text().partition("## Without difffusr")[2]
-    snippets = re.findall(r"```python\n(.*?)```", without, re.DOTALL)[:3]
+    snippets = re.findall(r"```python\n(.*?)```", without, re.DOTALL)[:4]
     code = "".join(snippets).replace("demo-output/cube.zarr", storage.url).replace("32632/0", f"{EPSG}/0")
     assert storage.url in code
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(code, names)
+    assert names["cube"].reflectance.dtype == np.float32  # type: ignore[attr-defined]
     assert names["scenes"] == Cube(storage).scenes != {}
     with xr.open_dataset("part.nc") as by_netcdf, xr.open_zarr("part.zarr") as by_zarr:
         xr.testing.assert_equal(by_netcdf.load(), by_zarr.load())
