@@ -307,7 +307,7 @@ def test_what_the_notebooks_readme_says_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(code, names)
-    assert names["cube"].reflectance.dtype == np.float32  # type: ignore[attr-defined]
+    assert names["single"].reflectance.dtype == np.float32  # type: ignore[attr-defined]
     assert names["scenes"] == Cube(storage).scenes != {}
     with xr.open_dataset("part.nc") as by_netcdf, xr.open_zarr("part.zarr") as by_zarr:
         xr.testing.assert_equal(by_netcdf.load(), by_zarr.load())
