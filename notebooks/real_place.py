@@ -2,8 +2,8 @@
 
     python notebooks/real_place.py real.zarr S2B_48QUE_20200223_0_L2A 17.9380 103.7222 notebooks/real-place.jpg
 
-The cube is of `difffusr run` with `model: {sampler: fast}`; the folder is its scene's, with B04, B03 and B02 as GeoTIFFs
-of reflectance times 10 000; latitude and longitude are the middle of the picture.
+The cube is of `difffusr run` with `model: {sampler: fast}`; the folder is its scene's, with B04, B03 and B02 as
+GeoTIFFs of reflectance times 10 000; latitude and longitude are the middle of the picture.
 """
 
 from __future__ import annotations

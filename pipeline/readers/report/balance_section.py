@@ -62,8 +62,8 @@ def _sentence(facts: BalanceFacts) -> str:
     if left := int((~there).sum()):
         text += f"{counted(left, 'scene')} could not be balanced. "
     return text + (
-        "The formula that takes it back is in pipeline/cube/README.md; the coefficients are with the facts of the cube's "
-        "scenes and in balance.parquet of the plan."
+        "The formula that takes it back is in pipeline/cube/README.md; the coefficients are with the facts of the "
+        "cube's scenes and in balance.parquet of the plan."
     )
 
 

@@ -74,8 +74,8 @@ def _crop(report: CubeReport, crop: Crop, number: int) -> str:
 
 
 def _picture(pixels: NDArray[np.float32], like: NDArray[np.float32], kind: str) -> str:
-    """Three bands as a data URI of a WebP, stretched as `like` is; lossless at 10 m. They have one range: one of its own
-    for each would take away what is coloured, and colour what is grey."""
+    """Three bands as a data URI of a WebP, stretched as `like` is; lossless at 10 m. They have one range: one of
+    its own for each would take away what is coloured, and colour what is grey."""
     order = [SHOWN_BANDS.index(band) for band in _COLOURS[kind]]
     low, high = np.percentile(like[order], (1, 99))
     bright = np.clip((pixels[order] - low) / max(high - low, 1e-4), 0, 1) ** (1 / 1.4)
