@@ -272,7 +272,7 @@ def test_airflow_understands_it(example):
         ("max_active_runs=", "max_active_run=", "max_active_run"),
         ("arguments=", "args=", "args"),
         ("container_resources=", "resources=", "resources"),
-        ("on_finish_action=", "is_delete_operator_pod=", "is_delete_operator_pod"),
+        ("startup_timeout_seconds=", "startup_timeout=", "startup_timeout"),
         ("service_account_name=", "service_account=", "service_account"),
     ],
 )
