@@ -5,7 +5,7 @@ one: kuberay/components/monthly. The pod's run file is in the ConfigMap `difffus
 
 | exit code | | the task |
 |---|---|---|
-| 0 | done, nothing to do, or stopped as asked | succeeds |
+| 0 | done, or nothing to do | succeeds |
 | 3 | published, and some chips failed | is tried again; after the last try it succeeds, and `warn` runs |
 | 1, 137, 143, none | failed, or the pod was lost | is tried again: what is staged is not done again |
 | 2 | wrong usage or configuration | fails at once |
@@ -25,6 +25,23 @@ from kubernetes.client import models as k8s
 log = logging.getLogger(__name__)
 
 WRONG, INCOMPLETE = 2, 3
+
+#: The shell between the pod and the run hands SIGTERM on. A run that was asked to stop ends with 0 and is not done: its
+#: node goes away, say, and the task is to be tried again.
+SHELL = """
+stopped=
+difffusr "$@" &
+run=$!
+trap 'stopped=yes; kill -TERM $run' TERM
+code=0
+wait $run || code=$?
+while kill -0 $run 2> /dev/null; do # a signal ends the waiting, not the run
+  code=0
+  wait $run || code=$?
+done
+if [ $stopped ]; then code=143; fi
+exit $code
+"""
 
 
 def exit_code(pod: k8s.V1Pod | None, container: str) -> int | None:
@@ -76,6 +93,7 @@ with DAG(
         name="difffusr",
         namespace="difffusr",
         image="123456789012.dkr.ecr.eu-central-1.amazonaws.com/difffusr:0.1.0-cuda",
+        cmds=["sh", "-c", SHELL, "difffusr"],
         arguments=["run", "/etc/difffusr/run.yaml", "--json-log", "/dev/stdout"],
         service_account_name="difffusr-worker",
         labels={"app.kubernetes.io/part-of": "difffusr", "team": "my-team", "cost-center": "0000", "run": "luxembourg"},

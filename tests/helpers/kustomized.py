@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -27,14 +27,16 @@ def rendered(folder: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(ran.stdout) if document]
 
 
-def rendered_with(folder: Path, base: str, components: Sequence[str]) -> list[dict[str, Any]]:
-    """The objects of a new overlay in an empty folder: an overlay of the project's, or its base, with components."""
-    place = Path(os.path.relpath(KUBERAY, folder))
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [str(place / base)],
-        "components": [str(place / "components" / name) for name in components],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    return rendered(folder)
+@lru_cache
+def rendered_with(base: str, components: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The objects of an overlay of somebody's own: one of the project's, or its base, with components."""
+    with TemporaryDirectory() as folder:
+        place = Path(os.path.relpath(KUBERAY, folder))
+        kustomization = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [str(place / base)],
+            "components": [str(place / "components" / name) for name in components],
+        }
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return rendered(Path(folder))

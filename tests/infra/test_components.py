@@ -62,28 +62,27 @@ def templates(thing: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_everything_that_is_applied_is_valid(overlay):
-    assert {
-        f"{thing['kind']}: {fault}" for thing in rendered(KUBERAY / "overlays" / overlay) for fault in faults_of(thing)
-    } == set()
+def test_what_is_applied_beside_the_cluster_is_valid(overlay):
+    things = [thing for thing in rendered(KUBERAY / "overlays" / overlay) if "ray.io/" not in thing["apiVersion"]]
+    assert {f"{thing['kind']}: {fault}" for thing in things for fault in faults_of(thing)} == set()
 
 
 COMBINED = [
-    ("base", ["disruption"]),
-    ("base", ["labels", "disruption", "kueue"]),
-    ("base", ["disruption", "job"]),
-    ("base", ["job", "disruption", "labels"]),
-    ("base", ["monthly", "labels", "disruption"]),
-    ("base", ["disruption", "pod-monitor", "monthly", "labels"]),
-    ("overlays/aws-job", ["kueue"]),
-    ("overlays/gcp", ["kueue"]),
-    ("overlays/local-job", ["labels", "kueue"]),
+    ("base", ("disruption",)),
+    ("base", ("labels", "disruption", "kueue")),
+    ("base", ("disruption", "job")),
+    ("base", ("job", "disruption", "labels")),
+    ("base", ("monthly", "labels", "disruption")),
+    ("base", ("disruption", "pod-monitor", "monthly", "labels")),
+    ("overlays/aws-job", ("kueue",)),
+    ("overlays/gcp", ("kueue",)),
+    ("overlays/local-job", ("labels", "kueue")),
 ]
 
 
 @pytest.mark.parametrize(("base", "components"), COMBINED)
-def test_components_go_together_with_any_overlay_in_any_order(base, components, tmp_path):
-    for thing in rendered_with(tmp_path, base, components):
+def test_components_go_together_with_any_overlay_in_any_order(base, components):
+    for thing in rendered_with(base, components):
         if thing["kind"] != "PodMonitor":
             assert faults_of(thing) == [], thing["kind"]
 
@@ -146,8 +145,8 @@ def test_a_broken_object_is_found(kind, change, said):
 
 
 @pytest.mark.parametrize(("base", "components"), [one for one in COMBINED if "disruption" in one[1]])
-def test_the_head_is_not_moved_and_gets_room_first(base, components, tmp_path):
-    things = rendered_with(tmp_path, base, components)
+def test_the_head_is_not_moved_and_gets_room_first(base, components):
+    things = rendered_with(base, components)
     pods = templates(started(things))
     head = pods.pop("head")
     assert NO_DISRUPT.items() <= head["metadata"]["annotations"].items()
@@ -182,8 +181,8 @@ def test_the_budget_is_for_the_head_s_pods(overlay):
 
 
 @pytest.mark.parametrize(("base", "components"), [one for one in COMBINED if "labels" in one[1]])
-def test_everything_and_every_pod_says_who_pays(base, components, tmp_path):
-    things = rendered_with(tmp_path, base, components)
+def test_everything_and_every_pod_says_who_pays(base, components):
+    things = rendered_with(base, components)
     for thing in things:
         if thing["kind"] not in ("PodDisruptionBudget", "PriorityClass", "PodMonitor"):  # these cost nothing
             assert COST.items() <= thing["metadata"]["labels"].items(), thing["kind"]
@@ -202,9 +201,9 @@ def test_on_a_cloud_everything_says_who_pays(overlay):
     assert COST.items() <= started(things)["metadata"]["labels"].items()
 
 
-def test_no_selector_asks_for_a_label_of_who_pays(tmp_path):
+def test_no_selector_asks_for_a_label_of_who_pays():
     """A selector can't be changed later: another cost centre would mean a new Redis."""
-    for thing in rendered_with(tmp_path, "overlays/local", ["labels"]):
+    for thing in rendered_with("overlays/local", ("labels",)):
         selectors = [thing["spec"].get(name, {}) for name in ("selector", "podSelector")] if "spec" in thing else []
         assert not any(key in json.dumps(selectors) for key in COST)
 
@@ -231,8 +230,8 @@ def refusals(thing: Mapping[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("overlay", ["aws", "gcp", "local", "aws-job", "gcp-job", "local-job"])
-def test_kueue_takes_a_cluster_or_a_job(overlay, tmp_path):
-    assert refusals(started(rendered_with(tmp_path, f"overlays/{overlay}", ["kueue"]))) == []
+def test_kueue_takes_a_cluster_or_a_job(overlay):
+    assert refusals(started(rendered_with(f"overlays/{overlay}", ("kueue",)))) == []
 
 
 @pytest.mark.parametrize(
@@ -246,8 +245,8 @@ def test_kueue_takes_a_cluster_or_a_job(overlay, tmp_path):
         (put("spec/rayClusterSpec/workerGroupSpecs/0/groupName", "head"), "a group called head"),
     ],
 )
-def test_kueue_refuses_what_it_cannot_count(change, said, tmp_path):
-    job = copy.deepcopy(started(rendered_with(tmp_path, "overlays/aws-job", ["kueue"])))
+def test_kueue_refuses_what_it_cannot_count(change, said):
+    job = copy.deepcopy(started(rendered_with("overlays/aws-job", ("kueue",))))
     change(job)
     assert refusals(job) == [said]
 

@@ -6,6 +6,7 @@ installed (`make schedulers`) the same tests use them.
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib.util
 import os
@@ -41,6 +42,9 @@ ENDS: list[tuple[Callable[[int], Sequence[int]], Callable[[int], int], str]] = [
     (lambda n: [1] * n, lambda n: n, "failed"),
     (lambda n: [137, 0], lambda n: 2, "done"),
 ]
+
+
+SKY = yaml.safe_load((INFRA / "skypilot" / "difffusr.yaml").read_text())
 
 
 def load_run(text: str, tmp_path: Path) -> Any:
@@ -205,19 +209,48 @@ def test_argo_tries_again_what_another_try_can_mend(codes, attempts, end, tmp_pa
     assert ("failed" if code else "incomplete" if outcome == "3" else "done") == end
 
 
-def test_argo_s_sigterm_reaches_the_run_and_its_end_is_waited_for(tmp_path):
+def airflow_shell(tmp_path: Path) -> subprocess.Popen[bytes]:
+    """Airflow's container: its shell is a constant of the file, read without Airflow."""
+    constants = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse((INFRA / "airflow" / "difffusr_monthly.py").read_text()).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "SHELL"
+    }
+    env = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    return subprocess.Popen(["sh", "-c", constants["SHELL"], "difffusr", "run", "run.yaml"], env=env)
+
+
+def sky_shell(tmp_path: Path) -> subprocess.Popen[bytes]:
+    """SkyPilot's task on its machine."""
+    (tmp_path / "difffusr").mkdir(exist_ok=True)
+    (tmp_path / "bin").rename(tmp_path / "difffusr" / "bin")
+    return subprocess.Popen(["bash", "-c", SKY["run"]], env={**os.environ, "HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize("start", [lambda path: shell(path, 0), lambda path: shell(path, 3), airflow_shell, sky_shell])
+def test_a_run_whose_node_goes_is_asked_to_stop_waited_for_and_not_taken_for_done(start, tmp_path):
     fake_difffusr(tmp_path / "bin", [])
     (tmp_path / "bin" / "difffusr").write_text(
         f"#!/bin/sh\ntrap 'sleep 0.2; touch {tmp_path}/finished; exit 0' TERM\ntouch {tmp_path}/begun\n"
         "while :; do sleep 0.05; done\n"
     )
-    process = shell(tmp_path, 0)
+    process = start(tmp_path)
+    until = time.monotonic() + 20
     while not (tmp_path / "begun").exists():
+        assert time.monotonic() < until
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
+    code = process.wait(timeout=20)
+    assert code == 143
     assert (tmp_path / "finished").exists()
-    assert (tmp_path / "outcome").read_text() == "0\n"
+    assert again(code)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 137])
+def test_airflow_s_pod_ends_as_the_run_does(code, tmp_path):
+    fake_difffusr(tmp_path / "bin", [code])
+    assert airflow_shell(tmp_path).wait(timeout=20) == code
+    assert calls(tmp_path / "bin") == ["run run.yaml"]
 
 
 def test_argo_runs_what_the_others_run(tmp_path):
@@ -261,6 +294,7 @@ def test_airflow_understands_it(example):
     assert example.dag.max_active_runs == 1
     assert example.dag.catchup is False
     assert example.run.retries == 3
+    assert example.run.cmds == ["sh", "-c", example.SHELL, "difffusr"]
     assert example.run.arguments[:2] == ["run", "/etc/difffusr/run.yaml"]
     assert PARTS_OF_US.items() <= example.run.labels.items()
 
@@ -360,8 +394,6 @@ def test_airflow_warns_only_where_chips_are_missing(code, warns, quiet, monkeypa
 
 # ---- SkyPilot -------------------------------------------------------------------------------------------------------
 
-SKY_FILE = INFRA / "skypilot" / "difffusr.yaml"
-SKY = yaml.safe_load(SKY_FILE.read_text())
 HAS_SKY = importlib.util.find_spec("sky") is not None
 
 TEXT, COUNT, FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
@@ -407,7 +439,9 @@ def sky_faults(task: dict[str, Any]) -> list[str]:
     import sky
 
     try:
-        sky.Task.from_yaml_config(task)  # its schema, and what it makes of it; prices and regions would need the network
+        sky.Task.from_yaml_config(
+            task
+        )  # its schema, and what it makes of it; prices and regions would need the network
     except (ValueError, TypeError, AssertionError, sky.exceptions.InvalidSkyPilotConfigError) as error:
         return [str(error)]
     return []
