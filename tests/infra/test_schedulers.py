@@ -54,9 +54,9 @@ def load_run(text: str, tmp_path: Path) -> Any:
 
 
 def fake_difffusr(folder: Path, codes: Sequence[int]) -> None:
-    """A `difffusr` that ends with one code after the other, and notes with what it was called."""
+    """A `difffusr` that ends with one code after the other, then with 0, and notes with what it was called."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "codes").write_text("\n".join(map(str, codes)))
+    (folder / "codes").write_text("\n".join(map(str, [*codes, *[0] * 9])))
     (folder / "difffusr").write_text(
         '#!/bin/sh\ncd "$(dirname "$0")"\necho "$@" >> called\nexit "$(sed -n "$(wc -l < called)p" codes)"\n'
     )
@@ -362,7 +362,7 @@ def test_airflow_tries_again_what_another_try_can_mend(codes, attempts, end, qui
     most = quiet.run.retries + 1
     pushed: dict[str, Any] = {}
     ended, made = "failed", 0
-    for number, code in enumerate(codes(most), start=1):
+    for number, code in enumerate([*codes(most), *[0] * most][:most], start=1):
         monkeypatch.setattr(quiet, "get_current_context", lambda n=number: {"ti": Attempt(n, most, pushed)})
         made = number
         try:
