@@ -97,7 +97,10 @@ with DAG(
         arguments=["run", "/etc/difffusr/run.yaml", "--json-log", "/dev/stdout"],
         service_account_name="difffusr-worker",
         labels={"app.kubernetes.io/part-of": "difffusr", "team": "my-team", "cost-center": "0000", "run": "luxembourg"},
-        annotations={"karpenter.sh/do-not-disrupt": "true"},
+        annotations={
+            "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+            "karpenter.sh/do-not-disrupt": "true",
+        },
         container_resources=k8s.V1ResourceRequirements(
             requests={"cpu": "6", "memory": "24Gi"}, limits={"memory": "24Gi", "nvidia.com/gpu": "1"}
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -261,6 +262,7 @@ def test_argo_runs_what_the_others_run(tmp_path):
     assert RETRY["retryPolicy"] == "Always"
     assert str(RETRY["limit"]) == {v["name"]: v["value"] for v in TEMPLATES["run"]["container"]["env"]}["TRIES_MAX"]
     assert PARTS_OF_US.items() <= CRON["spec"]["workflowSpec"]["podMetadata"]["labels"].items()
+    assert json.loads(TEMPLATES["run"]["podSpecPatch"]) == {"terminationGracePeriodSeconds": 600}
 
 
 # ---- Airflow --------------------------------------------------------------------------------------------------------
