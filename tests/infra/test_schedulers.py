@@ -441,9 +441,7 @@ def sky_faults(task: dict[str, Any]) -> list[str]:
     import sky
 
     try:
-        sky.Task.from_yaml_config(
-            task
-        )  # its schema, and what it makes of it; prices and regions would need the network
+        sky.Task.from_yaml_config(task)  # its schema and more; prices and regions would need the network
     except (ValueError, TypeError, AssertionError, sky.exceptions.InvalidSkyPilotConfigError) as error:
         return [str(error)]
     return []
