@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 # Bytecode is kept from first use on: without it every process of the tests would compile torch and Ray anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo check test test-slow lowest drills bench counted gpu bench-guards start-up first-chip masks house model-card leave-one-out sampler-curve audit lint typecheck format clean
+.PHONY: help install demo check test test-slow lowest schedulers drills bench counted gpu bench-guards start-up first-chip masks house model-card leave-one-out sampler-curve audit lint typecheck format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -43,6 +43,14 @@ lowest: pyproject.toml ## install the lowest version allowed of every dependency
 	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-lowest/lowest.txt --editable '.[test]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist loadfile -p no:cacheprovider tests/kernels tests/pipeline
+
+schedulers: ## the examples for Airflow and SkyPilot on the real ones, each in an environment of its own (.venv-airflow, .venv-skypilot)
+	for tool in airflow skypilot; do test -x .venv-$$tool/bin/python || $(PYTHON) -m venv .venv-$$tool || exit; done
+	.venv-airflow/bin/python -m pip install --quiet --disable-pip-version-check 'apache-airflow~=3.3' \
+		'apache-airflow-providers-cncf-kubernetes~=10.25' jsonschema pytest pytest-timeout
+	.venv-skypilot/bin/python -m pip install --quiet --disable-pip-version-check 'skypilot~=0.14' jsonschema pytest pytest-timeout
+	AIRFLOW_HOME=$(CURDIR)/.venv-airflow/home .venv-airflow/bin/python -m pytest --noconftest -p no:cacheprovider tests/infra/test_schedulers.py
+	.venv-skypilot/bin/python -m pytest --noconftest -p no:cacheprovider tests/infra/test_schedulers.py
 
 drills: .venv/.installed-test ## kill, freeze and disturb runs and compare what comes out: tests/drills/report.md (KILLS=5: fewer rounds by time)
 	$(BIN)/python -m pytest -m drill tests/drills

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import yaml
-from beside import ROOT, SHARED
+from beside import SHARED
 from crd_schema import faults, faults_of_part, schema_of
+from kustomized import KUBERAY, needs_kubectl, rendered
 
 from difffusr.pipeline.config.loading import load_config
 
-KUBERAY = ROOT / "infra" / "kuberay"
 CRDS = SHARED / "schemas" / "kuberay"
-OVERLAYS = ("aws", "aws-job", "aws-monthly", "gcp", "gcp-job", "gcp-monthly")
+ON_CLOUDS = ("aws", "aws-job", "aws-monthly", "gcp", "gcp-job", "gcp-monthly")
+OVERLAYS = (*ON_CLOUDS, "local", "local-job")
 KIND_OF = {"job": "RayJob", "monthly": "RayCronJob"}
 
 needs_crds = pytest.mark.skipif(not CRDS.exists(), reason=f"no CRDs of KubeRay: {CRDS} is not there")
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
 
 
-def documents(path: Path) -> list[dict[str, Any]]:
+def documents(path: Path) -> list[Any]:
+    """What a file has in it: objects, or patches."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
@@ -37,18 +35,14 @@ WRITTEN = [
     for path in sorted(KUBERAY.glob("*/**/*.yaml"))
     if path.name not in ("kustomization.yaml", "run.yaml")
     for document in documents(path)
+    if isinstance(document, dict)  # not a list of JSON patches
 ]
 RAY_KINDS = [document for document in WRITTEN if document["apiVersion"].startswith("ray.io/")]
 
 
-@lru_cache
 def built(overlay: str) -> list[dict[str, Any]]:
     """What `kubectl apply -k` sends."""
-    ran = subprocess.run(
-        ["kubectl", "kustomize", str(KUBERAY / "overlays" / overlay)], capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
-    return [document for document in yaml.safe_load_all(ran.stdout) if document]
+    return rendered(KUBERAY / "overlays" / overlay)
 
 
 def the(kind: str, things: list[dict[str, Any]]) -> dict[str, Any]:
@@ -235,8 +229,10 @@ def test_secrets_are_named_and_never_written():
     assert "Secret" not in {thing["kind"] for thing in WRITTEN}
     given = list(environment(WRITTEN))
     assert {one["name"] for one in given if "value" in one} == {"RAY_JOB_STOP_WAIT_TIME_S"}
-    (password,) = [one for one in given if one["name"] == "redisPassword"]
-    assert password["valueFrom"] == {"secretKeyRef": {"name": "difffusr-redis", "key": "password"}}
+    passwords = [one for one in given if one["name"] in ("redisPassword", "REDIS_PASSWORD")]
+    assert len(passwords) == 2
+    for password in passwords:
+        assert password["valueFrom"] == {"secretKeyRef": {"name": "difffusr-redis", "key": "password"}}
     assert CLUSTER["spec"]["authOptions"] == {"mode": "token"}
 
 
@@ -265,26 +261,35 @@ def test_every_pod_is_behind_the_network_policy_and_uses_what_there_is(overlay):
         assert label in pod["metadata"]["labels"].items()
         assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in names
         for volume in pod["spec"].get("volumes", ()):
-            assert ("ConfigMap", volume["configMap"]["name"]) in names
-    assert {thing["metadata"].get("namespace") for thing in things if thing["kind"] != "Namespace"} == {"difffusr"}
+            (kind, name) = (
+                ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+                if "persistentVolumeClaim" in volume
+                else ("ConfigMap", volume["configMap"]["name"])
+            )
+            assert (kind, name) in names
+    of_all = ("Namespace", "PriorityClass")
+    assert {thing["metadata"].get("namespace") for thing in things if thing["kind"] not in of_all} == {"difffusr"}
 
 
 @needs_kubectl
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", ON_CLOUDS)
 def test_images_come_from_a_registry_and_have_a_version(overlay):
     images = {pod["spec"]["containers"][0]["image"] for pod in pods(ray_resource(overlay)).values()}
     assert {image.rpartition("-")[2] for image in images} == {"cpu", "cuda"}
     assert all("/" in image and image.count(":") == 1 for image in images)
 
 
-@pytest.mark.parametrize("file", sorted(KUBERAY.glob("*/**/run.yaml")), ids=lambda file: file.parent.name)
-def test_a_run_file_is_understood_and_fits_the_cluster(file):
-    config = load_config(file)
-    groups = {group["groupName"]: group for group in CLUSTER["spec"]["workerGroupSpecs"]}
+@needs_kubectl
+@pytest.mark.parametrize("overlay", [None, "aws", "gcp", "local"])
+def test_a_run_file_is_understood_and_fits_the_cluster(overlay):
+    config = load_config(KUBERAY / (f"overlays/{overlay}" if overlay else "base") / "run.yaml")
+    cluster = cluster_of(ray_resource(overlay)) if overlay else CLUSTER["spec"]
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    gpus, group = (1, "gpu") if "gpu" in groups else (0, "cpu")
     assert config.compute.address == "auto"
     assert config.compute.wait_minutes > 0
-    assert config.compute.gpus_per_actor == 1
-    assert config.compute.actors_max == groups["gpu"]["maxReplicas"]
+    assert config.compute.gpus_per_actor == gpus
+    assert config.compute.actors_max == groups[group]["maxReplicas"]
 
 
 @needs_kubectl

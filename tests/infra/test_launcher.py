@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import re
 from pathlib import Path
@@ -150,3 +151,31 @@ def test_compute_engine_knows_what_is_asked_of_it():
         assert unknown(node["node_config"], every["Instance"], every) == []
     assert unknown({"scheduling": {"provisioningModel": "SPOTTY"}}, every["Instance"], every)
     assert unknown({"schedulin": {}}, every["Instance"], every)
+
+
+def accounts() -> dict[str, set[str]]:
+    """On Compute Engine: the service accounts of the head and of the workers."""
+    found: dict[str, set[str]] = {}
+    for name, node in yaml.safe_load(FILES["gcp"].read_text())["available_node_types"].items():
+        (account,) = node["node_config"]["serviceAccounts"]
+        found.setdefault("head" if name == "head" else "worker", set()).add(account["email"])
+    return found
+
+
+def test_on_compute_engine_workers_are_not_what_the_head_is():
+    found = accounts()
+    project = yaml.safe_load(FILES["gcp"].read_text())["provider"]["project_id"]
+    assert found == {part: {f"difffusr-{part}@{project}.iam.gserviceaccount.com"} for part in ("head", "worker")}
+
+
+def test_the_head_is_who_the_file_says_although_ray_makes_an_account_of_its_own():
+    """Ray's own may end every machine of the project and pull no image: the file's comes after it."""
+    from ray.autoscaler._private import commands
+    from ray.autoscaler._private.gcp import config
+
+    roles = config.DEFAULT_SERVICE_ACCOUNT_ROLES
+    assert "roles/compute.admin" in roles
+    assert not any("artifactregistry" in role for role in roles)
+    source = inspect.getsource(commands.get_or_create_head_node)
+    start = source.index('copy.deepcopy(config.get("head_node", {}))')
+    assert source.index('head_node_config.update(head_config["node_config"])') > start
