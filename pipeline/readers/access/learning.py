@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count, islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from difffusr.pipeline.readers.access.patches import USABLE, Patch, PatchReader
 #: Added to the epoch where patches are gone through once more: more than epochs that a training comes to.
 _TURN = 1_000_003
 
-#: Patches that are read at a time, while those before are learned from.
-_AHEAD = 16
+#: Patches that are read at a time, and how many times so many while those before are learned from.
+_AHEAD, _BATCHES = 16, 2
 
 
 class CubePatches(IterableDataset[dict[str, Any]]):
@@ -93,26 +94,30 @@ class CubePatches(IterableDataset[dict[str, Any]]):
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        patches = self._patches(self.rank * workers + worker, self.ranks * workers)
-        if self.count is not None:
-            of_rank = self.count // self.ranks
-            patches = islice(patches, of_rank // workers + (worker < of_rank % workers))
-        # Read ahead by a thread; while one batch is learned from, the next one comes.
-        with ThreadPoolExecutor(1, "patches") as reading:
-            coming = reading.submit(self._batch, patches)
-            while batch := coming.result():
-                coming = reading.submit(self._batch, patches)
-                for patch, values in batch:
-                    tensors = _as_tensors(self.reader.in_units(patch, values))
-                    yield tensors if self.transform is None else self.transform(tensors)
+        patches = self._groups(self.rank * workers + worker, self.ranks * workers)
+        # While some patches are learned from, the next ones are read, and the quality of the shards after those.
+        with ThreadPoolExecutor(1, "quality") as looking, ThreadPoolExecutor(_BATCHES, "patches") as reading:
+            found: Iterator[Patch] = chain.from_iterable(_ahead(looking, 1, patches))
+            if self.count is not None:
+                of_rank = self.count // self.ranks
+                found = islice(found, of_rank // workers + (worker < of_rank % workers))
+            batches = iter(lambda: list(islice(found, _AHEAD)), [])
+            coming: deque[Future[list[tuple[Patch, dict[str, NDArray[Any]]]]]] = deque()
+            for batch in chain(batches, [None] * _BATCHES):
+                if batch is not None:
+                    coming.append(reading.submit(self.reader.stored, batch))
+                if coming and (batch is None or len(coming) > _BATCHES):
+                    for patch, values in coming.popleft().result():
+                        tensors = _as_tensors(self.reader.in_units(patch, values))
+                        yield tensors if self.transform is None else self.transform(tensors)
 
-    def _patches(self, part: int, parts: int) -> Iterator[Patch]:
+    def _groups(self, part: int, parts: int) -> Iterator[list[Patch]]:
         """Those of this rank and worker; where a number of them is wanted, again and again."""
         for turn in count():
             found = False
-            for patch in self.reader.in_order(self.seed, self.epoch + turn * _TURN, part, parts):
-                found = True
-                yield patch
+            for group in self.reader.in_groups(self.seed, self.epoch + turn * _TURN, part, parts):
+                found = found or bool(group)
+                yield group
             if self.count is None:
                 return
             if not found and parts == 1:
@@ -123,8 +128,13 @@ class CubePatches(IterableDataset[dict[str, Any]]):
             if not found:  # its shards have too little ground: it takes what all have
                 part, parts = 0, 1
 
-    def _batch(self, patches: Iterator[Patch]) -> list[tuple[Patch, dict[str, NDArray[Any]]]]:
-        return self.reader.stored(list(islice(patches, _AHEAD)))
+
+def _ahead(pool: ThreadPoolExecutor, number: int, items: Iterator[list[Patch]]) -> Iterator[list[Patch]]:
+    """The items of an iterator, so many made ahead by a pool of one thread."""
+    coming = deque(pool.submit(next, items, None) for _ in range(number + 1))
+    while (item := coming.popleft().result()) is not None:
+        coming.append(pool.submit(next, items, None))
+        yield item
 
 
 def _place(rank: int | None, ranks: int | None) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,11 @@ class PatchReader:
         return [Shard(*place) for zone in self.cube.zones for place in self.cube.written(zone, self.periods)]
 
     def in_order(self, seed: int | None, epoch: int, part: int, parts: int) -> Iterator[Patch]:
-        """The patches of every `parts`-th shard, from number `part` on.
+        """The patches of `in_groups`, one after the other."""
+        return chain.from_iterable(self.in_groups(seed, epoch, part, parts))
+
+    def in_groups(self, seed: int | None, epoch: int, part: int, parts: int) -> Iterator[list[Patch]]:
+        """The patches of every `parts`-th shard, from number `part` on, those of a few shards together.
 
         Args:
             seed: of the order, together with the epoch; None for the cube's own order.
@@ -133,7 +138,7 @@ class PatchReader:
             patches = [patch for at in mine[start : start + _TOGETHER] for patch in self.patches(self.shards[at])]
             if within is not None:
                 patches = [patches[at] for at in within.permutation(len(patches))]
-            yield from patches
+            yield patches
 
     def patches(self, shard: Shard) -> list[Patch]:
         """Those of a shard that have enough ground, row by row.
