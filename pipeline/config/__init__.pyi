@@ -1,9 +1,15 @@
 from .compute import ComputeSection as ComputeSection
 from .loading import configured as configured
 from .loading import load_config as load_config
+from .notify import NotifySection as NotifySection
+from .notify import hook_url as hook_url
 from .reading import merge_overrides as merge_overrides
 from .reading import read_mapping as read_mapping
 from .reading import validated as validated
+from .schema import MODELINE as MODELINE
+from .schema import SCHEMA_FILE as SCHEMA_FILE
+from .schema import is_schema as is_schema
+from .schema import schema_text as schema_text
 from .section import Section as Section
 from .section import reason_error as reason_error
 from .section import rule_error as rule_error

@@ -28,7 +28,7 @@ def explain(error: ValidationError, kind: type[BaseModel], line_of: LineOf) -> s
     """All errors of validating a model of this kind in one line, one clause a key, with the line of the value in its
     file.
 
-    The descriptions of the model's fields say what is allowed. Values of `storage_options` are never shown.
+    The descriptions of the model's fields say what is allowed. Values of `storage_options` and `notify` are never shown.
     """
     clauses: dict[str, str] = {}
     for detail in error.errors(include_url=False):
@@ -64,8 +64,14 @@ def _clause(kind: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
     if problem == "rule":
         key = f"{name}.{context['key']}".lstrip(".")
         return key, f"found {_shown(context['found'])}, expected {context['expected']}"
-    found = "a value not shown" if "storage_options" in path else _shown(detail["input"])
+    found = "a value not shown" if _is_hidden(path) else _shown(detail["input"])
     return name, f"found {found}, expected {expected}"
+
+
+def _is_hidden(path: list[str]) -> bool:
+    """Whether a key's value may be a secret: an option of a file system, or of `notify` a webhook's URL, and what
+    was written where the name of a variable should be."""
+    return "storage_options" in path or (path[:1] == ["notify"] and path[1:2] != ["events"])
 
 
 def _place(detail: ErrorDetails, line_of: LineOf) -> str:

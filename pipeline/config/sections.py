@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from difffusr.pipeline.config.compute import ComputeSection, FailuresSection
 from difffusr.pipeline.config.costs import LATER_PRICES, CostsSection
+from difffusr.pipeline.config.notify import NotifySection
 from difffusr.pipeline.config.section import Section, rule_error
 from difffusr.pipeline.config.stores import DerivedSection, StoreSection
 from difffusr.pipeline.config.values import (
@@ -334,6 +335,9 @@ class RunConfig(Section):
     budget: Number | None = Field(
         default=None, ge=0, description="a number ≥ 0 (a run estimated to cost more does not start), or null"
     )
+    notify: NotifySection = Field(
+        default_factory=NotifySection, description="a section with url or url_env, secret_env, events"
+    )
     derived: Annotated[tuple[DerivedSection, ...], Field(strict=False)] = Field(
         default=(), description="a list of sections with name, url, crs, … (cubes of one CRS made of this one)"
     )
@@ -378,14 +382,16 @@ class RunConfig(Section):
                 },
                 "compute": self.compute,
                 "costs": self.costs,
+                "notify": self.notify,
             }
         )  # fmt: skip
 
     def canonical(self) -> dict[str, Any]:
-        """The configuration as JSON-able values, for manifests and hashes, without secrets and what says how files are
-        opened, not which. Without what came later where it is not used: hashes are those of before these keys."""
+        """The configuration as JSON-able values, for manifests and hashes, without secrets, who is told of a run, and
+        what says how files are opened, not which. Without what came later where it is not used: hashes are those of
+        before these keys."""
         data = self.model_dump(
-            mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}, "derived": True}
+            mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}, "derived": True, "notify": True}
         )
         if not any(data["skip"].values()):
             del data["skip"]

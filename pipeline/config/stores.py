@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
+from difffusr.pipeline.config import patterns
 from difffusr.pipeline.config.section import Section, rule_error
 from difffusr.pipeline.config.values import ICECHUNK, Boolean, Integer, Number, StorageUrl, Text
 from difffusr.pipeline.ground.urls import shown_url
@@ -22,7 +23,9 @@ class StoreSection(Section):
     """Where the cube and the staged chips are kept."""
 
     url: StorageUrl = Field(description="a path or URL such as s3://bucket/cube.zarr")
-    staging: StorageUrl = Field(default="", description="a path or URL outside store.url")
+    staging: Annotated[StorageUrl, WithJsonSchema({"anyOf": [patterns.STORAGE_URL, {"type": "null"}]})] = Field(
+        default="", description="a path or URL outside store.url, or null for one beside it"
+    )
     storage_options: dict[str, Any] = Field(
         default_factory=dict, repr=False, description="a mapping of fsspec options (keys are text)"
     )

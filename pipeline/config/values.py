@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from difffusr.kernels.sampling import SAMPLERS
+from difffusr.pipeline.config import patterns
 from difffusr.pipeline.config.section import reason_error
 from difffusr.pipeline.ground.urls import OBJECT_STORES, is_url, located, shown_url
 
@@ -126,20 +127,25 @@ def _policy(text: str) -> str:
     name = "".join(text.split())
     if match := re.fullmatch(r"closest_to\((\d{4}-\d\d-\d\d)\)", name):
         dt.date.fromisoformat(match[1])
-    elif name not in ("neighbours", "clearest", "newest"):
+    elif name not in patterns.POLICIES:
         raise ValueError(text)
     return name
 
 
 Text = Annotated[str, Field(min_length=1)]
 
-PathOrUrl = Annotated[Text, AfterValidator(_resolve)]
+PathOrUrl = Annotated[Text, AfterValidator(_resolve), WithJsonSchema(patterns.PATH_OR_URL)]
 
-StorageUrl = Annotated[Text, AfterValidator(_storage_url)]
+StorageUrl = Annotated[Text, AfterValidator(_storage_url), WithJsonSchema(patterns.STORAGE_URL)]
 
-HttpUrl = Annotated[Text, AfterValidator(_http)]
+HttpUrl = Annotated[Text, AfterValidator(_http), WithJsonSchema(patterns.HTTP_URL)]
 
-Tile = Annotated[Text, AfterValidator(tile_id), Field(description="an MGRS tile id such as 48QUE")]
+Tile = Annotated[
+    Text,
+    AfterValidator(tile_id),
+    Field(description="an MGRS tile id such as 48QUE"),
+    WithJsonSchema({**patterns.tile(TILE_COLUMNS), "description": "an MGRS tile id such as 48QUE"}),
+]
 
 Bucket = Annotated[
     str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$", description="the name of a bucket such as sentinel-cogs")
@@ -151,10 +157,10 @@ Number = Annotated[float, BeforeValidator(number_of)]
 
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 
-Share = Annotated[float, BeforeValidator(share_of)]
+Share = Annotated[float, BeforeValidator(share_of), WithJsonSchema(patterns.SHARE)]
 
-Policy = Annotated[str, AfterValidator(_policy)]
+Policy = Annotated[str, AfterValidator(_policy), WithJsonSchema(patterns.POLICY)]
 
-SamplerName = Annotated[str, AfterValidator(_sampler)]
+SamplerName = Annotated[str, AfterValidator(_sampler), WithJsonSchema({"enum": list(SAMPLERS)})]
 
-Date = Annotated[dt.date, Field(strict=False), BeforeValidator(date_of)]
+Date = Annotated[dt.date, Field(strict=False), BeforeValidator(date_of), WithJsonSchema(patterns.DATE)]
