@@ -80,6 +80,7 @@ def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | No
     if json_log is not None:
         lines = json_lines(json_log, f"{settings.name}, {settings.period.label}")
         lines.hide(secret_values(settings.store.storage_options))
+        lines.hide([settings.notify.url or ""])
         logging.getLogger("difffusr").addHandler(lines)
     again = run_command(config, period)
     try:

@@ -28,7 +28,7 @@ def explain(error: ValidationError, kind: type[BaseModel], line_of: LineOf) -> s
     """All errors of validating a model of this kind in one line, one clause a key, with the line of the value in its
     file.
 
-    The descriptions of the model's fields say what is allowed. Values of `storage_options` and `notify` are never shown.
+    The descriptions of the model's fields say what is allowed. Values that may be secrets are not shown.
     """
     clauses: dict[str, str] = {}
     for detail in error.errors(include_url=False):

@@ -1,7 +1,7 @@
 """How values are written, as JSON schema says it: for editors, which check a file before it is loaded.
 
-The loader's own checks are in `values`; a table of wrong files in the tests holds both together. Regular expressions are
-those that Python and ECMAScript share.
+The loader's own checks are in `values`; a table of wrong files in the tests holds both together. Regular expressions
+are those that Python and ECMAScript share.
 """
 
 from __future__ import annotations

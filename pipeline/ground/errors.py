@@ -21,6 +21,10 @@ class ConfigError(DifffusrError):
     exit_code = EXIT_USAGE
 
 
+class BudgetError(DifffusrError):
+    """A run would cost more than its budget; nothing was started."""
+
+
 class CatalogError(DifffusrError):
     """The catalogue cannot be read, has no scene, or an item is not understood. The message names the item."""
 

@@ -25,7 +25,7 @@ from difffusr.pipeline.run.publishing import finish_what_was_left, publish
 from difffusr.pipeline.run.result import RunResult, has_report, write_report
 from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
-from difffusr.pipeline.watch import Progress, stage_told, tell_cluster, tell_ended, tell_planned, tell_started
+from difffusr.pipeline.watch import Notices, Progress, stage_told, tell_cluster, tell_ended, tell_planned, tell_started
 
 if TYPE_CHECKING:
     from difffusr.pipeline.chips import PinnedResolver
@@ -49,10 +49,24 @@ def execute(
         DifffusrError: the run cannot go on; everything staged so far stays for the next attempt.
         Stopped: SIGTERM came before the first chip was begun.
     """
-    began, config = time.monotonic(), with_source(config)
+    with Notices(config) as notices:
+        result = _told(with_source(config), progress, resolver, file, notices)
+        notices.ended(result.state, result.failed, result.publication.number if result.publication else None)
+    return result
+
+
+def _told(
+    config: RunConfig,
+    progress: Progress,
+    resolver: type[PinnedResolver] | None,
+    file: Path | None,
+    notices: Notices,
+) -> RunResult:
+    """Execute; the log tells beginning and end."""
+    began = time.monotonic()
     tell_started(config, file)
     try:
-        result = _execute(config, progress, resolver)
+        result = _execute(config, progress, resolver, notices)
     except (KeyboardInterrupt, Stopped):
         tell_ended("stopped", time.monotonic() - began, "asked to")
         raise
@@ -69,9 +83,12 @@ def execute(
     return result
 
 
-def _execute(config: RunConfig, progress: Progress, resolver: type[PinnedResolver] | None) -> RunResult:
+def _execute(
+    config: RunConfig, progress: Progress, resolver: type[PinnedResolver] | None, notices: Notices
+) -> RunResult:
     progress.start("plan", 1)
     with Run.begun(config, progress, resolver) as run:
+        run.pulse.watch(notices.saw)
         try:
             result = _carry_out(run)
         except (KeyboardInterrupt, Stopped):

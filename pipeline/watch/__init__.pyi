@@ -11,6 +11,7 @@ from .log import json_lines as json_lines
 from .log import secret_values as secret_values
 from .metrics import Meters as Meters
 from .metrics import meters_of as meters_of
+from .notices import Notices as Notices
 from .progress import Progress as Progress
 from .pulse import PULSE_S as PULSE_S
 from .pulse import Pulse as Pulse

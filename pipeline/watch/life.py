@@ -40,7 +40,7 @@ def tell(event: str, text: str, **facts: Any) -> None:
 
 def tell_started(config: RunConfig, file: Path | None) -> None:
     """A run begins: of which configuration, with which software, where."""
-    versions = {name: found for name in ("difffusr", "ray", "torch") if (found := _version(name))}
+    versions = {name: found for name in ("difffusr", "ray", "torch") if (found := package_version(name))}
     versions["python"] = platform.python_version()
     store, staging = shown_url(config.store.url), shown_url(config.store.staging)
     address = config.compute.address or "this machine"
@@ -194,7 +194,8 @@ def _tell_alive(now: RunStatus) -> None:
     )
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -19,7 +19,7 @@ from difffusr.pipeline.engine import (
     in_cluster,
     resources,
 )
-from difffusr.pipeline.ground.errors import ConfigError, DifffusrError
+from difffusr.pipeline.ground.errors import BudgetError, ConfigError
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.run.cost.calibration import Calibration, conditions_of, load_calibration
 from difffusr.pipeline.run.cost.figures import GIGABYTE, Cluster, CostLines, Estimate, Ground, Seconds
@@ -39,7 +39,7 @@ def enforce_budget(config: RunConfig, plan: Plan, done: int) -> Estimate | None:
 
     Raises:
         ConfigError: the calibration cannot be used for this configuration.
-        DifffusrError: the run would cost more than `config.budget`.
+        BudgetError: the run would cost more than `config.budget`.
     """
     if config.budget is None or config.costs.calibration is None:
         return None
@@ -49,11 +49,11 @@ def enforce_budget(config: RunConfig, plan: Plan, done: int) -> Estimate | None:
 
 
 def check_budget(config: RunConfig, made: Estimate) -> None:
-    """Raise DifffusrError when an estimate is over the configuration's budget."""
+    """Raise BudgetError when an estimate is over the configuration's budget."""
     if config.budget is None or made.total <= config.budget:
         return
     dearest = max(fields(made.costs), key=lambda field: getattr(made.costs, field.name)).name
-    raise DifffusrError(
+    raise BudgetError(
         f"budget: this run would cost about {money(made.total, made.currency)}, the budget is "
         f"{money(config.budget, made.currency)} (most of it: {dearest}); nothing was started: raise budget, or "
         "choose a smaller area, a faster model.sampler or fewer model.sampler_steps"

@@ -17,7 +17,7 @@ from difffusr.pipeline.assemble.continent import ContinentPlan, draft_continent,
 from difffusr.pipeline.config import RunConfig
 from difffusr.pipeline.cube import ShardData, overviews_over
 from difffusr.pipeline.geo import grid_of
-from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.errors import BudgetError
 from difffusr.pipeline.run.cost.figures import GIGABYTE
 from difffusr.pipeline.run.cost.words import money
 
@@ -132,13 +132,13 @@ def enforce_zone_budget(
     """Refuse a run that would cost more than its budget; without a budget nothing is estimated.
 
     Raises:
-        DifffusrError: it would cost more than `config.budget`.
+        BudgetError: it would cost more than `config.budget`.
     """
     if config.budget is None:
         return None
     made = estimate_zones(config, plan, cores, todo)
     if made.cost > config.budget:
-        raise DifffusrError(
+        raise BudgetError(
             f"budget: this run would cost about {money(made.cost, made.currency)}, the budget is "
             f"{money(config.budget, made.currency)}; nothing was started: raise budget, or choose a smaller area or a "
             "coarser grid.resolution"
