@@ -17,21 +17,21 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from difffusr.pipeline.commands import continent, cube, demo, exporting, plan, reading, run, view
+from difffusr.pipeline.commands import beginning, continent, cube, demo, exporting, plan, reading, run, view
 from difffusr.pipeline.commands.evaluate import evaluate_app
 from difffusr.pipeline.commands.terminal import errors
 from difffusr.pipeline.commands.train import train_app
-from difffusr.pipeline.ground.errors import DifffusrError
+from difffusr.pipeline.ground.errors import DifffusrError, StoreError
 
 app = typer.Typer(
     name="difffusr",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    add_completion=False,
     pretty_exceptions_enable=False,
     help=(
         "Super-resolves Sentinel-2 Level-2A to 2.5 m in all 12 bands and assembles seamless Zarr cubes.\n\n"
-        "One YAML file describes a run. The usual way: [bold]plan[/] it and check what it will do, [bold]run[/] it "
+        "One YAML file describes a run. The usual way: [bold]init[/] writes it, [bold]plan[/] it and check what it "
+        "will do, [bold]run[/] it "
         "(again after any interruption: it continues), watch it with [bold]status[/], and [bold]verify[/] the cube. "
         "[bold]train[/] makes weights, [bold]evaluate[/] measures them.\n\n"
         "Exit codes: 0 done · 1 failed, or verify found something off · 2 wrong usage or configuration · 3 finished, "
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 
 for command in (
+    beginning.init,
     plan.plan,
     plan.calibrate,
     run.run,
@@ -55,6 +56,7 @@ for command in (
     cube.report,
     view.view,
     demo.demo,
+    beginning.schema,
 ):
     app.command()(command)
 app.add_typer(train_app, name="train")
@@ -93,6 +95,11 @@ def main() -> None:
         if missing is None:
             raise
         _fail(missing)
+    except OSError as error:
+        if "--install-completion" not in sys.argv[1:]:
+            raise
+        where = f"{error.filename}: completion cannot be installed ({error.strerror})"
+        _fail(StoreError(f"{where}; put what --show-completion prints where your shell reads it"))
     except KeyboardInterrupt:
         what, code = ("asked to stop", _TERMINATED) if sigterm.came else ("interrupted", _INTERRUPTED)
         errors.print(f"{what}; start the same command again to continue", soft_wrap=True, highlight=False)

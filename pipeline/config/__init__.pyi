@@ -1,4 +1,6 @@
 from .compute import ComputeSection as ComputeSection
+from .drafting import CATALOGUES as CATALOGUES
+from .drafting import drafted as drafted
 from .loading import configured as configured
 from .loading import load_config as load_config
 from .notify import NotifySection as NotifySection

@@ -21,6 +21,7 @@ from .names import PlaceName as PlaceName
 from .names import is_staged_name as is_staged_name
 from .names import place_names as place_names
 from .names import staged_names as staged_names
+from .vector import condition_for as condition_for
 from .zones import near_zone as near_zone
 from .zones import territory as territory
 from .zones import to_zone as to_zone

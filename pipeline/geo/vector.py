@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import tempfile
 from collections.abc import Iterator
@@ -37,14 +38,58 @@ def read_vector_file(area: AreaSection) -> Drawn:
     return Drawn(geometries, horizontal(frame.crs, place), place)
 
 
-def _read_with_ogr(file: str, area: AreaSection, place: str) -> gpd.GeoDataFrame:
-    """The features of a file that GDAL reads (GeoPackage, Shapefile, zipped or not, FlatGeobuf, GeoJSON, …)."""
+def _read_with_ogr(file: str, area: AreaSection, place: str, attributes: bool = False) -> gpd.GeoDataFrame:
+    """The features of a file that GDAL reads (GeoPackage, Shapefile, zipped or not, FlatGeobuf, GeoJSON, …).
+
+    Args:
+        attributes: with all their attributes.
+    """
     with _named_plainly(Path(file)) as plain:
         try:
             kinds = dict(gpd.list_layers(plain).itertuples(index=False))
         except (RuntimeError, OSError) as error:  # pyogrio's errors are RuntimeErrors
             raise ConfigError(f"{place}: not a vector file that GDAL reads: {one_line(error, None)}") from None
-        return _select(plain, _layer(kinds, area, place), area.where, place)
+        return _select(plain, _layer(kinds, area, place), area.where, place, attributes)
+
+
+#: Attributes that boundaries files name countries by, the best first.
+_NAMING = (
+    "iso_a3", "adm0_a3", "iso_a3_eh", "shapeiso", "shapegroup", "gid_0", "iso_a2", "cntr_id", "cntr_code", "nuts_id",
+    "admin", "name", "name_long", "name_en", "cntr_name", "shapename",
+)  # fmt: skip
+
+
+def condition_for(area: AreaSection, wanted: str) -> str:
+    """The condition, for `area.where`, of the features of `area.file` that some attribute names so, in capital or small
+    letters.
+
+    Raises:
+        ConfigError: the file cannot be read, or no text attribute has this value.
+    """
+    file = str(area.file)
+    place = f"area.file: {shown_url(file)}"
+    if not Path(file).exists():
+        raise ConfigError(f"{place}: cannot be read: no such file here")
+    frame = (
+        _read_geoparquet(file, area, place) if file.endswith(".parquet") else _read_with_ogr(file, area, place, True)
+    )
+    texts = {
+        str(name): {value for value in frame[name] if isinstance(value, str)}
+        for name in frame.columns
+        if name != frame.geometry.name
+    }
+    found = {
+        name: value
+        for name, values in texts.items()
+        for value in sorted(values)
+        if value.casefold() == wanted.casefold()
+    }
+    if not found:
+        near = difflib.get_close_matches(wanted, set().union(*texts.values()), n=1)
+        raise ConfigError(f"{place}: nothing is called {wanted!r}{f', did you mean {near[0]!r}?' if near else ''}")
+    best = min(found, key=lambda name: _NAMING.index(name.lower()) if name.lower() in _NAMING else len(_NAMING))
+    column, value = best.replace('"', '""'), found[best].replace("'", "''")
+    return f"\"{column}\" = '{value}'"
 
 
 @contextmanager
@@ -78,10 +123,12 @@ def _layer(kinds: dict[str, str | None], area: AreaSection, place: str) -> str:
     raise ConfigError(f"{place}: found polygons in several layers, expected one of them as area.layer: {several}")
 
 
-def _select(source: str | io.BytesIO, layer: str | None, where: str | None, place: str) -> gpd.GeoDataFrame:
+def _select(
+    source: str | io.BytesIO, layer: str | None, where: str | None, place: str, attributes: bool = False
+) -> gpd.GeoDataFrame:
     """The features of a layer that match a condition in OGR SQL."""
     # Without attributes it is faster, but a condition needs them.
-    columns: dict[str, Any] = {"columns": []} if where is None else {"where": where}
+    columns: dict[str, Any] = {"where": where} if where is not None else {} if attributes else {"columns": []}
     try:
         return gpd.read_file(source, layer=layer, engine="pyogrio", **columns)
     except (RuntimeError, ValueError) as error:
