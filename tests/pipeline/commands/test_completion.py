@@ -50,10 +50,11 @@ def completion(folder: Path, *words: str, home: Path | None = None) -> subproces
 def test_the_shell_s_file_gets_a_line_and_the_script_works(tmp_path: Path) -> None:
     assert completion(tmp_path, "--install-completion").returncode == 0
     assert "difffusr.sh" in (tmp_path / ".bashrc").read_text()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash", "-c", "source .bashrc; COMP_WORDS=(difffusr hist); COMP_CWORD=1; _difffusr_completion difffusr; "
                        'echo "${COMPREPLY[@]}"'],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PATH": path},
     )  # fmt: skip
     assert ended.stdout == "history\n", ended.stderr
     assert "complete -o default -F _difffusr_completion difffusr" in completion(tmp_path, "--show-completion").stdout
