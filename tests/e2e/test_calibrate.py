@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hook_server import hook_server
 
 from difffusr.pipeline.config.loading import load_config
 from difffusr.pipeline.plan.decision import decide
@@ -83,7 +84,9 @@ def test_the_command_writes_what_a_budget_is_held_against(difffusr, configure, t
     found = load_calibration(str(tmp_path / "calibration.json"))
     assert json.loads(found.to_json())["version"] == 3
     costs = {"calibration": str(tmp_path / "calibration.json"), "prices": {"cpu_hour": 1000.0}}
-    refused = difffusr("run", configure(model=DRAFT, costs=costs, budget=0.01))
+    with hook_server() as server:
+        refused = difffusr("run", configure(model=DRAFT, costs=costs, budget=0.01, notify={"url": server.url}))
+    assert [(one["event"], one["exit_code"]) for one in server.messages] == [("over_budget", 1)]
     assert refused.code == 1
     assert "the budget is 0.01 EUR" in refused.err
     assert not (Path(load_config(path).store.url) / "zarr.json").exists()

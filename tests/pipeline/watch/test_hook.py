@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
+from beside import ROOT
 from hook_server import HookServer, hook_server
 from stac_server import free_port
 
@@ -152,6 +155,22 @@ def test_a_server_without_tls_is_refused_at_once(server: HookServer) -> None:
     with pytest.raises(UntoldError, match="certificate"):
         post(Hook(server.url.replace("http:", "https:"), None), MESSAGE, "difffusr/test", 5)
     assert server.got == []
+
+
+def test_the_readme_s_lines_tell_a_genuine_message_from_others(server: HookServer) -> None:
+    (lines,) = re.findall(
+        r"```python\n(import base64, hmac.*?)```", (ROOT / "pipeline/README.md").read_text(), re.DOTALL
+    )
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    is_genuine = names["is_genuine"]
+    sent(server)
+    (got,) = server.got
+    assert is_genuine(got.headers, got.body, "SIGNING")
+    assert not is_genuine(got.headers, got.body, "OTHER")
+    assert not is_genuine(got.headers, got.body + b" ", "SIGNING")
+    late = {**got.headers, "webhook-timestamp": str(int(got.headers["webhook-timestamp"]) - 1000)}
+    assert not is_genuine(late, got.body, "SIGNING")
 
 
 def section(**keys: object) -> NotifySection:
