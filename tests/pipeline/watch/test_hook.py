@@ -159,7 +159,7 @@ def test_a_server_without_tls_is_refused_at_once(server: HookServer) -> None:
 
 def test_the_readme_s_lines_tell_a_genuine_message_from_others(server: HookServer) -> None:
     (lines,) = re.findall(
-        r"```python\n(import base64, hmac.*?)```", (ROOT / "pipeline/README.md").read_text(), re.DOTALL
+        r"```python\n(import base64, hmac.*?)```", (ROOT / "pipeline/config/README.md").read_text(), re.DOTALL
     )
     names: dict[str, Any] = {}
     exec(lines, names)
