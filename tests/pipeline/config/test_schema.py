@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from beside import ROOT
 from configs import refused, written
 from jsonschema import Draft202012Validator
 from wrong_files import NO_DATA, RIGHT, WRONG, Wrong
@@ -72,6 +73,13 @@ def test_what_is_commented_out_in_an_example_is_valid_too(validator: Draft202012
     data = yaml.load(example(name), Loader=UniqueKeyLoader) | (off or {})
     assert set(off or {}) >= ({"costs", "budget", "derived", "notify"} if name == "country_month" else set())
     assert list(validator.iter_errors(data)) == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "infra").rglob("run*.yaml")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_the_runs_of_clusters_are_valid(validator: Draft202012Validator, path: Path) -> None:
+    assert list(validator.iter_errors(yaml.load(path.read_text(), Loader=UniqueKeyLoader))) == []
 
 
 def test_the_file_that_ships_is_what_the_command_prints() -> None:
