@@ -15,7 +15,9 @@ DRAFT = {"sampler": "draft", "sampler_steps": None}
 
 def test_init_plan_run_without_an_editor(difffusr, world, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    bbox = ",".join(str(float(edge)) for edge in world.bbox)
+    west, south, east, north = map(float, world.bbox)
+    x, y = (west + east) / 2, (south + north) / 2
+    bbox = f"{x - 5e-4},{y - 5e-4},{x + 5e-4},{y + 5e-4}"  # about 100 m: few chips
     period = "_".join(map(str, world.period))
     begun = difffusr("init", "first.yaml", "--bbox", bbox, "--period", period, "--source", world.catalog, "--yes")
     assert (begun.code, begun.err) == (0, "")
@@ -28,8 +30,7 @@ def test_init_plan_run_without_an_editor(difffusr, world, tmp_path: Path, monkey
     config = load_config(tmp_path / "first.yaml")
     assert config.store.url == str(tmp_path / "first.zarr")
     with xr.open_zarr(config.store.url, group="32632/0") as cube:
-        assert float((cube.reflectance.sel(band="B04") > 0).mean()) > 0.5
-    assert difffusr("verify", "first.yaml").code == 0
+        assert int((cube.reflectance.sel(band="B04") > 0).sum()) > 40 * 40
 
 
 def test_runs_tell_how_they_ended_and_only_where_there_is_news(difffusr, configure, world, monkeypatch) -> None:
