@@ -76,7 +76,7 @@ def condition_for(area: AreaSection, wanted: str) -> str:
     texts = {
         str(name): {value for value in frame[name] if isinstance(value, str)}
         for name in frame.columns
-        if name != frame.geometry.name
+        if name != frame.geometry.name and '"' not in str(name)  # formats differ in how it would have to be written
     }
     found = {
         name: value
@@ -88,8 +88,8 @@ def condition_for(area: AreaSection, wanted: str) -> str:
         near = difflib.get_close_matches(wanted, set().union(*texts.values()), n=1)
         raise ConfigError(f"{place}: nothing is called {wanted!r}{f', did you mean {near[0]!r}?' if near else ''}")
     best = min(found, key=lambda name: _NAMING.index(name.lower()) if name.lower() in _NAMING else len(_NAMING))
-    column, value = best.replace('"', '""'), found[best].replace("'", "''")
-    return f"\"{column}\" = '{value}'"
+    value = found[best].replace("'", "''")
+    return f"\"{best}\" = '{value}'"
 
 
 @contextmanager

@@ -15,6 +15,10 @@ from drawn_areas import FIJI, area_of, refused, share_not_common
 from odd_names import ODD_NAMES
 from shapely.geometry import Point, box
 
+from difffusr.pipeline.config.sections import AreaSection
+from difffusr.pipeline.geo.vector import condition_for, read_vector_file
+from difffusr.pipeline.ground.errors import ConfigError
+
 COUNTRIES = {"LUX": box(5.7, 49.4, 6.6, 50.2), "FJI": FIJI, "LIE": box(9.47, 47.05, 9.64, 47.27)}
 
 
@@ -129,3 +133,40 @@ def test_a_vector_file_may_lie_in_a_folder_of_any_name(
     assert area_of(odd, file=f"file://{quote(str(odd))}/a.{kind}", where="iso = 'LUX'").equals(COUNTRIES["LUX"])
     if kind == "geojson":
         assert share_not_common(area_of(odd, geojson="a.geojson"), area_of(odd, file="a.geojson")) < 1e-9
+
+
+NAMED = {
+    "SOVEREIGNT": ["Belgium", "Belgium", "Côte d'Ivoire"],
+    "NAME_LONG": ["Flanders", "Wallonia", "Côte d'Ivoire"],
+    "iso_a2": ["BE", "BE", "CI"],
+    "odd name": ["a", "b", "c"],
+    'odder "name"': ["d", "e", "f"],
+    "POP": [1.0, None, 3.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "condition", "count"),
+    [
+        ("be", "\"iso_a2\" = 'BE'", 2),
+        ("BELGIUM", "\"SOVEREIGNT\" = 'Belgium'", 2),
+        ("Flanders", "\"NAME_LONG\" = 'Flanders'", 1),
+        ("côte d'ivoire", "\"NAME_LONG\" = 'Côte d''Ivoire'", 1),
+        ("b", '"odd ""name""" = \'b\'', 1),
+    ],
+)
+@pytest.mark.parametrize("kind", ["gpkg", "parquet", "geojson"])
+def test_a_country_is_found_by_whatever_names_it(tmp_path, kind, wanted, condition, count):
+    frame = gpd.GeoDataFrame(NAMED, geometry=[box(i, 0, i + 1, 1) for i in range(3)], crs="EPSG:4326")
+    file = tmp_path / f"countries.{kind}"
+    frame.to_parquet(file) if kind == "parquet" else frame.to_file(file)
+    assert condition_for(AreaSection(file=str(file)), wanted) == condition
+    assert len(read_vector_file(AreaSection(file=str(file), where=condition)).geometries) == count
+
+
+@pytest.mark.parametrize("wanted", ["Belgien", "3", "d", "", "Belgium' OR '1' = '1"])
+def test_a_country_that_no_attribute_names_is_refused(tmp_path, wanted):
+    file = tmp_path / "countries.gpkg"
+    gpd.GeoDataFrame(NAMED, geometry=[box(i, 0, i + 1, 1) for i in range(3)], crs="EPSG:4326").to_file(file)
+    with pytest.raises(ConfigError, match="nothing is called"):
+        condition_for(AreaSection(file=str(file)), wanted)
