@@ -152,7 +152,7 @@ NAMED = {
         ("BELGIUM", "\"SOVEREIGNT\" = 'Belgium'", 2),
         ("Flanders", "\"NAME_LONG\" = 'Flanders'", 1),
         ("côte d'ivoire", "\"NAME_LONG\" = 'Côte d''Ivoire'", 1),
-        ("b", '"odd ""name""" = \'b\'', 1),
+        ("b", "\"odd name\" = 'b'", 1),
     ],
 )
 @pytest.mark.parametrize("kind", ["gpkg", "parquet", "geojson"])
