@@ -4,20 +4,27 @@ know is told how runs end."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from hook_server import hook_server
 
 from difffusr.pipeline.config.loading import load_config
+from difffusr.pipeline.scenes.synthetic.world import DemoWorld
 
 DRAFT = {"sampler": "draft", "sampler_steps": None}
 
 
-def test_init_plan_run_without_an_editor(difffusr, world, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def middle(world: DemoWorld) -> list[float]:
+    """A box of about 100 m: few chips."""
     west, south, east, north = map(float, world.bbox)
     x, y = (west + east) / 2, (south + north) / 2
-    bbox = f"{x - 5e-4},{y - 5e-4},{x + 5e-4},{y + 5e-4}"  # about 100 m: few chips
+    return [x - 5e-4, y - 5e-4, x + 5e-4, y + 5e-4]
+
+
+def test_init_plan_run_without_an_editor(difffusr, world, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bbox = ",".join(map(str, middle(world)))
     period = "_".join(map(str, world.period))
     begun = difffusr("init", "first.yaml", "--bbox", bbox, "--period", period, "--source", world.catalog, "--yes")
     assert (begun.code, begun.err) == (0, "")
@@ -37,7 +44,8 @@ def test_runs_tell_how_they_ended_and_only_where_there_is_news(difffusr, configu
     with hook_server() as server:
         monkeypatch.setenv("HOOK", server.url)
         monkeypatch.setenv("HOOK_SECRET", "SIGNING-SECRET")
-        told = {"notify": {"url_env": "HOOK", "secret_env": "HOOK_SECRET"}, "model": DRAFT}
+        told: dict[str, Any] = {"notify": {"url_env": "HOOK", "secret_env": "HOOK_SECRET"}, "model": DRAFT}
+        told["area"] = {"bbox": middle(world)}
         source = {"static_catalog": str(world.catalog)}
         failed = difffusr("run", configure("told", **told, source={"static_catalog": "nowhere/catalog.json"}))
         published = difffusr("run", configure("told", **told, source=source))
