@@ -24,7 +24,7 @@ Sections = dict[str, Any]
 
 def schema(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Write it there instead of printing it.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="Write it there instead of printing it.", show_default=False)
     ] = None,
 ) -> None:
     """Print the JSON schema of the configuration, for editors and for checks without this package.
@@ -43,7 +43,7 @@ def schema(
 
 
 def init(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="The YAML file to write.")] = Path("run.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The YAML file to write.")] = Path("run.yaml"),
     bbox: Annotated[
         str | None,
         typer.Option(metavar="W,S,E,N", help="Area: a box in degrees, such as 6.0,49.5,6.2,49.7.", show_default=False),
