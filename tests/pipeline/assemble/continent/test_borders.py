@@ -115,6 +115,7 @@ def test_none_shows_where_one_zone_is_brighter(ground, tmp_path):
 
 
 @pytest.mark.parametrize("ground", GROUNDS, indirect=True)
+@pytest.mark.slow
 def test_a_border_without_a_blend_is_off(ground, tmp_path):
     found = measured(tmp_path, {ZONES[0]: ground, ZONES[1]: lambda *at: ground(*at) * 1.1 + 100}, half_m=0.5, side=2)
     assert not found.ok

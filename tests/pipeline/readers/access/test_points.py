@@ -15,7 +15,7 @@ from continental import continent_config, publish_continent
 from file_bucket import serve
 from numpy.typing import NDArray
 from pyproj import Transformer
-from random_cubes import random_cube, window_around
+from random_cubes import FLAT, random_cube, window_around
 from read_by_hand import ByHand
 from two_zones import publish_zones, waves, windows_at
 
@@ -261,7 +261,7 @@ def test_on_an_object_store_a_chunk_costs_one_request_and_a_shard_one_more(tmp_p
 
 @pytest.mark.parametrize("store", ["that lists", "that does not list", "icechunk"])
 def test_coverage_is_what_the_store_has(store, tmp_path, request):
-    windows = {32632: window_around(32632, 11.99, 48.0), 32633: window_around(32633, 12.01, 48.0)}
+    windows = {32632: window_around(32632, 11.99, 48.0, (1, 2)), 32633: window_around(32633, 12.01, 48.0, (1, 2))}
     if store == "that lists":
         bucket, options = request.getfixturevalue("bucket"), request.getfixturevalue("s3_options")
         url = f"s3://{bucket}/cube.zarr"
@@ -271,19 +271,19 @@ def test_coverage_is_what_the_store_has(store, tmp_path, request):
     else:
         (tmp_path / "bucket").mkdir()
         url, options = f"{tmp_path}/bucket/cube.zarr", {}
-    random_cube(Storage(url, options), windows, months=(1,))
-    random_cube(Storage(url, options), {32633: windows[32633]}, months=(2,))
+    random_cube(Storage(url, options), windows, months=(1,), grid=FLAT)
+    random_cube(Storage(url, options), {32633: windows[32633]}, months=(2,), grid=FLAT)
     if store == "that does not list":
         with serve(tmp_path) as served:
             covered = open_cube("s3://bucket/cube.zarr", served.s3fs_options).coverage()
     else:
         covered = open_cube(url, options).coverage()
     counts = covered.groupby(["zone", "period"]).size().to_dict()
-    assert counts == {(32632, "2023-01"): 6, (32633, "2023-01"): 6, (32633, "2023-02"): 6}
+    assert counts == {(32632, "2023-01"): 2, (32633, "2023-01"): 2, (32633, "2023-02"): 2}
     window = windows[32633]
     left, _, _, top = window.bounds_m(32633)
     to_degrees = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
-    row = covered[(covered.zone == 32633) & (covered.row == 1) & (covered.col == 2)].iloc[0]
-    middle = shapely.Point(to_degrees.transform(left + 2.5 * 160, top - 2.5 * 96))
+    row = covered[(covered.zone == 32633) & (covered.row == 0) & (covered.col == 1)].iloc[0]
+    middle = shapely.Point(to_degrees.transform(left + 2.5 * 96, top - 2.5 * 32))
     assert row.geometry.centroid.distance(middle) < 1e-6
     assert row.geometry.area == pytest.approx(covered.area.mean(), rel=1e-3)
