@@ -186,11 +186,8 @@ class CubeFacts:
 
     def _check_written(self, zone: int, step: int, window: PixelWindow, level: int) -> None:
         high, wide = self.windows.shard_px(zone, level)
-        first, last = (
-            (window.row // high, window.col // wide),
-            (-(-window.row_stop // high), -(-window.col_stop // wide)),
-        )
-        rows, cols = np.mgrid[first[0] : last[0], first[1] : last[1]].reshape(2, -1)
+        bottom, right = -(-window.row_stop // high), -(-window.col_stop // wide)
+        rows, cols = np.mgrid[window.row // high : bottom, window.col // wide : right].reshape(2, -1)
         lacking = np.flatnonzero(self.windows.unwritten(zone, step, rows, cols, level))
         if len(lacking):
             first = lacking[0]

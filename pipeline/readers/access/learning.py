@@ -94,10 +94,10 @@ class CubePatches(IterableDataset[dict[str, Any]]):
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        patches = self._groups(self.rank * workers + worker, self.ranks * workers)
+        groups = self._groups(self.rank * workers + worker, self.ranks * workers)
         # While some patches are learned from, the next ones are read, and the quality of the shards after those.
         with ThreadPoolExecutor(1, "quality") as looking, ThreadPoolExecutor(_BATCHES, "patches") as reading:
-            found: Iterator[Patch] = chain.from_iterable(_ahead(looking, 1, patches))
+            found: Iterator[Patch] = chain.from_iterable(_ahead(looking, 1, groups))
             if self.count is not None:
                 of_rank = self.count // self.ranks
                 found = islice(found, of_rank // workers + (worker < of_rank % workers))

@@ -25,6 +25,9 @@ from difffusr.pipeline.readers.access.warped import GROUP_PX, Mosaic
 #: Longest edge in degrees of an area's outline before it is brought into another CRS.
 _STEP_DEG = 0.02
 
+#: Largest pixels in metres: beyond, the squares that are warped at a time are wider than a UTM zone's CRS knows.
+_COARSEST_M = 1_100.0
+
 #: Part of a pixel that is rounding error.
 _ROUNDING = 1e-3
 
@@ -53,7 +56,7 @@ def mosaic(
         area: instead: polygons, of shapely in degrees, or of geopandas in any CRS.
         crs: any that is projected or geographic; by default the UTM zone of the area's middle, of a cube of one CRS
             its own.
-        resolution: side of a pixel in the CRS's units; by default the cube's own, 2.5 m.
+        resolution: side of a pixel in the CRS's units, up to a kilometre; by default the cube's own, 2.5 m.
         period: a label such as 2024-06; several make a dimension `time`; may be left out where the cube has one alone.
         bands: names; all by default. Fewer take less time to warp, not less to read.
         variable: reflectance, reflectance_std, quality, source or looks.
@@ -79,15 +82,27 @@ def mosaic(
     labels, names = opened.known_periods(period), opened.known_bands(bands)
     ground = _ground(bbox, area)
     lattice = _lattice(opened, ground, crs, resolution)
+    if lattice.pixel * lattice.unit_m > _COARSEST_M:
+        raise ConfigError(
+            f"resolution: found {lattice.pixel:g}, {lattice.pixel * lattice.unit_m:,.0f} m; a mosaic has pixels of up "
+            f"to {_COARSEST_M:,.0f} m: what is read at a time has to fit into a zone. Average one of those"
+        )
     window = _window(lattice, ground)
     image = Mosaic(opened, ground, lattice, window, labels, tuple(BANDS.index(name) for name in names), missing)
-    if not any(image.views(at, window) for at in range(len(labels))):
+    if not any(_reaches(opened, zone, labels, ground) for zone in opened.zones):
         west, south, east, north = (f"{side:.5f}" for side in ground.bounds)
         raise CoverageError(
             f"{opened.url}: no zone shows {west}, {south}, {east}, {north} in {', '.join(labels)}; `coverage()` has "
             "what there is"
         )
     return _labelled(image, variable, names, single=period is None or isinstance(period, str))
+
+
+def _reaches(cube: CubeFacts, zone: int, labels: Sequence[str], ground: BaseGeometry) -> bool:
+    """Whether a zone has one of the periods, and its window some of the ground."""
+    lattice = cube.lattice(zone)
+    outline = lattice.shape_in_degrees(lattice.box(cube.cube.window(zone)))
+    return any(cube.step(zone, label) is not None for label in labels) and bool(outline.intersects(ground))
 
 
 def _ground(bbox: Sequence[float] | None, area: Any) -> BaseGeometry:

@@ -184,9 +184,7 @@ def _held(windows: Windows, lattice: Lattice, ground: PixelWindow, views: Sequen
         key = view.epsg, name
         with locks[key]:
             if key not in held:
-                whole = view.seen_from(lattice, ground)
-                assert whole is not None
-                whole = _around(whole, part)
+                whole = _around(view.seen_from(lattice, ground) or part, part)
                 held[key] = whole, windows.read(view.epsg, name, view.step, whole, view.level)
             whole, values = held[key]
             if _around(whole, part) != whole:  # outlines bend

@@ -319,3 +319,19 @@ def test_the_footprint_holds_all_data_and_little_else(held):
     assert ground.covers(shapely.box(11.9995, 47.9995, 12.0005, 48.0005))
     assert ground.area < 1.3 * cube.coverage().union_all().area
     assert ground.equals(cube.footprint(list(cube.periods)))
+
+
+@pytest.mark.parametrize(("crs", "resolution"), [("EPSG:3035", 100.0), ("EPSG:3035", 200.0), ("EPSG:4326", 0.001)])
+def test_a_coarse_picture_of_a_continent_shows_the_one_place_there_is(crs, resolution, held):
+    image = held("Europe")[0].mosaic(bbox=(-10, 35, 40, 65), crs=crs, resolution=resolution, bands="B02", missing="nan")
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(12.0, 48.0)
+    reach = 9 * resolution
+    part = image[0].sel(x=slice(x - reach, x + reach), y=slice(y + reach, y - reach)).load()
+    assert np.isfinite(part.sel(x=x, y=y, method="nearest"))
+    assert 0 < np.isfinite(part).sum() < part.size
+
+
+@pytest.mark.parametrize(("crs", "resolution"), [("EPSG:3035", 2000.0), ("EPSG:4326", 0.05)])
+def test_pixels_that_are_too_coarse_are_refused_not_left_empty(crs, resolution, held):
+    with pytest.raises(ConfigError, match="pixels of up to 1,100 m"):
+        held("Europe")[0].mosaic(bbox=(-10, 35, 40, 65), crs=crs, resolution=resolution)
