@@ -29,10 +29,11 @@ WRONG, INCOMPLETE = 2, 3
 #: The shell between the pod and the run hands SIGTERM on. A run that was asked to stop ends with 0 and is not done: its
 #: node goes away, say, and the task is to be tried again.
 SHELL = """
-stopped=
+stopped= run=
+trap 'stopped=yes; [ -z "$run" ] || kill -TERM $run' TERM
 difffusr "$@" &
 run=$!
-trap 'stopped=yes; kill -TERM $run' TERM
+if [ $stopped ]; then kill -TERM $run; fi # it came before there was a run
 code=0
 wait $run || code=$?
 while kill -0 $run 2> /dev/null; do # a signal ends the waiting, not the run

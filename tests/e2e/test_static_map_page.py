@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from beside import ROOT
-from browser import CHROMIUM, needs_chromium
+from browser import CHROMIUM, FLAGS, needs_chromium
 from continental import continent_config, publish_continent
 from numpy.typing import NDArray
 from PIL import Image
@@ -37,13 +37,6 @@ pytestmark = needs_chromium
 
 EPSG, LON, LAT = 32648, 105.02, 16.04
 SETTLED = "html[data-map=settled]"
-
-#: WebGL without a GPU, and nothing of Chromium's own on the network.
-FLAGS = [
-    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]  # fmt: skip
 
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 SMALL = {"viewport": {"width": 900, "height": 600}}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import uvicorn
 import xarray as xr
-from browser import CHROMIUM, needs_chromium
+from browser import CHROMIUM, FLAGS, needs_chromium
 from numpy.typing import NDArray
 from PIL import Image
 from platformdirs import user_cache_path
@@ -39,13 +39,6 @@ pytestmark = [needs_chromium, pytest.mark.filterwarnings("ignore::rasterio.error
 
 EPSG, LON, LAT = 32648, 105.02, 16.04
 SETTLED = "html[data-map=settled]"
-
-#: WebGL without a GPU, and nothing of Chromium's own on the network.
-FLAGS = [
-    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]  # fmt: skip
 
 DESKTOP = {"viewport": {"width": 1440, "height": 900}}
 SMALL = {"viewport": {"width": 900, "height": 600}}

@@ -148,3 +148,11 @@ async def _port(file: Path) -> int:
             return int(file.read_text().split()[0])
         await asyncio.sleep(0.1)
     raise AssertionError("the browser does not start")
+
+
+#: WebGL without a GPU, and nothing of Chromium's own on the network.
+FLAGS = [
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]  # fmt: skip

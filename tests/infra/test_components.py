@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from beside import SHARED
+from broken import put
 from crd_schema import faults
 from kubernetes_schema import faults_of_core, faults_of_labels
 from kustomized import KUBERAY, needs_kubectl, rendered, rendered_with
@@ -85,21 +86,6 @@ def test_components_go_together_with_any_overlay_in_any_order(base, components):
     for thing in rendered_with(base, components):
         if thing["kind"] != "PodMonitor":
             assert faults_of(thing) == [], thing["kind"]
-
-
-def put(place: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    """Breaks an object by putting a value at a place, or nothing where the value is ...."""
-
-    def change(thing: Any) -> None:
-        *way, last = [int(step) if step.isdigit() else step for step in place.split("/")]
-        for step in way:
-            thing = thing[step]
-        if value is ...:
-            del thing[last]
-        else:
-            thing[last] = value
-
-    return change
 
 
 CONTAINER = "spec/template/spec/containers/0"

@@ -23,6 +23,7 @@ from typing import Any
 import airflow_stand_in
 import pytest
 import yaml
+from broken import put
 from jsonschema import Draft202012Validator, ValidationError
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
@@ -118,21 +119,6 @@ def dangling(thing: dict[str, Any]) -> list[str]:
 
 def test_argo_understands_it():
     assert argo_faults(CRON) == []
-
-
-def put(place: str, value: Any) -> Callable[[Any], None]:
-    """Breaks a thing by putting a value at a place, or nothing where the value is ...."""
-
-    def change(thing: Any) -> None:
-        *way, last = [int(step) if step.isdigit() else step for step in place.split("/")]
-        for step in way:
-            thing = thing[step]
-        if value is ...:
-            del thing[last]
-        else:
-            thing[last] = value
-
-    return change
 
 
 OF_RUN = "spec/workflowSpec/templates/1"
