@@ -72,6 +72,8 @@ def chip_dataset(
     table = ray.put(ChipTable.of(config, plan))
     blocks = ray.data.from_blocks(_blocks(positions, batch, most))  # unlike others without a task for each
     blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = _NEVER
+    if compute.address is not None:  # a machine may be taken away while its actor begins
+        blocks.context.max_consecutive_actor_init_deaths = max(most, _LEAST_DEATHS)
     read = blocks.map_batches(
         read_chips,
         fn_kwargs={"table": table, "board": board},
@@ -102,6 +104,9 @@ def chip_dataset(
         concurrency=max(most, min(most * STAGERS_PER_ACTOR, int(there.cpus))),
     )
 
+
+#: Actors that may end, one after the other, while they begin, before the run fails; or as many as there are.
+_LEAST_DEATHS = 2
 
 #: Chips that one task reads, at most: what is lost when its worker is killed, and what a task's overhead is spread
 #: over.

@@ -36,6 +36,7 @@ class RunResult:
         work: total seconds of all workers by step: read, resolve, stage; of core: shard.
         mended: what was damaged and is as it was again: documents, coordinates, shards, shards of overviews.
         stopped: asked to stop before the end: what is done stays, nothing was published.
+        why: for a run that was stopped, why.
         publication: what readers see now, if it is new.
     """
 
@@ -54,6 +55,7 @@ class RunResult:
     work: dict[str, float] = field(default_factory=dict)
     mended: list[str] = field(default_factory=list)
     stopped: bool = False
+    why: str = ""
     publication: Publication | None = None
 
     @property
