@@ -97,8 +97,8 @@ class ShardResult:
 
 
 class ShardStream:
-    """Writes shards in the background. Report every chip to `staged` or `failed`; `finish` waits for the rest. For every
-    shard that is done it calls `advance` with the seconds that it took."""
+    """Writes shards in the background. Report every chip to `staged` or `failed`; `finish` waits for the rest. It calls
+    `advance` with the seconds that each took."""
 
     def __init__(
         self,

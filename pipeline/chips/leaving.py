@@ -35,7 +35,7 @@ class Leaving:
     """The calls that an actor has begun, and its end after a notice.
 
     It ends its own process once they are done, or as soon as the next of them could not be done in time. The engine
-    starts an actor that has ended anew, on a machine that stays, and gives it the calls that had not returned; so the work
+    starts an actor that has ended anew, on a machine that stays, and gives it the calls that had not returned: the work
     goes on at once, not only when the machine is missed. Results that were handed over outlive the process.
 
     Args:

@@ -235,6 +235,7 @@ def _facts(result: RunResult) -> dict[str, Any]:
     return {
         **counts,
         "state": result.state,
+        "why": result.why,
         "failed": result.failed,
         "failures": failures_by_kind(result.failed),
         "rewritten": result.reasons,

@@ -34,7 +34,7 @@ class ComputeSection(Section):
 
     preemption: Literal["auto", "none", "file", "aws", "gcp"] = Field(
         default="auto",
-        description="'auto' (whoever may take this machine away, where there is somebody), 'none', 'file', 'aws' or 'gcp'",
+        description="'auto' (who may take this machine away, if anybody), 'none', 'file', 'aws' or 'gcp'",
     )
 
     @property

@@ -172,8 +172,8 @@ class Board:
         return self._home
 
     def asked(self, node: str) -> tuple[bool, float | None]:
-        """What a worker on a node asks for regularly: whether to take nothing new, and when its node goes, seconds since
-        1970; None as long as it stays."""
+        """What a worker on a node asks for regularly: whether to take nothing new, and when its node goes, seconds
+        since 1970; None as long as it stays."""
         return self._stopping, self._draining.get(node)
 
     def drain(self, nodes: Mapping[str, float]) -> None:

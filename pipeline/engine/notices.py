@@ -1,7 +1,7 @@
 """Notices of preemption: whoever lends a machine says, a while before, that it will take it back.
 
-One interface, four who give notice: a file, for schedulers and scripts; the metadata services of AWS and of Google Cloud;
-a signal, which `hear_sigterm` takes for one. A machine that is none of these is asked nothing.
+One interface, and four who give notice: a file, for schedulers and scripts; the metadata services of AWS and of Google
+Cloud; a signal, which `hear_sigterm` takes for one. Of a machine that is none of theirs nothing is asked.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ USUAL_S = 30.0
 
 
 class FileSource:
-    """A file gives notice by being there. It may hold the seconds that are left when it is written, `USUAL_S` if not."""
+    """A file gives notice by being there. It may hold the seconds that are left when it is written, else `USUAL_S`."""
 
     pause_s = 1.0
 

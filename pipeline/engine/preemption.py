@@ -1,8 +1,8 @@
 """Preemption: what a cluster does about a notice.
 
 Ray drains a node that is about to go: nothing new is placed there, and Ray Data gives its actors nothing more. Where
-Ray knows of it already (`ray drain-node`, an autoscaler, SIGTERM to `ray start`) the driver hears it from Ray; where the
-machine itself is told, an actor on it tells Ray.
+Ray knows of it already (`ray drain-node`, an autoscaler, SIGTERM to `ray start`) the driver hears it from Ray; where
+the machine itself is told, an actor on it tells Ray.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from difffusr.pipeline.config import ICECHUNK, RunConfig
 from difffusr.pipeline.cube import store_of
 from difffusr.pipeline.geo import Grid, grid_of
-from difffusr.pipeline.run.limits import Pace, deadline_of
+from difffusr.pipeline.run.pace import Pace, deadline_of
 from difffusr.pipeline.run.stop import Stop
 from difffusr.pipeline.storage import Lease, Storage, cube_staging_of, staging_of, storage_of
 from difffusr.pipeline.watch import Progress, Pulse, RunStatus, heartbeat

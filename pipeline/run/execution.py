@@ -100,7 +100,8 @@ def _execute(
         except BaseException as error:
             run.pulse.end("failed", first_line(error))
             raise
-        run.pulse.end("stopped" if result.stopped else "published")
+        why = result.why if result.why != ASKED else ""
+        run.pulse.end("stopped" if result.stopped else "published", why)
         return result
 
 
