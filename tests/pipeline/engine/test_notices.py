@@ -1,4 +1,4 @@
-"""Who gives notice that a machine is taken away: a file, AWS's and Google's metadata services, here stand-ins of theirs."""
+"""Who gives notice that a machine is taken away: a file, and stand-ins of AWS's and Google's metadata services."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_google_is_first_asked_how_it_is_and_then_what_changes(gcp):
 @pytest.mark.parametrize(("state", "flavor"), [("<html>", "Google"), ("", "Google"), ("TRUE", "Portal"), ("TRUE", "")])
 def test_who_is_not_google_s_metadata_server_gives_no_notice(gcp, state, flavor):
     gcp.state, gcp.flavor = state, flavor
-    with pytest.raises(ValueError, match="neither TRUE nor FALSE|not of Google's"):
+    with pytest.raises(ValueError, match=r"neither TRUE nor FALSE|not of Google's"):
         GcpSource(gcp.base).look()
 
 
