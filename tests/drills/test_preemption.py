@@ -106,13 +106,14 @@ def told(rows: list[tuple[str, int, Outcome, bool]]) -> str:
     """The section of the report."""
     chips = len(rows[0][2].diaries.begun)
     lines = [
-        f"A run of {chips:,} chips on {ACTORS} raylets with a logical GPU and an actor each. Every two minutes {SHARE:.0%}",
-        "of them are taken away, for an hour: their processes hear SIGTERM and are killed; a new one comes in place of each.",
+        f"A run of {chips:,} chips on {ACTORS} raylets, with a logical GPU and an actor each. In an hour {SHARE:.0%}",
+        "of them are taken away every two minutes: their processes hear SIGTERM and are killed, and a new one comes.",
         f"The drill is {SCALE:g} times as fast as that: {EVERY_S / SCALE:g} s from one turn to the next,",
-        f"{NOTICE_S / SCALE:g} s of notice for {NOTICE_S:g} s, {CHIP_S / SCALE:g} s for a chip of {CHIP_S:g} s, in batches of",
-        f"{BATCH}, two at a time on a GPU. What Ray and actors take to begin is as long as ever, and so counts {SCALE:g} times.",
-        "Lost are computations that were broken off, or done once more; given back are chips that an actor knew not to end",
-        f"in time. Minutes are of the real hour. Seed {SEED}.",
+        f"{NOTICE_S / SCALE:g} s of notice for {NOTICE_S:g} s, {CHIP_S / SCALE:g} s for a chip of {CHIP_S:g} s,",
+        f"in batches of {BATCH}, two at a time on a GPU. Ray and actors begin as slowly as ever: that counts {SCALE:g}",
+        "times.",
+        "Lost are computations that were broken off or done once more; given back are chips that an actor",
+        f"knew not to end in time. Minutes are of the real hour. Seed {SEED}.",
         "",
         table(
             ("notice", "taken away", "actors begun", "computations", "lost", "share", "given back", "minutes", "cube"),
