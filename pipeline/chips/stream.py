@@ -74,7 +74,8 @@ def chip_dataset(
     blocks = ray.data.from_blocks(_blocks(positions, batch, most))  # unlike others without a task for each
     blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = _NEVER
     blocks.context.target_max_block_size = _result_bytes(config, batch, blocks.context.target_max_block_size)
-    if compute.address is not None:  # a machine may be taken away while its actor begins
+    if compute.address is not None and hasattr(blocks.context, "max_consecutive_actor_init_deaths"):
+        # A machine may be taken away while its actor begins.
         blocks.context.max_consecutive_actor_init_deaths = max(most, _LEAST_DEATHS)
     read = blocks.map_batches(
         read_chips,
