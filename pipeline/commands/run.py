@@ -100,6 +100,7 @@ def _run(
         show_stopped(again, str(stopped))
         raise typer.Exit from None
     show_result(settings, result, again)
+    _stay(result)
     code = result.exit_code
     for one in () if result.stopped else settings.derived:
         outcome.derived.append(one.name)
@@ -122,6 +123,16 @@ def _with_time(settings: RunConfig) -> RunConfig:
     if ends <= now:
         raise ConfigError(f"deadline: {settings.deadline} has passed; choose a later one")
     return settings.model_copy(update={"deadline": ends.isoformat()})
+
+
+#: Seconds after which a machine that was to be taken away counts as one that stays.
+_STAYS_S = 60.0
+
+
+def _stay(result: RunResult) -> None:
+    """Where the machine is about to go, wait for that: who tries again what has failed would begin here, in vain."""
+    if result.stopped and result.machine_ends:
+        time.sleep(max(0.0, min(result.machine_ends - time.time(), 600.0) + _STAYS_S))
 
 
 def _derive(outcome: Outcome, settings: RunConfig, again: str) -> int:

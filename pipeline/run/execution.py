@@ -115,7 +115,8 @@ def _carry_out(run: Run) -> RunResult:
         with run.stop.on_signals(), limited(run), engine.held:
             engine.start()
             reasons = _compute_and_publish(run, work, result)
-    result.why = run.stop.reason if result.stopped else ""
+    if result.stopped:
+        result.why, result.machine_ends = run.stop.reason, run.stop.machine_ends
     if not result.stopped:
         _note_whole(run, result)
         write_report(run, result, reasons)

@@ -77,6 +77,8 @@ def _heed(run: Run, ends: float, ended: threading.Event) -> None:
 
 def _machine_goes(run: Run, notice: Notice) -> None:
     said = f"this machine is about to go, in {span_words(notice.seconds)} ({notice.source})"
+    if not run.stop.requested:
+        run.stop.machine_ends = notice.ends
     _ask(run, "preempted", said, MACHINE)
 
 

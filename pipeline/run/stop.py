@@ -50,12 +50,14 @@ class Stop:
         requested: whether it was.
         why: the error that the run ends with, where that is the reason.
         reason: why else, in a few words.
+        machine_ends: when this machine is taken away, where that is why, seconds since 1970; else 0.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.why: DifffusrError | None = None
         self.reason = ASKED
+        self.machine_ends = 0.0
         self._tell: list[Callable[[], object]] = []
 
     def request(self, why: DifffusrError | None = None, reason: str = ASKED) -> None:

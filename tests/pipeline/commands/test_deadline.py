@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 
 import pytest
 from configs import written
 
 from difffusr.pipeline.commands.common import load
-from difffusr.pipeline.commands.run import _with_time, show_stopped
+from difffusr.pipeline.commands.run import _stay, _with_time, show_stopped
 from difffusr.pipeline.config.deadlines import deadline_at
 from difffusr.pipeline.ground.errors import ConfigError
+from difffusr.pipeline.run.result import RunResult
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,19 @@ def test_a_deadline_that_has_passed_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="deadline: 2000-01-01T00:00Z has passed; choose a later one") as caught:
         _with_time(load(written(tmp_path), False, deadline="2000-01-01T00:00Z"))
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("stopped", "left_s", "waits_s"),
+    [(True, 20, 80), (True, -30, 30), (True, -90, 0), (True, 1e9, 660), (True, None, None), (False, 20, None)],
+)
+def test_who_tries_again_begins_when_the_machine_is_gone(monkeypatch, stopped, left_s, waits_s):
+    waited: list[float] = []
+    monkeypatch.setattr("difffusr.pipeline.commands.run.time.sleep", waited.append)
+    result = RunResult(None, stopped=stopped, machine_ends=0.0 if left_s is None else time.time() + left_s)  # type: ignore[arg-type]
+    _stay(result)
+    assert waited == ([] if waits_s is None else [pytest.approx(waits_s, abs=1)])
+    assert result.exit_code == (0 if waits_s is None else 1)
 
 
 @pytest.mark.parametrize(

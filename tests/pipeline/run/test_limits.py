@@ -123,6 +123,7 @@ def test_a_run_stops_when_its_driver_s_machine_is_taken_away(tmp_path, monkeypat
     with caplog.at_level("WARNING", "difffusr"), limited(run):
         assert soon(lambda: run.stop.requested)
     assert run.stop.reason == MACHINE
+    assert run.stop.machine_ends == pytest.approx(time.time() + 60, abs=5)
     assert "this machine is about to go, in " in caplog.text
     assert "(file)" in caplog.text
 
