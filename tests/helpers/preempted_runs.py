@@ -66,7 +66,8 @@ class _Lane(OnCores):
 
     def sent(self, parts: Sequence[Made]) -> Any:
         """See `Lane`."""
-        names, begun = self.names, max(time.time(), self._free)
+        names, self.names = self.names, []  # none where all of a batch is staged
+        begun = max(time.time(), self._free)
         self._free = ends = begun + self._chip_s * len(names)
         self._diary.write(json.dumps([begun, ends, names]) + "\n")
         return _UnderWay(ends, super().sent(parts).wait())
