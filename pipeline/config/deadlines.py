@@ -6,13 +6,19 @@ import datetime as dt
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+from difffusr.pipeline.config import patterns
 
 _SECONDS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
 
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:d|h|min|m|s))+", re.ASCII)
+_NUMBER, _UNIT = r"(\d{1,9}(?:\.\d{1,9})?)", r"(d|h|min|m|s)"
 
-_PART = re.compile(r"(\d+(?:\.\d+)?)(d|h|min|m|s)", re.ASCII)
+_DURATION = re.compile(rf"(?:{_NUMBER}\s*{_UNIT}\s*)+", re.ASCII)
+
+_PART = re.compile(rf"{_NUMBER}\s*{_UNIT}", re.ASCII)
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[t ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(z|[+-]\d\d:?\d\d)?", re.ASCII | re.IGNORECASE)
 
 #: Longer is no deadline.
 _LONGEST = dt.timedelta(days=3650)
@@ -28,15 +34,15 @@ def deadline_at(text: str, began: dt.datetime) -> dt.datetime:
     Raises:
         ValueError: it is neither.
     """
-    joined = "".join(text.split()).lower()
-    if _DURATION.fullmatch(joined):
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(joined))
+    text = text.strip().lower()
+    if _DURATION.fullmatch(text):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
         if not 0 < seconds <= _LONGEST.total_seconds():
             raise ValueError(text)
         return began + dt.timedelta(seconds=seconds)
-    if ":" not in text:  # a day alone may mean its beginning or its end
+    if not _TIME.fullmatch(text):  # a day alone may mean its beginning or its end
         raise ValueError(text)
-    found = dt.datetime.fromisoformat(text.strip())
+    found = dt.datetime.fromisoformat(text.upper())
     return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
@@ -51,3 +57,6 @@ def _checked(text: str) -> str:
 
 
 Deadline = Annotated[str, BeforeValidator(_text), AfterValidator(_checked)]
+
+#: A deadline that need not be.
+MaybeDeadline = Annotated[Deadline | None, WithJsonSchema(patterns.DEADLINE)]

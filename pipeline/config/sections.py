@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from difffusr.pipeline.config.compute import ComputeSection, FailuresSection
 from difffusr.pipeline.config.costs import LATER_PRICES, CostsSection
-from difffusr.pipeline.config.deadlines import Deadline
+from difffusr.pipeline.config.deadlines import MaybeDeadline
 from difffusr.pipeline.config.notify import NotifySection
 from difffusr.pipeline.config.section import Section, rule_error
 from difffusr.pipeline.config.stores import DerivedSection, StoreSection
@@ -339,7 +339,7 @@ class RunConfig(Section):
     notify: NotifySection = Field(
         default_factory=NotifySection, description="a section with url or url_env, secret_env, events"
     )
-    deadline: Deadline | None = Field(
+    deadline: MaybeDeadline = Field(
         default=None,
         description="a time such as 2026-12-01T06:00Z, a duration from the start such as 6h or 1h30m, or null",
     )
