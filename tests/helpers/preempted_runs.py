@@ -1,5 +1,5 @@
-"""Runs whose machines are taken away: raylets on this machine, each with a logical GPU and an actor whose model sleeps
-as long as a GPU would compute, and a diary of what it was given."""
+"""Runs whose actors are taken away: each has a logical GPU, on which a model sleeps as long as a GPU would compute, and
+a diary of what it was given."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ import numpy as np
 import psutil
 import yaml
 from null_model import NullResolver
-from ray.cluster_utils import Cluster
 from whole_runs import sha256
 
 from difffusr.pipeline.chips.batch import Batch
 from difffusr.pipeline.chips.device import Made, OnCores
 from difffusr.pipeline.config.sections import RunConfig
-from difffusr.pipeline.engine.notices import FILE_VARIABLE
 from difffusr.pipeline.storage.objects import Storage
 
 HERE = Path(__file__).resolve().parent
 
 DRIVER = """
 import json, logging, sys
+import ray
 sys.path[:0] = [{here!r}, {bench!r}]
 import null_model, preempted_runs
 from ray import cloudpickle
@@ -49,6 +48,8 @@ class Silent:
     def start(self, *_): pass
     def advance(self, _): pass
 Resolver = type("Resolver", (preempted_runs.SleepingGpu,), dict(folder={folder!r}, chip_s={chip_s}))
+ray.init("local", num_cpus=8, num_gpus={gpus}, include_dashboard=False, logging_level="error", log_to_driver=False,
+         object_store_memory=2**29)
 result = execute(load_config({path!r}), Silent(), Resolver)
 print(json.dumps(dict(computed=result.computed, failed=len(result.failed), state=result.state)))
 """
@@ -135,61 +136,49 @@ class Diaries:
         return self.begun.total() - len(self.begun)
 
 
-class Nodes:
-    """A head without GPU, and nodes with one each that can be taken away.
+class Actors:
+    """The actors of a run, found by their diaries, and how they are taken away.
 
     Attributes:
         taken: how many were.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
-        folder.mkdir(parents=True)
-        self._folder, self._count, self._made = folder, count, 0
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 2, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 2**29},
-        )
-        self.address = self._cluster.address
-        self.files: dict[Any, Path] = {}
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._had = folder, set[int]()
         self.taken = 0
-        self.heal()
 
-    def heal(self) -> None:
-        """As many nodes as there should be, as an autoscaler would see to."""
-        while len(self._cluster.worker_nodes) < self._count:
-            self._made += 1
-            file = self._folder / f"notice-{self._made}"
-            node = self._cluster.add_node(
-                num_cpus=1, num_gpus=1, object_store_memory=2**28, env_vars={FILE_VARIABLE: str(file)}
-            )
-            self.files[node] = file
+    def at_work(self) -> bool:
+        """Whether a chip has been begun."""
+        return bool(Diaries.read(self._folder).begun)
 
-    def chosen(self, chance: random.Random, count: int) -> list[Any]:
-        """So many of those that have had no notice."""
-        free = [node for node in self._cluster.worker_nodes if not self.files[node].exists()]
-        return chance.sample(free, min(count, len(free)))
+    def chosen(self, chance: random.Random, count: int) -> list[int]:
+        """So many that live and have had no notice."""
+        pids = sorted({int(file.name.split("-")[0]) for file in self._folder.glob("*.jsonl")} - self._had)
+        alive = [pid for pid in pids if is_called(pid, "ray::")]
+        found = chance.sample(alive, min(count, len(alive)))
+        self._had.update(found)
+        return found
 
-    def notify(self, node: Any, seconds: float) -> None:
-        """A node will be taken away in so many seconds."""
-        self.files[node].write_text(str(seconds))
+    def notify(self, pid: int) -> None:
+        """An actor hears that it is about to be taken away."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
-    def take(self, node: Any) -> None:
-        """Every process of a node hears SIGTERM, as a machine's do that is shut down, and is killed at once after."""
-        victims = []
-        for processes in node.all_processes.values():
-            for one in processes:
-                with suppress(psutil.Error):
-                    this = psutil.Process(one.process.pid)
-                    victims += [this, *this.children(recursive=True)]
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for victim in victims:
-                with suppress(psutil.Error):
-                    victim.send_signal(number)
-        self._cluster.remove_node(node, allow_graceful=False)
+    def take(self, pid: int) -> None:
+        """An actor is killed, if it has not ended."""
         self.taken += 1
+        if is_called(pid, "ray::"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
-    def stop(self) -> None:
-        self._cluster.shutdown()
+
+def is_called(pid: int, words: str) -> bool:
+    """Whether a process is there and has these words in its command line."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and words in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 @dataclass
@@ -227,10 +216,11 @@ def configured(path: Path, folder: Path, **compute: Any) -> Path:
     return folder / "run.yaml"
 
 
-def carried_out(path: Path, chip_s: float, meanwhile: Callable[[Callable[[], bool]], object]) -> Outcome:
-    """A job in a process of its own.
+def carried_out(path: Path, gpus: int, chip_s: float, meanwhile: Callable[[Callable[[], bool]], object]) -> Outcome:
+    """A job in a process of its own, with its own Ray.
 
     Args:
+        gpus: that Ray believes there are.
         chip_s: seconds of the device a chip.
         meanwhile: is called with whether the process runs, and should return when it does not.
     """
@@ -238,7 +228,7 @@ def carried_out(path: Path, chip_s: float, meanwhile: Callable[[Callable[[], boo
     diaries.mkdir()
     code = DRIVER.format(
         here=str(HERE), bench=str(HERE.parent / "bench"), log=str(log), folder=str(diaries), chip_s=chip_s,
-        path=str(path),
+        path=str(path), gpus=gpus,
     )  # fmt: skip
     begun = time.monotonic()
     with (path.parent / "said.txt").open("w") as said:
