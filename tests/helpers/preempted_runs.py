@@ -244,7 +244,7 @@ def carried_out(path: Path, gpus: int, chip_s: float, meanwhile: Callable[[Calla
     cube = path.parent / "cube.zarr"
     files = sorted(file for file in cube.rglob("*") if file.is_file())
     return Outcome(
-        json.loads(told.splitlines()[-1]),
+        next(json.loads(line) for line in reversed(told.splitlines()) if line.startswith("{")),  # Ray may say more
         time.monotonic() - begun,
         {str(file.relative_to(cube)): sha256(file.read_bytes()) for file in files},
         Diaries.read(diaries),
