@@ -104,7 +104,7 @@ def told(rows: list[tuple[str, int, Outcome, bool]]) -> str:
         f"{EVERY_S / SCALE:g} s from one turn to the next, {NOTICE_S / SCALE:g} s of notice for {NOTICE_S:g} s,",
         f"{CHIP_S / SCALE:g} s for a chip of {CHIP_S:g} s, in batches of {BATCH}, two at a time on a GPU. Actors begin",
         f"as slowly as ever: that counts {SCALE:g} times. Lost are computations that were broken off or done twice.",
-        f"Of {round(SHARE * ACTORS * HOUR_S / EVERY_S)} that were to be taken away those count that had begun a chip by then:",
+        f"Of {round(SHARE * ACTORS * HOUR_S / EVERY_S)} that were to be taken away those count that were there:",
         "where other work keeps the cores busy, one takes minutes of the real hour to begin.",
         f"Minutes are of the real hour. Both runs were at work at the same time. Seed {SEED}.",
         "",
