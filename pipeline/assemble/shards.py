@@ -97,7 +97,8 @@ class ShardResult:
 
 
 class ShardStream:
-    """Writes shards in the background. Report every chip to `staged` or `failed`; `finish` waits for the rest."""
+    """Writes shards in the background. Report every chip to `staged` or `failed`; `finish` waits for the rest. It calls
+    `advance` with the seconds that each took."""
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class ShardStream:
         target: Target,
         staging: Storage,
         ledger: Ledger,
-        advance: Callable[[], None],
+        advance: Callable[[float], None],
         *,
         keep_chips: bool,
     ) -> None:
@@ -201,11 +202,11 @@ class ShardStream:
         if self._failed[members].any():
             if not self._work.fill:
                 self.result.skipped += 1
-                self._advance()
+                self._advance(0.0)
                 return None
             if self._work.is_seen(i, shard_digest(self._shards, i, self._work.numbers, self._failed)):
                 self.result.same.append(i)
-                self._advance()
+                self._advance(0.0)
                 return None
         for entry in self._ledger.in_states(name, self._target.replaced(int(self._shards.epsg[i]))):
             self._staging.delete(entry.object_name)  # before its pixels change
@@ -229,12 +230,13 @@ class ShardStream:
         for i, written in done:
             self.result.written += 1
             self.result.seconds += written.seconds
-            tell_shard(self._name(i), time.monotonic() - self._begun.pop(i))
+            seconds = time.monotonic() - self._begun.pop(i)
+            tell_shard(self._name(i), seconds)
             members = self._shards.members[self._shards.first[i] : self._shards.first[i + 1]]
             if not self._failed[members].any():  # else the shard will be written again with them
                 self._left[members] -= 1
                 free += [self._work.plan.chips[int(m)].object_name for m in members if self._left[m] == 0]
-            self._advance()
+            self._advance(seconds)
         if not self._keep_chips:
             self._delete_chips(free)
 

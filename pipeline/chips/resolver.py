@@ -6,7 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -16,10 +16,11 @@ from difffusr.pipeline.chips.actor import Resolved, SuperResolver
 from difffusr.pipeline.chips.batch import LEFT, STAGED, TO_STAGE, Batch
 from difffusr.pipeline.chips.batch_size import Agreement
 from difffusr.pipeline.chips.compiled import kernels_of
+from difffusr.pipeline.chips.leaving import GoingError, Leaving
 from difffusr.pipeline.config import RunConfig
-from difffusr.pipeline.engine import ATTEMPTS, Pin
+from difffusr.pipeline.engine import ATTEMPTS, Notice, Pin, Watch, drain_this_node, hear_sigterm, sources_of
 from difffusr.pipeline.storage import Storage
-from difffusr.pipeline.watch import meters_of
+from difffusr.pipeline.watch import Cause, meters_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +60,37 @@ class PinnedResolver(SuperResolver):
 
     def __init__(self, config: RunConfig, board: Any, staging: Storage) -> None:
         self.prepare(board, staging)
+        self.listen(config)
         with kernels_of(config):
             self._models.submit(SuperResolver.__init__, self, config, Agreement.of(config, staging)).result()
         if ray.get_runtime_context().was_current_actor_reconstructed:
-            meters_of(config.name, config.period.label).actor_restarted("death")
+            cause: Cause = "preemption" if self._pin.was_preempted(_this_actor()) else "death"
+            meters_of(config.name, config.period.label).actor_restarted(cause)
 
     def prepare(self, board: Any, staging: Storage) -> None:
         """Everything an actor has besides its models."""
         self._pin, self._staging = Pin(board), staging
+        self._leaving = Leaving(_Told(self._pin))
         self._models = ThreadPoolExecutor(max_workers=1, thread_name_prefix="models")
         self._flights: list[_Flight] = []
         self._free_since, self._clock = 0.0, threading.Lock()
+
+    def listen(self, config: RunConfig) -> None:
+        """From now on leave in order when the machine is about to go. On the driver's the driver listens: it stops."""
+        self._pin.going = lambda ends: self._heard(Notice("ray", ends))
+        if config.compute.preemption != "none":
+            hear_sigterm(self._leaving.hear)
+            if not self._pin.is_home():
+                Watch(sources_of(config.compute.preemption), self._node_goes)
+
+    def _node_goes(self, notice: Notice) -> None:
+        """Others on this node hear it from Ray, by way of the driver and the board."""
+        drain_this_node(notice)
+        self._leaving.hear(notice)
+
+    def _heard(self, notice: Notice) -> None:
+        """Hear a notice by a thread: the pin goes on telling the board meanwhile."""
+        threading.Thread(target=self._leaving.hear, args=(notice,), name="leaving", daemon=True).start()
 
     def __call__(self, batch: Batch) -> Batch:
         """As `SuperResolver`; a chip that killed `attempts` actors is given up, a staged one is not computed again.
@@ -80,7 +101,17 @@ class PinnedResolver(SuperResolver):
             besides what `SuperResolver` returns, `fate` (B,): of `TO_STAGE`, `STAGED`, `LEFT`, and `resolve_s` (B,),
             the seconds that the device had a chip.
         """
-        flight, resolved = self._models.submit(self._begin, batch).result()
+        call = threading.get_ident()
+        try:
+            return self._called(batch, call)
+        except GoingError:
+            self._leaving.stay()
+            raise
+        finally:
+            self._leaving.end(call)
+
+    def _called(self, batch: Batch, call: int) -> Batch:
+        flight, resolved = self._models.submit(self._begin, batch, call).result()
         try:
             out = self.fetch(resolved)
             seconds = self._seconds(flight)
@@ -92,15 +123,19 @@ class PinnedResolver(SuperResolver):
         out["error"] = np.where(fate == TO_STAGE, out["error"], "")
         return {**out, "fate": fate, "resolve_s": np.full(len(fate), seconds / len(fate))}
 
-    def _begin(self, batch: Batch) -> tuple[_Flight, Resolved]:
-        """In the models' thread: a batch is given to the device."""
+    def _begin(self, batch: Batch, call: int) -> tuple[_Flight, Resolved]:
+        """In the models' thread: a call's batch is given to the device.
+
+        Raises:
+            GoingError: the machine is about to go.
+        """
         names = [str(name) for name in batch["name"]]
         readable = [i for i, error in enumerate(batch["error"]) if not error]
         errors, fate, attempts = batch["error"].copy(), np.full(len(names), TO_STAGE, np.uint8), list[int]()
         if self._pin.stopping():
             fate[readable], readable = LEFT, []
         elif readable:
-            attempts = self._begun([names[i] for i in readable])
+            attempts = self._begun([names[i] for i in readable], call)
         for i, attempt in zip(readable, attempts, strict=True):
             if attempt != 1 and self._is_staged(str(batch["object"][i])):
                 fate[i] = STAGED
@@ -118,11 +153,12 @@ class PinnedResolver(SuperResolver):
 
         return is_staged(self._staging, name)
 
-    def _begun(self, names: list[str]) -> list[int]:
+    def _begun(self, names: list[str], call: int) -> list[int]:
         """Tell the board of chips, as soon as they may be under way; returns how often each was begun and not ended."""
         self._flights = [flight for flight in self._flights if not flight.ended.is_set()]
         alone = not self.lane.beside or any(flight.alone for flight in self._flights)
         self._land(0 if alone else _UNDER_WAY - 1)
+        self._leaving.begin(call)
         attempts = self._pin.begin_behind(names) if self._flights else None
         if attempts is None:
             self._land()
@@ -139,6 +175,24 @@ class PinnedResolver(SuperResolver):
         with self._clock:
             before, self._free_since = self._free_since, time.perf_counter()
             return self._free_since - max(flight.since, before)
+
+
+class _Told(NamedTuple):
+    """What the board hears of an actor that leaves."""
+
+    pin: Pin
+
+    def going(self, source: str, seconds: float) -> None:
+        """See `Teller`."""
+        self.pin.preempted(_this_actor(), source, seconds)
+
+    def gone(self, source: str) -> None:
+        """See `Teller`."""
+        self.pin.leave(source)
+
+
+def _this_actor() -> str:
+    return str(ray.get_runtime_context().get_actor_id())
 
 
 def _given_up(attempts: int) -> str:

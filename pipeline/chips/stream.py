@@ -15,6 +15,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from difffusr.kernels.bands import BANDS, SCALE
 from difffusr.pipeline.chips.batch_size import chips_of_a_call
 from difffusr.pipeline.chips.reading import read_chips
 from difffusr.pipeline.chips.resolving import SuperResolve
@@ -72,6 +73,10 @@ def chip_dataset(
     table = ray.put(ChipTable.of(config, plan))
     blocks = ray.data.from_blocks(_blocks(positions, batch, most))  # unlike others without a task for each
     blocks.context.autoscaling_config.actor_pool_util_downscaling_threshold = _NEVER
+    blocks.context.target_max_block_size = _result_bytes(config, batch, blocks.context.target_max_block_size)
+    if compute.address is not None and hasattr(blocks.context, "max_consecutive_actor_init_deaths"):
+        # A machine may be taken away while its actor begins.
+        blocks.context.max_consecutive_actor_init_deaths = max(most, _LEAST_DEATHS)
     read = blocks.map_batches(
         read_chips,
         fn_kwargs={"table": table, "board": board},
@@ -101,6 +106,17 @@ def chip_dataset(
         num_cpus=STAGE_CPUS,
         concurrency=max(most, min(most * STAGERS_PER_ACTOR, int(there.cpus))),
     )
+
+
+#: Actors that may end, one after the other, while they begin, before the run fails; or as many as there are.
+_LEAST_DEATHS = 2
+
+
+def _result_bytes(config: RunConfig, batch: int, most: int | None) -> int:
+    """Bytes of results that the engine gathers before it passes them on: a batch's. If it were more, chips that are
+    done would wait in an actor for others of their task, and be lost with it."""
+    chip = len(BANDS) * (SCALE * config.grid.chip_px) ** 2 * 2 * (2 if config.model.uncertainty_samples else 1)
+    return min(int(0.9 * batch * chip), most or 2**27)
 
 
 #: Chips that one task reads, at most: what is lost when its worker is killed, and what a task's overhead is spread

@@ -50,7 +50,13 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print info 
 
 
 def load(
-    path: Path, verbose: bool, period: str | None = None, derived: str | None = None, *, life: bool = False
+    path: Path,
+    verbose: bool,
+    period: str | None = None,
+    derived: str | None = None,
+    *,
+    life: bool = False,
+    deadline: str | None = None,
 ) -> RunConfig:
     """Set up the log (see `set_up_logging`), and read the configuration that a command is given.
 
@@ -61,7 +67,8 @@ def load(
     from difffusr.pipeline.config import load_config
 
     set_up_logging(verbose, life=life)
-    config = load_config(path, {} if period is None else {"period": period})
+    given = {"period": period, "deadline": deadline}
+    config = load_config(path, {key: value for key, value in given.items() if value is not None})
     if derived is not None:
         names = [one.name for one in config.derived]
         if derived not in names:

@@ -113,8 +113,8 @@ def _made(settings: Sequence[RunConfig], documents: list[dict[str, Any]], again:
         try:
             with StageBars() as progress:
                 result = execute(one, progress)
-        except Stopped:
-            show_stopped(again)
+        except Stopped as stopped:
+            show_stopped(again, str(stopped))
             break
         documents.append({"period": one.period.label, "state": result.state, **result.counts()})
         show_result(one, result, again)

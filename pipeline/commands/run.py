@@ -26,7 +26,7 @@ from difffusr.pipeline.commands.common import (
 )
 from difffusr.pipeline.commands.extras import check_masks, check_workers
 from difffusr.pipeline.commands.terminal import StageBars, console, errors, say
-from difffusr.pipeline.ground.errors import EXIT_FAILED, DifffusrError
+from difffusr.pipeline.ground.errors import EXIT_FAILED, ConfigError, DifffusrError
 from difffusr.pipeline.ground.urls import one_line, shown_url
 
 if TYPE_CHECKING:
@@ -52,26 +52,36 @@ def run(
         ),
     ] = None,
     period: OfPeriod = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop in order before this time, such as 2026-12-01T06:00Z, or within 6h; the file's otherwise."
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a configuration from catalogue to published cube.
 
     Start it again after an interruption: it continues. What is missing from the cube or was found damaged by `difffusr
-    verify` is written again. On SIGTERM or Ctrl-C it finishes what is in flight and stops.
+    verify` is written again. On SIGTERM or Ctrl-C it finishes what is in flight and stops, and so it does before its
+    deadline, and before this machine is taken away.
     Readers see the new cube only once it is complete. A terminal shows bars; elsewhere the log tells, line by line, how
     the run gets on.
     """
     with json_place(json_path) as write:
         outcome = Outcome()
         try:
-            _run(outcome, config, json_log, period, verbose)
+            _run(outcome, config, json_log, period, deadline, verbose)
         except BaseException as error:
             write(outcome.document(error))
             raise
 
 
-def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | None, verbose: bool) -> None:
-    outcome.config = settings = load(config, verbose, period, life=True)
+def _run(
+    outcome: Outcome, config: Path, json_log: Path | None, period: str | None, deadline: str | None, verbose: bool
+) -> None:
+    settings = load(config, verbose, period, life=True, deadline=deadline)
+    outcome.config = settings = _with_time(settings)
     check_masks(settings)
     check_workers("run")
     from difffusr.pipeline.run import Stopped, execute
@@ -86,15 +96,43 @@ def _run(outcome: Outcome, config: Path, json_log: Path | None, period: str | No
     try:
         with StageBars() as progress:
             outcome.result = result = execute(settings, progress, file=config)
-    except Stopped:
-        show_stopped(again)
+    except Stopped as stopped:
+        show_stopped(again, str(stopped))
         raise typer.Exit from None
     show_result(settings, result, again)
+    _stay(result)
     code = result.exit_code
     for one in () if result.stopped else settings.derived:
         outcome.derived.append(one.name)
         code = max(code, _derive(outcome, settings.of_derived(one.name), again))
     raise typer.Exit(code)
+
+
+def _with_time(settings: RunConfig) -> RunConfig:
+    """The configuration with its deadline as a time: cubes that are made of this one have the same.
+
+    Raises:
+        ConfigError: it has passed.
+    """
+    from difffusr.pipeline.config import deadline_at
+
+    if settings.deadline is None:
+        return settings
+    now = dt.datetime.now(dt.UTC)
+    ends = deadline_at(settings.deadline, now)
+    if ends <= now:
+        raise ConfigError(f"deadline: {settings.deadline} has passed; choose a later one")
+    return settings.model_copy(update={"deadline": ends.isoformat()})
+
+
+#: Seconds after which a machine that was to be taken away counts as one that stays.
+_STAYS_S = 60.0
+
+
+def _stay(result: RunResult) -> None:
+    """Where the machine is about to go, wait for that: who tries again what has failed would begin here, in vain."""
+    if result.stopped and result.machine_ends:
+        time.sleep(max(0.0, min(result.machine_ends - time.time(), 600.0) + _STAYS_S))
 
 
 def _derive(outcome: Outcome, settings: RunConfig, again: str) -> int:
@@ -104,8 +142,8 @@ def _derive(outcome: Outcome, settings: RunConfig, again: str) -> int:
     try:
         with StageBars() as progress:
             result = execute(settings, progress)
-    except Stopped:
-        show_stopped(again)
+    except Stopped as stopped:
+        show_stopped(again, str(stopped))
         return 0
     outcome.derived[-1] = {"name": outcome.derived[-1], "state": result.state, **result.counts()}
     show_result(settings, result, again)
@@ -208,6 +246,7 @@ def _facts(result: RunResult) -> dict[str, Any]:
     return {
         **counts,
         "state": result.state,
+        "why": result.why,
         "failed": result.failed,
         "failures": failures_by_kind(result.failed),
         "rewritten": result.reasons,
@@ -221,7 +260,7 @@ def show_result(config: RunConfig, result: RunResult, command: str) -> None:
 
     console.print(result_table(config, result))
     if result.stopped:
-        show_stopped(command)
+        show_stopped(command, result.why)
         return
     if not result.failed:
         return
@@ -237,8 +276,10 @@ def show_result(config: RunConfig, result: RunResult, command: str) -> None:
         )
 
 
-def show_stopped(command: str) -> None:
-    say(f"stopped as asked, nothing is lost; resume with: {command}")
+def show_stopped(command: str, why: str) -> None:
+    """Why a run was stopped, as `RunResult.why` has it, and how to resume it."""
+    said = "as asked" if why == "asked to" else why
+    say(f"stopped {said}, nothing is lost; resume with: {command}")
 
 
 def result_table(config: RunConfig, result: RunResult) -> Table:
@@ -291,6 +332,8 @@ def _status_table(said: RunStatus, liveness: str, verified: dict[str, Any] | Non
     rows.append(("chips failed", f"{said.chips_failed:,}"))
     rows += [(f"  {kind}", f"{count:,}") for kind, count in sorted(said.failures.items(), key=lambda pair: -pair[1])]
     rows += [(f"  {name}", escape(reason)) for name, reason in list(said.reasons.items())[:5]]
+    if said.preempted:
+        rows.append(("preempted", f"{said.preempted:,} actors, {said.given_back:,} chips given back"))
     rows.append(("held so far", f"{said.gpu_hours:,.2f} GPU-hours, {said.cpu_hours:,.2f} CPU-hours"))
     if said.cost:
         rows.append(("cost so far", f"{said.cost:,.2f} {escape(said.currency)} (GPUs and cores)"))

@@ -1,4 +1,5 @@
 from .compute import ComputeSection as ComputeSection
+from .deadlines import deadline_at as deadline_at
 from .drafting import CATALOGUES as CATALOGUES
 from .drafting import drafted as drafted
 from .loading import configured as configured

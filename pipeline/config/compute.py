@@ -32,6 +32,11 @@ class ComputeSection(Section):
         default="auto", description="'auto' (fused on a GPU where that works), 'eager' or 'fused'"
     )
 
+    preemption: Literal["auto", "none", "file", "aws", "gcp"] = Field(
+        default="auto",
+        description="'auto' (who may take this machine away, if anybody), 'none', 'file', 'aws' or 'gcp'",
+    )
+
     @property
     def batch_on_cores(self) -> int:
         """Chips that an actor without a GPU takes at a time: a chip has one core, whatever the actor has."""

@@ -82,6 +82,20 @@ PERIOD_NAME = (
     {"type": "integer", "minimum": 1000, "maximum": 9999},
 )
 
+_UNIT = r"(?:[Dd]|[Hh]|[Mm][Ii][Nn]|[Mm]|[Ss])"
+
+#: A deadline: some time, written in units, or a moment of a day.
+DEADLINE = {
+    "anyOf": [
+        _text(rf"^\s*(?:\d{{1,9}}(?:\.\d{{1,9}})?\s*{_UNIT}\s*)+$", never=[r"^[^1-9]*$"]),
+        _text(
+            rf"^\s*{_WHOLE_DAY}[Tt ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{{1,6}})?)?"
+            r"(?:[Zz]|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?\s*$"
+        ),
+        {"type": "null"},
+    ]
+}
+
 POLICIES = ("neighbours", "clearest", "newest")
 
 POLICY = {"anyOf": [{"enum": list(POLICIES)}, _text(rf"^\s*closest_to\(\s*{_WHOLE_DAY}\s*\)\s*$")]}

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from difffusr.pipeline.config.compute import ComputeSection, FailuresSection
 from difffusr.pipeline.config.costs import LATER_PRICES, CostsSection
+from difffusr.pipeline.config.deadlines import MaybeDeadline
 from difffusr.pipeline.config.notify import NotifySection
 from difffusr.pipeline.config.section import Section, rule_error
 from difffusr.pipeline.config.stores import DerivedSection, StoreSection
@@ -338,6 +339,10 @@ class RunConfig(Section):
     notify: NotifySection = Field(
         default_factory=NotifySection, description="a section with url or url_env, secret_env, events"
     )
+    deadline: MaybeDeadline = Field(
+        default=None,
+        description="a time such as 2026-12-01T06:00Z, a duration from the start such as 6h or 1h30m, or null",
+    )
     derived: Annotated[tuple[DerivedSection, ...], Field(strict=False)] = Field(
         default=(), description="a list of sections with name, url, crs, … (cubes of one CRS made of this one)"
     )
@@ -383,6 +388,7 @@ class RunConfig(Section):
                 "compute": self.compute,
                 "costs": self.costs,
                 "notify": self.notify,
+                "deadline": self.deadline,
             }
         )  # fmt: skip
 
@@ -391,8 +397,12 @@ class RunConfig(Section):
         what says how files are opened, not which. Without what came later where it is not used: hashes are those of
         before these keys."""
         data = self.model_dump(
-            mode="json", exclude={"store": {"storage_options"}, "source": {"unsigned"}, "derived": True, "notify": True}
-        )
+            mode="json",
+            exclude={
+                "store": {"storage_options"}, "source": {"unsigned"}, "compute": {"preemption"}, "derived": True,
+                "deadline": True, "notify": True,
+            },
+        )  # fmt: skip
         if not any(data["skip"].values()):
             del data["skip"]
         for key in _LATER_SCENES:

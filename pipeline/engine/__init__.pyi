@@ -1,12 +1,17 @@
 from .ahead import ask_ahead as ask_ahead
 from .board import ATTEMPTS as ATTEMPTS
 from .board import Pin as Pin
+from .board import Preempted as Preempted
 from .board import Watchdog as Watchdog
 from .board import pin_to as pin_to
 from .board import start_board as start_board
 from .memory import KEEP_FREED as KEEP_FREED
 from .memory import WORKER_BYTES as WORKER_BYTES
 from .nodes import await_node as await_node
+from .notices import Notice as Notice
+from .notices import Watch as Watch
+from .notices import hear_sigterm as hear_sigterm
+from .notices import sources_of as sources_of
 from .pool import READ_CPUS as READ_CPUS
 from .pool import READERS_PER_ACTOR as READERS_PER_ACTOR
 from .pool import STAGE_CPUS as STAGE_CPUS
@@ -16,6 +21,8 @@ from .pool import actor_limits as actor_limits
 from .pool import actor_share as actor_share
 from .pool import actors_that_fit as actors_that_fit
 from .pool import gpus_per_actor as gpus_per_actor
+from .preemption import Preemptions as Preemptions
+from .preemption import drain_this_node as drain_this_node
 from .session import cluster as cluster
 from .session import in_cluster as in_cluster
 from .session import nodes_alive as nodes_alive

@@ -1,8 +1,8 @@
 """The board: an actor that knows what every worker is working on, and the watchdog that restarts stalled workers.
 
 Ray Data runs the chips, but does not say which chip a worker is working on, and since when. Workers pin that to the
-board. The board also works the other way: through it a run asks its workers to take nothing new, and actors find out
-that a chip has stalled or killed its worker several times.
+board. The board also works the other way: through it a run asks its workers to take nothing new, actors find out that
+a chip has stalled or killed its worker several times, and workers hear that their node is about to go.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -68,6 +68,29 @@ class Doing:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Preempted:
+    """An actor whose machine is about to go.
+
+    Attributes:
+        worker: its process.
+        source: who gave notice.
+        seconds: that were left then.
+        chips: that it was super-resolving then.
+        given_back: those that it has not ended; None as long as it has not ended itself.
+    """
+
+    worker: Worker
+    source: str
+    seconds: float
+    chips: int
+    given_back: int | None = None
+
+
+#: A chip may be given back so many times by actors that are preempted; then it counts as if it had killed them. Whoever
+#: ends them by SIGTERM may do so because of this chip.
+MOST_GIVEN_BACK = 20
+
 #: Super-resolved chips that the board remembers: far more than are in flight.
 _REMEMBERED = 20_000
 
@@ -80,12 +103,17 @@ class Board:
     worker is working on, and the next ones lie behind them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, home: str = "") -> None:
+        self._home = home
         self._doing: dict[str, tuple[Worker, str, tuple[str, ...], float]] = {}
         self._behind: dict[str, tuple[str, ...]] = {}
         self._begun: Counter[str] = Counter()
+        self._given_back: Counter[str] = Counter()
         self._resolved: dict[str, None] = {}
         self._stopping = False
+        self._draining: dict[str, float] = {}
+        self._preempted: list[Preempted] = []
+        self._restarting: set[str] = set()
 
     def begin(self, worker: Worker, stage: str, chips: Sequence[str], seconds: float = 0.0) -> list[int]:
         """A worker began chips so many seconds ago.
@@ -126,6 +154,7 @@ class Board:
             self._doing[worker.id] = (worker, "super_resolve", behind, time.monotonic())
         for chip in chips:
             self._begun.pop(chip, None)
+            self._given_back.pop(chip, None)
             self._resolved[chip] = None
         while len(self._resolved) > _REMEMBERED:
             self._resolved.pop(next(iter(self._resolved)))
@@ -137,6 +166,46 @@ class Board:
     def stopping(self) -> bool:
         """Whether the workers are asked to take nothing new."""
         return self._stopping
+
+    def home(self) -> str:
+        """Ray's id of the driver's node."""
+        return self._home
+
+    def asked(self, node: str) -> tuple[bool, float | None]:
+        """What a worker on a node asks for regularly: whether to take nothing new, and when its node goes, seconds
+        since 1970; None as long as it stays."""
+        return self._stopping, self._draining.get(node)
+
+    def drain(self, nodes: Mapping[str, float]) -> None:
+        """These nodes are about to go, by id: when."""
+        self._draining = dict(nodes)
+
+    def preempt(self, worker: Worker, actor: str, source: str, seconds: float) -> None:
+        """An actor begins nothing more, as its machine is about to go in so many seconds. What it is at does not count
+        as begun any more: if it does not end, the chips are not to blame."""
+        chips = (*self._doing.get(worker.id, (worker, "", (), 0.0))[2], *self._behind.get(worker.id, ()))
+        for chip in chips:
+            if self._begun[chip] and self._given_back[chip] < MOST_GIVEN_BACK:
+                self._given_back[chip] += 1
+                self._begun[chip] -= 1
+        self._preempted.append(Preempted(worker, source, seconds, len(chips)))
+        self._restarting.add(actor)
+
+    def leave(self, worker: Worker, source: str) -> None:
+        """A preempted actor ends itself, whatever it is at."""
+        chips = (*self._doing.get(worker.id, (worker, "", (), 0.0))[2], *self._behind.get(worker.id, ()))
+        self._preempted.append(Preempted(worker, source, 0.0, len(chips), len(chips)))
+        self.forget(worker.id)
+
+    def preempted(self, since: int = 0) -> list[Preempted]:
+        """The actors that were preempted, from the so-manyeth entry on."""
+        return self._preempted[since:]
+
+    def was_preempted(self, actor: str) -> bool:
+        """Whether an actor that begins anew was preempted before; asked once each time."""
+        found = actor in self._restarting
+        self._restarting.discard(actor)
+        return found
 
     def look(self) -> list[Doing]:
         """What every worker is working on."""
@@ -151,9 +220,10 @@ class Board:
 
 def start_board() -> Any:
     """Start a board on the driver's node; returns its handle."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    node = ray.get_runtime_context().get_node_id()
+    here = NodeAffinitySchedulingStrategy(node, soft=True)
     actor = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=here)
-    return actor.remote()
+    return actor.remote(node)
 
 
 @lru_cache(maxsize=2)  # once a process: a pin has a thread
@@ -178,18 +248,20 @@ class Pin:
 
     Attributes:
         worker: the process that this is in.
+        going: called, in the pin's thread, when this node goes, seconds since 1970, as soon as the board knows.
     """
 
     def __init__(self, board: Any) -> None:
         self._board = board
         self.worker = Worker.this()
+        self.going: Callable[[float], object] = lambda _: None
         self._lock = threading.Lock()
         self._now: _Current | None = None
         self._told: _Current | None = None
         self._behind: tuple[str, ...] | None = None
         self._stopping = False
         with suppress(ray.exceptions.ActorDiedError):
-            self._stopping = self._ask()
+            self._stopping = self._ask()[0]
         threading.Thread(target=self._tell, name="pin", daemon=True).start()
 
     def at(self, stage: str, chips: Sequence[str]) -> None:
@@ -241,7 +313,10 @@ class Pin:
             while True:
                 time.sleep(_BEAT_S)
                 self._tell_what_lasts()
-                self._stopping = self._ask() or self._stopping
+                stopping, goes = self._ask()
+                self._stopping = stopping or self._stopping
+                if goes is not None:
+                    self.going(goes)
 
     def _tell_what_lasts(self) -> None:
         with self._lock:
@@ -255,15 +330,36 @@ class Pin:
                     self._board.begin.remote(self.worker, now.stage, now.chips, seconds)
                     self._told = now
 
-    def _ask(self) -> bool:
-        """Whether to take nothing new; False where the board is away. Raises ActorDiedError where it is gone."""
+    def preempted(self, actor: str, source: str, seconds: float) -> None:
+        """Tell the board that this actor is about to go; does not wait for it."""
+        self._board.preempt.remote(self.worker, actor, source, seconds)
+
+    def leave(self, source: str) -> None:
+        """Tell the board that this actor ends itself now, and see to it that it has heard."""
+        with suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            ray.get(self._board.leave.remote(self.worker, source), timeout=1)
+
+    def was_preempted(self, actor: str) -> bool:
+        """Whether this actor was preempted before; False where the board is away."""
+        with suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            return bool(ray.get(self._board.was_preempted.remote(actor), timeout=10))
+        return False
+
+    def is_home(self) -> bool:
+        """Whether this is the driver's node, or the board is away."""
+        with suppress(ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            return bool(ray.get(self._board.home.remote(), timeout=10) == self.worker.node)
+        return True
+
+    def _ask(self) -> tuple[bool, float | None]:
+        """As `Board.asked`; False and None where the board is away. Raises ActorDiedError where it is gone."""
         try:
-            stopping: bool = ray.get(self._board.stopping.remote(), timeout=10)
+            found: tuple[bool, float | None] = ray.get(self._board.asked.remote(self.worker.node), timeout=10)
         except ray.exceptions.ActorDiedError:
             raise
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
-            return False
-        return stopping
+            return False, None
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,15 @@ import ray
 
 from difffusr.pipeline.assemble import ShardResult, ShardStream, ShardWork
 from difffusr.pipeline.chips import LEFT, Batch, chip_dataset, in_squares
-from difffusr.pipeline.engine import Watchdog, await_node, gpus_per_actor, resources, start_board
+from difffusr.pipeline.engine import (
+    Preempted,
+    Preemptions,
+    Watchdog,
+    await_node,
+    gpus_per_actor,
+    resources,
+    start_board,
+)
 from difffusr.pipeline.geo import place_names
 from difffusr.pipeline.ground.errors import DifffusrError, StoreError
 from difffusr.pipeline.ground.urls import first_line
@@ -25,7 +33,7 @@ from difffusr.pipeline.run.kinds import shard_maker
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.run.work import Work, find_work
 from difffusr.pipeline.scenes import Unread
-from difffusr.pipeline.watch import Meters, RunStatus
+from difffusr.pipeline.watch import Meters, RunStatus, tell_given_back, tell_preempted
 
 log = logging.getLogger("difffusr.run")
 
@@ -120,6 +128,7 @@ def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> S
     work.target.begin()
     board = start_board()
     watchdog = Watchdog(board, run.config.failures.stall_minutes * 60, lambda _: meters.actor_restarted("stall"))
+    preemptions = Preemptions(board, lambda one: _note_preempted(run, meters, one))
     shards = _shard_stream(run, work)
     run.stop.then(board.stop.remote)
     run.stop.then(shards.halt)
@@ -130,10 +139,23 @@ def _compute_round(run: Run, work: Work, result: RunResult, meters: Meters) -> S
         size.give_all_to_shards()
     finally:
         watchdog.stop()
+        preemptions.stop()
         ray.kill(board)  # workers that wait for other work would hold on to it
         with result.timed("shards"):
             done = _finish_shards(run, work, result, shards)
     return done
+
+
+def _note_preempted(run: Run, meters: Meters, one: Preempted) -> None:
+    """An actor's machine is about to go, or such an actor has ended."""
+    if one.given_back is None:
+        tell_preempted(one.worker.host, one.source, one.seconds, one.chips)
+        run.pulse.actor_preempted()
+        meters.actor_preempted()
+    elif one.given_back:
+        tell_given_back(one.worker.host, one.given_back)
+        run.pulse.given_back(one.given_back)
+        meters.given_back(one.given_back)
 
 
 def _compute_chips(run: Run, work: Work, board: Any, notes: _Notes) -> None:
@@ -180,6 +202,7 @@ class _Notes:
             result.failed.pop(str(name), None)  # it failed in an earlier round
         for step in ("read", "resolve", "stage"):
             result.work[step] = result.work.get(step, 0.0) + float(batch[f"{step}_s"].sum())
+        run.pace.chips(batch)
         computed = int((~failed).sum())
         result.computed += computed
         result.skipped += int(batch["skipped"][~failed].sum())
@@ -250,9 +273,10 @@ def _shard_stream(run: Run, work: Work) -> ShardStream:
         entry = work.ledger.latest(names[i], seen[int(plan.shards.epsg[i])]) if work.damage is None else None
         return entry is not None and entry.digest == digest
 
-    def advance() -> None:
+    def advance(seconds: float) -> None:
         run.progress.advance("shards")
         run.pulse.shard_done()
+        run.pace.shard(seconds)
 
     fill = config.failures.on_failed == "fill"
     maker = shard_maker(config, plan, work.numbers)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from difffusr.pipeline.config import ICECHUNK, RunConfig
 from difffusr.pipeline.cube import store_of
 from difffusr.pipeline.geo import Grid, grid_of
+from difffusr.pipeline.run.pace import Pace, deadline_of
 from difffusr.pipeline.run.stop import Stop
 from difffusr.pipeline.storage import Lease, Storage, cube_staging_of, staging_of, storage_of
 from difffusr.pipeline.watch import Progress, Pulse, RunStatus, heartbeat
@@ -64,6 +65,8 @@ class Run:
         lease: its right to write to the cube.
         pulse: writes its status into its folder.
         stop: whether it was asked to stop.
+        ends: when it has to have ended, seconds since 1970.
+        pace: how long what is in flight takes.
         resolver: the actor's class where it is not the usual one.
     """
 
@@ -74,6 +77,8 @@ class Run:
     lease: Lease
     pulse: Pulse
     stop: Stop
+    ends: float | None = None
+    pace: Pace = field(default_factory=Pace)
     resolver: type[PinnedResolver] | None = None
 
     @property
@@ -100,6 +105,7 @@ class Run:
             places.sweep()
             pulse = Pulse(places.staging, RunStatus(config.name, config.period.label))
             with heartbeat(lambda: pulse.now):
-                yield cls(config, places, grid_of(config), progress, lease, pulse, Stop(), resolver)
+                ends = deadline_of(config)
+                yield cls(config, places, grid_of(config), progress, lease, pulse, Stop(), ends, resolver=resolver)
         finally:
             lease.release()

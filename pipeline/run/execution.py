@@ -20,10 +20,11 @@ from difffusr.pipeline.run.context import Run
 from difffusr.pipeline.run.cost import enforce_budget, enforce_zone_budget
 from difffusr.pipeline.run.failures import judge_failures
 from difffusr.pipeline.run.kinds import planned, with_source
+from difffusr.pipeline.run.limits import ended_by, limited
 from difffusr.pipeline.run.mending import documents_mended, let_damage_go, mended, without_damaged
 from difffusr.pipeline.run.publishing import finish_what_was_left, publish
 from difffusr.pipeline.run.result import RunResult, has_report, write_report
-from difffusr.pipeline.run.stop import Stopped, end_at_once, hearing
+from difffusr.pipeline.run.stop import ASKED, Stopped, end_at_once, hearing
 from difffusr.pipeline.run.work import Work, find_work, why_rewritten
 from difffusr.pipeline.watch import Notices, Progress, stage_told, tell_cluster, tell_ended, tell_planned, tell_started
 
@@ -67,17 +68,16 @@ def _told(
     tell_started(config, file)
     try:
         result = _execute(config, progress, resolver, notices)
-    except (KeyboardInterrupt, Stopped):
-        tell_ended("stopped", time.monotonic() - began, "asked to")
+    except (KeyboardInterrupt, Stopped) as error:
+        tell_ended("stopped", time.monotonic() - began, str(error) or ASKED)
         raise
     except BaseException as error:
         tell_ended("failed", time.monotonic() - began, first_line(error))
         raise
-    why = "asked to" if result.stopped else ""
     counts = {name: count for name, count in result.counts().items() if name != "seconds"}
     number = result.publication.number if result.publication else None
     tell_ended(
-        result.state, time.monotonic() - began, why, result.failed,
+        result.state, time.monotonic() - began, result.why, result.failed,
         exit_code=result.exit_code, publication=number, stages=result.seconds, **counts,
     )  # fmt: skip
     return result
@@ -100,7 +100,8 @@ def _execute(
         except BaseException as error:
             run.pulse.end("failed", first_line(error))
             raise
-        run.pulse.end("stopped" if result.stopped else "published")
+        why = result.why if result.why != ASKED else ""
+        run.pulse.end("stopped" if result.stopped else "published", why)
         return result
 
 
@@ -111,9 +112,11 @@ def _carry_out(run: Run) -> RunResult:
         if work.complete and not work.wanted.any():
             _leave_whole(run, work, result)
             return result
-        with run.stop.on_signals(), engine.held:
+        with run.stop.on_signals(), limited(run), engine.held:
             engine.start()
             reasons = _compute_and_publish(run, work, result)
+    if result.stopped:
+        result.why, result.machine_ends = run.stop.reason, run.stop.machine_ends
     if not result.stopped:
         _note_whole(run, result)
         write_report(run, result, reasons)
@@ -231,7 +234,7 @@ def _import_what_computes() -> None:
 def _planned(run: Run, engine: _Engine) -> tuple[Work, RunResult]:
     """What there is to do, and a result that says what is done already."""
     started = time.monotonic()
-    with hearing(end_at_once, signal.SIGTERM), stage_told("plan"):
+    with hearing(end_at_once, signal.SIGTERM), ended_by(run.ends), stage_told("plan"):
         documents = documents_mended(run)
         plan = planned(run.config, engine.found)
         work = find_work(run, plan)

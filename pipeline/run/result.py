@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from difffusr.pipeline.ground.errors import EXIT_DONE, EXIT_INCOMPLETE
+from difffusr.pipeline.ground.errors import EXIT_DONE, EXIT_FAILED, EXIT_INCOMPLETE
 from difffusr.pipeline.plan import Plan
 from difffusr.pipeline.publish import Publication
 from difffusr.pipeline.run.context import Run
@@ -36,6 +36,8 @@ class RunResult:
         work: total seconds of all workers by step: read, resolve, stage; of core: shard.
         mended: what was damaged and is as it was again: documents, coordinates, shards, shards of overviews.
         stopped: asked to stop before the end: what is done stays, nothing was published.
+        why: for a run that was stopped, why.
+        machine_ends: when its driver's machine is taken away, where that is why, seconds since 1970; else 0.
         publication: what readers see now, if it is new.
     """
 
@@ -54,11 +56,16 @@ class RunResult:
     work: dict[str, float] = field(default_factory=dict)
     mended: list[str] = field(default_factory=list)
     stopped: bool = False
+    why: str = ""
+    machine_ends: float = 0.0
     publication: Publication | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 when the cube is complete or the run was asked to stop, 3 when chips are missing from it."""
+        """0 when the cube is complete or the run was asked to stop, 1 when it stopped as its machine is taken away, 3
+        when chips are missing from the cube."""
+        if self.stopped and self.machine_ends:
+            return EXIT_FAILED
         return EXIT_INCOMPLETE if self.failed and not self.stopped else EXIT_DONE
 
     @property

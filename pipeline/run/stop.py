@@ -13,9 +13,15 @@ from difffusr.pipeline.ground.errors import DifffusrError
 
 log = logging.getLogger("difffusr.run")
 
+#: Why a run was stopped that somebody has asked to.
+ASKED = "asked to"
+
 
 class Stopped(BaseException):
-    """A run was asked to stop before it had anything in flight."""
+    """A run was asked to stop before it had anything in flight. Its text says why."""
+
+    def __init__(self, why: str = ASKED) -> None:
+        super().__init__(why)
 
 
 @contextmanager
@@ -43,17 +49,21 @@ class Stop:
     Attributes:
         requested: whether it was.
         why: the error that the run ends with, where that is the reason.
+        reason: why else, in a few words.
+        machine_ends: when this machine is taken away, where that is why, seconds since 1970; else 0.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.why: DifffusrError | None = None
+        self.reason = ASKED
+        self.machine_ends = 0.0
         self._tell: list[Callable[[], object]] = []
 
-    def request(self, why: DifffusrError | None = None) -> None:
+    def request(self, why: DifffusrError | None = None, reason: str = ASKED) -> None:
         """Take nothing new; what is in flight is finished."""
         if not self.requested:
-            self.requested, self.why = True, why
+            self.requested, self.why, self.reason = True, why, reason
             for tell in self._tell:
                 tell()
 

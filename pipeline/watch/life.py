@@ -5,6 +5,7 @@ sign of life a minute. The text is for people; the same facts are fields of the 
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import threading
 import time
@@ -96,6 +97,29 @@ def stage_told(stage: str) -> Iterator[None]:
 def tell_shard(name: str, seconds: float) -> None:
     """A shard is written, so long after its task was begun."""
     tell("shard", f"shard {name} written in {seconds:.1f} s", shard=name, seconds=seconds)
+
+
+def tell_preempted(host: str, source: str, seconds: float, chips: int) -> None:
+    """An actor's machine is about to go, and what is in flight there is finished."""
+    left = f"in {span_words(seconds)}" if math.isfinite(seconds) else "at some time"
+    tell(
+        "preempted",
+        f"preempted: an actor on {host} goes {left} ({source}); it finishes {chips:,} chips, and begins nothing more",
+        host=host,
+        source=source,
+        seconds=seconds,
+        chips=chips,
+    )
+
+
+def tell_given_back(host: str, chips: int) -> None:
+    """A preempted actor has ended amid chips."""
+    tell(
+        "given_back",
+        f"given back: {chips:,} chips that an actor on {host} could not end in time",
+        host=host,
+        chips=chips,
+    )
 
 
 def tell_published(number: int, kind: str, where: str, shards: int) -> None:

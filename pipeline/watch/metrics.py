@@ -12,7 +12,7 @@ from difffusr.pipeline.watch.reasons import reason_class
 
 Stage = Literal["read", "super_resolve", "stage"]
 
-Cause = Literal["stall", "death"]
+Cause = Literal["stall", "death", "preemption"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,16 @@ ACTOR_RESTARTS = Metric(
     "difffusr_actor_restarts_total",
     "counter",
     "restarts",
-    "Workers killed for a stall, and actors started anew after a death, of a killed one too.",
+    "Workers killed for a stall, and actors started anew after a death, of a killed one too, or a preemption.",
     ("cause",),
+)
+
+PREEMPTED = Metric(
+    "difffusr_actors_preempted_total", "counter", "actors", "Actors whose machine gave notice that it is about to go."
+)
+
+GIVEN_BACK = Metric(
+    "difffusr_chips_given_back_total", "counter", "chips", "Chips that preempted actors had begun and did not end."
 )
 
 STALLED = Metric("difffusr_stalled", "gauge", "seconds", "Time since the run last got on.")
@@ -77,7 +85,7 @@ PUBLISH = Metric("difffusr_publish_total", "counter", "publications", "Publicati
 #: All metrics of a run: dashboard and alerts use no other names of ours.
 METRICS = (
     CHIPS, CHIPS_FAILED, CHIP_SECONDS, CHIPS_PLANNED, CHIPS_DONE, CHIPS_REUSED, SHARDS_PLANNED, SHARDS_WRITTEN,
-    BYTES_STAGED, ACTOR_RESTARTS, STALLED, GPU_SECONDS, LEASE_AGE, PUBLISH,
+    BYTES_STAGED, ACTOR_RESTARTS, PREEMPTED, GIVEN_BACK, STALLED, GPU_SECONDS, LEASE_AGE, PUBLISH,
 )  # fmt: skip
 
 #: Upper bounds of the histogram's buckets, in seconds: a window read from a near disk to a large batch on a CPU.
@@ -134,8 +142,16 @@ class Meters:
         self._add(BYTES_STAGED, size)
 
     def actor_restarted(self, cause: Cause) -> None:
-        """An actor is started anew: it stalled, or it died."""
+        """An actor is started anew: it stalled, it died, or its machine was taken away."""
         self._add(ACTOR_RESTARTS, 1, cause=cause)
+
+    def actor_preempted(self) -> None:
+        """An actor's machine has given notice."""
+        self._add(PREEMPTED, 1)
+
+    def given_back(self, chips: int) -> None:
+        """A preempted actor has ended amid so many chips."""
+        self._add(GIVEN_BACK, chips)
 
     def stalled(self, seconds: float) -> None:
         """A chip or shard was last done so long ago."""

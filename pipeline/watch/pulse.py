@@ -31,7 +31,11 @@ class RunStatus:
         rate: chips a second lately; 0 while unknown.
         gpus, cpus: that the run holds.
         gpu_hours, cpu_hours: held so far, earlier attempts included.
+        gpu_hours_before, cpu_hours_before: those of them until the period was last published.
         cost: of those hours by `costs.prices`, in `currency`.
+        spent: that of the hours since then, which a budget is for.
+        preempted: actors whose machine was taken away after a notice, in this attempt.
+        given_back: chips that these had begun and did not end.
         failures: chips by kind of failure.
         reasons: a message for some of the chips that failed, by name.
     """
@@ -52,8 +56,13 @@ class RunStatus:
     cpus: float = 0.0
     gpu_hours: float = 0.0
     cpu_hours: float = 0.0
+    gpu_hours_before: float = 0.0
+    cpu_hours_before: float = 0.0
     cost: float = 0.0
+    spent: float = 0.0
     currency: str = ""
+    preempted: int = 0
+    given_back: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -109,13 +118,17 @@ class Pulse:
         self._watchers: list[Callable[[RunStatus], None]] = []
         self._gpu_hours = before.gpu_hours if before else 0.0
         self._cpu_hours = before.cpu_hours if before else 0.0
+        if before and before.state == "published":
+            paid = before.gpu_hours, before.cpu_hours
+        else:
+            paid = (before.gpu_hours_before, before.cpu_hours_before) if before else (0.0, 0.0)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._prices = 0.0, 0.0
         self._since = time.monotonic()
         self._moved = time.monotonic(), 0
         self._marks: list[tuple[float, int]] = []
         self._failures: Counter[str] = Counter()
-        self.now = replace(first, began=time.time())
+        self.now = replace(first, began=time.time(), gpu_hours_before=paid[0], cpu_hours_before=paid[1])
         self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
         self._thread.start()
 
@@ -163,6 +176,16 @@ class Pulse:
             failed = self.now.chips_failed + 1
             self.now = replace(self.now, chips_failed=failed, failures=dict(self._failures), reasons=reasons)
 
+    def actor_preempted(self) -> None:
+        """An actor's machine has given notice."""
+        with self._lock:
+            self.now = replace(self.now, preempted=self.now.preempted + 1)
+
+    def given_back(self, chips: int) -> None:
+        """A preempted actor has ended amid so many chips."""
+        with self._lock:
+            self.now = replace(self.now, given_back=self.now.given_back + chips)
+
     def shard_done(self) -> None:
         """One more shard is written."""
         with self._lock:
@@ -188,8 +211,15 @@ class Pulse:
             hours = (time.monotonic() - self._since) / 3600
             gpu, cpu = self._gpu_hours + hours * self.now.gpus, self._cpu_hours + hours * self.now.cpus
             cost = gpu * self._prices[0] + cpu * self._prices[1]
+            before = self.now.gpu_hours_before * self._prices[0] + self.now.cpu_hours_before * self._prices[1]
             self.now = replace(
-                self.now, updated=time.time(), rate=self._rate(), gpu_hours=gpu, cpu_hours=cpu, cost=cost
+                self.now,
+                updated=time.time(),
+                rate=self._rate(),
+                gpu_hours=gpu,
+                cpu_hours=cpu,
+                cost=cost,
+                spent=max(cost - before, 0.0),
             )
             said = self.now
         data = json.dumps(asdict(said), indent=1, sort_keys=True).encode()

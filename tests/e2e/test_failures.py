@@ -26,6 +26,7 @@ from difffusr.pipeline.engine.board import Pin, start_board
 from difffusr.pipeline.ground.errors import DifffusrError
 from difffusr.pipeline.ground.pixels import Quality
 from difffusr.pipeline.run.execution import execute
+from difffusr.pipeline.run.pace import Pace
 from difffusr.pipeline.storage.places import staging_of
 from difffusr.pipeline.watch.pulse import read_status
 
@@ -90,6 +91,70 @@ def test_a_worker_that_stalls_is_named_and_restarted(configure, finished_run, tm
     assert Fragile.chip in said
     assert "process " in said
     assert result.exit_code == 0
+    assert pixels(path).identical(pixels(finished_run))
+
+
+class Preempted(Fragile):
+    """Hears that its machine is taken away at one chip, so many times."""
+
+    def super_resolve(self, batch: Batch, chosen: list[int]) -> Batch:
+        count = Path(self.counter)
+        before = int(count.read_text()) if count.exists() else 0
+        if self.chip in [str(batch["name"][i]) for i in chosen] and before < self.times:
+            count.write_text(str(before + 1))
+            os.kill(os.getpid(), signal.SIGTERM)
+        return PinnedResolver.super_resolve(self, batch, chosen)
+
+
+def test_an_actor_whose_machine_is_taken_away_ends_what_it_is_at_and_another_goes_on(
+    configure, finished_run, tmp_path, caplog
+):
+    path = configure()
+    resolver = type("Preempted", (Preempted,), {"counter": str(tmp_path / "count"), "attempts": 1})
+    with caplog.at_level("INFO", "difffusr"):
+        result = execute(load_config(path), Silent(), resolver)
+    assert (tmp_path / "count").read_text() == "1"
+    said = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "preempted"]
+    assert len(said) == 1
+    assert "(SIGTERM)" in said[0]
+    status = read_status(staging_of(load_config(path)))
+    assert status is not None
+    assert (status.preempted, status.given_back, result.exit_code) == (1, 0, 0)
+    assert pixels(path).identical(pixels(finished_run))
+
+
+def test_a_run_stops_before_its_deadline_and_the_next_one_goes_on(configure, finished_run, monkeypatch):
+    path = configure()
+    # as if what is in flight took so long, once the first chips have shown it
+    monkeypatch.setattr(Pace, "lead_s", property(lambda pace: 4000.0 if pace._resolve else 0.0))
+    result = execute(load_config(path, {"deadline": "1h"}), Silent())
+    assert (result.state, result.exit_code, result.why) == ("stopped", 0, "before its deadline")
+    staged = len(staging_of(load_config(path)).names("chips"))
+    assert staged >= result.computed > 0
+    status = read_status(staging_of(load_config(path)))
+    assert status is not None
+    assert (status.state, status.why) == ("stopped", "before its deadline")
+    result = execute(load_config(path, {"deadline": "10h"}), Silent())
+    assert result.state == "published"
+    assert pixels(path).identical(pixels(finished_run))
+
+
+@pytest.mark.slow  # the rule itself is shown in tests/pipeline/run
+def test_a_run_stops_when_its_hours_have_cost_its_budget_and_goes_on_with_a_larger_one(
+    configure, finished_run, monkeypatch
+):
+    path = configure(costs={"calibration": "calibration.json", "prices": {"cpu_hour": 3600.0}}, budget=4.0)
+    monkeypatch.setattr("difffusr.pipeline.run.execution.enforce_budget", lambda *_: None)
+    monkeypatch.setattr("difffusr.pipeline.watch.pulse.PULSE_S", 0.1)
+    with pytest.raises(
+        DifffusrError, match=r"budget: the hours that this run has held have cost .*, the budget is 4.00"
+    ):
+        execute(load_config(path), Silent())
+    status = read_status(staging_of(load_config(path)))
+    assert status is not None
+    assert status.spent >= 4.0
+    result = execute(load_config(path, {"budget": 1e6}), Silent())
+    assert result.state == "published"
     assert pixels(path).identical(pixels(finished_run))
 
 

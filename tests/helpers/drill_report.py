@@ -24,6 +24,7 @@ SECTIONS = (
     "Zombies and races",
     "Runs over a faulty store",
     "Kills by time",
+    "Preemption",
 )
 
 

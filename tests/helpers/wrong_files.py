@@ -194,6 +194,12 @@ WRONG = (
     wrong("costs.prices.gpu_hour_spot: found 'cheap'", costs={"prices": {"gpu_hour_spot": "cheap"}}),
     wrong("costs.prices.cpu_hour: found", NOT_JSON, costs={"prices": {"cpu_hour": float("nan")}}),
     wrong("budget: found 250", budget=250),
+    *(
+        wrong("deadline: found", deadline=value)
+        for value in ("soon", "6", 6, "-6h", "0h", "6 hours", "2026-12-01", "18:00", "2026-13-01T06:00Z", True, ["6h"])
+    ),
+    wrong("deadline: found", "no year has as many days", deadline="99999999d"),
+    wrong("compute.preemption: found 'azure'", compute={"preemption": "azure"}),
     wrong("budget: found -1", budget=-1, costs={"calibration": "calibration.json"}),
     # notify
     wrong("notify: found a value not shown", notify="https://hooks.example/SECRET"),
@@ -226,6 +232,10 @@ RIGHT: tuple[dict[str, Any], ...] = (
     {"name": "a.b-c_1"},
     {"grid": None, "model": None, "scenes": None, "skip": None, "compute": None, "failures": None, "costs": None},
     {"notify": None, "budget": None, "derived": []},
+    {"deadline": "6h", "compute": {"preemption": "file"}},
+    {"deadline": "1 h 30 m"},
+    {"deadline": "2026-12-01T06:00Z"},
+    {"deadline": "2026-12-01 06:00:00+01:00"},
     {"area": {"bbox": [176, -20, -171, -10]}},
     {"area": {"bbox": [-180, -90, 180, 90], "tiles": None}},
     {"area": {"tiles": ["48QUE", "t33twm", "5QKB", "05QKB"]}},

@@ -13,6 +13,7 @@ import torch
 
 from difffusr.pipeline.chips.batch import LEFT, STAGED, TO_STAGE, Batch
 from difffusr.pipeline.chips.device import Made, OnCores
+from difffusr.pipeline.chips.leaving import Leaving
 from difffusr.pipeline.chips.resolver import PinnedResolver
 from difffusr.pipeline.engine.board import Board, Worker
 
@@ -69,14 +70,23 @@ class Gate(OnCores):
         return not self.arrived.acquire(timeout=0.05)
 
 
+class Told:
+    """Who hears that an actor leaves."""
+
+    def going(self, source: str, seconds: float) -> None: ...
+
+    def gone(self, source: str) -> None: ...
+
+
 class Actor(PinnedResolver):
     """With a device of the test's, whose models return what they are asked for."""
 
     def __init__(self, board: Board, lane: OnCores, stopping: bool = False) -> None:
         self.lane, self.batch, self.samples, self.device = lane, 2, 0, torch.device("cpu")
         self.staged: set[str] = set()
+        self.ended = threading.Event()
         self._pin, self._staging = Wire(board, stopping), None
-        self._models = ThreadPoolExecutor(1)
+        self._models, self._leaving = ThreadPoolExecutor(1), Leaving(Told(), self.ended.set)
         self._flights, self._free_since, self._clock = [], 0.0, threading.Lock()
         self.lacks: Counter[int] = Counter()
 

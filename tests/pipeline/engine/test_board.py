@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from difffusr.pipeline.engine.board import ATTEMPTS, Board, Worker
+from difffusr.pipeline.engine.board import ATTEMPTS, MOST_GIVEN_BACK, Board, Worker
 
 ONE, OTHER = (Worker(name, "node", "10.0.0.1", pid) for name, pid in (("one", 1), ("other", 2)))
 
@@ -78,3 +78,62 @@ def test_nothing_lies_behind_a_worker_that_is_gone():
     board.begin(ONE, "read", ["c"])
     board.end(ONE)
     assert board.look() == []
+
+
+def test_what_a_preempted_actor_was_at_does_not_count_against_its_chips():
+    board = Board()
+    for _ in range(ATTEMPTS + 3):
+        assert board.begin(ONE, "super_resolve", ["a"]) == [1]
+        assert board.begin_behind(ONE, ["b"]) == [1]
+        board.preempt(ONE, "actor", "aws: terminate", 100.0)
+        board.forget(ONE.id)
+    assert {(one.source, one.chips, one.given_back) for one in board.preempted()} == {("aws: terminate", 2, None)}
+
+
+def test_a_chip_that_is_given_back_again_and_again_counts_after_all():
+    board = Board()
+    attempts = []
+    for _ in range(MOST_GIVEN_BACK + ATTEMPTS + 1):
+        attempts += board.begin(ONE, "super_resolve", ["a"])
+        board.preempt(ONE, "actor", "SIGTERM", 30.0)
+        board.forget(ONE.id)
+    assert attempts == [1] * (MOST_GIVEN_BACK + 1) + list(range(2, ATTEMPTS + 2))
+
+
+def test_what_a_preempted_actor_ends_in_time_has_come_through():
+    board = Board()
+    board.begin(ONE, "super_resolve", ["a", "b"])
+    board.preempt(ONE, "actor", "file", 10.0)
+    board.end(ONE, ["a", "b"])
+    board.leave(ONE, "file")
+    assert [one.given_back for one in board.preempted(1)] == [0]
+    assert board.begin(OTHER, "super_resolve", ["a", "b"]) == [0, 0]
+
+
+def test_what_it_does_not_end_in_time_is_given_back():
+    board = Board()
+    board.begin(ONE, "super_resolve", ["a", "b"])
+    board.begin_behind(ONE, ["c"])
+    board.preempt(ONE, "actor", "file", 1.0)
+    board.end(ONE, ["a", "b"])
+    board.leave(ONE, "file")
+    assert [one.given_back for one in board.preempted()] == [None, 1]
+    assert board.look() == []
+    assert board.begin(OTHER, "super_resolve", ["c"]) == [1]
+
+
+def test_an_actor_that_begins_anew_hears_once_that_it_was_preempted():
+    board = Board()
+    board.preempt(ONE, "actor", "file", 1.0)
+    assert [board.was_preempted(actor) for actor in ("another", "actor", "actor")] == [False, True, False]
+
+
+def test_workers_hear_when_their_node_goes_and_when_it_stays_after_all():
+    board = Board("home")
+    assert board.asked("node") == (False, None)
+    board.drain({"node": 1e9})
+    assert (board.asked("node"), board.asked("other")) == ((False, 1e9), (False, None))
+    board.drain({})
+    board.stop()
+    assert board.asked("node") == (True, None)
+    assert board.home() == "home"

@@ -53,6 +53,7 @@ m.chips_done(5)
 m.chip("read", 0.3); m.chip("read", 0.4); m.chip("stage", 0.1)
 assert m.chip_failed("HTTP response code: 404") == "http_404"
 m.staged(1000); m.staged(0); m.actor_restarted("stall"); m.stalled(7); m.lease_age(2); m.published()
+m.actor_preempted(); m.given_back(3)
 print("told", flush=True)
 sys.stdin.read()
 ray.shutdown()
