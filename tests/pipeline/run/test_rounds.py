@@ -11,6 +11,7 @@ import pytest
 
 from difffusr.pipeline.chips.batch import LEFT, TO_STAGE, Batch
 from difffusr.pipeline.run.compute import _Notes
+from difffusr.pipeline.run.pace import Pace
 from difffusr.pipeline.run.result import RunResult
 from difffusr.pipeline.scenes.chip import Unread
 from difffusr.pipeline.watch.metrics import Meters
@@ -68,7 +69,7 @@ def result() -> RunResult:
 @pytest.fixture
 def notes(told: Told, result: RunResult) -> _Notes:
     failures = SimpleNamespace(max_failed=0.01)
-    run = SimpleNamespace(config=SimpleNamespace(failures=failures), progress=told, pulse=told)
+    run = SimpleNamespace(config=SimpleNamespace(failures=failures), progress=told, pulse=told, pace=Pace())
     return _Notes(run, result, Meters("june", "2024-06"), told, told)  # type: ignore[arg-type]
 
 

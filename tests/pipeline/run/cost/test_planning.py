@@ -65,8 +65,9 @@ def test_planning_is_a_part_of_the_whole(balance, masks, composite):
 def test_more_scenes_never_take_less_and_more_cores_never_more(scenes, more, balance, cpus):
     few, many = (estimated(n, Cluster(1, 0, cpus), balance=balance) for n in (scenes, scenes + more))
     assert many.planning.bytes >= few.planning.bytes
-    assert many.planning.overlaps >= few.planning.overlaps
-    if (scenes > 32) == (scenes + more > 32):  # with few scenes Ray is not started
+    # with 32 scenes and fewer Ray is not started, with 40 and fewer all are compared with each other
+    if not any(scenes <= limit < scenes + more for limit in (32, 40)):
+        assert many.planning.overlaps >= few.planning.overlaps
         assert many.seconds.plan >= few.seconds.plan - 1e-9
     twice = estimated(scenes, Cluster(1, 0, 2 * cpus), balance=balance)
     assert twice.seconds.plan <= few.seconds.plan + 1e-9
