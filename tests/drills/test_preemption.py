@@ -3,7 +3,9 @@ cube is the undisturbed one.
 
 An hour, in which 30 % of the actors are preempted every two minutes, at a scale: everything that takes its time in the
 drill, chips, notices and the time between them, is so many times as fast. What the engine takes is not: an actor begins
-as slowly as ever. `SCALE=4 make drills` for a longer hour, `SEED=7` for other victims.
+as slowly as ever. `SCALE=8 make drills` for a shorter hour, `SEED=7` for other victims.
+
+Then whole machines of a small cluster, as fast as they really are: what was read, made and staged on them goes too.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from drill_report import table, write_section
-from preempted_runs import Actors, Outcome, carried_out, configured
+from machines import Machines, machines_in
+from preempted_runs import Actors, Diaries, Outcome, carried_out, configured
 from test_many_chips import world
 
-SCALE, SEED = float(os.environ.get("SCALE", "8")), int(os.environ.get("SEED", "20240601"))
+SCALE, SEED = float(os.environ.get("SCALE", "4")), int(os.environ.get("SEED", "20240601"))
 
 #: Actors, the share of them that is preempted, and how often, in seconds of the real hour.
 ACTORS, SHARE, EVERY_S, HOUR_S = 4, 0.3, 120.0, 3600.0
@@ -32,8 +36,11 @@ CHIP_S, BATCH = 2.4, 4
 #: Seconds from notice to end: as Google Cloud gives them.
 NOTICE_S = 30.0
 
+#: Actors that are taken away in the hour.
+DUE = round(SHARE * ACTORS * HOUR_S / EVERY_S)
+
 #: Chips of the job: for most of the hour.
-CHIPS = int(os.environ.get("CHIPS", str(round(0.6 * ACTORS * HOUR_S / CHIP_S))))
+CHIPS = int(os.environ.get("CHIPS", str(round(0.85 * ACTORS * HOUR_S / CHIP_S))))
 
 #: Share of the work that may be lost with notices.
 LOST = 0.03
@@ -66,20 +73,22 @@ def test_actors_that_are_taken_away_cost_a_run_next_to_no_work(tmp_path, capsys)
 
 
 def take_away(actors: Actors, notice_s: float, runs: Callable[[], bool]) -> None:
-    """For an hour from the first chip on, if the run lasts as long, notices and ends; the engine starts each anew."""
+    """From the first chip on, for an hour and until all that are due have been taken, if the run lasts as long: notices
+    and ends. The engine starts each anew."""
     while runs() and not actors.at_work():
         time.sleep(0.5)
     chance, owed, begun = random.Random(SEED), 0.0, time.monotonic()
     going: list[tuple[float, int]] = []
     turn = begun + EVERY_S / SCALE
-    while runs() and (now := time.monotonic()) < begun + HOUR_S / SCALE:
-        if now >= turn:
-            turn, owed = turn + EVERY_S / SCALE, min(owed + SHARE * ACTORS, ACTORS)
-            for actor in actors.chosen(chance, int(owed)):
-                if notice_s:
-                    actors.notify(actor)
-                going.append((time.monotonic() + notice_s, actor))
-                owed -= 1
+    while runs() and (actors.taken < DUE or time.monotonic() < begun + HOUR_S / SCALE):
+        if time.monotonic() >= turn:
+            turn, owed = turn + EVERY_S / SCALE, owed + SHARE * ACTORS
+        left = DUE - actors.taken - len(going)
+        for actor in actors.chosen(chance, min(int(owed + 1e-9), left)):
+            if notice_s:
+                actors.notify(actor)
+            going.append((time.monotonic() + notice_s, actor))
+            owed -= 1
         for ends, actor in list(going):
             if ends <= time.monotonic():
                 actors.take(actor)
@@ -104,13 +113,98 @@ def told(rows: list[tuple[str, int, Outcome, bool]]) -> str:
         f"{EVERY_S / SCALE:g} s from one turn to the next, {NOTICE_S / SCALE:g} s of notice for {NOTICE_S:g} s,",
         f"{CHIP_S / SCALE:g} s for a chip of {CHIP_S:g} s, in batches of {BATCH}, two at a time on a GPU. Actors begin",
         f"as slowly as ever: that counts {SCALE:g} times. Lost are computations that were broken off or done twice.",
-        f"Of {round(SHARE * ACTORS * HOUR_S / EVERY_S)} that were to be taken away those count that were there:",
-        "where other work keeps the cores busy, one takes minutes of the real hour to begin.",
-        f"Minutes are of the real hour. Both runs were at work at the same time. Seed {SEED}.",
+        f"{DUE} were to be taken away. Minutes are of the real hour. Both runs were at work at the same time.",
+        f"Seed {SEED}.",
         "",
         table(
             ("notice", "taken away", "actors begun", "computations", "lost", "share", "minutes", "cube"),
             (cells(*row) for row in rows),
+        ),
+    ]
+    return "\n".join(lines)
+
+
+#: Machines of the cluster that hold an actor each; how many are taken away, and how often, in seconds.
+MACHINES, TAKEN, TURN_S = 2, 6, 45.0
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(7200)
+def test_machines_that_are_taken_away_cost_a_run_next_to_no_work(tmp_path, capsys):
+    chips = TAKEN * TURN_S * MACHINES / CHIP_S
+    path = world(tmp_path / "world", round(1.9 * chips))  # of which a quarter lies outside, and more than enough
+
+    def disturbed(notice_s: float) -> tuple[int, Outcome]:
+        folder = tmp_path / f"machines-{notice_s:g}"
+        with machines_in(folder) as machines:
+            machines.head()
+            compute = dict(address=machines.address, wait_minutes=2, batch=BATCH, gpus_per_actor=1, actors_max=MACHINES)
+            job = configured(path, folder / "job", **compute)
+            taken: list[int] = []
+            ended = carried_out(job, None, CHIP_S, partial(take_machines, machines, notice_s, folder / "job", taken))
+        return len(taken), ended
+
+    ended = [disturbed(notice_s) for notice_s in (NOTICE_S, 0.0)]
+    whole = carried_out(configured(path, tmp_path / "undisturbed", batch=BATCH), 0, 0.0, lambda _: None)
+    names = f"{NOTICE_S:g} s", "none"
+    rows = [(name, taken, one, one.content == whole.content) for name, (taken, one) in zip(names, ended, strict=True)]
+    with capsys.disabled():
+        print(*(of_machines(*row) for row in rows), sep="\n", flush=True)
+    write_section("Preempted machines", told_of_machines(rows))
+    assert all(same for *_, same in rows)
+    assert all(taken == TAKEN for _, taken, *_ in rows)
+    with_notice = rows[0][2]
+    assert with_notice.diaries.lost / with_notice.diaries.begun.total() <= LOST
+
+
+def take_machines(machines: Machines, notice_s: float, job: Path, taken: list[int], runs: Callable[[], bool]) -> None:
+    """The one that is there longest goes at each turn; another comes as soon as that is known."""
+    there = [machines.join() for _ in range(MACHINES)]
+    while runs() and not Diaries.read(job / "diaries").begun:
+        time.sleep(0.5)
+    for turn in range(TAKEN):
+        until(runs, TURN_S - notice_s if turn else TURN_S / 2)
+        if not runs():
+            return
+        goes = there.pop(0)
+        if notice_s:
+            machines.notify(goes, notice_s)
+            there.append(machines.join())
+            until(runs, notice_s)
+        machines.take(goes)
+        taken.append(goes)
+        if not notice_s:
+            there.append(machines.join())
+
+
+def until(runs: Callable[[], bool], seconds: float) -> None:
+    """Wait, as long as a job runs."""
+    ends = time.monotonic() + seconds
+    while runs() and time.monotonic() < ends:
+        time.sleep(0.1)
+
+
+def of_machines(name: str, taken: int, ended: Outcome, same: bool) -> tuple[Any, ...]:
+    work, given_back = ended.diaries, int(ended.total("given_back", "chips"))
+    share = f"{work.lost / work.begun.total():.2%}"
+    seconds = f"{ended.seconds:.0f}"
+    return name, taken, work.begun.total(), work.lost, share, given_back, seconds, "same" if same else "NO"
+
+
+def told_of_machines(rows: list[tuple[str, int, Outcome, bool]]) -> str:
+    """The section of the report."""
+    chips = len(rows[0][2].diaries.begun)
+    lines = [
+        f"A run of {chips:,} chips by {MACHINES} actors, each on a machine of its own: a raylet with a logical GPU and",
+        "two cores, its workers and its object store, beside a head that computes nothing, all on one computer.",
+        f"Every {TURN_S:g} s the machine that has been there longest hears by a file that it goes in {NOTICE_S:g} s,",
+        "and then all of its processes are killed; or they are killed without a word. Another joins as soon as that",
+        f"is known. Nothing is faster than it really is: {CHIP_S:g} s a chip, in batches of {BATCH}, two at a time on",
+        "a GPU. Given back are chips that an actor knew it could not end in time.",
+        "",
+        table(
+            ("notice", "taken away", "computations", "lost", "share", "given back", "seconds", "cube"),
+            (of_machines(*row) for row in rows),
         ),
     ]
     return "\n".join(lines)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machines import machines_in, unsigned
 
 from difffusr.pipeline.engine.nodes import await_node
 
@@ -33,58 +31,22 @@ def test_who_waits_can_be_stopped(loaded):
     assert time.monotonic() - began < 30
 
 
-@pytest.fixture
-def ray_start(tmp_path) -> Iterator:
-    """Starts nodes of a cluster of the test's own, each a process that ends with the test."""
-    begun: list[subprocess.Popen[bytes]] = []
-
-    def start(*words: str) -> None:
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", *words]
-        begun.append(subprocess.Popen(command, env=environment(), stdout=log, stderr=log))
-
-    with (tmp_path / "ray.log").open("wb") as log:
-        yield start
-        for process in reversed(begun):
-            process.terminate()
-            process.wait(60)
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "RAY_AUTH_MODE": "disabled"}
-
-
-def wait_for_port(port: int) -> None:
-    for _ in range(120):
-        with socket.socket() as caller:
-            if caller.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(1)
-    raise AssertionError("no head has come up")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 @pytest.mark.slow
-def test_a_run_begins_without_a_worker_and_computes_on_the_node_that_comes(ray_start, configure, tmp_path):
-    port = free_port()
-    config = configure(
-        compute={**GROWING, "address": f"127.0.0.1:{port}", "wait_minutes": 5, "batch": 1},
-        model={"sampler": "draft", "sampler_steps": None},
-    )
-    ray_start("--head", "--num-cpus=0", "--num-gpus=0", f"--port={port}", "--include-dashboard=false")
+def test_a_run_begins_without_a_worker_and_computes_on_the_node_that_comes(configure, tmp_path):
     said = tmp_path / "said.txt"
-    with said.open("wb") as out:
-        wait_for_port(port)
+    with machines_in(tmp_path / "machines") as machines, said.open("wb") as out:
+        config = configure(
+            compute={**GROWING, "address": machines.address, "wait_minutes": 5, "batch": 1},
+            model={"sampler": "draft", "sampler_steps": None},
+        )
+        machines.head()
         command = [str(Path(sys.executable).with_name("difffusr")), "run", str(config)]
-        run = subprocess.Popen(command, env=environment(), stdout=out, stderr=out)
+        run = subprocess.Popen(command, env=unsigned(), stdout=out, stderr=out)
         until = time.monotonic() + 120
         while "no node holds an actor yet" not in said.read_text():
             assert time.monotonic() < until, said.read_text()
             assert run.poll() is None, said.read_text()
             time.sleep(1)
-        ray_start(f"--address=127.0.0.1:{port}", "--num-cpus=2", "--num-gpus=1")
+        machines.join()
         assert run.wait(300) == 0, said.read_text()
     assert "publication 1" in said.read_text()

@@ -25,6 +25,7 @@ SECTIONS = (
     "Runs over a faulty store",
     "Kills by time",
     "Preemption",
+    "Preempted machines",
 )
 
 

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import psutil
 import yaml
+from machines import unsigned
 from null_model import NullResolver
 from whole_runs import sha256
 
@@ -48,8 +49,9 @@ class Silent:
     def start(self, *_): pass
     def advance(self, _): pass
 Resolver = type("Resolver", (preempted_runs.SleepingGpu,), dict(folder={folder!r}, chip_s={chip_s}))
-ray.init("local", num_cpus=8, num_gpus={gpus}, include_dashboard=False, logging_level="error", log_to_driver=False,
-         object_store_memory=2**29)
+if {gpus} is not None:
+    ray.init("local", num_cpus=8, num_gpus={gpus}, include_dashboard=False, logging_level="error", log_to_driver=False,
+             object_store_memory=2**29)
 result = execute(load_config({path!r}), Silent(), Resolver)
 print(json.dumps(dict(computed=result.computed, failed=len(result.failed), state=result.state)))
 """
@@ -216,11 +218,13 @@ def configured(path: Path, folder: Path, **compute: Any) -> Path:
     return folder / "run.yaml"
 
 
-def carried_out(path: Path, gpus: int, chip_s: float, meanwhile: Callable[[Callable[[], bool]], object]) -> Outcome:
-    """A job in a process of its own, with its own Ray.
+def carried_out(
+    path: Path, gpus: int | None, chip_s: float, meanwhile: Callable[[Callable[[], bool]], object]
+) -> Outcome:
+    """A job in a process of its own.
 
     Args:
-        gpus: that Ray believes there are.
+        gpus: that its own Ray believes there are; None for the cluster that it names.
         chip_s: seconds of the device a chip.
         meanwhile: is called with whether the process runs, and should return when it does not.
     """
@@ -232,7 +236,10 @@ def carried_out(path: Path, gpus: int, chip_s: float, meanwhile: Callable[[Calla
     )  # fmt: skip
     begun = time.monotonic()
     with (path.parent / "said.txt").open("w") as said:
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=said, stderr=said, cwd=path.parent)
+        environment = unsigned() if gpus is None else None
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=said, stderr=said, cwd=path.parent
+        )
         try:
             meanwhile(lambda: process.poll() is None)
             process.wait(1800)
