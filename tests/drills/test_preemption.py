@@ -39,8 +39,8 @@ NOTICE_S = 30.0
 #: Actors that are taken away in the hour.
 DUE = round(SHARE * ACTORS * HOUR_S / EVERY_S)
 
-#: Chips of the job: for most of the hour.
-CHIPS = int(os.environ.get("CHIPS", str(round(0.85 * ACTORS * HOUR_S / CHIP_S))))
+#: Chips of the job: for a little more than the hour.
+CHIPS = int(os.environ.get("CHIPS", str(round(1.2 * ACTORS * HOUR_S / CHIP_S))))
 
 #: Share of the work that may be lost with notices.
 LOST = 0.03
