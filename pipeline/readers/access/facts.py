@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: What to do about a place that nobody has written: an error, or values that stand for nothing.
 Missing = Literal["raise", "nan"]
 
+#: Degrees from the middle of a UTM zone beyond which it shows no ground.
+ZONE_REACH_DEG = 18.0
+
 
 @dataclass(frozen=True, eq=False)
 class CubeFacts:

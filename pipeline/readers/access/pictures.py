@@ -1,4 +1,4 @@
-"""Three bands as a picture, without any library for plots."""
+"""Three bands as a picture."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import xarray as xr
 from PIL import Image
 
 from difffusr.pipeline.ground.errors import ConfigError
-
-#: Share of values that become black and white, in per cent.
-_DARKEST, _BRIGHTEST = 1.0, 99.0
-
-#: Exponent that lightens what is dark.
-_GAMMA = 0.8
+from difffusr.pipeline.readers.drawing import drawn
 
 
 def picture(bands: xr.DataArray, low: float | None = None, high: float | None = None) -> Image.Image:
@@ -34,9 +29,4 @@ def picture(bands: xr.DataArray, low: float | None = None, high: float | None = 
         raise ConfigError(
             f"picture: found {dict(bands.sizes)}, expected three bands, y and x; choose bands and a period"
         )
-    seen = np.asarray(np.isfinite(values).all(axis=0))
-    ends = np.percentile(values[:, seen], [_DARKEST, _BRIGHTEST]) if seen.any() else (0.0, 1.0)
-    dark, bright = (end if given is None else given for given, end in zip((low, high), ends, strict=True))
-    part = np.clip((np.nan_to_num(values) - dark) / max(bright - dark, 1e-6), 0.0, 1.0) ** _GAMMA
-    pixels = np.concatenate([np.rint(part * 255), seen[None] * 255.0]).astype(np.uint8)
-    return Image.fromarray(np.moveaxis(pixels, 0, -1), "RGBA")
+    return Image.fromarray(drawn(values, np.isfinite(values).all(axis=0), low, high), "RGBA")

@@ -17,11 +17,8 @@ from pyproj.exceptions import CRSError
 from difffusr.pipeline.geo import territory
 from difffusr.pipeline.ground.errors import ConfigError, CoverageError
 from difffusr.pipeline.ground.urls import first_line
-from difffusr.pipeline.readers.access.facts import CubeFacts, Missing, check_missing, scaled
+from difffusr.pipeline.readers.access.facts import ZONE_REACH_DEG, CubeFacts, Missing, check_missing, scaled
 from difffusr.pipeline.readers.access.windows import Block
-
-#: Degrees from the middle of a UTM zone beyond which it shows no ground.
-_NEAR_DEG = 18.0
 
 #: Names of columns that are taken for longitude and latitude.
 DEGREES = (("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"), ("x", "y"))
@@ -228,7 +225,7 @@ def _candidates(cube: CubeFacts, places: Places) -> Iterator[tuple[int, NDArray[
     zones = np.array(cube.zones)
     for rank in range(len(zones)):
         ranked = zones[order[:, rank]]
-        near = (np.take_along_axis(away, order[:, [rank]], 1)[:, 0] < _NEAR_DEG) & (ranked != own)
+        near = (np.take_along_axis(away, order[:, [rank]], 1)[:, 0] < ZONE_REACH_DEG) & (ranked != own)
         for zone in np.unique(ranked[near]).tolist():
             yield zone, np.flatnonzero(near & (ranked == zone))
 

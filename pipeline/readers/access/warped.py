@@ -24,15 +24,12 @@ from difffusr.pipeline.cube import ShardData
 from difffusr.pipeline.geo import Lattice, PixelWindow
 from difffusr.pipeline.ground.errors import CoverageError
 from difffusr.pipeline.ground.pixels import DN_SCALE, STD_FILL, STD_SCALE
-from difffusr.pipeline.readers.access.facts import CubeFacts, Missing, scaled
+from difffusr.pipeline.readers.access.facts import ZONE_REACH_DEG, CubeFacts, Missing, scaled
 from difffusr.pipeline.readers.access.windows import Windows
 
 #: Pixels along a side of the squares that are warped at a time, so many side by side; and of those whose source is
 #: held in memory: 0.1 GB of each zone.
 _BLOCK_PX, _BLOCKS, GROUP_PX = 256, 4, 2048
-
-#: Degrees from the middle of a UTM zone beyond which it shows no ground.
-_NEAR_DEG = 18.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +84,7 @@ class Mosaic:
                 yield zone
                 continue
             away = np.abs((lon - (6.0 * (zone % 100) - 183.0) + 180.0) % 360.0 - 180.0)
-            if not (away >= _NEAR_DEG).all():
+            if not (away >= ZONE_REACH_DEG).all():
                 yield zone
 
     def read(self, variable: str, at: int, part: PixelWindow, bands: Sequence[int]) -> NDArray[Any]:

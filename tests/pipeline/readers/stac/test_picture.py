@@ -20,7 +20,7 @@ from difffusr.pipeline.geo.grid import PixelWindow, ShardIndex
 from difffusr.pipeline.publish.door import open_target
 from difffusr.pipeline.readers import footprints
 from difffusr.pipeline.readers.footprints import footprint, ground_of
-from difffusr.pipeline.readers.stac.picture import coloured, thumbnail
+from difffusr.pipeline.readers.stac.picture import thumbnail
 from difffusr.pipeline.storage.objects import Storage
 
 EPSG = 32632
@@ -103,26 +103,3 @@ def test_a_picture_is_small_and_shows_the_ground_alone(tmp_path, name):
     assert opaque.any()
     if name == "two places far apart":
         assert opaque.mean() < 0.02
-
-
-def colour(*dn: int) -> np.ndarray:
-    return np.array(dn, np.uint16)[:, None, None]
-
-
-@pytest.mark.parametrize("grey", [300, 1200, 5000])
-def test_what_is_grey_on_the_ground_is_grey_in_the_picture(grey):
-    scene = np.concatenate(
-        [np.tile(colour(400, 900, 300), (1, 1, 50)), np.tile(colour(2500, 2200, 1800), (1, 1, 50))], 2
-    )
-    shown = coloured(np.concatenate([scene, np.tile(colour(grey, grey, grey), (1, 1, 3))], axis=2))[0]
-    assert len(set(shown[-1, :3].tolist())) == 1
-    # Green stays greener than red and blue, sand redder than blue.
-    assert shown[0, 1] > max(shown[0, 0], shown[0, 2])
-    assert shown[60, 0] > shown[60, 1] > shown[60, 2]
-
-
-@pytest.mark.parametrize("dn", [np.zeros((3, 4, 5), np.uint16), np.full((3, 4, 5), 700, np.uint16)])
-def test_of_nothing_and_of_one_number_there_is_a_picture_too(dn):
-    shown = coloured(dn)
-    assert shown.shape == (4, 5, 4)
-    assert set(np.unique(shown[..., 3])) == ({255} if dn.any() else {0})
