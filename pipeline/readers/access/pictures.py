@@ -29,4 +29,4 @@ def picture(bands: xr.DataArray, low: float | None = None, high: float | None = 
         raise ConfigError(
             f"picture: found {dict(bands.sizes)}, expected three bands, y and x; choose bands and a period"
         )
-    return Image.fromarray(drawn(values, np.isfinite(values).all(axis=0), low, high), "RGBA")
+    return Image.fromarray(drawn(values, np.asarray(np.isfinite(values).all(axis=0)), low, high), "RGBA")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image
 
 from difffusr.kernels.bands import band_indices
@@ -28,7 +29,7 @@ def thumbnail(cube: Cube, epsg: int, step: int, ground: Ground) -> bytes:
     array = cube.array(epsg, "reflectance", level)
     whole = PixelWindow(0, 0, *array.shape[-2:])
     found = read_window(array, step, window, whole)[band_indices(list(_RED_GREEN_BLUE))]
-    picture = Image.fromarray(drawn(found, (found > 0).all(axis=0)), "RGBA")
+    picture = Image.fromarray(drawn(found, np.asarray((found > 0).all(axis=0))), "RGBA")
     picture.thumbnail((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX)
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
