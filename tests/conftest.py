@@ -35,19 +35,16 @@ def _power() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """A real S3 server on loopback."""
-    from moto.server import ThreadedMotoServer
+    from s3_server import s3_server  # here, because most tests do without what it brings
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def two_orbits(tmp_path_factory: pytest.TempPathFactory) -> TwoOrbits:
     """Five dates of two orbits over 1.2 × 1.8 km, with BRDF, haze and a harvest; see `two_orbit_scenes`."""
-    from two_orbit_scenes import SMALL_M  # here, because most tests do without what it brings
+    from two_orbit_scenes import SMALL_M  # here for the same reason
 
     from difffusr.pipeline.scenes.synthetic.two_orbits import write_two_orbits
 

@@ -372,6 +372,7 @@ def test_a_busy_source_gives_the_same_cube_and_its_signatures_are_nowhere(
     assert not secrets_below(path.with_suffix(".staging"), path.with_suffix(".zarr"), logs)
 
 
+@pytest.mark.slow  # another scene in their place, and none: test_broken_scene, test_bad_input
 def test_files_that_stay_broken_cost_their_chips_with_the_reason(
     served: BadServer, address: str, difffusr, configure, finished_run: Path
 ) -> None:

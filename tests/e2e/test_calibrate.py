@@ -67,6 +67,7 @@ def test_a_calibration_says_beforehand_what_a_run_reads_and_writes(loaded):
     assert made.objects == sum(path.is_file() for folder in (cube, staging) for path in folder.rglob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ray")
 def test_without_scenes_of_its_own_a_machine_is_measured_on_a_made_up_one(loaded):
     config = loaded(model=DRAFT)

@@ -59,6 +59,7 @@ def test_the_shipped_weights_are_judged_on_a_folder_of_pictures(evaluate, pictur
     assert str(picture) not in (tmp_path / "out" / "index.html").read_text()  # no path of this machine
 
 
+@pytest.mark.slow
 def test_weights_at_an_address_are_named_without_what_is_secret_in_it(evaluate, picture, tmp_path):
     shutil.copy(shipped("small", "stage1"), tmp_path / "stage1.safetensors?sig=s3cr3t")
     ended = evaluate(

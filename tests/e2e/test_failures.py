@@ -123,6 +123,7 @@ def test_an_actor_whose_machine_is_taken_away_ends_what_it_is_at_and_another_goe
     assert pixels(path).identical(pixels(finished_run))
 
 
+@pytest.mark.slow  # the rule itself is shown in tests/pipeline/run
 def test_a_run_stops_before_its_deadline_and_the_next_one_goes_on(configure, finished_run, monkeypatch):
     path = configure()
     # as if what is in flight took so long, once the first chips have shown it

@@ -67,7 +67,11 @@ def written(level: int, nth: int) -> Patch:
         (chips_deleted(slice(1)), "chips were not what was written"),
         pytest.param(chips_deleted(slice(None)), "chips were not what was written", marks=pytest.mark.slow),
         pytest.param(chips_deleted(slice(1), 3), "chips were not what was written", marks=pytest.mark.slow),
-        (written(0, 1), "were written by a driver that this one has taken over; written again"),
+        pytest.param(
+            written(0, 1),
+            "were written by a driver that this one has taken over; written again",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(written(1, 2), "somebody else has written it meanwhile", marks=pytest.mark.slow),
     ],
     ids=["a chip deleted", "chips deleted", "chips deleted again and again", "a shard written", "an overview written"],

@@ -206,6 +206,7 @@ def test_the_notebook_of_the_mosaic_measures_for_itself_and_finds_what_was_told(
     assert pictures(notebook) == 7
 
 
+@pytest.mark.slow
 def test_an_area_read_from_zones_is_as_from_the_cube_of_one_crs(difffusr, tmp_path, monkeypatch):
     monkeypatch.setattr("difffusr.pipeline.commands.two_zones.execute", partial(execute, resolver=WithoutNetworks))
     ended = difffusr("demo", "--two-zones", "-o", tmp_path)

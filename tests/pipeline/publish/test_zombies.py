@@ -29,6 +29,8 @@ from difffusr.pipeline.storage.objects import Storage
 
 Places = tuple[Storage, Storage]
 
+LATE_DOCUMENTS = f"{EPSG}/zarr.json", f"{EPSG}/0/zarr.json", f"{EPSG}/0/source/zarr.json"
+
 
 @pytest.fixture
 def drivers() -> Iterator[Drivers]:
@@ -342,8 +344,15 @@ def test_notes_of_an_earlier_version_count(on_disk: Any, drivers: Drivers) -> No
     assert other.present().keys() == set()
 
 
-@pytest.mark.parametrize("places", ["on_disk", "on_s3"], indirect=True)
-@pytest.mark.parametrize("name", [f"{EPSG}/zarr.json", f"{EPSG}/0/zarr.json", f"{EPSG}/0/source/zarr.json"])
+@pytest.mark.parametrize(
+    ("places", "name"),
+    [
+        *(("on_disk", name) for name in LATE_DOCUMENTS),
+        ("on_s3", LATE_DOCUMENTS[0]),
+        *(pytest.param("on_s3", name, marks=pytest.mark.slow) for name in LATE_DOCUMENTS[1:]),
+    ],
+    indirect=["places"],
+)
 def test_a_document_that_comes_after_a_rollback_to_the_bytes_it_was_to_replace_is_named_and_mended(
     places, name, drivers, monkeypatch
 ):

@@ -181,30 +181,24 @@ def test_only_planetary_computers_own_files_are_signed(azure: type[Azure]) -> No
     assert azure.tokens == []
 
 
-def test_a_file_of_cdse_is_read_at_its_endpoint(tiff: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    boto3 = pytest.importorskip("boto3")
-    ThreadedMotoServer = pytest.importorskip("moto.server").ThreadedMotoServer
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "me",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_S3_ENDPOINT": f"{host}:{port}",
-            "AWS_HTTPS": "NO",
-        }.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("AWS_VIRTUAL_HOSTING", raising=False)
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-        client.create_bucket(Bucket="eodata")
-        client.put_object(Bucket="eodata", Key="Sentinel-2/MSI/L2A/SCL.tif", Body=tiff.read_bytes())
-        data, _, _ = read_overview(scene_at("s3://eodata/Sentinel-2/MSI/L2A/SCL.tif"), "SCL", 60)
-        assert (data == 4).all()
-        with pytest.raises(ReadError, match=r"s3://eodata/other\.tif cannot be opened .*AWS_ACCESS_KEY_ID"):
-            read_overview(scene_at("s3://eodata/other.tif"), "SCL", 60)
-    finally:
-        server.stop()
+def test_a_file_of_cdse_is_read_at_its_endpoint(tiff: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "me",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_S3_ENDPOINT": s3_endpoint.removeprefix("http://"),
+        "AWS_HTTPS": "NO",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_VIRTUAL_HOSTING", raising=False)
+    client = boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket="eodata")
+    client.put_object(Bucket="eodata", Key="Sentinel-2/MSI/L2A/SCL.tif", Body=tiff.read_bytes())
+    data, _, _ = read_overview(scene_at("s3://eodata/Sentinel-2/MSI/L2A/SCL.tif"), "SCL", 60)
+    assert (data == 4).all()
+    with pytest.raises(ReadError, match=r"s3://eodata/other\.tif cannot be opened .*AWS_ACCESS_KEY_ID"):
+        read_overview(scene_at("s3://eodata/other.tif"), "SCL", 60)
 
 
 def test_options_follow_the_place(monkeypatch: pytest.MonkeyPatch) -> None:

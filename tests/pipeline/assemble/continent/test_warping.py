@@ -215,7 +215,7 @@ def test_zones_that_differ_go_smoothly_over_into_each_other():
     assert row[128] == pytest.approx(1300, abs=15)
 
 
-@pytest.mark.parametrize("which", ["west", "east", "both"])
+@pytest.mark.parametrize("which", ["west", pytest.param("east", marks=pytest.mark.slow), "both"])
 def test_where_a_zone_has_a_hole_the_other_shows_the_ground(which):
     lattice, lon, lat, truth = Lattice("EPSG:3035"), 12.0, 48.0, waves(12.0, 48.0)
     zones = zones_at(lon, lat, (32632, 32633), truth, None)
