@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from drill_report import table, write_section
@@ -61,15 +61,38 @@ def test_actors_that_are_taken_away_cost_a_run_next_to_no_work(tmp_path, capsys)
     with ThreadPoolExecutor(2) as pool:
         begun = [pool.submit(disturbed, notice_s) for notice_s in (NOTICE_S, 0.0)]
         ended = [one.result() for one in begun]
-    whole = carried_out(configured(path, tmp_path / "undisturbed", batch=BATCH), 0, 0.0, lambda _: None)
-    names = f"{NOTICE_S:g} s", "none"
-    rows = [(name, taken, one, one.content == whole.content) for name, (taken, one) in zip(names, ended, strict=True)]
+    rows = compared(path, tmp_path, ended)
     with capsys.disabled():
-        print(*(cells(*row) for row in rows), sep="\n", flush=True)
+        print(*(cells(row) for row in rows), sep="\n", flush=True)
     write_section("Preemption", told(rows))
-    assert all(same for *_, same in rows)
-    with_notice = rows[0][2]
-    assert with_notice.diaries.lost / with_notice.diaries.begun.total() <= LOST
+    judge(rows, DUE)
+
+
+class Row(NamedTuple):
+    """A disturbed run: its notice, how many were taken away, how it ended, whether with the undisturbed run's bytes."""
+
+    notice: str
+    taken: int
+    ended: Outcome
+    same: bool
+
+    @property
+    def lost(self) -> float:
+        """Share of all computations."""
+        return self.ended.diaries.lost / self.ended.diaries.begun.total()
+
+
+def compared(path: Path, folder: Path, ended: list[tuple[int, Outcome]]) -> list[Row]:
+    """The run with notice and the one without beside one that is not disturbed."""
+    whole = carried_out(configured(path, folder / "undisturbed", batch=BATCH), 0, 0.0, lambda _: None)
+    names = f"{NOTICE_S:g} s", "none"
+    return [Row(name, *one, one[1].content == whole.content) for name, one in zip(names, ended, strict=True)]
+
+
+def judge(rows: list[Row], due: int) -> None:
+    with_notice, _ = rows
+    assert all(row.same and row.taken == due for row in rows)
+    assert with_notice.lost <= LOST
 
 
 def take_away(actors: Actors, notice_s: float, runs: Callable[[], bool]) -> None:
@@ -96,16 +119,16 @@ def take_away(actors: Actors, notice_s: float, runs: Callable[[], bool]) -> None
         time.sleep(0.05)
 
 
-def cells(name: str, taken: int, ended: Outcome, same: bool) -> tuple[Any, ...]:
-    work = ended.diaries
-    share = f"{work.lost / work.begun.total():.2%}"
-    minutes = f"{ended.seconds * SCALE / 60:.0f}"
-    return name, taken, work.actors, work.begun.total(), work.lost, share, minutes, "same" if same else "NO"
+def cells(row: Row) -> tuple[Any, ...]:
+    work = row.ended.diaries
+    minutes = f"{row.ended.seconds * SCALE / 60:.0f}"
+    counts = row.taken, work.actors, work.begun.total(), work.lost
+    return row.notice, *counts, f"{row.lost:.2%}", minutes, "same" if row.same else "NO"
 
 
-def told(rows: list[tuple[str, int, Outcome, bool]]) -> str:
+def told(rows: list[Row]) -> str:
     """The section of the report."""
-    chips = len(rows[0][2].diaries.begun)
+    chips = len(rows[0].ended.diaries.begun)
     lines = [
         f"A run of {chips:,} chips by {ACTORS} actors, each with a logical GPU. In an hour {SHARE:.0%} of them are",
         "taken away every two minutes: the process hears SIGTERM and is killed when its notice is over, or it is",
@@ -118,7 +141,7 @@ def told(rows: list[tuple[str, int, Outcome, bool]]) -> str:
         "",
         table(
             ("notice", "taken away", "actors begun", "computations", "lost", "share", "minutes", "cube"),
-            (cells(*row) for row in rows),
+            (cells(row) for row in rows),
         ),
     ]
     return "\n".join(lines)
@@ -132,7 +155,7 @@ MACHINES, TAKEN, TURN_S = 2, 6, 45.0
 @pytest.mark.timeout(7200)
 def test_machines_that_are_taken_away_cost_a_run_next_to_no_work(tmp_path, capsys):
     chips = TAKEN * TURN_S * MACHINES / CHIP_S
-    path = world(tmp_path / "world", round(1.9 * chips))  # of which a quarter lies outside, and more than enough
+    path = world(tmp_path / "world", round(1.9 * chips))  # some lie outside; more than enough
 
     def disturbed(notice_s: float) -> tuple[int, Outcome]:
         folder = tmp_path / f"machines-{notice_s:g}"
@@ -145,16 +168,11 @@ def test_machines_that_are_taken_away_cost_a_run_next_to_no_work(tmp_path, capsy
         return len(taken), ended
 
     ended = [disturbed(notice_s) for notice_s in (NOTICE_S, 0.0)]
-    whole = carried_out(configured(path, tmp_path / "undisturbed", batch=BATCH), 0, 0.0, lambda _: None)
-    names = f"{NOTICE_S:g} s", "none"
-    rows = [(name, taken, one, one.content == whole.content) for name, (taken, one) in zip(names, ended, strict=True)]
+    rows = compared(path, tmp_path, ended)
     with capsys.disabled():
-        print(*(of_machines(*row) for row in rows), sep="\n", flush=True)
+        print(*(of_machines(row) for row in rows), sep="\n", flush=True)
     write_section("Preempted machines", told_of_machines(rows))
-    assert all(same for *_, same in rows)
-    assert all(taken == TAKEN for _, taken, *_ in rows)
-    with_notice = rows[0][2]
-    assert with_notice.diaries.lost / with_notice.diaries.begun.total() <= LOST
+    judge(rows, TAKEN)
 
 
 def take_machines(machines: Machines, notice_s: float, job: Path, taken: list[int], runs: Callable[[], bool]) -> None:
@@ -184,16 +202,15 @@ def until(runs: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def of_machines(name: str, taken: int, ended: Outcome, same: bool) -> tuple[Any, ...]:
-    work, given_back = ended.diaries, int(ended.total("given_back", "chips"))
-    share = f"{work.lost / work.begun.total():.2%}"
-    seconds = f"{ended.seconds:.0f}"
-    return name, taken, work.begun.total(), work.lost, share, given_back, seconds, "same" if same else "NO"
+def of_machines(row: Row) -> tuple[Any, ...]:
+    work, given_back = row.ended.diaries, int(row.ended.total("given_back", "chips"))
+    counts = row.taken, work.begun.total(), work.lost
+    return row.notice, *counts, f"{row.lost:.2%}", given_back, f"{row.ended.seconds:.0f}", "same" if row.same else "NO"
 
 
-def told_of_machines(rows: list[tuple[str, int, Outcome, bool]]) -> str:
+def told_of_machines(rows: list[Row]) -> str:
     """The section of the report."""
-    chips = len(rows[0][2].diaries.begun)
+    chips = len(rows[0].ended.diaries.begun)
     lines = [
         f"A run of {chips:,} chips by {MACHINES} actors, each on a machine of its own: a raylet with a logical GPU and",
         "two cores, its workers and its object store, beside a head that computes nothing, all on one computer.",
@@ -204,7 +221,7 @@ def told_of_machines(rows: list[tuple[str, int, Outcome, bool]]) -> str:
         "",
         table(
             ("notice", "taken away", "computations", "lost", "share", "given back", "seconds", "cube"),
-            (of_machines(*row) for row in rows),
+            (of_machines(row) for row in rows),
         ),
     ]
     return "\n".join(lines)

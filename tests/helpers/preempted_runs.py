@@ -198,10 +198,6 @@ class Outcome:
     diaries: Diaries
     lines: list[dict[str, Any]]
 
-    def count(self, event: str) -> int:
-        """Lines of a kind."""
-        return sum(line.get("event") == event for line in self.lines)
-
     def total(self, event: str, fact: str) -> float:
         """Sum of a fact of all lines of a kind."""
         return sum(line[fact] for line in self.lines if line.get("event") == event)
