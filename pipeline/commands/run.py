@@ -278,7 +278,9 @@ def show_result(config: RunConfig, result: RunResult, command: str) -> None:
 
 def show_stopped(command: str, why: str) -> None:
     """Why a run was stopped, as `RunResult.why` has it, and how to resume it."""
-    said = "as asked" if why == "asked to" else why
+    from difffusr.pipeline.run import ASKED
+
+    said = "as asked" if why == ASKED else why
     say(f"stopped {said}, nothing is lost; resume with: {command}")
 
 

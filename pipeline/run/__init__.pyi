@@ -11,6 +11,7 @@ from .named import is_damage_noted as is_damage_noted
 from .named import note_damaged as note_damaged
 from .named import read_damaged as read_damaged
 from .result import RunResult as RunResult
+from .stop import ASKED as ASKED
 from .stop import Stopped as Stopped
 from .work import numbers_of as numbers_of
 from .work import places_of as places_of
