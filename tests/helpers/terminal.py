@@ -6,12 +6,14 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _HEIGHT = 50
 
@@ -112,6 +114,7 @@ def show(
         when: called each time something comes, with all that was sent so far, what types keys, and the process's id.
         environment: of the command, by default this process's.
         stderr: a file instead of the terminal.
+        timeout_s: raises AssertionError, with what was sent, if the command has not ended by then.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _HEIGHT, columns, 0, 0))
@@ -134,10 +137,9 @@ def show(
     os.close(theirs)
     sent, deadline = b"", time.monotonic() + timeout_s
     try:
-        while chunk := _read(ours):
+        while chunk := _read(ours, deadline, sent):
             sent += chunk
             when(sent.decode(errors="replace"), lambda keys: os.write(ours, keys), process.pid)
-            assert time.monotonic() < deadline, sent.decode(errors="replace")
         code = process.wait(timeout=30)
     finally:
         process.kill()
@@ -147,7 +149,22 @@ def show(
     return Shown(code, text, Screen(columns).write(text))
 
 
-def _read(terminal: int) -> bytes:
+def wait_until_it_sleeps(process: int, timeout_s: float = 10) -> None:
+    """Return once a process waits for something: after a question, for the answer.
+
+    Ctrl-C in the instant between the question and the wait interrupts neither: Python hears of a signal only between
+    its own steps, or in a system call that the signal has interrupted.
+    """
+    deadline = time.monotonic() + timeout_s
+    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        assert time.monotonic() < deadline, f"process {process} is busy"
+        time.sleep(0.001)
+
+
+def _read(terminal: int, deadline: float, sent: bytes) -> bytes:
+    left = deadline - time.monotonic()
+    ready = left > 0 and select.select([terminal], [], [], left)[0]
+    assert ready, f"not ended after: {sent.decode(errors='replace')}"
     try:
         return os.read(terminal, 65536)
     except OSError:  # Linux: the other end is closed

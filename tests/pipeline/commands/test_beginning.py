@@ -14,7 +14,7 @@ import yaml
 from command_line import call
 from jsonschema import Draft202012Validator
 from shapely.geometry import box, mapping
-from terminal import Shown, show
+from terminal import Shown, show, wait_until_it_sleeps
 
 from difffusr.pipeline.commands import cli
 from difffusr.pipeline.config.loading import load_config
@@ -244,9 +244,10 @@ def answered(folder: Path, monkeypatch, answers: list[tuple[str, str]], *words: 
     monkeypatch.chdir(folder)
     left, seen = list(answers), [0]
 
-    def type_answer(sent: str, press: Callable[[bytes], object], _process: int) -> None:
-        while left and left[0][0] in sent[seen[0] :] and sent.rstrip().endswith(":"):
+    def type_answer(sent: str, press: Callable[[bytes], object], process: int) -> None:
+        while left and left[0][0] in sent[seen[0] :] and sent.endswith(": "):
             seen[0] = len(sent)
+            wait_until_it_sleeps(process)
             press(left.pop(0)[1].encode())
 
     program = Path(sys.executable).with_name("difffusr")
