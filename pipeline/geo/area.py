@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def _change_datum(points: NDArray[np.float64], crs: pyproj.CRS) -> NDArray[np.fl
     return np.column_stack([lon + 360 * np.round((written - lon) / 360), lat])
 
 
+@lru_cache(maxsize=256)
 def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 

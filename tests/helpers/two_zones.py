@@ -32,9 +32,12 @@ def waves(lon: float, lat: float, low: float = 400.0, high: float = 2_400.0) -> 
     """DN by place in degrees and band: waves of 40 to 150 m around a point, each band others."""
     plane = CRS.from_proj4(f"+proj=aeqd +lat_0={lat} +lon_0={lon} +datum=WGS84")
     to_plane = Transformer.from_crs("EPSG:4326", plane, always_xy=True)
+    last: list[Any] = [None, None, None]  # mostly one band after another is asked for at the same places
 
     def truth(lons: NDArray[np.float64], lats: NDArray[np.float64], band: int) -> NDArray[np.float64]:
-        x, y = to_plane.transform(lons, lats)
+        if last[0] is not lons or last[1] is not lats:
+            last[:] = lons, lats, to_plane.transform(lons, lats)
+        x, y = last[2]
         turn, middle = 0.3 + band / 5, (low + high) / 2
         one = np.sin(2 * np.pi * (x * np.cos(turn) + y * np.sin(turn)) / (40 + 5 * band))
         other = np.sin(2 * np.pi * (y * np.cos(turn) - x * np.sin(turn)) / (150 - 5 * band))

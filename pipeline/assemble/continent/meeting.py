@@ -83,10 +83,13 @@ def _depth(crs: str, epsg: int, places: NDArray[np.float64], most_m: float) -> N
     around = shapely.box(left - 2 * most_m, bottom - 2 * most_m, right + 2 * most_m, top + 2 * most_m)
     own = _territory(epsg)
     border = shapely.intersection(own.boundary, around)
-    points = shapely.points(np.where(found, east, 0.0), np.where(found, north, 0.0))
-    inside = shapely.contains(own, points)
-    far = np.full(x.shape, most_m) if border.is_empty else np.minimum(shapely.distance(border, points), most_m)
-    return np.where(found, np.where(inside, far, -far), -most_m)
+    if border.is_empty:  # all on one side
+        depth = np.full(x.shape, most_m if shapely.contains_xy(own, east[found][0], north[found][0]) else -most_m)
+    else:
+        points = shapely.points(np.where(found, east, 0.0), np.where(found, north, 0.0))
+        far = np.minimum(shapely.distance(border, points), most_m)
+        depth = np.where(shapely.contains(own, points), far, -far)
+    return np.where(found, depth, -most_m)
 
 
 @lru_cache(maxsize=128)
