@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 #: The secret of whoever may use the server. No message and no file may ever hold it.
 S3_SECRET = "secret-that-nobody-may-see"
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test is there until the last: the garbage collector is not to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

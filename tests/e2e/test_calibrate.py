@@ -37,6 +37,7 @@ def stored_bytes(*folders: Path) -> int:
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow  # its parts: tests/pipeline/run/cost
 @pytest.mark.usefixtures("_ray")
 def test_a_calibration_says_beforehand_what_a_run_reads_and_writes(loaded):
     scenes, grid = {"balance": "full"}, {"shard_px": 1024}

@@ -40,7 +40,7 @@ def pixels(url: str) -> np.ndarray:
     return np.asarray(Cube(Storage(url)).array(3035, "reflectance")[0])
 
 
-@pytest.mark.parametrize("kind", ["laea.zarr", "icechunk"])
+@pytest.mark.parametrize("kind", ["laea.zarr", pytest.param("icechunk", marks=pytest.mark.slow)])
 def test_a_cube_of_one_crs_is_made_checked_revised_and_rolled_back(difffusr, zones, tmp_path, kind):
     target = f"{tmp_path}/laea.zarr" if kind != "icechunk" else f"icechunk+{tmp_path}/laea.icechunk"
     words = ("continent", zones, target, "--crs", "EPSG:3035", *SIZES, "--config", f"{tmp_path}/laea.yaml")

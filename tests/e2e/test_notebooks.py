@@ -176,6 +176,7 @@ def demonstrated(difffusr: Callable[..., Any], folder: Path) -> tuple[str, dict[
     return ended.out, gained
 
 
+@pytest.mark.slow  # that balance evens a mosaic: test_balanced_run
 def test_a_mosaic_of_two_orbits_is_even_once_it_is_balanced(difffusr, tmp_path, monkeypatch):
     monkeypatch.setattr("difffusr.pipeline.commands.two_orbits.execute", partial(execute, resolver=WithoutNetworks))
     smaller = partial(run_two_orbits, size_m=(2400, 3660))

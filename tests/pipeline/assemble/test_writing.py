@@ -51,7 +51,7 @@ print(int(peak) * 1024)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
-@pytest.mark.parametrize("std", [False, True])
+@pytest.mark.parametrize("std", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_task_takes_at_most_what_it_declares_and_not_much_less(tmp_path, std):
     peak = {what: int(run_python(TASK.format(folder=str(tmp_path), what=what, std=std)))
             for what in ("stage", "blend", "halve")}  # fmt: skip

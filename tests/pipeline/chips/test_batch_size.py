@@ -182,7 +182,7 @@ def test_an_actor_that_is_second_takes_the_smaller_number_of_the_first_and_tries
     assert second.tried == [16, 16, 4, 4]
 
 
-@pytest.mark.parametrize(("execution", "samples"), [("eager", 2), ("fused", 0)])
+@pytest.mark.parametrize(("execution", "samples"), [pytest.param("eager", 2, marks=pytest.mark.slow), ("fused", 0)])
 def test_the_bytes_of_a_batch_are_counted_without_a_device(execution, samples):
     actor = object.__new__(SuperResolver)
     actor.device, actor.seed, actor.samples = torch.device("cpu"), 0, samples

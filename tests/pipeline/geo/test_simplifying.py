@@ -57,7 +57,7 @@ def test_an_outline_that_crosses_itself_here_and_there_is_repaired(tmp_path):
     assert geometry_of(area_of(tmp_path, bow)).area == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("corners", [1000, 20_000, 150_000])
+@pytest.mark.parametrize("corners", [1000, 20_000, pytest.param(150_000, marks=pytest.mark.slow)])
 def test_one_crossing_among_many_corners_is_repaired(tmp_path, corners):
     points = np.asarray(ring(0.5).exterior.coords)[:: len(ANGLES) // corners]
     points[[1, 2]] = points[[2, 1]]  # at the first edge that is looked at

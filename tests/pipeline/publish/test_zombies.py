@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -86,9 +87,12 @@ def whole(places: Places) -> None:
 @pytest.mark.parametrize(
     ("places", "part"),
     [
-        *(("on_disk", part) for part in (0.0, 0.35, 0.65, 0.8, 0.93)),
-        *(("in_icechunk", part) for part in (0.0, 0.5, 0.93)),
-        ("on_s3", 0.65),
+        *(("on_disk", part) for part in (0.0, 0.65, 0.93)),
+        *(("in_icechunk", part) for part in (0.0, 0.93)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("on_disk", 0.35), ("on_disk", 0.8), ("in_icechunk", 0.5), ("on_s3", 0.65))
+        ),
     ],
     indirect=["places"],
 )
@@ -126,7 +130,15 @@ def test_who_was_frozen_amid_publishing_june_does_not_take_july_away(places, par
     assert shown(storage) == {label(5): {15}, label(6): {16}, label(7): {17}}
 
 
-@pytest.mark.parametrize("started", ["nothing", "a month", "a revision"])
+@pytest.mark.parametrize(
+    ("places", "started"),
+    [
+        *itertools.product(["on_disk", "in_icechunk"], ["nothing", "a month", "a revision"]),
+        ("on_s3", "nothing"),
+        *(pytest.param("on_s3", started, marks=pytest.mark.slow) for started in ("a month", "a revision")),
+    ],
+    indirect=["places"],
+)
 def test_a_shard_that_comes_late_is_not_what_others_have_published(places, started, drivers, monkeypatch):
     """Every process of the first driver is frozen inside its writing, while a second one publishes other pixels."""
     storage, staging = places
@@ -170,7 +182,7 @@ def with_gaps(value: int) -> ShardData:
         ("on_disk", "a revision", "the first", 5),
         ("on_disk", "the same shard", "the first", 3),
         ("on_disk", "the same shard", "the second", 1),
-        ("on_s3", "nothing", "the first", 3),
+        pytest.param("on_s3", "nothing", "the first", 3, marks=pytest.mark.slow),
         ("on_s3", "the same shard", "the second", 1),
     ],
     indirect=["places"],
@@ -294,7 +306,7 @@ def test_what_the_driver_before_has_finished_is_brought_over(on_disk, drivers):
     assert shown(storage) == {label(6): {16, 26}}
 
 
-@pytest.mark.parametrize("at", [3, 15, 40, 60, 70])
+@pytest.mark.parametrize("at", [3, 60, *(pytest.param(at, marks=pytest.mark.slow) for at in (15, 40, 70))])
 def test_a_frozen_rollback_takes_nothing_away(on_disk, at, drivers, monkeypatch):
     storage, staging = on_disk
     for number in (5, 6):

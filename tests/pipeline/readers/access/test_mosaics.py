@@ -72,16 +72,16 @@ def box_around(place: str, half_deg: float = 0.001) -> tuple[float, float, float
     [
         ("Europe", "EPSG:3035"),
         ("Europe", "EPSG:32632"),
-        ("Europe", "EPSG:32633"),
+        pytest.param("Europe", "EPSG:32633", marks=pytest.mark.slow),
         ("Europe", "EPSG:4326"),
-        ("Europe", "EPSG:3857"),
+        pytest.param("Europe", "EPSG:3857", marks=pytest.mark.slow),
         ("Europe", "+proj=laea +lat_0=48 +lon_0=12 +datum=WGS84"),
         ("Fiji", "EPSG:4326"),
         ("Fiji", "EPSG:3832"),
-        ("Fiji", "EPSG:32701"),
+        pytest.param("Fiji", "EPSG:32701", marks=pytest.mark.slow),
         ("Gabon", "EPSG:4326"),
-        ("Gabon", "EPSG:32733"),
-        ("Gabon", "EPSG:6933"),
+        pytest.param("Gabon", "EPSG:32733", marks=pytest.mark.slow),
+        pytest.param("Gabon", "EPSG:6933", marks=pytest.mark.slow),
     ],
 )
 def test_pixels_across_a_border_are_those_of_the_ground(place, crs, held):

@@ -145,7 +145,7 @@ def test_ranks_are_those_of_the_environment(url, monkeypatch):
         CubePatches(url, 32)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_read_from_an_object_store(context, url, capsys):
     with serve(Path(url).parent.parent) as bucket:
         cube = open_cube(f"s3://{Path(url).parent.name}/cube.zarr", bucket.s3fs_options)

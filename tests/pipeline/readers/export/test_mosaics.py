@@ -125,7 +125,14 @@ def test_they_are_those_that_python_reads(cubes, tmp_path, monkeypatch, name):
     assert (found == there).mean() > 0.9
 
 
-@pytest.mark.parametrize(("crs", "resolution"), [("EPSG:4326", None), ("EPSG:32632", None), ("EPSG:3035", 10.0)])
+@pytest.mark.parametrize(
+    ("crs", "resolution"),
+    [
+        ("EPSG:4326", None),
+        pytest.param("EPSG:32632", None, marks=pytest.mark.slow),
+        pytest.param("EPSG:3035", 10.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_cube_of_one_crs_is_had_in_others_too(cubes, tmp_path, crs, resolution):
     url = f"{tmp_path}/derived.zarr"
     publish_continent(continent_config(cubes(EUROPE).storage.url, url, "EPSG:3035"))
