@@ -22,6 +22,8 @@ from types import FrameType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from difffusr.pipeline.ground.urls import first_line
+
 log = logging.getLogger("difffusr.preemption")
 
 
@@ -47,9 +49,11 @@ class Source(Protocol):
     """Who may give notice.
 
     Attributes:
+        name: who that is, as `compute.preemption` has it.
         pause_s: seconds to leave between two questions.
     """
 
+    name: str
     pause_s: float
 
     def look(self) -> Notice | None:
@@ -70,6 +74,7 @@ USUAL_S = 30.0
 class FileSource:
     """A file gives notice by being there. It may hold the seconds that are left when it is written, else `USUAL_S`."""
 
+    name = "file"
     pause_s = 1.0
 
     def __init__(self, path: str) -> None:
@@ -115,6 +120,7 @@ class AwsSource:
     Its address can be changed as that of AWS's own libraries, by AWS_EC2_METADATA_SERVICE_ENDPOINT.
     """
 
+    name = "aws"
     pause_s = 5.0
 
     def __init__(self, base: str = "http://169.254.169.254") -> None:
@@ -157,6 +163,7 @@ class GcpSource:
     GCE_METADATA_HOST.
     """
 
+    name = "gcp"
     pause_s = 1.0
     wait_s = 60
 
@@ -191,6 +198,11 @@ def sources_of(preemption: str, machine: Path = Path("/sys")) -> list[Source]:
     found: list[Source] = []
     if "file" in wanted and os.environ.get(FILE_VARIABLE):
         found.append(FileSource(os.environ[FILE_VARIABLE]))
+    elif preemption == "file":
+        log.warning(
+            "compute.preemption: file, but %s is not set on %s: no notice of preemption will be heard there",
+            FILE_VARIABLE, socket.gethostname(),
+        )  # fmt: skip
     if "aws" in wanted and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
         base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
         found.append(AwsSource(base) if base else AwsSource())
@@ -240,7 +252,7 @@ class Watch:
     def __init__(self, sources: Sequence[Source], heard: Callable[[Notice], object]) -> None:
         self._heard, self._once, self._ended = heard, threading.Lock(), threading.Event()
         for source in sources:
-            name = f"notices of {type(source).__name__}"
+            name = f"notices of {source.name}"
             threading.Thread(target=self._listen, args=(source,), name=name, daemon=True).start()
 
     def stop(self) -> None:
@@ -254,7 +266,12 @@ class Watch:
                 notice, errors = source.look(), 0
             except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
                 errors += 1
-                log.debug("%s: %s", type(source).__name__, type(error).__name__)
+                if errors == MOST_ERRORS:
+                    log.warning(
+                        "no notice of preemption will be heard from %s on %s, it failed %d times in a row (%s); if "
+                        "that machine may be taken away, mend it, else set compute.preemption: none",
+                        source.name, socket.gethostname(), errors, first_line(error),
+                    )  # fmt: skip
             if notice is None:
                 self._ended.wait(max(source.pause_s, errors * _AFTER_ERROR_S))
         if notice is not None and self._once.acquire(blocking=False) and not self._ended.is_set():

@@ -223,7 +223,7 @@ def test_who_is_named_is_asked_on_any_machine(tmp_path, wanted, found):
 class Told:
     """Answers one after the other; the last one again and again."""
 
-    pause_s = 0.0
+    name, pause_s = "test", 0.0
 
     def __init__(self, *answers: Any) -> None:
         self.answers, self.asked = list(answers), 0
@@ -254,11 +254,31 @@ def test_a_notice_is_heard_once_whoever_gives_it(monkeypatch):
     assert heard(Told(notice), Told(notice), Told(None)) == [notice]
 
 
-def test_who_never_answers_is_asked_no_more(monkeypatch):
+def test_who_never_answers_is_asked_no_more_and_that_is_said(monkeypatch, caplog):
     monkeypatch.setattr(notices, "_AFTER_ERROR_S", 0.0)
     silent = Told(OSError("no route"))
     assert heard(silent, within_s=0.3) == []
     assert silent.asked == MOST_ERRORS
+    (said,) = caplog.messages
+    assert said.startswith(f"no notice of preemption will be heard from test on {socket.gethostname()}, it failed 10")
+    assert "(no route)" in said
+
+
+def test_who_answers_in_the_end_is_warned_of_by_nobody(monkeypatch, caplog):
+    monkeypatch.setattr(notices, "_AFTER_ERROR_S", 0.0)
+    late = Told(*[OSError("no route")] * (MOST_ERRORS - 1), None)
+    assert heard(late, within_s=0.3) == []
+    assert late.asked > MOST_ERRORS
+    assert not caplog.messages
+
+
+def test_a_file_that_nobody_has_named_is_said(monkeypatch, caplog):
+    monkeypatch.delenv(FILE_VARIABLE, raising=False)
+    assert sources_of("file") == []
+    assert f"{FILE_VARIABLE} is not set on {socket.gethostname()}" in caplog.text
+    caplog.clear()
+    sources_of("auto", Path("/nowhere"))
+    assert not caplog.messages
 
 
 def test_where_nobody_may_give_notice_nothing_is_started():
