@@ -200,9 +200,8 @@ def sources_of(preemption: str, machine: Path = Path("/sys")) -> list[Source]:
         found.append(FileSource(os.environ[FILE_VARIABLE]))
     elif preemption == "file":
         log.warning(
-            "compute.preemption: file, but %s is not set on %s: no notice of preemption will be heard there",
-            FILE_VARIABLE, socket.gethostname(),
-        )  # fmt: skip
+            "compute.preemption: file, but %s is not set here: no notice of preemption will be heard", FILE_VARIABLE
+        )
     if "aws" in wanted and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
         base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
         found.append(AwsSource(base) if base else AwsSource())
@@ -266,11 +265,11 @@ class Watch:
                 notice, errors = source.look(), 0
             except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
                 errors += 1
-                if errors == MOST_ERRORS:
+                if errors == MOST_ERRORS:  # the same words on every machine: Ray counts them instead of repeating them
                     log.warning(
-                        "no notice of preemption will be heard from %s on %s, it failed %d times in a row (%s); if "
-                        "that machine may be taken away, mend it, else set compute.preemption: none",
-                        source.name, socket.gethostname(), errors, first_line(error),
+                        "no notice of preemption will be heard from %s here, it failed %d times in a row (%s); if this "
+                        "machine may be taken away, mend it, else set compute.preemption: none",
+                        source.name, errors, first_line(error),
                     )  # fmt: skip
             if notice is None:
                 self._ended.wait(max(source.pause_s, errors * _AFTER_ERROR_S))

@@ -63,6 +63,11 @@ class Machines:
         for process in reversed(self._begun):
             process.terminate()
             process.wait(60)
+        # Ray leaves there where the cluster was: whoever calls `ray.init()` next would look for it.
+        left = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+        with suppress(FileNotFoundError):
+            if left.read_text().endswith(f":{self._port}"):
+                left.unlink()
 
     def _start(self, *words: str) -> None:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", *words]

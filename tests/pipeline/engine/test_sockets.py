@@ -112,7 +112,7 @@ with cluster(SimpleNamespace(compute=SimpleNamespace(address=None))):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # where the sockets go is tested above; every run of the suite starts Ray
 def test_ray_starts_below_a_long_folder(temporary):
     temporary(110)
     ended = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, timeout=180, check=False)
